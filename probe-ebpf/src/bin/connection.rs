@@ -1,0 +1,476 @@
+//! Connections: who opened them, and what became of each.
+//!
+//! A connection is followed from the socket's state changes. Of the six (RST) or ten (FIN) changes that both ends
+//! on one kernel make, only those into SYN_SENT, ESTABLISHED, FIN_WAIT1, LAST_ACK and CLOSE say anything new; the
+//! rest return at once, as does everything on a port nobody watches.
+
+#![no_std]
+#![no_main]
+
+use core::panic::PanicInfo;
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
+    macros::{btf_tracepoint, map, raw_tracepoint},
+    maps::{Array, HashMap, RingBuf},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use network_types::{
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+};
+use probe_ebpf::{
+    contract::{
+        connection::{Connection, CounterKey, Handshake, HandshakeKey, Loss, Record, Task},
+        outcome::{Ending, Outcome, Role, state},
+    },
+    kernel::{
+        counters::{count, lost},
+        filter,
+        globals::{offset, setting},
+        owner,
+        read::{Memory, Pointer, Probed, Typed, bytes, mapped, pointer},
+        ring, sock,
+    },
+};
+
+#[map]
+static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(32_768, 0);
+
+#[map]
+static HANDSHAKES: HashMap<HandshakeKey, Handshake> = HashMap::with_max_entries(8192, 0);
+
+/// 1 once [`HANDSHAKES`] has had an entry: until then no finished handshake need look for its own.
+#[map]
+static HANDSHAKES_USED: Array<u32> = Array::with_max_entries(1, 0);
+
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
+
+const UNKNOWN: Task = Task { cgroup: 0, start_boot_ns: 0, pid: 0, uid: 0, name: [0; 16] };
+
+/// `sk_shutdown`: the process reads no more, whatever still arrives.
+const RCV_SHUTDOWN: u8 = 1;
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+// --- inet_sock_set_state(sk, oldstate, newstate)
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn conn_state(ctx: BtfTracePointContext) -> i32 {
+    state_changed::<Typed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn conn_state_raw(ctx: RawTracePointContext) -> i32 {
+    state_changed::<Probed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    0
+}
+
+#[inline(always)]
+fn state_changed<M: Memory>(sk: Pointer, old: u8, new: u8) {
+    // SAFETY: `sk` is the hook's struct sock.
+    unsafe {
+        match new {
+            state::SYN_SENT => connecting::<M>(sk),
+            state::ESTABLISHED => established::<M>(sk, old),
+            state::FIN_WAIT1 | state::LAST_ACK => closing::<M>(sk),
+            state::CLOSE => closed::<M>(sk, old),
+            _ => {}
+        }
+    }
+}
+
+/// connect(), in the connecting process. The source port is not chosen yet.
+#[inline(always)]
+unsafe fn connecting<M: Memory>(sk: Pointer) {
+    // SAFETY: the hook's socket, here and below.
+    let server_port = unsafe { sock::peer_port::<M>(sk) };
+    if !filter::port(server_port) || !filter::role(Role::Client) || !unsafe { sock::is_tcp::<M>(sk) } {
+        return;
+    }
+    let (client, server) = unsafe { sock::addresses::<M>(sk) };
+    // The client's own address counts as well: for a server's record it is the peer, and names its owner.
+    if filter::by_prefix() && !filter::prefix(server) && !filter::prefix(client) {
+        return;
+    }
+    let connection = Connection {
+        start_ns: now(),
+        task: owner::current::<M>().unwrap_or(UNKNOWN),
+        client,
+        server,
+        client_port: 0,
+        server_port,
+        netns: unsafe { sock::netns::<M>(sk) },
+        segments_at_fin: 0,
+        role: Role::Client as u8,
+        established: 0,
+        reset_received: 0,
+        fin_sent: 0,
+    };
+    if CONNECTIONS.insert(sk as u64, &connection, 0).is_err() {
+        lost(Loss::Connection);
+    }
+}
+
+/// The handshake is finished.
+#[inline(always)]
+unsafe fn established<M: Memory>(sk: Pointer, old: u8) {
+    // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
+    let local = unsafe { sock::local_port::<M>(sk) };
+    let peer = unsafe { sock::peer_port::<M>(sk) };
+    if old == state::SYN_SENT {
+        if filter::port(peer) && let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) {
+            unsafe {
+                (*connection).client_port = local;
+                (*connection).established = 1;
+            }
+        }
+        return;
+    }
+    if !filter::port(local) || !filter::role(Role::Server) || !unsafe { sock::is_tcp::<M>(sk) } {
+        return;
+    }
+    let (server, client) = unsafe { sock::addresses::<M>(sk) };
+    if filter::by_prefix() && !filter::prefix(client) {
+        return;
+    }
+    let netns = unsafe { sock::netns::<M>(sk) };
+    let connection = Connection {
+        start_ns: now(),
+        task: UNKNOWN,
+        client,
+        server,
+        client_port: peer,
+        server_port: local,
+        netns,
+        segments_at_fin: 0,
+        role: Role::Server as u8,
+        established: 1,
+        reset_received: 0,
+        fin_sent: 0,
+    };
+    if HANDSHAKES_USED.get(0).is_some_and(|used| *used != 0) {
+        let _ = HANDSHAKES.remove(HandshakeKey { client, server, client_port: peer, server_port: local, netns });
+    }
+    if CONNECTIONS.insert(sk as u64, &connection, u64::from(BPF_NOEXIST)).is_err() {
+        taken(sk, local, &connection);
+    }
+}
+
+/// The table has this socket already, or is full.
+#[inline(never)]
+fn taken(sk: Pointer, local: u16, connection: &Connection) {
+    if let Some(known) = CONNECTIONS.get_ptr_mut(sk as u64) {
+        // SAFETY: map values stay in place while the program runs.
+        unsafe {
+            // Both ends sent SYN at once: this one is a client all the same.
+            if (*known).established == 0 && (*known).role == Role::Client as u8 {
+                (*known).client_port = local;
+                (*known).established = 1;
+                return;
+            }
+        }
+    }
+    // What is left of a socket whose end was missed must not lend its owner to this one.
+    if CONNECTIONS.insert(sk as u64, connection, 0).is_err() {
+        lost(Loss::Connection);
+    }
+}
+
+/// shutdown() or close(), in the process that does it: at the server the only hook where its owner is known.
+#[inline(always)]
+unsafe fn closing<M: Memory>(sk: Pointer) {
+    // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
+    unsafe {
+        if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(sock::local_port::<M>(sk)) {
+            return;
+        }
+        let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) else { return };
+        (*connection).segments_at_fin = M::read::<u32>(M::tcp_sock(sk), offset!(data_segments_in));
+        (*connection).fin_sent = 1;
+        if (*connection).role == Role::Server as u8 && let Some(task) = owner::current::<M>() {
+            (*connection).task = task;
+        }
+    }
+}
+
+/// The end.
+#[inline(always)]
+unsafe fn closed<M: Memory>(sk: Pointer, old: u8) {
+    if matches!(old, state::LISTEN | state::CLOSE) {
+        return;
+    }
+    // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
+    unsafe {
+        let tcp = M::tcp_sock(sk);
+        if tcp.is_null() {
+            return;
+        }
+        // skc_num is already cleared.
+        let local_port = u16::from_be(M::read::<u16>(tcp, offset!(local_port_kept)));
+        if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(local_port) {
+            return;
+        }
+        let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) else { return };
+        let client = (*connection).role == Role::Client as u8;
+        if client {
+            (*connection).client_port = local_port;
+        } else if (*connection).task.pid == 0
+            && matches!(old, state::ESTABLISHED | state::CLOSE_WAIT)
+            && (*connection).reset_received == 0
+            && M::read::<u32>(sk, offset!(error)) == 0
+        {
+            // Sending RST instead of FIN: the only other change that runs in the closing process.
+            if let Some(task) = owner::current::<M>() {
+                (*connection).task = task;
+            }
+        }
+
+        let sent = M::read::<u64>(tcp, offset!(bytes_sent))
+            .wrapping_sub(M::read::<u64>(tcp, offset!(bytes_retransmitted)));
+        // bytes_received counts a FIN as one; without a data segment it counts nothing else.
+        let received = if M::read::<u32>(tcp, offset!(data_segments_in)) == 0 {
+            0
+        } else {
+            let fin = M::read::<u64>(sk, offset!(sock_flags)) >> (offset!(flag_done) & 63) & 1;
+            M::read::<u64>(tcp, offset!(bytes_received)).wrapping_sub(fin)
+        };
+        let (client_bytes, server_bytes) = if client { (sent, received) } else { (received, sent) };
+        let error = M::read::<u32>(sk, offset!(error));
+        let outcome = Ending {
+            role: if client { Role::Client } else { Role::Server },
+            last_state: old,
+            reset_received: (*connection).reset_received != 0,
+            error,
+            syn_sent: M::read::<u32>(tcp, offset!(segments_out)) != 0,
+            client_payload: client_bytes != 0,
+            server_payload: server_bytes != 0,
+        }
+        .outcome();
+        report(connection, now(), old, outcome, error, client_bytes, server_bytes);
+    }
+    let _ = CONNECTIONS.remove(sk as u64);
+}
+
+/// Counts a finished connection and, if its outcome is asked for, hands it to user space.
+///
+/// # Safety
+/// `connection` is readable: a map value or the caller's own.
+#[inline(always)]
+unsafe fn report(
+    connection: *const Connection,
+    end_ns: u64,
+    last_state: u8,
+    outcome: Outcome,
+    error: u32,
+    client_bytes: u64,
+    server_bytes: u64,
+) {
+    // SAFETY: the caller's; a ring entry is ours until submitted, and every byte of it is written here.
+    unsafe {
+        let client = (*connection).role == Role::Client as u8;
+        count(&CounterKey {
+            cgroup: (*connection).task.cgroup,
+            peer: if client { (*connection).server } else { (*connection).client },
+            netns: (*connection).netns,
+            port: (*connection).server_port,
+            role: (*connection).role,
+            outcome: outcome as u8,
+        });
+        if setting!(outcomes) & outcome.bit() == 0 {
+            return;
+        }
+        let Some(mut entry) = RECORDS.reserve::<Record>(0) else {
+            lost(Loss::Record);
+            return;
+        };
+        let record = entry.as_mut_ptr();
+        (*record).connection = *connection;
+        (*record).end_ns = end_ns;
+        (*record).client_bytes = client_bytes;
+        (*record).server_bytes = server_bytes;
+        (*record).error = error;
+        (*record).outcome = outcome as u8;
+        (*record).last_state = last_state;
+        (*record).zero = [0; 2];
+        ring::submit(&RECORDS, entry);
+    }
+}
+
+// --- tcp_receive_reset(sk): just before the socket's end
+
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn conn_rstin(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the hook's socket.
+    unsafe { reset_received::<Typed>(ctx.arg(0)) };
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_receive_reset")]
+pub fn conn_rstin_raw(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: the hook's socket.
+    unsafe { reset_received::<Probed>(ctx.arg(0)) };
+    0
+}
+
+#[inline(always)]
+unsafe fn reset_received<M: Memory>(sk: Pointer) {
+    // SAFETY: the hook's socket; map values stay in place while the program runs.
+    unsafe {
+        if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(sock::local_port::<M>(sk)) {
+            return;
+        }
+        let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) else { return };
+        // Payload that arrives after close() makes the kernel reset the connection itself, through the same
+        // function (`TCPAbortOnData`): then no RST came in, one goes out.
+        let late_data = (*connection).fin_sent != 0
+            && M::read::<u8>(sk, offset!(shutdown)) & RCV_SHUTDOWN != 0
+            && M::read::<u32>(M::tcp_sock(sk), offset!(data_segments_in)) != (*connection).segments_at_fin;
+        (*connection).reset_received = u8::from(!late_data);
+    }
+}
+
+// --- tcp_send_reset(sk, skb, reason): without a socket it answers a SYN to a closed port (since 6.10)
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn conn_rstout(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the hook's arguments, either may be null.
+    unsafe { reset_sent::<Typed>(ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+pub fn conn_rstout_raw(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: the hook's arguments, either may be null.
+    unsafe { reset_sent::<Probed>(ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[inline(always)]
+unsafe fn reset_sent<M: Memory>(sk: Pointer, skb: Pointer) {
+    if !sk.is_null() || skb.is_null() || !filter::role(Role::Server) {
+        return;
+    }
+    // SAFETY: the hook's packet; headers are plain memory, read with the helper that survives a wrong pointer.
+    unsafe {
+        let head = pointer::<M>(skb, offset!(skb_head));
+        let tcp: TcpHdr = header(head, M::read::<u16>(skb, offset!(skb_transport_header)));
+        let server_port = u16::from_be_bytes(tcp.dest);
+        if tcp.syn() == 0 || tcp.ack() != 0 || !filter::port(server_port) {
+            return;
+        }
+        let network = M::read::<u16>(skb, offset!(skb_network_header));
+        let v4: Ipv4Hdr = header(head, network);
+        let (client, server) = if v4.version() == 4 {
+            (bytes(mapped(u32::from_ne_bytes(v4.src_addr))), bytes(mapped(u32::from_ne_bytes(v4.dst_addr))))
+        } else {
+            let v6: Ipv6Hdr = header(head, network);
+            (v6.src_addr, v6.dst_addr)
+        };
+        if filter::by_prefix() && !filter::prefix(client) {
+            return;
+        }
+        let net = pointer::<M>(pointer::<M>(skb, offset!(skb_device)), offset!(device_net));
+        let time = now();
+        let connection = Connection {
+            start_ns: time,
+            task: UNKNOWN,
+            client,
+            server,
+            client_port: u16::from_be_bytes(tcp.source),
+            server_port,
+            netns: M::read::<u32>(net, offset!(netns_inode)),
+            segments_at_fin: 0,
+            role: Role::Server as u8,
+            established: 0,
+            reset_received: 0,
+            fin_sent: 0,
+        };
+        report(&raw const connection, time, state::CLOSE, Outcome::Refused, 0, 0, 0);
+    }
+}
+
+/// A protocol header at `head + offset`; zero where it can't be read.
+///
+/// # Safety
+/// `T` is plain bytes.
+#[inline(always)]
+unsafe fn header<T>(head: Pointer, offset: u16) -> T {
+    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of `value`, zero when it can't read.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            head.wrapping_add(usize::from(offset)).cast(),
+        );
+        value.assume_init()
+    }
+}
+
+// --- tcp_retransmit_synack(sk, req): the client did not finish its handshake yet
+
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+pub fn conn_synack(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the hook's request socket.
+    unsafe { synack_again::<Typed>(ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_retransmit_synack")]
+pub fn conn_synack_raw(ctx: RawTracePointContext) -> i32 {
+    // SAFETY: the hook's request socket.
+    unsafe { synack_again::<Probed>(ctx.arg(0), ctx.arg(1)) };
+    0
+}
+
+#[inline(always)]
+unsafe fn synack_again<M: Memory>(listener: Pointer, request: Pointer) {
+    // SAFETY: a request socket begins with a struct sock_common, as a socket does.
+    unsafe {
+        let server_port = sock::local_port::<M>(request);
+        if !filter::port(server_port) || !filter::role(Role::Server) {
+            return;
+        }
+        let (server, client) = sock::addresses::<M>(request);
+        if filter::by_prefix() && !filter::prefix(client) {
+            return;
+        }
+        let key = HandshakeKey {
+            client,
+            server,
+            client_port: sock::peer_port::<M>(request),
+            server_port,
+            netns: sock::netns::<M>(listener),
+        };
+        let time = now();
+        if let Some(handshake) = HANDSHAKES.get_ptr_mut(key) {
+            (*handshake).last_ns = time;
+            (*handshake).retransmits += 1;
+            return;
+        }
+        if let Some(used) = HANDSHAKES_USED.get_ptr_mut(0) {
+            *used = 1;
+        }
+        let handshake = Handshake { first_ns: time, last_ns: time, retransmits: 1 };
+        if HANDSHAKES.insert(key, handshake, 0).is_err() {
+            lost(Loss::Handshake);
+        }
+    }
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,289 @@
+//! Connections: the record, the maps and the programs of `bin/connection.rs`.
+//!
+//! Every type here is [`Pod`]: no padding, so no byte of kernel memory leaves unwritten, and user space decodes
+//! it without `unsafe`.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Names of the maps. Kernel names are cut at 15 characters; these are shorter.
+pub mod map {
+    /// Connections under way: `u64` socket pointer → [`Connection`](super::Connection).
+    pub const CONNECTIONS: &str = "CONNECTIONS";
+    /// SYN-ACKs sent more than once: [`HandshakeKey`](super::HandshakeKey) → [`Handshake`](super::Handshake).
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// Ring buffer of [`Record`](super::Record).
+    pub const RECORDS: &str = "RECORDS";
+    /// Exact counts, whatever becomes of the ring: [`CounterKey`](super::CounterKey) → `u64`.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// One `u64` per CPU for each [`Loss`](super::Loss).
+    pub const LOSSES: &str = "LOSSES";
+    /// Peer prefixes to watch, a trie of 128-bit addresses (IPv4 mapped into IPv6) → `u8`.
+    pub const PREFIXES: &str = "PREFIXES";
+    /// Control group id → [`CgroupPath`](super::CgroupPath), taken at connect time.
+    pub const CGROUPS: &str = "CGROUPS";
+    /// Process id → [`Command`](super::Command), taken at connect time.
+    pub const COMMANDS: &str = "COMMANDS";
+}
+
+/// Names of the read-only globals that user space fills before load.
+pub mod global {
+    /// [`Offsets`](crate::contract::offsets::Offsets).
+    pub const OFFSETS: &str = "OFFSETS";
+    /// [`Settings`](super::Settings).
+    pub const SETTINGS: &str = "SETTINGS";
+    /// [`Ports`](super::Ports).
+    pub const PORTS: &str = "PORTS";
+}
+
+/// A kernel hook of this feature: the tracepoint, and the two programs that can serve it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// The tracepoint's name, without its system.
+    pub tracepoint: &'static str,
+    /// The program for a BTF tracepoint (kernel 5.5): typed loads, checked by the verifier.
+    pub typed: &'static str,
+    /// The program for a raw tracepoint (kernel 4.17): `bpf_probe_read_kernel`.
+    pub raw: &'static str,
+    /// Without it the feature can't run at all.
+    pub required: bool,
+    /// What is lost without it.
+    pub lost: &'static str,
+}
+
+/// The tracepoints of this feature.
+pub const HOOKS: [Hook; 4] = [
+    Hook {
+        tracepoint: "inet_sock_set_state",
+        typed: "conn_state",
+        raw: "conn_state_raw",
+        required: true,
+        lost: "connections",
+    },
+    Hook {
+        tracepoint: "tcp_receive_reset",
+        typed: "conn_rstin",
+        raw: "conn_rstin_raw",
+        required: false,
+        lost: "which end sent RST",
+    },
+    Hook {
+        tracepoint: "tcp_send_reset",
+        typed: "conn_rstout",
+        raw: "conn_rstout_raw",
+        required: false,
+        lost: "server-side refused connections",
+    },
+    Hook {
+        tracepoint: "tcp_retransmit_synack",
+        typed: "conn_synack",
+        raw: "conn_synack_raw",
+        required: false,
+        lost: "syn-only",
+    },
+];
+
+/// An address as the kernel hands it over: IPv6, or IPv4 mapped into it (`::ffff:a.b.c.d`), network byte order.
+pub type Address = [u8; 16];
+
+/// Who owns one end, as the kernel knew it when the process was on the CPU. All zero when it never was.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Task {
+    /// Id of the process's control group (kernfs node id), in the hierarchy of [`Settings::cgroup_subsystem`].
+    pub cgroup: u64,
+    /// Start of the process, nanoseconds since boot, suspend included: with `pid` it names a process for good.
+    pub start_boot_ns: u64,
+    /// Process (thread group) id in the initial pid namespace; 0 when unknown.
+    pub pid: u32,
+    /// Real user id in the initial user namespace.
+    pub uid: u32,
+    /// Name of the process (its thread group leader's comm), cut at 15 bytes, zero-terminated.
+    pub name: [u8; 16],
+}
+
+/// One end of a connection under way.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Connection {
+    /// SYN sent (client) or handshake finished (server), `CLOCK_MONOTONIC` nanoseconds.
+    pub start_ns: u64,
+    pub task: Task,
+    pub client: Address,
+    pub server: Address,
+    /// Host byte order; 0 at the client until the handshake finished.
+    pub client_port: u16,
+    /// Host byte order.
+    pub server_port: u16,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// `data_segs_in` when this end sent its FIN: tells a RST sent for late data from a RST received.
+    pub segments_at_fin: u32,
+    /// [`Role`](super::outcome::Role).
+    pub role: u8,
+    /// 1 once the handshake finished.
+    pub established: u8,
+    /// 1 once a RST arrived.
+    pub reset_received: u8,
+    /// 1 once this end sent its FIN.
+    pub fin_sent: u8,
+}
+
+/// One finished connection, as the ring carries it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Record {
+    pub connection: Connection,
+    /// When the socket closed, `CLOCK_MONOTONIC` nanoseconds.
+    pub end_ns: u64,
+    /// Payload bytes from client to server as this end counted them, retransmissions left out.
+    pub client_bytes: u64,
+    /// Payload bytes from server to client as this end counted them, retransmissions left out.
+    pub server_bytes: u64,
+    /// `sk->sk_err`, an errno, 0 for none.
+    pub error: u32,
+    /// [`Outcome`](super::outcome::Outcome).
+    pub outcome: u8,
+    /// The TCP state left for `TCP_CLOSE`.
+    pub last_state: u8,
+    pub zero: [u8; 2],
+}
+
+/// What is counted exactly, whether or not the ring took the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct CounterKey {
+    /// 0 where no process was seen.
+    pub cgroup: u64,
+    /// The other end; zero in the entry that takes what no longer fits.
+    pub peer: Address,
+    pub netns: u32,
+    /// The server's port.
+    pub port: u16,
+    pub role: u8,
+    pub outcome: u8,
+}
+
+/// A handshake that the server answered and the client did not finish yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct HandshakeKey {
+    pub client: Address,
+    pub server: Address,
+    pub client_port: u16,
+    pub server_port: u16,
+    pub netns: u32,
+}
+
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Handshake {
+    /// First SYN-ACK sent again, `CLOCK_MONOTONIC` nanoseconds.
+    pub first_ns: u64,
+    /// Last SYN-ACK sent again, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// SYN-ACKs sent again.
+    pub retransmits: u64,
+}
+
+/// Levels of a control group path that the kernel takes, leaf first.
+pub const CGROUP_LEVELS: usize = 6;
+/// Bytes of each level's name, terminating zero included. The longest name of the kubelet's drivers is
+/// `kubepods-besteffort-pod<36>.slice:cri-containerd:<64>`, 150 characters.
+pub const CGROUP_NAME: usize = 160;
+
+/// The names of a control group and of those above it, leaf first, zero-terminated; empty beyond the root.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CgroupPath {
+    pub names: [[u8; CGROUP_NAME]; CGROUP_LEVELS],
+}
+
+/// Bytes of a command line that the kernel takes.
+pub const COMMAND_BYTES: usize = 256;
+
+/// A command line as the process had it when it first connected: arguments separated by zero bytes.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Command {
+    /// [`Task::start_boot_ns`], so that a reused pid is not taken for the same process.
+    pub start_boot_ns: u64,
+    /// Bytes used in `bytes`.
+    pub length: u32,
+    /// The command line's length in the process; more than `length` when it was cut.
+    pub full_length: u32,
+    pub bytes: [u8; COMMAND_BYTES],
+}
+
+/// What could not be kept, counted per CPU in [`map::LOSSES`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Loss {
+    /// The ring was full: a record is missing, its count is not.
+    Record = 0,
+    /// [`map::CONNECTIONS`] was full: a connection is neither reported nor counted by outcome.
+    Connection = 1,
+    /// [`map::HANDSHAKES`] was full: a `syn-only` may be missing.
+    Handshake = 2,
+    /// [`map::COUNTERS`] was full: counted without its peer.
+    Peer = 3,
+    /// Not even that entry could be made.
+    Count = 4,
+}
+
+impl Loss {
+    pub const ALL: [Self; 5] = [Self::Record, Self::Connection, Self::Handshake, Self::Peer, Self::Count];
+
+    /// What is missing, in an operator's words.
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Record => "records lost, the ring was full (--ring-size; counts stay exact)",
+            Self::Connection => "connections not followed, the table was full (--max-connections)",
+            Self::Handshake => "unfinished handshakes not followed, the table was full",
+            Self::Peer => "connections counted without their peer, the counter table was full",
+            Self::Count => "connections not counted",
+        }
+    }
+}
+
+/// What the kernel side filters, read-only once loaded.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Settings {
+    /// Outcomes that go to the ring: bits of [`Outcome::bit`](super::outcome::Outcome::bit). All are counted.
+    pub outcomes: u32,
+    /// Roles that are followed: bits of [`Role::bit`](super::outcome::Role::bit).
+    pub roles: u32,
+    /// 1: only ports of [`Ports`] are followed.
+    pub by_port: u32,
+    /// 1: only peers in [`map::PREFIXES`] are followed.
+    pub by_prefix: u32,
+    /// Wake the reader when the ring holds this many bytes; below, it looks by itself on a timer.
+    pub wake_bytes: u32,
+    /// Index of a cgroup v1 controller in `css_set.subsys`, or [`CGROUP_V2`].
+    pub cgroup_subsystem: u32,
+}
+
+/// [`Settings::cgroup_subsystem`]: the version 2 hierarchy.
+pub const CGROUP_V2: u32 = u32::MAX;
+
+/// The watched server ports, a bit each.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Ports {
+    pub words: [u64; 1024],
+}
+
+impl Ports {
+    pub fn new(ports: impl IntoIterator<Item = u16>) -> Self {
+        let mut words = [0; 1024];
+        for port in ports {
+            if let Some(word) = words.get_mut(usize::from(port >> 6)) {
+                *word |= 1 << (port & 63);
+            }
+        }
+        Self { words }
+    }
+}
+
+/// Bytes before the payload of a record in the ring (`BPF_RINGBUF_HDR_SZ`).
+pub const RING_HEADER: usize = 8;

@@ -1,0 +1,109 @@
+//! Which kernel fields probe reads. User space resolves each by name from the running kernel's BTF before load;
+//! neither side knows a number.
+
+/// What a field's offset is when this kernel has no such field.
+pub const ABSENT: u32 = u32::MAX;
+
+/// One entry of the table: what to look for, and whether probe can do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The member of [`Offsets`].
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Without it the object can't be loaded.
+    pub required: bool,
+}
+
+/// What a field's number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Byte offset of a member path inside a struct: the first of `paths` that this kernel has.
+    Member { of: &'static str, paths: &'static [&'static str] },
+    /// Value of an enumerator.
+    Enumerator { of: &'static str, name: &'static str },
+}
+
+macro_rules! offsets {
+    ($($(#[$doc:meta])* $name:ident: $kind:expr, $required:expr;)*) => {
+        /// Filled by user space, read-only for the kernel programs: the verifier knows each as a constant.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(C)]
+        pub struct Offsets {
+            $($(#[$doc])* pub $name: u32,)*
+        }
+
+        impl Offsets {
+            /// One entry a member, in order.
+            pub const TABLE: &'static [Field] =
+                &[$(Field { name: stringify!($name), kind: $kind, required: $required },)*];
+        }
+    };
+}
+
+const REQUIRED: bool = true;
+const OPTIONAL: bool = false;
+
+const fn member(of: &'static str, paths: &'static [&'static str]) -> Kind {
+    Kind::Member { of, paths }
+}
+
+offsets! {
+    family: member("sock_common", &["skc_family"]), REQUIRED;
+    peer_v4: member("sock_common", &["skc_daddr"]), REQUIRED;
+    local_v4: member("sock_common", &["skc_rcv_saddr"]), REQUIRED;
+    peer_port: member("sock_common", &["skc_dport"]), REQUIRED;
+    local_port: member("sock_common", &["skc_num"]), REQUIRED;
+    sock_net: member("sock_common", &["skc_net.net"]), REQUIRED;
+    /// Absent without `CONFIG_IPV6`.
+    peer_v6: member("sock_common", &["skc_v6_daddr"]), OPTIONAL;
+    /// Absent without `CONFIG_IPV6`.
+    local_v6: member("sock_common", &["skc_v6_rcv_saddr"]), OPTIONAL;
+    sock_flags: member("sock_common", &["skc_flags"]), REQUIRED;
+    /// The bit of `skc_flags` that says a FIN arrived.
+    flag_done: Kind::Enumerator { of: "sock_flags", name: "SOCK_DONE" }, REQUIRED;
+    protocol: member("sock", &["sk_protocol"]), REQUIRED;
+    error: member("sock", &["sk_err"]), REQUIRED;
+    shutdown: member("sock", &["sk_shutdown"]), REQUIRED;
+    /// Keeps the port when `skc_num` is already cleared at close; network byte order.
+    local_port_kept: member("tcp_sock", &["inet_conn.icsk_inet.inet_sport"]), REQUIRED;
+    bytes_sent: member("tcp_sock", &["bytes_sent"]), REQUIRED;
+    bytes_retransmitted: member("tcp_sock", &["bytes_retrans"]), REQUIRED;
+    bytes_received: member("tcp_sock", &["bytes_received"]), REQUIRED;
+    data_segments_in: member("tcp_sock", &["data_segs_in"]), REQUIRED;
+    segments_out: member("tcp_sock", &["segs_out"]), REQUIRED;
+    netns_inode: member("net", &["ns.inum"]), REQUIRED;
+    task_tgid: member("task_struct", &["tgid"]), REQUIRED;
+    task_leader: member("task_struct", &["group_leader"]), REQUIRED;
+    task_name: member("task_struct", &["comm"]), REQUIRED;
+    task_flags: member("task_struct", &["flags"]), REQUIRED;
+    /// `real_start_time` before 5.5.
+    task_start: member("task_struct", &["start_boottime", "real_start_time"]), REQUIRED;
+    task_mm: member("task_struct", &["mm"]), REQUIRED;
+    mm_arg_start: member("mm_struct", &["arg_start"]), REQUIRED;
+    mm_arg_end: member("mm_struct", &["arg_end"]), REQUIRED;
+    /// Absent without `CONFIG_CGROUPS`; then no container is known.
+    task_cgroups: member("task_struct", &["cgroups"]), OPTIONAL;
+    css_set_v2: member("css_set", &["dfl_cgrp"]), OPTIONAL;
+    css_set_subsystems: member("css_set", &["subsys"]), OPTIONAL;
+    css_cgroup: member("cgroup_subsys_state", &["cgroup"]), OPTIONAL;
+    cgroup_node: member("cgroup", &["kn"]), OPTIONAL;
+    node_id: member("kernfs_node", &["id"]), OPTIONAL;
+    node_name: member("kernfs_node", &["name"]), OPTIONAL;
+    /// `parent` before 6.15.
+    node_parent: member("kernfs_node", &["__parent", "parent"]), OPTIONAL;
+    skb_head: member("sk_buff", &["head"]), REQUIRED;
+    skb_network_header: member("sk_buff", &["network_header"]), REQUIRED;
+    skb_transport_header: member("sk_buff", &["transport_header"]), REQUIRED;
+    skb_device: member("sk_buff", &["dev"]), REQUIRED;
+    device_net: member("net_device", &["nd_net.net"]), REQUIRED;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Offsets;
+
+    #[test]
+    fn table_has_an_entry_for_each_member() {
+        assert_eq!(Offsets::TABLE.len() * 4, size_of::<Offsets>());
+    }
+}

@@ -1,0 +1,54 @@
+//! Exact counts, and counts of what was lost.
+
+use core::arch::asm;
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    macros::map,
+    maps::{HashMap, PerCpuArray},
+};
+
+use crate::contract::connection::{CounterKey, Loss};
+
+#[map]
+static COUNTERS: HashMap<CounterKey, u64> = HashMap::with_max_entries(16_384, 0);
+
+#[map]
+static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
+
+/// Adds one to the counter of `key`, or, when the table is full, to the one without its peer.
+#[inline(always)]
+pub fn count(key: &CounterKey) {
+    if add(key) {
+        return;
+    }
+    let other = CounterKey { peer: [0; 16], cgroup: 0, ..*key };
+    lost(if add(&other) { Loss::Peer } else { Loss::Count });
+}
+
+#[inline(always)]
+fn add(key: &CounterKey) -> bool {
+    if increment(key) {
+        return true;
+    }
+    // Another CPU may have made the entry meanwhile: then the insert fails, and the second look finds it.
+    COUNTERS.insert(key, &1, u64::from(BPF_NOEXIST)).is_ok() || increment(key)
+}
+
+#[inline(always)]
+fn increment(key: &CounterKey) -> bool {
+    let Some(count) = COUNTERS.get_ptr_mut(key) else { return false };
+    // core has no atomic addition for BPF targets, though the instruction set has (kernel 3.18).
+    // SAFETY: map values are aligned to 8 bytes and stay in place while the program runs.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64) };
+    true
+}
+
+/// Counts something that could not be kept.
+#[inline(always)]
+pub fn lost(loss: Loss) {
+    if let Some(count) = LOSSES.get_ptr_mut(loss as u32) {
+        // SAFETY: this CPU's own slot, and these programs do not nest.
+        unsafe { *count += 1 };
+    }
+}

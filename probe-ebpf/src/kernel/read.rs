@@ -1,0 +1,125 @@
+//! The only way to read kernel memory.
+//!
+//! The same code serves two kinds of program. In a BTF tracepoint a kernel pointer has a type, and a plain load at
+//! a known offset is checked against it when the program loads: a wrong offset never runs. In a raw tracepoint it
+//! has none, and every read goes through `bpf_probe_read_kernel`.
+
+use core::{ffi::c_void, mem::MaybeUninit, ptr::null};
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
+};
+
+use crate::contract::connection::Address;
+
+/// An address in the kernel.
+pub type Pointer = *const u8;
+
+/// How kernel memory is read.
+pub trait Memory {
+    /// Reads a `T` at `base + offset`; zero where the kernel can't read it.
+    ///
+    /// # Safety
+    /// `T` is an integer or a pointer, and `offset` comes from the offsets table for the struct at `base`.
+    unsafe fn read<T: Copy>(base: Pointer, offset: u32) -> T;
+
+    /// The same socket as a `struct tcp_sock`; null when it is none.
+    ///
+    /// # Safety
+    /// `sock` is a `struct sock` that a hook handed over.
+    unsafe fn tcp_sock(sock: Pointer) -> Pointer;
+
+    /// The process on the CPU, a `struct task_struct`.
+    fn current() -> Pointer;
+}
+
+/// Plain loads, checked by the verifier: BTF tracepoints.
+pub struct Typed;
+
+impl Memory for Typed {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: Pointer, offset: u32) -> T {
+        // Volatile, so that two neighbouring loads are not merged into one that spans two members, which the
+        // verifier refuses.
+        // SAFETY: the verifier checks the load against the type of `base`; a fault reads zero.
+        unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
+    }
+
+    #[inline(always)]
+    unsafe fn tcp_sock(sock: Pointer) -> Pointer {
+        // SAFETY: the caller's.
+        unsafe { bpf_skc_to_tcp_sock(sock.cast_mut().cast::<c_void>()) }.cast()
+    }
+
+    #[inline(always)]
+    fn current() -> Pointer {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_current_task_btf() }.cast()
+    }
+}
+
+/// `bpf_probe_read_kernel`: raw tracepoints, and everything that is read once a process or control group.
+pub struct Probed;
+
+impl Memory for Probed {
+    #[inline(always)]
+    unsafe fn read<T: Copy>(base: Pointer, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper writes all of `value`, zero when it can't read, and `T` is an integer or a pointer.
+        unsafe {
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                base.wrapping_add(offset as usize).cast(),
+            );
+            value.assume_init()
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn tcp_sock(sock: Pointer) -> Pointer {
+        // struct tcp_sock begins with its struct sock, as every protocol's socket does.
+        sock
+    }
+
+    #[inline(always)]
+    fn current() -> Pointer {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_current_task() as Pointer }
+    }
+}
+
+/// A pointer member; null where it can't be read.
+///
+/// # Safety
+/// As [`Memory::read`].
+#[inline(always)]
+pub unsafe fn pointer<M: Memory>(base: Pointer, offset: u32) -> Pointer {
+    // SAFETY: the caller's.
+    unsafe { M::read::<Pointer>(base, offset) }
+}
+
+/// Sixteen bytes, two loads.
+///
+/// # Safety
+/// As [`Memory::read`].
+#[inline(always)]
+pub unsafe fn sixteen<M: Memory>(base: Pointer, offset: u32) -> [u64; 2] {
+    // SAFETY: the caller's.
+    unsafe { [M::read::<u64>(base, offset), M::read::<u64>(base, offset + 8)] }
+}
+
+/// An IPv4 address in network byte order, mapped into IPv6.
+#[inline(always)]
+pub fn mapped(v4: u32) -> [u64; 2] {
+    [0, (u64::from(v4) << 32) | 0xffff_0000]
+}
+
+/// Two words in the kernel's own byte order as the bytes they stand for.
+#[inline(always)]
+pub fn bytes(words: [u64; 2]) -> Address {
+    bytemuck::cast(words)
+}
+
+/// A pointer to nothing.
+pub const NULL: Pointer = null();

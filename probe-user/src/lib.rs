@@ -1,0 +1,9 @@
+//! The command `probe`: rooms and arrows are drawn in docs/design.md.
+
+pub mod attribution;
+pub mod capture;
+pub mod cli;
+pub mod commands;
+pub mod kernel;
+pub mod model;
+pub mod report;

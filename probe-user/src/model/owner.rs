@@ -1,0 +1,115 @@
+//! Who owns one end of a connection: process, container, pod. Each name carries its source.
+
+/// All that is known; every part may be missing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owner {
+    pub process: Option<Process>,
+    pub container: Option<Container>,
+    pub pod: Option<Pod>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// In the initial pid namespace.
+    pub pid: u32,
+    /// The kernel's name of it (comm): at most 15 bytes. Not escaped: a process chooses its own name.
+    pub name: String,
+    /// The command line; empty where neither the kernel nor /proc could tell.
+    pub command: Vec<String>,
+    /// `command` was cut at what the kernel side takes.
+    pub command_cut: bool,
+    pub executable: Option<String>,
+    /// Real user id in the initial user namespace.
+    pub uid: Option<u32>,
+    pub source: ProcessSource,
+}
+
+/// How a process was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProcessSource {
+    /// It was on the CPU when it connected or closed.
+    Kernel,
+    /// It holds the listening socket that the connection came in through.
+    Listener,
+}
+
+impl ProcessSource {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Listener => "listener",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// 64 hex digits.
+    pub id: String,
+    /// Unknown where the cgroup is a bare id.
+    pub runtime: Option<Runtime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    Containerd,
+    CriO,
+    Docker,
+}
+
+impl Runtime {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// As the kubelet knows it: for a static pod the 32 hex digits of its configuration's hash.
+    pub uid: String,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub qos: Option<Qos>,
+    /// Where `namespace` and `name` come from.
+    pub source: PodSource,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Qos {
+    Guaranteed,
+    Burstable,
+    BestEffort,
+}
+
+impl Qos {
+    /// As Kubernetes writes it (`status.qosClass`).
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "Guaranteed",
+            Self::Burstable => "Burstable",
+            Self::BestEffort => "BestEffort",
+        }
+    }
+}
+
+/// Where a pod's name comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodSource {
+    /// The uid alone is known, from the control group.
+    Cgroup,
+    /// `/var/log/pods/<namespace>_<name>_<uid>`.
+    PodLogDir,
+}
+
+impl PodSource {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cgroup => "cgroup",
+            Self::PodLogDir => "pod-log-dir",
+        }
+    }
+}
