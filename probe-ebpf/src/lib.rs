@@ -7,7 +7,10 @@
 #![cfg_attr(
     target_arch = "bpf",
     feature(asm_experimental_arch),
-    expect(unstable_features, reason = "BPF targets build with a nightly or bootstrap compiler")
+    expect(
+        unstable_features,
+        reason = "BPF targets build with a nightly or bootstrap compiler"
+    )
 )]
 
 pub mod contract;

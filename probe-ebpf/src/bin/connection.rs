@@ -7,10 +7,9 @@
 #![no_std]
 #![no_main]
 
-use core::panic::PanicInfo;
+use core::{mem::MaybeUninit, panic::PanicInfo};
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
     helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, HashMap, RingBuf},
@@ -22,21 +21,20 @@ use network_types::{
 };
 use probe_ebpf::{
     contract::{
-        connection::{Connection, CounterKey, Handshake, HandshakeKey, Loss, Record, Task},
+        connection::{Address, Connection, CounterKey, Handshake, HandshakeKey, Loss, Record},
         outcome::{Ending, Outcome, Role, state},
     },
     kernel::{
+        copy::{copy, zero},
         counters::{count, lost},
         filter,
         globals::{offset, setting},
         owner,
         read::{Memory, Pointer, Probed, Typed, bytes, mapped, pointer},
         ring, sock,
+        table::{Hashed, Slots, Table},
     },
 };
-
-#[map]
-static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(32_768, 0);
 
 #[map]
 static HANDSHAKES: HashMap<HandshakeKey, Handshake> = HashMap::with_max_entries(8192, 0);
@@ -48,10 +46,12 @@ static HANDSHAKES_USED: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-const UNKNOWN: Task = Task { cgroup: 0, start_boot_ns: 0, pid: 0, uid: 0, name: [0; 16] };
-
 /// `sk_shutdown`: the process reads no more, whatever still arrives.
 const RCV_SHUTDOWN: u8 = 1;
+
+/// What `tcp_reset` leaves in `sk_err`: nothing else does in an established connection.
+const ECONNRESET: u32 = 104;
+const EPIPE: u32 = 32;
 
 #[inline(always)]
 fn now() -> u64 {
@@ -63,25 +63,31 @@ fn now() -> u64 {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn conn_state(ctx: BtfTracePointContext) -> i32 {
-    state_changed::<Typed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    state_changed::<Typed, Slots>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn conn_state_hash(ctx: BtfTracePointContext) -> i32 {
+    state_changed::<Typed, Hashed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn conn_state_raw(ctx: RawTracePointContext) -> i32 {
-    state_changed::<Probed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    state_changed::<Probed, Hashed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     0
 }
 
 #[inline(always)]
-fn state_changed<M: Memory>(sk: Pointer, old: u8, new: u8) {
+fn state_changed<M: Memory, T: Table>(sk: Pointer, old: u8, new: u8) {
     // SAFETY: `sk` is the hook's struct sock.
     unsafe {
         match new {
-            state::SYN_SENT => connecting::<M>(sk),
-            state::ESTABLISHED => established::<M>(sk, old),
-            state::FIN_WAIT1 | state::LAST_ACK => closing::<M>(sk),
-            state::CLOSE => closed::<M>(sk, old),
+            state::SYN_SENT => connecting::<M, T>(sk),
+            state::ESTABLISHED => established::<M, T>(sk, old),
+            state::FIN_WAIT1 | state::LAST_ACK => closing::<M, T>(sk),
+            state::CLOSE => closed::<M, T>(sk, old),
             _ => {}
         }
     }
@@ -89,121 +95,133 @@ fn state_changed<M: Memory>(sk: Pointer, old: u8, new: u8) {
 
 /// connect(), in the connecting process. The source port is not chosen yet.
 #[inline(always)]
-unsafe fn connecting<M: Memory>(sk: Pointer) {
-    // SAFETY: the hook's socket, here and below.
-    let server_port = unsafe { sock::peer_port::<M>(sk) };
-    if !filter::port(server_port) || !filter::role(Role::Client) || !unsafe { sock::is_tcp::<M>(sk) } {
-        return;
+unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
+    // SAFETY: the hook's socket; entries stay in place while the program runs.
+    unsafe {
+        let server_port = sock::peer_port::<M>(sk);
+        if !filter::port(server_port) || !filter::role(Role::Client) || !sock::is_tcp::<M>(sk) {
+            return;
+        }
+        let (client, server) = sock::addresses::<M>(sk);
+        // The client's own address counts as well: for a server's record it is the peer, and names its owner.
+        if filter::by_prefix() && !filter::prefix(server) && !filter::prefix(client) {
+            return;
+        }
+        // What is left of a socket whose end was missed is overwritten.
+        let Some(connection) = T::get(sk).or_else(|| T::take(sk)) else {
+            lost(Loss::Connection);
+            return;
+        };
+        begin(
+            connection,
+            Role::Client,
+            (client, 0),
+            (server, server_port),
+            sock::netns::<M>(sk),
+        );
+        owner::current::<M>(&raw mut (*connection).task);
     }
-    let (client, server) = unsafe { sock::addresses::<M>(sk) };
-    // The client's own address counts as well: for a server's record it is the peer, and names its owner.
-    if filter::by_prefix() && !filter::prefix(server) && !filter::prefix(client) {
-        return;
-    }
-    let connection = Connection {
-        start_ns: now(),
-        task: owner::current::<M>().unwrap_or(UNKNOWN),
-        client,
-        server,
-        client_port: 0,
-        server_port,
-        netns: unsafe { sock::netns::<M>(sk) },
-        segments_at_fin: 0,
-        role: Role::Client as u8,
-        established: 0,
-        reset_received: 0,
-        fin_sent: 0,
-    };
-    if CONNECTIONS.insert(sk as u64, &connection, 0).is_err() {
-        lost(Loss::Connection);
+}
+
+/// Writes an entry about which no more is known than the hook says.
+///
+/// # Safety
+/// `connection` is writable.
+#[inline(always)]
+unsafe fn begin(
+    connection: *mut Connection,
+    role: Role,
+    client: (Address, u16),
+    server: (Address, u16),
+    netns: u32,
+) {
+    // SAFETY: the caller's, and zero is a value of a Connection.
+    unsafe {
+        zero(connection);
+        (*connection).start_ns = now();
+        ((*connection).client, (*connection).client_port) = client;
+        ((*connection).server, (*connection).server_port) = server;
+        (*connection).netns = netns;
+        (*connection).role = role as u8;
     }
 }
 
 /// The handshake is finished.
 #[inline(always)]
-unsafe fn established<M: Memory>(sk: Pointer, old: u8) {
-    // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
-    let local = unsafe { sock::local_port::<M>(sk) };
-    let peer = unsafe { sock::peer_port::<M>(sk) };
-    if old == state::SYN_SENT {
-        if filter::port(peer) && let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) {
-            unsafe {
+unsafe fn established<M: Memory, T: Table>(sk: Pointer, old: u8) {
+    // SAFETY: the hook's socket; entries stay in place while the program runs.
+    unsafe {
+        let local = sock::local_port::<M>(sk);
+        let peer = sock::peer_port::<M>(sk);
+        if old == state::SYN_SENT {
+            if filter::port(peer)
+                && let Some(connection) = T::get(sk)
+            {
                 (*connection).client_port = local;
                 (*connection).established = 1;
             }
+            return;
         }
-        return;
-    }
-    if !filter::port(local) || !filter::role(Role::Server) || !unsafe { sock::is_tcp::<M>(sk) } {
-        return;
-    }
-    let (server, client) = unsafe { sock::addresses::<M>(sk) };
-    if filter::by_prefix() && !filter::prefix(client) {
-        return;
-    }
-    let netns = unsafe { sock::netns::<M>(sk) };
-    let connection = Connection {
-        start_ns: now(),
-        task: UNKNOWN,
-        client,
-        server,
-        client_port: peer,
-        server_port: local,
-        netns,
-        segments_at_fin: 0,
-        role: Role::Server as u8,
-        established: 1,
-        reset_received: 0,
-        fin_sent: 0,
-    };
-    if HANDSHAKES_USED.get(0).is_some_and(|used| *used != 0) {
-        let _ = HANDSHAKES.remove(HandshakeKey { client, server, client_port: peer, server_port: local, netns });
-    }
-    if CONNECTIONS.insert(sk as u64, &connection, u64::from(BPF_NOEXIST)).is_err() {
-        taken(sk, local, &connection);
-    }
-}
-
-/// The table has this socket already, or is full.
-#[inline(never)]
-fn taken(sk: Pointer, local: u16, connection: &Connection) {
-    if let Some(known) = CONNECTIONS.get_ptr_mut(sk as u64) {
-        // SAFETY: map values stay in place while the program runs.
-        unsafe {
+        if !filter::port(local) || !filter::role(Role::Server) || !sock::is_tcp::<M>(sk) {
+            return;
+        }
+        let (server, client) = sock::addresses::<M>(sk);
+        if filter::by_prefix() && !filter::prefix(client) {
+            return;
+        }
+        let netns = sock::netns::<M>(sk);
+        if HANDSHAKES_USED.get(0).is_some_and(|used| *used != 0) {
+            let _ = HANDSHAKES.remove(HandshakeKey {
+                client,
+                server,
+                client_port: peer,
+                server_port: local,
+                netns,
+            });
+        }
+        let known = T::get(sk);
+        if let Some(known) = known
+            && (*known).established == 0
+            && (*known).role == Role::Client as u8
+        {
             // Both ends sent SYN at once: this one is a client all the same.
-            if (*known).established == 0 && (*known).role == Role::Client as u8 {
-                (*known).client_port = local;
-                (*known).established = 1;
-                return;
-            }
+            (*known).client_port = local;
+            (*known).established = 1;
+            return;
         }
-    }
-    // What is left of a socket whose end was missed must not lend its owner to this one.
-    if CONNECTIONS.insert(sk as u64, connection, 0).is_err() {
-        lost(Loss::Connection);
+        let Some(connection) = known.or_else(|| T::take(sk)) else {
+            lost(Loss::Connection);
+            return;
+        };
+        begin(connection, Role::Server, (client, peer), (server, local), netns);
+        (*connection).established = 1;
     }
 }
 
 /// shutdown() or close(), in the process that does it: at the server the only hook where its owner is known.
 #[inline(always)]
-unsafe fn closing<M: Memory>(sk: Pointer) {
+unsafe fn closing<M: Memory, T: Table>(sk: Pointer) {
     // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
     unsafe {
         if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(sock::local_port::<M>(sk)) {
             return;
         }
-        let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) else { return };
-        (*connection).segments_at_fin = M::read::<u32>(M::tcp_sock(sk), offset!(data_segments_in));
+        let Some(connection) = T::get(sk) else { return };
+        let tcp = M::tcp_sock(sk);
+        if tcp.is_null() {
+            return;
+        }
+        (*connection).segments_at_fin = M::read::<u32>(tcp, offset!(data_segments_in));
         (*connection).fin_sent = 1;
-        if (*connection).role == Role::Server as u8 && let Some(task) = owner::current::<M>() {
-            (*connection).task = task;
+        if (*connection).role == Role::Server as u8 {
+            owner::current::<M>(&raw mut (*connection).task);
         }
     }
 }
 
 /// The end.
 #[inline(always)]
-unsafe fn closed<M: Memory>(sk: Pointer, old: u8) {
+unsafe fn closed<M: Memory, T: Table>(sk: Pointer, old: u8) {
     if matches!(old, state::LISTEN | state::CLOSE) {
         return;
     }
@@ -218,36 +236,52 @@ unsafe fn closed<M: Memory>(sk: Pointer, old: u8) {
         if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(local_port) {
             return;
         }
-        let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) else { return };
+        let Some(connection) = T::get(sk) else {
+            unfollowed(sock::peer_port::<M>(sk), local_port, old);
+            return;
+        };
         let client = (*connection).role == Role::Client as u8;
+        let error = M::read::<u32>(sk, offset!(error));
+        let segments_in = M::read::<u32>(tcp, offset!(data_segments_in));
+        let reset = if old == state::SYN_SENT {
+            // RST and ICMP port unreachable leave the same error; only RST is a segment.
+            M::read::<u32>(tcp, offset!(segments_in)) != 0
+        } else {
+            // Payload that arrives after close() makes the kernel reset the connection itself, in the function
+            // that a RST from the peer calls (`TCPAbortOnData`): then no RST came in, one goes out.
+            matches!(error, ECONNRESET | EPIPE)
+                && !((*connection).fin_sent != 0
+                    && M::read::<u8>(sk, offset!(shutdown)) & RCV_SHUTDOWN != 0
+                    && segments_in != (*connection).segments_at_fin)
+        };
         if client {
             (*connection).client_port = local_port;
         } else if (*connection).task.pid == 0
+            && error == 0
             && matches!(old, state::ESTABLISHED | state::CLOSE_WAIT)
-            && (*connection).reset_received == 0
-            && M::read::<u32>(sk, offset!(error)) == 0
         {
             // Sending RST instead of FIN: the only other change that runs in the closing process.
-            if let Some(task) = owner::current::<M>() {
-                (*connection).task = task;
-            }
+            owner::current::<M>(&raw mut (*connection).task);
         }
 
         let sent = M::read::<u64>(tcp, offset!(bytes_sent))
             .wrapping_sub(M::read::<u64>(tcp, offset!(bytes_retransmitted)));
         // bytes_received counts a FIN as one; without a data segment it counts nothing else.
-        let received = if M::read::<u32>(tcp, offset!(data_segments_in)) == 0 {
+        let received = if segments_in == 0 {
             0
         } else {
             let fin = M::read::<u64>(sk, offset!(sock_flags)) >> (offset!(flag_done) & 63) & 1;
             M::read::<u64>(tcp, offset!(bytes_received)).wrapping_sub(fin)
         };
-        let (client_bytes, server_bytes) = if client { (sent, received) } else { (received, sent) };
-        let error = M::read::<u32>(sk, offset!(error));
+        let (client_bytes, server_bytes) = if client {
+            (sent, received)
+        } else {
+            (received, sent)
+        };
         let outcome = Ending {
             role: if client { Role::Client } else { Role::Server },
             last_state: old,
-            reset_received: (*connection).reset_received != 0,
+            reset_received: reset,
             error,
             syn_sent: M::read::<u32>(tcp, offset!(segments_out)) != 0,
             client_payload: client_bytes != 0,
@@ -255,11 +289,22 @@ unsafe fn closed<M: Memory>(sk: Pointer, old: u8) {
         }
         .outcome();
         report(connection, now(), old, outcome, error, client_bytes, server_bytes);
+        T::release(sk, connection);
     }
-    let _ = CONNECTIONS.remove(sk as u64);
 }
 
-/// Counts a finished connection and, if its outcome is asked for, hands it to user space.
+/// A watched connection ended that is not in the table: it began before probe, or an interrupt hid its beginning.
+#[inline(never)]
+fn unfollowed(peer_port: u16, local_port: u16, old: u8) {
+    // A child that never finished its handshake has no entry by design; with a peer filter, nor has most else.
+    let watched = filter::port(peer_port) && filter::role(Role::Client)
+        || filter::port(local_port) && filter::role(Role::Server);
+    if old != state::SYN_RECV && watched && !filter::by_prefix() {
+        lost(Loss::Unfollowed);
+    }
+}
+
+/// Hands a finished connection to user space, or counts it where that is not asked for or not possible.
 ///
 /// # Safety
 /// `connection` is readable: a map value or the caller's own.
@@ -275,65 +320,35 @@ unsafe fn report(
 ) {
     // SAFETY: the caller's; a ring entry is ours until submitted, and every byte of it is written here.
     unsafe {
+        if setting!(outcomes) & outcome.bit() != 0 {
+            if let Some(mut entry) = RECORDS.reserve::<Record>(0) {
+                let record = entry.as_mut_ptr();
+                copy(connection, &raw mut (*record).connection);
+                (*record).end_ns = end_ns;
+                (*record).client_bytes = client_bytes;
+                (*record).server_bytes = server_bytes;
+                (*record).error = error;
+                (*record).outcome = outcome as u8;
+                (*record).last_state = last_state;
+                (*record).zero = [0; 2];
+                ring::submit(&RECORDS, entry, end_ns);
+                return;
+            }
+            lost(Loss::Record);
+        }
         let client = (*connection).role == Role::Client as u8;
         count(&CounterKey {
             cgroup: (*connection).task.cgroup,
-            peer: if client { (*connection).server } else { (*connection).client },
+            peer: if client {
+                (*connection).server
+            } else {
+                (*connection).client
+            },
             netns: (*connection).netns,
             port: (*connection).server_port,
             role: (*connection).role,
             outcome: outcome as u8,
         });
-        if setting!(outcomes) & outcome.bit() == 0 {
-            return;
-        }
-        let Some(mut entry) = RECORDS.reserve::<Record>(0) else {
-            lost(Loss::Record);
-            return;
-        };
-        let record = entry.as_mut_ptr();
-        (*record).connection = *connection;
-        (*record).end_ns = end_ns;
-        (*record).client_bytes = client_bytes;
-        (*record).server_bytes = server_bytes;
-        (*record).error = error;
-        (*record).outcome = outcome as u8;
-        (*record).last_state = last_state;
-        (*record).zero = [0; 2];
-        ring::submit(&RECORDS, entry);
-    }
-}
-
-// --- tcp_receive_reset(sk): just before the socket's end
-
-#[btf_tracepoint(function = "tcp_receive_reset")]
-pub fn conn_rstin(ctx: BtfTracePointContext) -> i32 {
-    // SAFETY: the hook's socket.
-    unsafe { reset_received::<Typed>(ctx.arg(0)) };
-    0
-}
-
-#[raw_tracepoint(tracepoint = "tcp_receive_reset")]
-pub fn conn_rstin_raw(ctx: RawTracePointContext) -> i32 {
-    // SAFETY: the hook's socket.
-    unsafe { reset_received::<Probed>(ctx.arg(0)) };
-    0
-}
-
-#[inline(always)]
-unsafe fn reset_received<M: Memory>(sk: Pointer) {
-    // SAFETY: the hook's socket; map values stay in place while the program runs.
-    unsafe {
-        if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(sock::local_port::<M>(sk)) {
-            return;
-        }
-        let Some(connection) = CONNECTIONS.get_ptr_mut(sk as u64) else { return };
-        // Payload that arrives after close() makes the kernel reset the connection itself, through the same
-        // function (`TCPAbortOnData`): then no RST came in, one goes out.
-        let late_data = (*connection).fin_sent != 0
-            && M::read::<u8>(sk, offset!(shutdown)) & RCV_SHUTDOWN != 0
-            && M::read::<u32>(M::tcp_sock(sk), offset!(data_segments_in)) != (*connection).segments_at_fin;
-        (*connection).reset_received = u8::from(!late_data);
     }
 }
 
@@ -369,7 +384,10 @@ unsafe fn reset_sent<M: Memory>(sk: Pointer, skb: Pointer) {
         let network = M::read::<u16>(skb, offset!(skb_network_header));
         let v4: Ipv4Hdr = header(head, network);
         let (client, server) = if v4.version() == 4 {
-            (bytes(mapped(u32::from_ne_bytes(v4.src_addr))), bytes(mapped(u32::from_ne_bytes(v4.dst_addr))))
+            (
+                bytes(mapped(u32::from_ne_bytes(v4.src_addr))),
+                bytes(mapped(u32::from_ne_bytes(v4.dst_addr))),
+            )
         } else {
             let v6: Ipv6Hdr = header(head, network);
             (v6.src_addr, v6.dst_addr)
@@ -378,22 +396,20 @@ unsafe fn reset_sent<M: Memory>(sk: Pointer, skb: Pointer) {
             return;
         }
         let net = pointer::<M>(pointer::<M>(skb, offset!(skb_device)), offset!(device_net));
-        let time = now();
-        let connection = Connection {
-            start_ns: time,
-            task: UNKNOWN,
-            client,
-            server,
-            client_port: u16::from_be_bytes(tcp.source),
-            server_port,
-            netns: M::read::<u32>(net, offset!(netns_inode)),
-            segments_at_fin: 0,
-            role: Role::Server as u8,
-            established: 0,
-            reset_received: 0,
-            fin_sent: 0,
-        };
-        report(&raw const connection, time, state::CLOSE, Outcome::Refused, 0, 0, 0);
+        let netns = M::read::<u32>(net, offset!(netns_inode));
+        let source = (client, u16::from_be_bytes(tcp.source));
+        let mut connection = MaybeUninit::uninit();
+        let connection = connection.as_mut_ptr();
+        begin(connection, Role::Server, source, (server, server_port), netns);
+        report(
+            connection,
+            (*connection).start_ns,
+            state::CLOSE,
+            Outcome::Refused,
+            0,
+            0,
+            0,
+        );
     }
 }
 
@@ -403,7 +419,7 @@ unsafe fn reset_sent<M: Memory>(sk: Pointer, skb: Pointer) {
 /// `T` is plain bytes.
 #[inline(always)]
 unsafe fn header<T>(head: Pointer, offset: u16) -> T {
-    let mut value = core::mem::MaybeUninit::<T>::uninit();
+    let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes all of `value`, zero when it can't read.
     unsafe {
         bpf_probe_read_kernel(
@@ -459,7 +475,11 @@ unsafe fn synack_again<M: Memory>(listener: Pointer, request: Pointer) {
         if let Some(used) = HANDSHAKES_USED.get_ptr_mut(0) {
             *used = 1;
         }
-        let handshake = Handshake { first_ns: time, last_ns: time, retransmits: 1 };
+        let handshake = Handshake {
+            first_ns: time,
+            last_ns: time,
+            retransmits: 1,
+        };
         if HANDSHAKES.insert(key, handshake, 0).is_err() {
             lost(Loss::Handshake);
         }

@@ -7,13 +7,16 @@ use bytemuck::{Pod, Zeroable};
 
 /// Names of the maps. Kernel names are cut at 15 characters; these are shorter.
 pub mod map {
-    /// Connections under way: `u64` socket pointer → [`Connection`](super::Connection).
+    /// Connections under way: an array of [`Slot`](super::Slot), its length a power of two.
+    pub const SLOTS: &str = "SLOTS";
+    /// Those that found no slot: `u64` socket pointer → [`Connection`](super::Connection).
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// SYN-ACKs sent more than once: [`HandshakeKey`](super::HandshakeKey) → [`Handshake`](super::Handshake).
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// Ring buffer of [`Record`](super::Record).
     pub const RECORDS: &str = "RECORDS";
-    /// Exact counts, whatever becomes of the ring: [`CounterKey`](super::CounterKey) → `u64`.
+    /// Connections that ended and are not in the ring, because it was full or their outcome was not asked for:
+    /// [`CounterKey`](super::CounterKey) → `u64`. With the records that user space read, the count is exact.
     pub const COUNTERS: &str = "COUNTERS";
     /// One `u64` per CPU for each [`Loss`](super::Loss).
     pub const LOSSES: &str = "LOSSES";
@@ -21,8 +24,8 @@ pub mod map {
     pub const PREFIXES: &str = "PREFIXES";
     /// Control group id → [`CgroupPath`](super::CgroupPath), taken at connect time.
     pub const CGROUPS: &str = "CGROUPS";
-    /// Process id → [`Command`](super::Command), taken at connect time.
-    pub const COMMANDS: &str = "COMMANDS";
+    /// Process id → [`Process`](super::Process), taken at connect time.
+    pub const PROCESSES: &str = "PROCESSES";
 }
 
 /// Names of the read-only globals that user space fills before load.
@@ -40,8 +43,8 @@ pub mod global {
 pub struct Hook {
     /// The tracepoint's name, without its system.
     pub tracepoint: &'static str,
-    /// The program for a BTF tracepoint (kernel 5.5): typed loads, checked by the verifier.
-    pub typed: &'static str,
+    /// Programs for a BTF tracepoint (kernel 5.5), the best first: typed loads, checked by the verifier.
+    pub typed: &'static [&'static str],
     /// The program for a raw tracepoint (kernel 4.17): `bpf_probe_read_kernel`.
     pub raw: &'static str,
     /// Without it the feature can't run at all.
@@ -51,31 +54,25 @@ pub struct Hook {
 }
 
 /// The tracepoints of this feature.
-pub const HOOKS: [Hook; 4] = [
+pub const HOOKS: [Hook; 3] = [
     Hook {
         tracepoint: "inet_sock_set_state",
-        typed: "conn_state",
+        // The second does without compare-and-exchange (5.12).
+        typed: &["conn_state", "conn_state_hash"],
         raw: "conn_state_raw",
         required: true,
         lost: "connections",
     },
     Hook {
-        tracepoint: "tcp_receive_reset",
-        typed: "conn_rstin",
-        raw: "conn_rstin_raw",
-        required: false,
-        lost: "which end sent RST",
-    },
-    Hook {
         tracepoint: "tcp_send_reset",
-        typed: "conn_rstout",
+        typed: &["conn_rstout"],
         raw: "conn_rstout_raw",
         required: false,
         lost: "server-side refused connections",
     },
     Hook {
         tracepoint: "tcp_retransmit_synack",
-        typed: "conn_synack",
+        typed: &["conn_synack"],
         raw: "conn_synack_raw",
         required: false,
         lost: "syn-only",
@@ -122,10 +119,18 @@ pub struct Connection {
     pub role: u8,
     /// 1 once the handshake finished.
     pub established: u8,
-    /// 1 once a RST arrived.
-    pub reset_received: u8,
     /// 1 once this end sent its FIN.
     pub fin_sent: u8,
+    pub zero: u8,
+}
+
+/// A place for one end of a connection under way.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Slot {
+    /// The kernel's address of the socket; 0 when the slot is free.
+    pub socket: u64,
+    pub connection: Connection,
 }
 
 /// One finished connection, as the ring carries it.
@@ -148,7 +153,7 @@ pub struct Record {
     pub zero: [u8; 2],
 }
 
-/// What is counted exactly, whether or not the ring took the record.
+/// What is counted where no record tells of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct CounterKey {
@@ -201,17 +206,25 @@ pub struct CgroupPath {
 /// Bytes of a command line that the kernel takes.
 pub const COMMAND_BYTES: usize = 256;
 
-/// A command line as the process had it when it first connected: arguments separated by zero bytes.
+/// What is taken of a process once: it may be gone before user space looks.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Command {
+pub struct Process {
     /// [`Task::start_boot_ns`], so that a reused pid is not taken for the same process.
     pub start_boot_ns: u64,
-    /// Bytes used in `bytes`.
+    /// The kernel's address of its set of control groups, to notice when it was moved to others.
+    pub cgroup_set: u64,
+    /// [`Task::cgroup`].
+    pub cgroup: u64,
+    /// [`Task::pid`].
+    pub pid: u32,
+    pub zero: u32,
+    /// Bytes used in `command`.
     pub length: u32,
     /// The command line's length in the process; more than `length` when it was cut.
     pub full_length: u32,
-    pub bytes: [u8; COMMAND_BYTES],
+    /// The command line as the process had it when it first connected: arguments separated by zero bytes.
+    pub command: [u8; COMMAND_BYTES],
 }
 
 /// What could not be kept, counted per CPU in [`map::LOSSES`].
@@ -220,7 +233,7 @@ pub struct Command {
 pub enum Loss {
     /// The ring was full: a record is missing, its count is not.
     Record = 0,
-    /// [`map::CONNECTIONS`] was full: a connection is neither reported nor counted by outcome.
+    /// [`map::SLOTS`] and [`map::CONNECTIONS`] were full: a connection is neither reported nor counted by outcome.
     Connection = 1,
     /// [`map::HANDSHAKES`] was full: a `syn-only` may be missing.
     Handshake = 2,
@@ -228,10 +241,31 @@ pub enum Loss {
     Peer = 3,
     /// Not even that entry could be made.
     Count = 4,
+    /// A watched connection ended that was not followed: it began before probe did.
+    Unfollowed = 5,
 }
 
 impl Loss {
-    pub const ALL: [Self; 5] = [Self::Record, Self::Connection, Self::Handshake, Self::Peer, Self::Count];
+    pub const ALL: [Self; 6] = [
+        Self::Record,
+        Self::Connection,
+        Self::Handshake,
+        Self::Peer,
+        Self::Count,
+        Self::Unfollowed,
+    ];
+
+    /// The field in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Record => "records",
+            Self::Connection => "connections",
+            Self::Handshake => "handshakes",
+            Self::Peer => "peers",
+            Self::Count => "counts",
+            Self::Unfollowed => "unfollowed",
+        }
+    }
 
     /// What is missing, in an operator's words.
     pub const fn what(self) -> &'static str {
@@ -241,6 +275,7 @@ impl Loss {
             Self::Handshake => "unfinished handshakes not followed, the table was full",
             Self::Peer => "connections counted without their peer, the counter table was full",
             Self::Count => "connections not counted",
+            Self::Unfollowed => "connections ended that began before probe did",
         }
     }
 }
@@ -261,6 +296,8 @@ pub struct Settings {
     pub wake_bytes: u32,
     /// Index of a cgroup v1 controller in `css_set.subsys`, or [`CGROUP_V2`].
     pub cgroup_subsystem: u32,
+    /// Length of [`map::SLOTS`] less one.
+    pub slots_mask: u32,
 }
 
 /// [`Settings::cgroup_subsystem`]: the version 2 hierarchy.

@@ -18,7 +18,10 @@ pub struct Field {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Byte offset of a member path inside a struct: the first of `paths` that this kernel has.
-    Member { of: &'static str, paths: &'static [&'static str] },
+    Member {
+        of: &'static str,
+        paths: &'static [&'static str],
+    },
     /// Value of an enumerator.
     Enumerator { of: &'static str, name: &'static str },
 }
@@ -70,6 +73,7 @@ offsets! {
     bytes_retransmitted: member("tcp_sock", &["bytes_retrans"]), REQUIRED;
     bytes_received: member("tcp_sock", &["bytes_received"]), REQUIRED;
     data_segments_in: member("tcp_sock", &["data_segs_in"]), REQUIRED;
+    segments_in: member("tcp_sock", &["segs_in"]), REQUIRED;
     segments_out: member("tcp_sock", &["segs_out"]), REQUIRED;
     netns_inode: member("net", &["ns.inum"]), REQUIRED;
     task_tgid: member("task_struct", &["tgid"]), REQUIRED;
@@ -78,6 +82,8 @@ offsets! {
     task_flags: member("task_struct", &["flags"]), REQUIRED;
     /// `real_start_time` before 5.5.
     task_start: member("task_struct", &["start_boottime", "real_start_time"]), REQUIRED;
+    task_cred: member("task_struct", &["cred"]), REQUIRED;
+    cred_uid: member("cred", &["uid.val"]), REQUIRED;
     task_mm: member("task_struct", &["mm"]), REQUIRED;
     mm_arg_start: member("mm_struct", &["arg_start"]), REQUIRED;
     mm_arg_end: member("mm_struct", &["arg_end"]), REQUIRED;

@@ -159,16 +159,23 @@ impl Ending {
         }
         let client = matches!(self.role, Role::Client);
         // Which end sent its FIN first is in the state: no earlier transition need be remembered.
-        let closed_here =
-            matches!(self.last_state, state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT);
+        let closed_here = matches!(
+            self.last_state,
+            state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT
+        );
         let closed_there = matches!(self.last_state, state::CLOSE_WAIT | state::LAST_ACK);
         // A socket with an error that no RST explains gave up retransmitting: ETIMEDOUT, or the last ICMP error.
-        let gave_up =
-            !matches!(self.error, 0 | errno::ECONNRESET | errno::ECONNABORTED | errno::EPIPE) && !self.reset_received;
+        let gave_up = !matches!(
+            self.error,
+            0 | errno::ECONNRESET | errno::ECONNABORTED | errno::EPIPE
+        ) && !self.reset_received;
         // The kernel leaves these states for CLOSE without an error only when it sends RST itself.
         let reset_sent = !self.reset_received
             && !gave_up
-            && matches!(self.last_state, state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT | state::FIN_WAIT1);
+            && matches!(
+                self.last_state,
+                state::ESTABLISHED | state::SYN_RECV | state::CLOSE_WAIT | state::FIN_WAIT1
+            );
         let reset_by_client = if client { reset_sent } else { self.reset_received };
         let reset_by_server = if client { self.reset_received } else { reset_sent };
 
@@ -205,7 +212,10 @@ impl Ending {
         } else if !self.syn_sent {
             // No free local port, no route after source selection: connect() failed before a packet left.
             Outcome::Unreachable
-        } else if matches!(self.error, 0 | errno::ETIMEDOUT | errno::ECONNRESET | errno::ECONNABORTED) {
+        } else if matches!(
+            self.error,
+            0 | errno::ETIMEDOUT | errno::ECONNRESET | errno::ECONNABORTED
+        ) {
             Outcome::Unanswered
         } else {
             Outcome::Unreachable
@@ -237,7 +247,11 @@ mod tests {
     }
 
     fn received(e: Ending) -> Ending {
-        Ending { reset_received: true, error: errno::ECONNRESET, ..e }
+        Ending {
+            reset_received: true,
+            error: errno::ECONNRESET,
+            ..e
+        }
     }
 
     fn error(e: Ending, error: u32) -> Ending {
@@ -245,11 +259,18 @@ mod tests {
     }
 
     fn asked(e: Ending) -> Ending {
-        Ending { client_payload: true, ..e }
+        Ending {
+            client_payload: true,
+            ..e
+        }
     }
 
     fn both(e: Ending) -> Ending {
-        Ending { client_payload: true, server_payload: true, ..e }
+        Ending {
+            client_payload: true,
+            server_payload: true,
+            ..e
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Exact counts, and counts of what was lost.
+//! Counts of what no record tells of, and of what was lost.
 
-use core::arch::asm;
+use core::{arch::asm, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -8,6 +8,7 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray},
 };
 
+use super::copy::zero;
 use crate::contract::connection::{CounterKey, Loss};
 
 #[map]
@@ -17,13 +18,23 @@ static COUNTERS: HashMap<CounterKey, u64> = HashMap::with_max_entries(16_384, 0)
 static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);
 
 /// Adds one to the counter of `key`, or, when the table is full, to the one without its peer.
-#[inline(always)]
+#[inline(never)]
 pub fn count(key: &CounterKey) {
     if add(key) {
         return;
     }
-    let other = CounterKey { peer: [0; 16], cgroup: 0, ..*key };
-    lost(if add(&other) { Loss::Peer } else { Loss::Count });
+    let mut other = MaybeUninit::<CounterKey>::uninit();
+    // SAFETY: zero is a value of it; through a pointer, or the compiler calls `memset`.
+    let other = unsafe {
+        let other = other.as_mut_ptr();
+        zero(other);
+        (*other).netns = key.netns;
+        (*other).port = key.port;
+        (*other).role = key.role;
+        (*other).outcome = key.outcome;
+        &*other
+    };
+    lost(if add(other) { Loss::Peer } else { Loss::Count });
 }
 
 #[inline(always)]
@@ -37,7 +48,9 @@ fn add(key: &CounterKey) -> bool {
 
 #[inline(always)]
 fn increment(key: &CounterKey) -> bool {
-    let Some(count) = COUNTERS.get_ptr_mut(key) else { return false };
+    let Some(count) = COUNTERS.get_ptr_mut(key) else {
+        return false;
+    };
     // core has no atomic addition for BPF targets, though the instruction set has (kernel 3.18).
     // SAFETY: map values are aligned to 8 bytes and stay in place while the program runs.
     unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64) };

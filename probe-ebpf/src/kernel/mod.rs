@@ -1,6 +1,6 @@
 //! The shared part of the BPF objects.
 
-pub mod command;
+pub mod copy;
 pub mod counters;
 pub mod filter;
 pub mod globals;
@@ -8,3 +8,4 @@ pub mod owner;
 pub mod read;
 pub mod ring;
 pub mod sock;
+pub mod table;

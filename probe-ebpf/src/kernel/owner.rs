@@ -1,18 +1,17 @@
-//! The process on the CPU, and its control group.
+//! The process on the CPU: name, command line, control group.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_get_current_uid_gid, bpf_probe_read_kernel_str},
+    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
 
 use super::{
-    command,
     globals::{offset, setting},
     read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
 };
 use crate::contract::{
-    connection::{CGROUP_LEVELS, CGROUP_NAME, CGROUP_V2, CgroupPath, Task},
+    connection::{CGROUP_LEVELS, CGROUP_NAME, CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
     offsets::ABSENT,
 };
 
@@ -20,86 +19,148 @@ use crate::contract::{
 const PF_KTHREAD: u32 = 0x0020_0000;
 
 #[map]
+static PROCESSES: LruHashMap<u32, Process> = LruHashMap::with_max_entries(4096, 0);
+
+#[map]
+static PROCESS_SCRATCH: PerCpuArray<Process> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
 static CGROUPS: LruHashMap<u64, CgroupPath> = LruHashMap::with_max_entries(2048, 0);
 
 #[map]
 static CGROUP_SCRATCH: PerCpuArray<CgroupPath> = PerCpuArray::with_max_entries(1, 0);
 
-/// The process on the CPU; `None` in a kernel thread, which closes sockets for others.
+/// Writes the process on the CPU to `to`; leaves it as it is in a kernel thread, which closes sockets for others.
 ///
 /// Only from hooks that run in the process that acts: connect, shutdown and close do.
+///
+/// # Safety
+/// `to` is writable.
 #[inline(always)]
-pub fn current<M: Memory>() -> Option<Task> {
+pub unsafe fn current<M: Memory>(to: *mut Task) {
     let task = M::current();
-    // SAFETY: a task_struct; offsets are of its members.
+    // SAFETY: a task_struct; offsets are of its members; `to` is the caller's.
     unsafe {
         if M::read::<u32>(task, offset!(task_flags)) & PF_KTHREAD != 0 {
-            return None;
+            return;
         }
         // The leader's name is the process's; threads may have names of their own.
         let leader = pointer::<M>(task, offset!(task_leader));
         let pid = M::read::<u32>(task, offset!(task_tgid));
-        let start_boot_ns = M::read::<u64>(leader, offset!(task_start));
-        command::remember::<M>(task, pid, start_boot_ns);
-        Some(Task {
-            cgroup: cgroup::<M>(task),
-            start_boot_ns,
-            pid,
-            uid: bpf_get_current_uid_gid() as u32,
-            name: bytes(sixteen::<M>(leader, offset!(task_name))),
-        })
+        let start = M::read::<u64>(leader, offset!(task_start));
+        (*to).cgroup = cgroup::<M>(task, pid, start);
+        (*to).start_boot_ns = start;
+        (*to).pid = pid;
+        (*to).uid = M::read::<u32>(pointer::<M>(task, offset!(task_cred)), offset!(cred_uid));
+        (*to).name = bytes(sixteen::<M>(leader, offset!(task_name)));
     }
 }
 
-/// The id of the task's control group; its path is kept in [`CGROUPS`] when it is new. 0 without control groups.
+/// The id of the process's control group, 0 without control groups. What else is kept of a process and a control
+/// group is taken here when either is new.
 ///
 /// # Safety
-/// `task` is a task_struct.
+/// `task` is the task_struct on the CPU.
 #[inline(always)]
-unsafe fn cgroup<M: Memory>(task: Pointer) -> u64 {
+unsafe fn cgroup<M: Memory>(task: Pointer, pid: u32, start: u64) -> u64 {
+    // SAFETY: the caller's; values of the map stay in place while the program runs.
+    unsafe {
+        let set = match offset!(task_cgroups) {
+            ABSENT => 0,
+            offset => pointer::<M>(task, offset) as u64,
+        };
+        let same = |known: &*const Process| {
+            (**known).pid == pid && (**known).start_boot_ns == start && (**known).cgroup_set == set
+        };
+        // The scratch slot is the process that this CPU took last, often the one that connects again now; an array
+        // costs no call.
+        if let Some(last) = PROCESS_SCRATCH.get_ptr(0).filter(same) {
+            return (*last).cgroup;
+        }
+        match PROCESSES.get_ptr(pid).filter(same) {
+            Some(known) => (*known).cgroup,
+            None => take(task, pid, start, set),
+        }
+    }
+}
+
+/// # Safety
+/// `task` is the task_struct on the CPU, of the process `pid` started at `start`, and `set` its css_set.
+#[inline(never)]
+unsafe fn take(task: Pointer, pid: u32, start: u64, set: u64) -> u64 {
+    let Some(process) = PROCESS_SCRATCH.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: the scratch slot is this CPU's; offsets are of the structs the pointers lead to.
+    unsafe {
+        let cgroup = take_cgroup(set as Pointer);
+        let mm = pointer::<Probed>(task, offset!(task_mm));
+        let from = Probed::read::<u64>(mm, offset!(mm_arg_start));
+        let full = Probed::read::<u64>(mm, offset!(mm_arg_end)).wrapping_sub(from);
+        // Not beyond the end of the arguments: the environment follows, and may hold secrets.
+        let mut length = if full < COMMAND_BYTES as u64 {
+            full as u32
+        } else {
+            COMMAND_BYTES as u32
+        };
+        // The page may be swapped out, which this hook can't wait for.
+        if bpf_probe_read_user((&raw mut (*process).command).cast(), length, from as *const _) != 0 {
+            length = 0;
+        }
+        (*process).pid = pid;
+        (*process).start_boot_ns = start;
+        (*process).cgroup_set = set;
+        (*process).cgroup = cgroup;
+        (*process).length = length;
+        (*process).full_length = full as u32;
+        // An LRU map takes every new entry, at the cost of the oldest; user space has copied that one long since.
+        let _ = PROCESSES.insert(pid, &*process, 0);
+        cgroup
+    }
+}
+
+/// The id of the control group of a css_set; its path is kept in [`CGROUPS`].
+///
+/// # Safety
+/// `set` is a css_set or null.
+#[inline(always)]
+unsafe fn take_cgroup(set: Pointer) -> u64 {
     if offset!(task_cgroups) == ABSENT || offset!(node_id) == ABSENT {
         return 0;
     }
     // SAFETY: the caller's; every offset is of the struct the pointer before it leads to.
     unsafe {
-        let set = pointer::<M>(task, offset!(task_cgroups));
         let subsystem = setting!(cgroup_subsystem);
         let cgroup = if subsystem == CGROUP_V2 {
-            pointer::<M>(set, offset!(css_set_v2))
+            pointer::<Probed>(set, offset!(css_set_v2))
         } else {
-            let state = pointer::<M>(set, offset!(css_set_subsystems) + subsystem * size_of::<Pointer>() as u32);
-            pointer::<M>(state, offset!(css_cgroup))
+            let state = pointer::<Probed>(
+                set,
+                offset!(css_set_subsystems) + subsystem * size_of::<Pointer>() as u32,
+            );
+            pointer::<Probed>(state, offset!(css_cgroup))
         };
-        let node = pointer::<M>(cgroup, offset!(cgroup_node));
-        let id = M::read::<u64>(node, offset!(node_id));
-        if CGROUPS.get_ptr(id).is_none() {
-            remember_cgroup(id, node);
+        let mut node = pointer::<Probed>(cgroup, offset!(cgroup_node));
+        let id = Probed::read::<u64>(node, offset!(node_id));
+        if CGROUPS.get_ptr(id).is_some() {
+            return id;
         }
-        id
-    }
-}
-
-/// Keeps the names from `node` up: a container's control group may be gone before user space looks.
-///
-/// # Safety
-/// `node` is a kernfs_node.
-#[inline(never)]
-unsafe fn remember_cgroup(id: u64, node: Pointer) {
-    let Some(path) = CGROUP_SCRATCH.get_ptr_mut(0) else { return };
-    let mut node = node;
-    for level in 0..CGROUP_LEVELS {
-        // SAFETY: `level` is below the array's length; the helper writes a terminating zero even for a null name,
-        // except on failure, when the first byte is set here.
-        unsafe {
-            let name = (&raw mut (*path).names).cast::<[u8; CGROUP_NAME]>().add(level).cast::<u8>();
+        let Some(path) = CGROUP_SCRATCH.get_ptr_mut(0) else {
+            return id;
+        };
+        for level in 0..CGROUP_LEVELS {
+            let name = (&raw mut (*path).names)
+                .cast::<[u8; CGROUP_NAME]>()
+                .add(level)
+                .cast::<u8>();
             let from = pointer::<Probed>(node, offset!(node_name));
+            // Writes a terminating zero, except when it fails, as it does beyond the root.
             if bpf_probe_read_kernel_str(name.cast(), CGROUP_NAME as u32, from.cast()) < 0 {
                 *name = 0;
             }
             node = pointer::<Probed>(node, offset!(node_parent));
         }
+        let _ = CGROUPS.insert(id, &*path, 0);
+        id
     }
-    // An LRU map takes every new entry, at the cost of the oldest; user space has copied that one long since.
-    // SAFETY: the scratch slot is this CPU's and fully written.
-    let _ = CGROUPS.insert(id, unsafe { &*path }, 0);
 }

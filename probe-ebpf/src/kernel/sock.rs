@@ -19,7 +19,10 @@ pub unsafe fn addresses<M: Memory>(sock: Pointer) -> (Address, Address) {
     unsafe {
         if offset!(local_v6) != ABSENT && M::read::<u16>(sock, offset!(family)) == AF_INET6 {
             // An IPv6 socket that talks IPv4 has both addresses mapped here already.
-            return (bytes(sixteen::<M>(sock, offset!(local_v6))), bytes(sixteen::<M>(sock, offset!(peer_v6))));
+            return (
+                bytes(sixteen::<M>(sock, offset!(local_v6))),
+                bytes(sixteen::<M>(sock, offset!(peer_v6))),
+            );
         }
         (
             bytes(mapped(M::read::<u32>(sock, offset!(local_v4)))),
