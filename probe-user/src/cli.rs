@@ -1,0 +1,169 @@
+//! Raw arguments → validated settings. What clap can't say about one argument alone is said in [`settings`].
+
+mod settings;
+
+use std::path::PathBuf;
+
+use bytesize::ByteSize;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use jiff::SignedDuration;
+
+pub use settings::{Names, Watch};
+
+use crate::{
+    model::{Outcome, Role},
+    report::Format,
+};
+
+const AFTER_HELP: &str = "Exit codes: 0 fine, 1 a fault, 2 usage.";
+
+/// Who opened this connection, what became of it, and what in the packet path is to blame?
+#[derive(Debug, Parser)]
+#[command(name = "probe", version, after_help = AFTER_HELP, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Watch(WatchArgs),
+}
+
+const WATCH_EXAMPLES: &str = "\
+Examples:
+  probe watch --port 2379                       who connects to etcd, and what becomes of it
+  probe watch --port 2379 --outcome half-open   only those that send nothing
+  probe watch --port 443 --role client --all    every connection that this node opens to port 443
+  probe watch --port 6443 -o json --duration 1m >connections.jsonl
+
+Outcomes:
+  half-open         established, closed by the client with FIN, no payload either way
+  half-open-reset   the same, ended by the client with RST
+  syn-only          server side: SYN answered, handshake never finished
+  refused           RST in answer to SYN
+  unanswered        no answer to SYN: timed out, or given up by the client
+  unreachable       ICMP error in answer to SYN, or the SYN could not be sent
+  no-reply          the client sent payload, the server none, then it closed
+  reset-by-client   RST by the client after payload
+  reset-by-server   RST by the server, established
+  timed-out         established, then retransmissions ran out
+  closed            an orderly end that is none of the above
+  open              still open when probe ends
+
+Both ends on one node give two records, one for each role. Exit codes: 0 fine, 1 a fault, 2 usage.";
+
+/// Connections: who opened each, and what became of it
+///
+/// Follows TCP connections in the kernel from SYN to end and names the process, container and pod behind each.
+/// Without --outcome and --all it leaves out what is healthy: `closed` and `open`. Ctrl-C ends with a summary.
+#[derive(Args, Debug)]
+#[command(after_help = WATCH_EXAMPLES)]
+pub struct WatchArgs {
+    /// Server port to watch; repeat or separate by commas, up to 64. Default: every port
+    #[arg(short, long = "port", value_name = "PORT", value_delimiter = ',',
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+
+    /// Only this end: `client` opened the connection, `server` accepted it. Default: both
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub role: Option<RoleArg>,
+
+    /// Only these outcomes (below); repeat or separate by commas
+    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = outcome_parser())]
+    pub outcomes: Vec<Outcome>,
+
+    /// Only where the other end is in this prefix (10.244.0.0/16) or is this address; repeat or separate by commas
+    #[arg(long = "peer", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
+    pub peers: Vec<ipnet::IpNet>,
+
+    /// Only connections of this pod; a prefix of its name does
+    #[arg(long, value_name = "NAME")]
+    pub pod: Option<String>,
+
+    /// Only connections of pods in this namespace
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+
+    /// Healthy connections too: `closed`, and at the end `open`
+    #[arg(long, conflicts_with = "outcomes")]
+    pub all: bool,
+
+    /// Table that fits the terminal, all that is known in one line each, or one JSON object a line
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Table)]
+    pub output: FormatArg,
+
+    /// End after this time: 10s, 5m, 1h30m
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<SignedDuration>,
+
+    /// End after so many connections were shown
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+
+    /// Memory for records on their way from the kernel, rounded up to a power of two
+    #[arg(long, value_name = "BYTES", default_value = "4MiB")]
+    pub ring_size: ByteSize,
+
+    /// Connections followed at once. Default: 8192 with --port, 65536 without
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
+    pub max_connections: Option<u32>,
+
+    /// Where the kubelet keeps the pods' logs, whose directories tell pod names
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    pub pod_logs: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    Client,
+    Server,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Client => Self::Client,
+            RoleArg::Server => Self::Server,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    Table,
+    Wide,
+    Json,
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Table => Self::Table,
+            FormatArg::Wide => Self::Wide,
+            FormatArg::Json => Self::Json,
+        }
+    }
+}
+
+/// Outcomes by their names, with clap's suggestion of the near one.
+fn outcome_parser() -> impl TypedValueParser<Value = Outcome> {
+    PossibleValuesParser::new(Outcome::ALL.map(|outcome| PossibleValue::new(outcome.name()))).try_map(
+        |name| {
+            Outcome::ALL
+                .into_iter()
+                .find(|outcome| outcome.name() == name)
+                .ok_or("no such outcome")
+        },
+    )
+}
+
+/// A prefix, or an address as a prefix of its own.
+fn prefix(text: &str) -> Result<ipnet::IpNet, String> {
+    text.parse::<ipnet::IpNet>()
+        .or_else(|_| text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from))
+        .map_err(|_| "neither an address nor a prefix such as 10.244.0.0/16 or fd00::/8".to_owned())
+}

@@ -1,0 +1,298 @@
+//! Who owns one end of a connection, without any help from Kubernetes: /proc, control groups, pod log directories.
+//!
+//! Names are looked up, never guessed: what is not found stays unknown, and is counted.
+
+mod cgroup;
+mod listener;
+mod pods;
+mod procfs;
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lru::LruCache;
+use probe_ebpf::contract::connection::Task;
+
+use self::{
+    cgroup::{Placement, placement, placement_of_path},
+    listener::Listeners,
+    pods::PodLogs,
+    procfs::Proc,
+};
+use crate::model::{Owner, Pod, PodSource, Process, ProcessSource, summary::Tally};
+
+/// Processes remembered.
+const KEPT: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+/// How often a pod that has no name yet is looked for.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Where things are on this node.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    pub proc: PathBuf,
+    pub pod_logs: PathBuf,
+}
+
+/// A command line as the kernel side took it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelCommand {
+    pub arguments: Vec<String>,
+    pub cut: bool,
+}
+
+/// What the kernel side took at connect time: it is there also when the process or its container is gone.
+pub trait KernelNames {
+    /// The names of a control group and of those above it, leaf first.
+    fn cgroup_names(&self, id: u64) -> Option<Vec<String>>;
+    /// The command line of the process `pid` that started at `start_boot_ns`.
+    fn command(&self, pid: u32, start_boot_ns: u64) -> Option<KernelCommand>;
+}
+
+/// What could not be named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Misses {
+    /// Processes of which not even the command line is known.
+    pub processes: u64,
+    /// Pods of which only the uid is known.
+    pub pods: u64,
+    /// Servers' ends whose process was not found.
+    pub listeners: u64,
+    /// Pods whose name was not kept for lack of room.
+    pub overflow: u64,
+}
+
+impl Misses {
+    /// For the summary.
+    pub fn tallies(self) -> Vec<Tally> {
+        [
+            (
+                "processes",
+                "processes gone before their command line was read",
+                self.processes,
+            ),
+            (
+                "pods",
+                "pods known by uid only: --pod-logs names no such pod",
+                self.pods,
+            ),
+            (
+                "listeners",
+                "server ends whose process was not found",
+                self.listeners,
+            ),
+            (
+                "overflow",
+                "pod names not kept, there were too many",
+                self.overflow,
+            ),
+        ]
+        .into_iter()
+        .map(|(name, what, count)| Tally { name, what, count })
+        .collect()
+    }
+}
+
+/// Answers, and what was learnt for them; every part bounded.
+pub struct Attribution {
+    proc: Proc,
+    pods: PodLogs,
+    listeners: Listeners,
+    /// By pid, start and control group.
+    owners: LruCache<(u32, u64, u64), Known>,
+    misses: Misses,
+}
+
+struct Known {
+    owner: Arc<Owner>,
+    /// The pod has no name yet: when to look again.
+    again: Option<Instant>,
+}
+
+impl Attribution {
+    pub fn new(paths: Paths) -> Self {
+        Self {
+            proc: Proc::new(paths.proc),
+            pods: PodLogs::new(paths.pod_logs),
+            listeners: Listeners::new(),
+            owners: LruCache::sparse(KEPT),
+            misses: Misses::default(),
+        }
+    }
+
+    /// The owner of an end whose process the kernel side saw; with pid 0 what its control group alone says.
+    pub fn owner(&mut self, task: &Task, kernel: &impl KernelNames) -> Arc<Owner> {
+        let key = (task.pid, task.start_boot_ns, task.cgroup);
+        if let Some(known) = self.owners.get_mut(&key) {
+            if let Some(again) = known.again
+                && Instant::now() >= again
+            {
+                known.again = name_pod(&mut self.pods, &mut known.owner).then(|| Instant::now() + RETRY);
+            }
+            return Arc::clone(&known.owner);
+        }
+        if task.pid == 0 && task.cgroup == 0 {
+            return Arc::default();
+        }
+        let process = (task.pid != 0).then(|| self.process(task, kernel));
+        let placement = match kernel.cgroup_names(task.cgroup) {
+            Some(names) => placement(names.iter().map(String::as_str)),
+            None => self.placement(task.pid),
+        };
+        let mut owner = Arc::new(owner(process, placement));
+        let unnamed = name_pod(&mut self.pods, &mut owner);
+        self.misses.pods += u64::from(unnamed);
+        let again = unnamed.then(|| Instant::now() + RETRY);
+        self.owners.put(
+            key,
+            Known {
+                owner: Arc::clone(&owner),
+                again,
+            },
+        );
+        owner
+    }
+
+    /// The process that listens on `server` in the network namespace with inode `netns`.
+    pub fn listener(&mut self, netns: u32, server: SocketAddr) -> Option<Arc<Owner>> {
+        let Self {
+            proc,
+            pods,
+            listeners,
+            misses,
+            ..
+        } = self;
+        let found = listeners.find((netns, server), || {
+            let pid = listener::search(proc, netns, server)?;
+            let (name, _) = proc.identity(pid)?;
+            let (command, command_cut) = proc.command(pid);
+            let executable = std::fs::read_link(proc.path(pid, "exe")).ok();
+            let process = Process {
+                pid,
+                name,
+                command,
+                command_cut,
+                executable: executable.map(|path| path.to_string_lossy().into_owned()),
+                uid: proc.uid(pid),
+                source: ProcessSource::Listener,
+            };
+            let mut owner = Arc::new(owner(Some(process), placement_in(proc, pid)));
+            name_pod(pods, &mut owner);
+            Some(owner)
+        });
+        misses.listeners += u64::from(found.is_none());
+        found
+    }
+
+    /// Takes the owner of a server's end that the kernel side saw: the next end there may come without one.
+    pub fn learned(&mut self, netns: u32, server: SocketAddr, owner: &Arc<Owner>) {
+        let Some(process) = &owner.process else { return };
+        let process = Process {
+            source: ProcessSource::Listener,
+            ..process.clone()
+        };
+        let owner = Owner {
+            process: Some(process),
+            ..Owner::clone(owner)
+        };
+        self.listeners.learn((netns, server), Arc::new(owner));
+    }
+
+    /// What could not be named so far.
+    pub fn misses(&self) -> Misses {
+        Misses {
+            overflow: self.pods.overflow(),
+            ..self.misses
+        }
+    }
+
+    fn process(&mut self, task: &Task, kernel: &impl KernelNames) -> Process {
+        let name = task.name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let mut process = Process {
+            pid: task.pid,
+            name: String::from_utf8_lossy(name).into_owned(),
+            command: Vec::new(),
+            command_cut: false,
+            executable: None,
+            uid: Some(task.uid),
+            source: ProcessSource::Kernel,
+        };
+        if let Some(details) = self.proc.details(task.pid, task.start_boot_ns) {
+            process.command = details.command;
+            process.command_cut = details.command_cut;
+            process.executable = details.executable;
+        }
+        // Gone already, or on its way: then /proc has no command line any more.
+        if process.command.is_empty()
+            && let Some(command) = kernel.command(task.pid, task.start_boot_ns)
+        {
+            process.command = command.arguments;
+            process.command_cut = command.cut;
+        }
+        self.misses.processes += u64::from(process.command.is_empty());
+        process
+    }
+
+    fn placement(&self, pid: u32) -> Placement {
+        if pid == 0 {
+            Placement::default()
+        } else {
+            placement_in(&self.proc, pid)
+        }
+    }
+}
+
+/// The control group of a live process that tells most.
+fn placement_in(proc: &Proc, pid: u32) -> Placement {
+    proc.cgroups(pid)
+        .iter()
+        .map(|path| placement_of_path(path))
+        .max_by_key(|placement| (placement.container.is_some(), placement.pod_uid.is_some()))
+        .unwrap_or_default()
+}
+
+fn owner(process: Option<Process>, placement: Placement) -> Owner {
+    let Placement {
+        container,
+        pod_uid,
+        qos,
+    } = placement;
+    let pod = pod_uid.map(|uid| Pod {
+        uid,
+        namespace: None,
+        name: None,
+        qos,
+        source: PodSource::Cgroup,
+    });
+    Owner {
+        process,
+        container,
+        pod,
+    }
+}
+
+/// Names the pod of `owner`; whether it has one that is still without a name.
+fn name_pod(pods: &mut PodLogs, owner: &mut Arc<Owner>) -> bool {
+    let Some(pod) = &owner.pod else { return false };
+    let Some((namespace, name)) = pods.find(&pod.uid) else {
+        return true;
+    };
+    let pod = Pod {
+        namespace: Some(namespace.to_owned()),
+        name: Some(name.to_owned()),
+        source: PodSource::PodLogDir,
+        ..pod.clone()
+    };
+    *owner = Arc::new(Owner {
+        pod: Some(pod),
+        ..Owner::clone(owner)
+    });
+    false
+}
+
+#[cfg(test)]
+mod tests;

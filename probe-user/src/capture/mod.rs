@@ -1,0 +1,4 @@
+//! Raw records into the model. No I/O.
+
+pub mod clock;
+pub mod connection;

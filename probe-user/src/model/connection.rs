@@ -1,6 +1,6 @@
 //! One end of a connection, with all that is known of it. What is not known is `None`, never empty.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -23,10 +23,10 @@ pub struct Connection {
     /// Inode of the network namespace of this end.
     pub netns: u32,
     /// Who owns this end.
-    pub owner: Owner,
+    pub owner: Arc<Owner>,
     /// Who owns the other end, where that is a process of this kernel.
-    pub peer: Option<Owner>,
-    /// How often this owner does this, once three were seen.
+    pub peer: Option<Arc<Owner>>,
+    /// How often this owner does this; `None` until a [`Cadences`](super::Cadences) was asked.
     pub cadence: Option<Cadence>,
 }
 
@@ -37,4 +37,32 @@ pub struct Payload {
     pub sent: u64,
     /// From destination to source.
     pub received: u64,
+}
+
+impl Connection {
+    /// Who owns the client's end, and so is behind the connection, where anything is known of it.
+    pub fn actor(&self) -> Option<&Owner> {
+        actor(self.role, &self.owner, self.peer.as_deref())
+    }
+
+    /// Who owns the server's end, where anything is known of it.
+    pub fn server(&self) -> Option<&Owner> {
+        server(self.role, &self.owner, self.peer.as_deref())
+    }
+}
+
+pub(super) fn actor<'a>(role: Role, owner: &'a Owner, peer: Option<&'a Owner>) -> Option<&'a Owner> {
+    match role {
+        Role::Client => Some(owner),
+        Role::Server => peer,
+    }
+    .filter(|owner| owner.is_known())
+}
+
+pub(super) fn server<'a>(role: Role, owner: &'a Owner, peer: Option<&'a Owner>) -> Option<&'a Owner> {
+    match role {
+        Role::Client => peer,
+        Role::Server => Some(owner),
+    }
+    .filter(|owner| owner.is_known())
 }

@@ -3,8 +3,10 @@
 pub mod cadence;
 pub mod connection;
 pub mod owner;
+pub mod summary;
 
-pub use cadence::Cadence;
+pub use cadence::{Cadence, Cadences};
 pub use connection::Connection;
-pub use owner::{Container, Owner, Pod, Process, ProcessSource, PodSource, Qos, Runtime};
+pub use owner::{Container, Owner, Pod, PodSource, Process, ProcessSource, Qos, Runtime};
 pub use probe_ebpf::contract::outcome::{Outcome, Role};
+pub use summary::Summary;

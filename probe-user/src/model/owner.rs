@@ -8,6 +8,13 @@ pub struct Owner {
     pub pod: Option<Pod>,
 }
 
+impl Owner {
+    /// Whether anything at all is known.
+    pub fn is_known(&self) -> bool {
+        self.process.is_some() || self.container.is_some() || self.pod.is_some()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// In the initial pid namespace.

@@ -1,0 +1,142 @@
+//! What probe prints: a live table, wide lines, JSON, and the summary at the end. It sees model types only.
+
+mod clock;
+mod escape;
+mod json;
+mod style;
+mod summary;
+mod table;
+mod text;
+mod who;
+mod wide;
+
+#[cfg(test)]
+mod samples;
+
+use std::io::{self, Write};
+
+use jiff::tz::TimeZone;
+
+use self::{clock::Clock, table::Columns};
+use crate::model::{Connection, Summary};
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Columns that fit the terminal.
+    Table,
+    /// One long line a record, with everything known.
+    Wide,
+    /// One object a line.
+    Json,
+}
+
+impl Format {
+    pub const ALL: [Self; 3] = [Self::Table, Self::Wide, Self::Json];
+
+    /// The name used on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Wide => "wide",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// The buffer is written out when it holds so many bytes, and at each [`Reporter::flush`].
+const FULL: usize = 64 << 10;
+
+/// Writes records as they come. Nothing reaches `out` before [`flush`](Self::flush), called once a batch, or
+/// before 64 KiB are waiting. An error, such as a closed pipe, is the caller's to judge.
+pub struct Reporter<W> {
+    format: Format,
+    colour: bool,
+    width: usize,
+    columns: Columns,
+    clock: Clock,
+    /// The table's header is out.
+    begun: bool,
+    buffer: Vec<u8>,
+    scratch: Vec<u8>,
+    out: W,
+}
+
+impl<W: Write> Reporter<W> {
+    /// `width` in columns, `None` where `out` is not a terminal: then it is 140. Times are shown in the
+    /// system's time zone.
+    pub fn new(format: Format, width: Option<usize>, colour: bool, out: W) -> Self {
+        let width = width.unwrap_or(table::DEFAULT_WIDTH);
+        Self {
+            format,
+            colour,
+            width,
+            columns: Columns::new(width),
+            clock: Clock::new(TimeZone::system()),
+            begun: false,
+            buffer: Vec::with_capacity(FULL + (8 << 10)),
+            scratch: Vec::new(),
+            out,
+        }
+    }
+
+    /// Shows times in another time zone.
+    #[must_use]
+    pub fn time_zone(mut self, zone: TimeZone) -> Self {
+        self.clock = Clock::new(zone);
+        self
+    }
+
+    pub fn connection(&mut self, connection: &Connection) -> io::Result<()> {
+        let Self {
+            colour,
+            clock,
+            buffer,
+            ..
+        } = self;
+        match self.format {
+            Format::Table => {
+                if !self.begun {
+                    self.begun = true;
+                    self.columns.header(buffer, *colour);
+                }
+                self.columns.line(buffer, clock, *colour, connection);
+            }
+            Format::Wide => wide::line(buffer, clock, *colour, connection),
+            Format::Json => json::connection(buffer, clock, &mut self.scratch, connection)?,
+        }
+        if self.buffer.len() >= FULL {
+            self.write()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The end: for `table` and `wide` what a person reads, for `json` one last line.
+    pub fn summary(&mut self, summary: &Summary) -> io::Result<()> {
+        match self.format {
+            Format::Table | Format::Wide => {
+                summary::push(&mut self.buffer, &mut self.clock, self.width, summary);
+            }
+            Format::Json => json::summary(&mut self.buffer, &mut self.clock, summary)?,
+        }
+        self.flush()
+    }
+
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.write()?;
+        self.out.flush()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let result = self.out.write_all(&self.buffer);
+        self.buffer.clear();
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;

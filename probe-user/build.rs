@@ -1,0 +1,23 @@
+//! Where the BPF objects are embedded from: `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones.
+
+use std::{env, path::PathBuf};
+
+const OBJECTS: [&str; 1] = ["connection"];
+
+fn main() {
+    println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");
+    // Asked at run time: a shared target directory may hold this script built in another checkout.
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
+    let committed = || package.join("../probe-ebpf/bytecode");
+    let dir = env::var_os("PROBE_BYTECODE_DIR").map_or_else(committed, PathBuf::from);
+    for object in OBJECTS {
+        let path = dir.join(object).with_extension("o");
+        assert!(
+            path.exists(),
+            "{} is missing: run `cargo xtask bytecode`, which builds the BPF objects",
+            path.display()
+        );
+        println!("cargo:rerun-if-changed={}", path.display());
+        println!("cargo:rustc-env=PROBE_OBJECT_{}={}", object.to_uppercase(), path.display());
+    }
+}

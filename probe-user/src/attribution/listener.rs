@@ -1,0 +1,205 @@
+//! Which process holds a listening socket: for connections that ended without the process doing anything.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use lru::LruCache;
+
+use super::procfs::{Proc, read};
+use crate::model::Owner;
+
+const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+/// How long an answer holds.
+const FOUND: Duration = Duration::from_secs(5);
+const NOT_FOUND: Duration = Duration::from_secs(1);
+/// How often all of /proc is searched at the most.
+const SEARCH: Duration = Duration::from_millis(100);
+/// A namespace's list of sockets: 150 bytes a socket, so some 100,000 of them.
+const TABLE_BYTES: u64 = 16 << 20;
+
+/// A listening socket: network namespace and local address.
+type Key = (u32, SocketAddr);
+
+/// Answers so far.
+pub struct Listeners {
+    known: LruCache<Key, (Instant, Option<Arc<Owner>>)>,
+    searched: Option<Instant>,
+}
+
+impl Listeners {
+    pub fn new() -> Self {
+        Self {
+            known: LruCache::sparse(KEPT),
+            searched: None,
+        }
+    }
+
+    /// The answer, from memory or by `search`; `None` too where it would be searched for too often.
+    pub fn find(&mut self, key: Key, search: impl FnOnce() -> Option<Arc<Owner>>) -> Option<Arc<Owner>> {
+        let now = Instant::now();
+        if let Some((at, answer)) = self.known.get(&key) {
+            let holds = if answer.is_some() { FOUND } else { NOT_FOUND };
+            if now.duration_since(*at) < holds {
+                return answer.clone();
+            }
+        }
+        // A storm on many ports must not become a search of /proc for each record.
+        if self.searched.is_some_and(|at| now.duration_since(at) < SEARCH) {
+            return self.known.get(&key).and_then(|(_, answer)| answer.clone());
+        }
+        let answer = search();
+        self.searched = Some(Instant::now());
+        self.known.put(key, (now, answer.clone()));
+        answer
+    }
+
+    /// Takes an answer that a record gave.
+    pub fn learn(&mut self, key: Key, owner: Arc<Owner>) {
+        self.known.put(key, (Instant::now(), Some(owner)));
+    }
+}
+
+/// The pid that holds the listening socket of `server` in the network namespace with inode `netns`; the lowest,
+/// where several share it.
+pub fn search(proc: &Proc, netns: u32, server: SocketAddr) -> Option<u32> {
+    let inside = format!("net:[{netns}]");
+    let pids: Vec<u32> = proc
+        .pids()
+        .into_iter()
+        .filter(|pid| {
+            fs::read_link(proc.path(*pid, "ns/net")).is_ok_and(|link| link.as_os_str() == inside.as_str())
+        })
+        .collect();
+    let any = *pids.first()?;
+    let inode = ["net/tcp", "net/tcp6"]
+        .into_iter()
+        .filter_map(|file| read(&proc.path(any, file), TABLE_BYTES))
+        .filter_map(|table| listening(&String::from_utf8_lossy(&table), server))
+        // The most specific address is the one the kernel chooses.
+        .max_by_key(|(specific, _)| *specific)
+        .map(|(_, inode)| inode)?;
+    let wanted = format!("socket:[{inode}]");
+    let holds = |pid: &u32| {
+        fs::read_dir(proc.path(*pid, "fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
+    };
+    pids.iter().find(|pid| holds(pid)).copied()
+}
+
+/// The best listening socket for `server` in a `/proc/net/tcp` or `tcp6`: whether its address is the very one, and
+/// its inode.
+fn listening(table: &str, server: SocketAddr) -> Option<(bool, u64)> {
+    const LISTEN: &str = "0A";
+    table
+        .lines()
+        .skip(1)
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            let local = address(fields.nth(1)?)?;
+            if fields.nth(1)? != LISTEN || local.port() != server.port() {
+                return None;
+            }
+            let inode = fields.nth(5)?.parse().ok()?;
+            let (ip, wanted) = (local.ip().to_canonical(), server.ip().to_canonical());
+            // A socket on `::` serves IPv4 as well.
+            let serves =
+                ip == wanted || ip == Ipv6Addr::UNSPECIFIED || (ip.is_unspecified() && wanted.is_ipv4());
+            serves.then_some((ip == wanted, inode))
+        })
+        .max_by_key(|(specific, _)| *specific)
+}
+
+/// `0100007F:0016`: words in the host's byte order, as the kernel prints them.
+fn address(text: &str) -> Option<SocketAddr> {
+    let (ip, port) = text.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let word = |at: usize| {
+        u32::from_str_radix(ip.get(at..at + 8)?, 16)
+            .ok()
+            .map(u32::to_ne_bytes)
+    };
+    let ip = match ip.len() {
+        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let mut octets = [0; 16];
+            for (octet, byte) in octets.iter_mut().zip(words.as_flattened()) {
+                *octet = *byte;
+            }
+            IpAddr::V6(Ipv6Addr::from(octets))
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str =
+        "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
+
+    fn row(local: &str, state: &str, inode: u64) -> String {
+        format!(
+            "   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1\n"
+        )
+    }
+
+    #[test]
+    fn which_socket_listens() {
+        let any4 = row("00000000:094B", "0A", 1);
+        let own4 = row("0B58A8C0:094B", "0A", 2);
+        let open = row("0B58A8C0:094B", "01", 3);
+        let other = row("00000000:1F90", "0A", 4);
+        let any6 = row("00000000000000000000000000000000:094B", "0A", 5);
+        let v4 = "192.168.88.11:2379".parse().unwrap();
+        let v6 = "[fd00::1]:2379".parse().unwrap();
+        for (rows, server, expected) in [
+            (vec![&any4, &open, &other], v4, Some((false, 1))),
+            (vec![&any4, &own4], v4, Some((true, 2))),
+            (vec![&open, &other], v4, None),
+            (vec![&any6], v4, Some((false, 5))),
+            (vec![&any6], v6, Some((false, 5))),
+            (vec![&any4], v6, None),
+        ] {
+            let table: String = std::iter::once(HEAD)
+                .chain(rows.into_iter().map(String::as_str))
+                .collect();
+            assert_eq!(listening(&table, server), expected, "{table}{server}");
+        }
+    }
+
+    #[test]
+    fn malformed_tables() {
+        for table in [
+            "",
+            "\n",
+            "x\ny\n",
+            "h\n 0: zz:094B 0 0A",
+            "h\n 0: 0B58A8C0:094B",
+            "h\n 0: 0B58é8C0:094B 0 0A 1 2 3 4 5",
+        ] {
+            assert_eq!(listening(table, "1.2.3.4:2379".parse().unwrap()), None);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_kept_and_a_miss_not_searched_for_again_at_once() {
+        let mut listeners = Listeners::new();
+        let key = (1, "1.2.3.4:5".parse().unwrap());
+        assert_eq!(listeners.find(key, || None), None);
+        assert_eq!(listeners.find(key, || panic!("searched again")), None);
+        let owner = Arc::new(Owner::default());
+        listeners.learn(key, Arc::clone(&owner));
+        assert_eq!(listeners.find(key, || panic!("searched again")), Some(owner));
+    }
+}

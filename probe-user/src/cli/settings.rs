@@ -1,0 +1,279 @@
+//! Settings that make sense as a whole.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{CommandFactory, error::ErrorKind};
+use ipnet::IpNet;
+
+use super::{Cli, WatchArgs};
+use crate::{
+    kernel::connection::Options,
+    model::{Connection, Outcome, Owner, Role},
+    report::Format,
+};
+
+/// Ports that one run watches.
+const MAX_PORTS: usize = 64;
+/// The smallest and the largest ring, bytes: a page, and what a 32-bit size of a power of two holds.
+const RING_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
+
+/// What `probe watch` does.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub kernel: Options,
+    /// The role asked for; the kernel side may follow the other too, to name it.
+    pub role: Option<Role>,
+    /// Outcomes to show.
+    pub outcomes: Vec<Outcome>,
+    pub names: Names,
+    pub format: Format,
+    pub duration: Option<Duration>,
+    pub count: Option<u64>,
+    pub pod_logs: PathBuf,
+}
+
+/// Filters on names, which only user space knows.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    pub pod: Option<String>,
+    pub namespace: Option<String>,
+}
+
+impl Names {
+    /// Whether an end's owner is asked for.
+    pub fn allow(&self, owner: &Owner) -> bool {
+        if self.pod.is_none() && self.namespace.is_none() {
+            return true;
+        }
+        let Some(pod) = &owner.pod else { return false };
+        let named = |asked: &Option<String>, is: fn(&str, &str) -> bool, name: &Option<String>| {
+            asked
+                .as_deref()
+                .is_none_or(|asked| name.as_deref().is_some_and(|name| is(name, asked)))
+        };
+        named(&self.pod, |name, asked| name.starts_with(asked), &pod.name)
+            && named(&self.namespace, |name, asked| name == asked, &pod.namespace)
+    }
+}
+
+impl Watch {
+    /// Whether a connection is what was asked for.
+    pub fn wants(&self, connection: &Connection) -> bool {
+        let other = match connection.role {
+            Role::Client => connection.destination.ip(),
+            Role::Server => connection.source.ip(),
+        };
+        self.wants_kind(connection.role, connection.outcome, other)
+            && (self.names.allow(&connection.owner)
+                || connection
+                    .peer
+                    .as_deref()
+                    .is_some_and(|peer| self.names.allow(peer)))
+    }
+
+    /// The same, as far as the kernel's counters tell.
+    pub fn wants_kind(&self, role: Role, outcome: Outcome, other: std::net::IpAddr) -> bool {
+        self.role.is_none_or(|asked| asked == role)
+            && self.outcomes.contains(&outcome)
+            && (self.kernel.peers.is_empty() || self.kernel.peers.iter().any(|peer| peer.contains(&other)))
+    }
+
+    /// In words that follow "watching" or "watched".
+    pub fn description(&self) -> String {
+        let list = |items: Vec<String>| items.join(", ");
+        let mut text = match self.kernel.ports.as_slice() {
+            [] => "every port".to_owned(),
+            [port] => format!("port {port}"),
+            ports => format!("ports {}", list(ports.iter().map(u16::to_string).collect())),
+        };
+        text.push_str(match self.role {
+            None => ", both ends",
+            Some(Role::Client) => ", client ends",
+            Some(Role::Server) => ", server ends",
+        });
+        if !self.kernel.peers.is_empty() {
+            let peers = self.kernel.peers.iter().map(IpNet::to_string).collect();
+            text.push_str(&format!(", peers {}", list(peers)));
+        }
+        let hidden = Outcome::ALL.len() - self.outcomes.len();
+        if hidden == 0 {
+            text.push_str(", every outcome");
+        } else if hidden <= 2 {
+            text.push_str(", every outcome but closed and open");
+        } else {
+            let outcomes = self
+                .outcomes
+                .iter()
+                .map(|outcome| outcome.name().to_owned())
+                .collect();
+            text.push_str(&format!(", outcome {}", list(outcomes)));
+        }
+        if let Some(pod) = &self.names.pod {
+            text.push_str(&format!(", pod {pod}"));
+        }
+        if let Some(namespace) = &self.names.namespace {
+            text.push_str(&format!(", namespace {namespace}"));
+        }
+        text
+    }
+}
+
+impl TryFrom<WatchArgs> for Watch {
+    type Error = clap::Error;
+
+    fn try_from(args: WatchArgs) -> Result<Self, clap::Error> {
+        let role = args.role.map(Role::from);
+        let mut ports = args.ports;
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.len() > MAX_PORTS {
+            return Err(usage(format!(
+                "{} ports given, at most {MAX_PORTS} can be watched: leave --port out to watch all",
+                ports.len()
+            )));
+        }
+        let mut outcomes = args.outcomes;
+        outcomes.sort_unstable();
+        outcomes.dedup();
+        if let Some(role) = role {
+            let unseen: Vec<_> = outcomes
+                .iter()
+                .filter(|outcome| !seen_by(role, **outcome))
+                .collect();
+            if !outcomes.is_empty() && unseen.len() == outcomes.len() {
+                let names: Vec<_> = unseen.iter().map(|outcome| outcome.name()).collect();
+                return Err(usage(format!(
+                    "--role {} never sees --outcome {}: nothing would be shown",
+                    role.name(),
+                    names.join(",")
+                )));
+            }
+        }
+        if outcomes.is_empty() {
+            let healthy = |outcome: &Outcome| matches!(outcome, Outcome::Closed | Outcome::Open);
+            outcomes = Outcome::ALL
+                .into_iter()
+                .filter(|outcome| args.all || !healthy(outcome))
+                .collect();
+        }
+        let ring_bytes = args.ring_size.as_u64();
+        if !RING_BYTES.contains(&ring_bytes) {
+            return Err(usage(format!(
+                "--ring-size {} is not between 4 KiB and 1 GiB",
+                args.ring_size
+            )));
+        }
+        let duration = args.duration.map(Duration::try_from).transpose();
+        let duration = duration.map_err(|_| usage("--duration is negative".to_owned()))?;
+        if duration.is_some_and(|duration| duration.is_zero()) {
+            return Err(usage("--duration is zero: nothing would be seen".to_owned()));
+        }
+        Ok(Self {
+            kernel: Options {
+                max_connections: args
+                    .max_connections
+                    .unwrap_or(if ports.is_empty() { 65_536 } else { 8192 }),
+                ports,
+                peers: args.peers,
+                // A server's record names a local client by that client's own: both ends are followed for it.
+                roles: match role {
+                    Some(Role::Client) => vec![Role::Client],
+                    Some(Role::Server) | None => Role::ALL.to_vec(),
+                },
+                outcomes: outcomes.clone(),
+                ring_bytes: u32::try_from(ring_bytes.next_power_of_two()).unwrap_or(1 << 30),
+            },
+            role,
+            outcomes,
+            names: Names {
+                pod: args.pod,
+                namespace: args.namespace,
+            },
+            format: args.output.into(),
+            duration,
+            count: args.count,
+            pod_logs: args.pod_logs,
+        })
+    }
+}
+
+/// Some outcomes show at one end only.
+fn seen_by(role: Role, outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::SynOnly => role == Role::Server,
+        Outcome::Unanswered | Outcome::Unreachable => role == Role::Client,
+        Outcome::HalfOpen
+        | Outcome::HalfOpenReset
+        | Outcome::Refused
+        | Outcome::NoReply
+        | Outcome::ResetByClient
+        | Outcome::ResetByServer
+        | Outcome::TimedOut
+        | Outcome::Closed
+        | Outcome::Open => true,
+    }
+}
+
+fn usage(message: String) -> clap::Error {
+    Cli::command().error(ErrorKind::ValueValidation, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::Command;
+
+    fn watch(arguments: &str) -> Result<Watch, String> {
+        let words = ["probe", "watch"].into_iter().chain(arguments.split_whitespace());
+        let Command::Watch(args) = Cli::try_parse_from(words)
+            .map_err(|error| error.to_string())?
+            .command;
+        Watch::try_from(args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_refused_and_how() {
+        let many: Vec<_> = (1..=65).map(|port: u16| port.to_string()).collect();
+        for (arguments, says) in [
+            ("--port 0", "0 is not in 1..=65535"),
+            ("--port 70000", "70000 is not in 1..=65535"),
+            ("--port etcd", "invalid digit"),
+            ("--outcome halfopen", "'half-open'"),
+            ("--all --outcome closed", "cannot be used with"),
+            ("--role server --outcome unanswered", "never sees"),
+            ("--role client --outcome syn-only", "never sees"),
+            ("--peer 10.0.0.0/33", "neither an address nor a prefix"),
+            ("--duration 0s", "zero"),
+            ("--duration=-5s", "negative"),
+            ("--count 0", "0 is not in 1.."),
+            ("--ring-size 1KiB", "between"),
+            (&format!("--port {}", many.join(",")), "at most 64"),
+        ] {
+            let error = watch(arguments).expect_err(arguments);
+            assert!(error.contains(says), "{arguments}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_of_the_kernel() {
+        let settings = watch("--port 2379,2380 --port 2379").unwrap();
+        assert_eq!(settings.kernel.ports, [2379, 2380]);
+        assert_eq!(settings.kernel.roles, Role::ALL);
+        assert!(!settings.outcomes.contains(&Outcome::Closed));
+        assert_eq!(settings.kernel.max_connections, 8192);
+        assert_eq!(watch("--role client").unwrap().kernel.roles, [Role::Client]);
+        assert_eq!(watch("--role server").unwrap().kernel.roles, Role::ALL);
+        assert_eq!(watch("--all").unwrap().outcomes, Outcome::ALL);
+        assert_eq!(watch("--ring-size 65KiB").unwrap().kernel.ring_bytes, 131_072);
+        assert_eq!(
+            watch("--peer ::1").unwrap().kernel.peers[0].to_string(),
+            "::1/128"
+        );
+        assert_eq!(
+            watch("--duration 1m30s").unwrap().duration,
+            Some(Duration::from_secs(90))
+        );
+    }
+}

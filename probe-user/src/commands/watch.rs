@@ -1,0 +1,104 @@
+//! `probe watch`: connections as they end.
+
+mod ends;
+mod names;
+mod pipeline;
+mod privileges;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    select,
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use self::pipeline::Pipeline;
+use crate::{cli::Watch, kernel::connection::ConnectionProbe, report::Reporter};
+
+/// How often the ring is read when the kernel side does not ask for it earlier.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Runs until Ctrl-C, SIGTERM, `--duration` or `--count`, then prints the summary.
+///
+/// # Errors
+/// Missing privileges, a kernel that can't do it, or an output that can't be written.
+pub async fn run(settings: Watch) -> Result<()> {
+    privileges::check()?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
+
+    let probe = ConnectionProbe::load(&settings.kernel)?;
+    for degraded in &probe.degraded {
+        let hook = degraded.hook;
+        eprintln!(
+            "probe: watch runs without tracepoint {}, which loses {}: {}",
+            hook.tracepoint, hook.lost, degraded.reason
+        );
+    }
+    let ring = probe
+        .records
+        .descriptor()
+        .context("can't duplicate the ring buffer's descriptor")?;
+    // SAFETY: an owned descriptor stays open, and the same, until the AsyncFd that holds it is dropped.
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+        .context("can't wait for the kernel's ring buffer")?;
+    let reporter = reporter(&settings);
+    let duration = settings.duration;
+    eprintln!("watching {} (Ctrl-C ends with a summary)", settings.description());
+    let mut pipeline = Pipeline::new(settings, probe, reporter);
+
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let end = async {
+        match duration {
+            Some(duration) => sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end);
+    loop {
+        let ended = select! {
+            _ = interrupt.recv() => true,
+            _ = terminate.recv() => true,
+            () = &mut end => true,
+            _ = tick.tick() => false,
+            ready = ring.readable() => {
+                ready.context("can't wait for the kernel's ring buffer")?.clear_ready();
+                false
+            }
+        };
+        if ended {
+            break;
+        }
+        match pipeline.pump() {
+            Ok(ControlFlow::Continue(())) => {}
+            Ok(ControlFlow::Break(())) => break,
+            Err(error) => return quiet_if_closed(error),
+        }
+    }
+    pipeline.finish().or_else(quiet_if_closed)
+}
+
+/// Who reads our output may stop reading, as `head` does: that is an end, not a fault.
+fn quiet_if_closed(error: anyhow::Error) -> Result<()> {
+    let closed = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if closed { Ok(()) } else { Err(error) }
+}
+
+fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
+    let terminal = io::stdout().is_terminal();
+    let width = terminal_size::terminal_size_of(io::stdout())
+        .map(|(width, _)| usize::from(width.0))
+        .or_else(|| std::env::var("COLUMNS").ok()?.parse().ok());
+    let colour = terminal && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    Reporter::new(settings.format, width, colour, Box::new(io::stdout().lock()))
+}

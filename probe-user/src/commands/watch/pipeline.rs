@@ -1,0 +1,406 @@
+//! Records → owners → report.
+
+use std::{
+    io::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use probe_ebpf::contract::{
+    connection::{Connection as Raw, CounterKey, Handshake, HandshakeKey, Loss, Record, Task},
+    outcome::state,
+};
+
+use super::ends::{Ends, Pair};
+use crate::{
+    attribution::{Attribution, Paths},
+    capture::{clock::Clock, connection as capture},
+    cli::Watch,
+    kernel::connection::{ConnectionProbe, Records, Tables},
+    model::{
+        Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
+        summary::{Row, Tally},
+    },
+    report::Reporter,
+};
+
+/// How often the handshakes that never finished are looked at.
+const HANDSHAKES_EVERY: Duration = Duration::from_secs(1);
+/// How often at the most, and how far, the table of open connections is searched for a server's client.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+const OPEN_AT_MOST: usize = 4096;
+
+/// All of a run but the waiting.
+pub struct Pipeline<W: Write> {
+    probe: ConnectionProbe,
+    watch: Watching<W>,
+}
+
+/// All of a run but the kernel side.
+struct Watching<W: Write> {
+    settings: Watch,
+    attribution: Attribution,
+    ends: Ends<(Record, Arc<Owner>)>,
+    cadences: Cadences,
+    reporter: Reporter<W>,
+    clock: Clock,
+    started: Timestamp,
+    /// Asked for and shown.
+    reported: u64,
+    malformed: u64,
+    handshakes_at: Instant,
+    open_at: Option<Instant>,
+    /// The output's error: the run ends with it.
+    failed: Option<std::io::Error>,
+}
+
+impl<W: Write> Pipeline<W> {
+    pub fn new(settings: Watch, probe: ConnectionProbe, reporter: Reporter<W>) -> Self {
+        let paths = Paths {
+            proc: PathBuf::from("/proc"),
+            pod_logs: settings.pod_logs.clone(),
+        };
+        let watch = Watching {
+            settings,
+            attribution: Attribution::new(paths),
+            ends: Ends::new(),
+            cadences: Cadences::default(),
+            reporter,
+            clock: now(),
+            started: Timestamp::now(),
+            reported: 0,
+            malformed: 0,
+            handshakes_at: Instant::now(),
+            open_at: None,
+            failed: None,
+        };
+        Self { probe, watch }
+    }
+
+    /// Reads what there is and writes it out. Breaks once `--count` is reached.
+    pub fn pump(&mut self) -> Result<ControlFlow<()>> {
+        let Self { probe, watch } = self;
+        watch.clock = now();
+        watch.ends.next_round();
+        watch.read(&mut probe.records, &probe.tables);
+        watch.settle(&probe.tables)?;
+        if watch.handshakes_at.elapsed() >= HANDSHAKES_EVERY {
+            watch.handshakes_at = Instant::now();
+            watch.handshakes(&mut probe.tables, false)?;
+        }
+        watch.flush()?;
+        Ok(if watch.done() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// The last round: what waits, what is still open, the summary.
+    pub fn finish(mut self) -> Result<()> {
+        // Whether --count is reached no longer matters.
+        let _ = self.pump()?;
+        let Self { mut probe, mut watch } = self;
+        watch.clock = now();
+        watch.ends.next_round();
+        watch.settle(&probe.tables)?;
+        watch.handshakes(&mut probe.tables, true)?;
+        watch.still_open(&probe.tables)?;
+        watch.flush()?;
+        let summary = watch.summary(&probe)?;
+        watch.reporter.summary(&summary)?;
+        Ok(())
+    }
+}
+
+impl<W: Write> Watching<W> {
+    fn read(&mut self, records: &mut Records, tables: &Tables) {
+        records.drain(|bytes| match capture::record(bytes) {
+            Ok(record) => self.finished(&record, tables),
+            Err(_) => self.malformed += 1,
+        });
+    }
+
+    fn finished(&mut self, record: &Record, tables: &Tables) {
+        let raw = &record.connection;
+        let pair = Pair::of(raw);
+        match capture::role(raw) {
+            Ok(Role::Client) => {
+                let owner = self.attribution.owner(&raw.task, tables);
+                self.ends.learn(pair, &owner);
+                self.report_record(record, owner, None);
+            }
+            Ok(Role::Server) => {
+                let owner = self.server(raw, tables);
+                match self.ends.client(&pair) {
+                    Some(peer) => self.report_record(record, owner, Some(peer)),
+                    None => {
+                        if let Some((_, (record, owner))) = self.ends.wait(pair, (*record, owner)) {
+                            self.report_record(&record, owner, None);
+                        }
+                    }
+                }
+            }
+            Err(_) => self.malformed += 1,
+        }
+    }
+
+    /// The owner of a server's end: the process that closed it, or else the one that listens there.
+    fn server(&mut self, raw: &Raw, tables: &Tables) -> Arc<Owner> {
+        let address = capture::socket_address(raw.server, raw.server_port);
+        if raw.task.pid == 0 {
+            return self.attribution.listener(raw.netns, address).unwrap_or_default();
+        }
+        let owner = self.attribution.owner(&raw.task, tables);
+        self.attribution.learned(raw.netns, address, &owner);
+        owner
+    }
+
+    /// Reports the server ends whose client did not show up within a round.
+    fn settle(&mut self, tables: &Tables) -> Result<()> {
+        // Where the server closed first, the client may hold its end open for long.
+        let closed_first = |record: &Record| matches!(record.last_state, state::FIN_WAIT1 | state::FIN_WAIT2);
+        let rested = self.open_at.is_none_or(|at| at.elapsed() >= OPEN_EVERY);
+        if rested && self.ends.overdue().any(|(_, (record, _))| closed_first(record)) {
+            self.open_at = Some(Instant::now());
+            let mut left = OPEN_AT_MOST;
+            tables.connections(|raw| {
+                if raw.established == 1 && capture::role(raw) == Ok(Role::Client) {
+                    let owner = self.attribution.owner(&raw.task, tables);
+                    self.ends.learn(Pair::of(raw), &owner);
+                }
+                left -= 1;
+                if left == 0 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+        }
+        while let Some((pair, (record, owner))) = self.ends.pop_overdue() {
+            let peer = self.ends.client(&pair);
+            self.report_record(&record, owner, peer);
+        }
+        Ok(())
+    }
+
+    /// Reports the handshakes that the kernel gave up, and, at the end, those it has not given up yet.
+    fn handshakes(&mut self, tables: &mut Tables, end: bool) -> Result<()> {
+        let mut over = Vec::new();
+        tables.handshakes(|key, handshake| {
+            if end || given_up(&handshake, self.clock.now_ns()) {
+                over.push((key, handshake));
+            }
+        })?;
+        for (key, handshake) in over {
+            tables.forget_handshake(&key);
+            self.syn_only(&key, &handshake);
+        }
+        Ok(())
+    }
+
+    fn syn_only(&mut self, key: &HandshakeKey, handshake: &Handshake) {
+        let address = capture::socket_address(key.server, key.server_port);
+        let owner = self.attribution.listener(key.netns, address).unwrap_or_default();
+        let peer = self.ends.client(&Pair::of_handshake(key));
+        let times = (handshake.first_ns, handshake.last_ns);
+        let connection = capture::syn_only(key, times, &self.clock, owner, peer);
+        self.report(connection);
+    }
+
+    fn still_open(&mut self, tables: &Tables) -> Result<()> {
+        if !self.settings.outcomes.contains(&Outcome::Open) {
+            return Ok(());
+        }
+        let mut open = Vec::new();
+        tables.connections(|raw| {
+            if raw.established == 1 {
+                open.push(*raw);
+            }
+            ControlFlow::Continue(())
+        })?;
+        open.sort_unstable_by_key(|raw| raw.start_ns);
+        // Clients first: they name the servers' peers.
+        for role in Role::ALL {
+            for raw in open.iter().filter(|raw| capture::role(raw) == Ok(role)) {
+                let pair = Pair::of(raw);
+                let (owner, peer) = match role {
+                    Role::Client => {
+                        let owner = self.attribution.owner(&raw.task, tables);
+                        self.ends.learn(pair, &owner);
+                        (owner, None)
+                    }
+                    Role::Server => (self.server(raw, tables), self.ends.client(&pair)),
+                };
+                if let Ok(connection) = capture::open(raw, &self.clock, owner, peer) {
+                    self.report(connection);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn report_record(&mut self, record: &Record, owner: Arc<Owner>, peer: Option<Arc<Owner>>) {
+        match capture::finished(record, &self.clock, owner, peer) {
+            Ok(connection) => self.report(connection),
+            Err(_) => self.malformed += 1,
+        }
+    }
+
+    fn report(&mut self, mut connection: Connection) {
+        if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
+            return;
+        }
+        connection.cadence = Some(self.cadences.seen(&connection));
+        self.reported += 1;
+        self.failed = self.reporter.connection(&connection).err();
+    }
+
+    /// Whether `--count` is reached.
+    fn done(&self) -> bool {
+        self.settings.count.is_some_and(|count| self.reported >= count)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        match self.failed.take() {
+            Some(error) => Err(error.into()),
+            None => Ok(self.reporter.flush()?),
+        }
+    }
+
+    fn summary(&mut self, probe: &ConnectionProbe) -> Result<Summary> {
+        let mut rows: Vec<Row> = self.cadences.rows().cloned().collect();
+        let mut counted = self.reported;
+        if !self.done() {
+            probe.tables.counters(|key, count| {
+                if let Some(row) = self.unreported(&key, count, &probe.tables) {
+                    counted += count;
+                    rows.push(row);
+                }
+            })?;
+        }
+        let mut losses: Vec<Tally> = Loss::ALL
+            .into_iter()
+            .map(|loss| Tally {
+                name: loss.name(),
+                what: loss.what(),
+                count: probe.tables.lost(loss),
+            })
+            .collect();
+        losses.push(Tally {
+            name: "skipped",
+            what: "state changes not seen: an interrupt came while probe's program ran on that CPU",
+            count: probe.skipped(),
+        });
+        losses.push(Tally {
+            name: "malformed",
+            what: "records that could not be read",
+            count: self.malformed,
+        });
+        losses.push(Tally {
+            name: "cadences",
+            what: "sources forgotten for others: their counts and cadences started over",
+            count: self.cadences.fell_out(),
+        });
+        Ok(Summary {
+            started: self.started,
+            ended: Timestamp::now(),
+            watched: self.settings.description(),
+            counted,
+            reported: self.reported,
+            rows,
+            losses,
+            misses: self.attribution.misses().tallies(),
+        })
+    }
+
+    /// A row for connections that no record told of, if they are what was asked for.
+    fn unreported(&mut self, key: &CounterKey, count: u64, tables: &Tables) -> Option<Row> {
+        let role = Role::from_u8(key.role)?;
+        let outcome = Outcome::from_u8(key.outcome)?;
+        let other = Ipv6Addr::from(key.peer).to_canonical();
+        let task = Task {
+            cgroup: key.cgroup,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        let owner = self.attribution.owner(&task, tables);
+        if !self.settings.wants_kind(role, outcome, other) || !self.settings.names.allow(&owner) {
+            return None;
+        }
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (client, server) = match role {
+            Role::Client => (unknown, other),
+            Role::Server => (other, unknown),
+        };
+        Some(Row {
+            role,
+            outcome,
+            destination: SocketAddr::new(server, key.port),
+            client,
+            owner,
+            peer: None,
+            cadence: Cadence {
+                count,
+                every: None,
+                spread: Duration::ZERO,
+            },
+            first: self.started,
+            last: Timestamp::now(),
+        })
+    }
+}
+
+/// Whether the kernel no longer waits for the client: it doubles its wait with each SYN-ACK it sends again, so when
+/// twice the last wait and a second are over, there will be no other.
+fn given_up(handshake: &Handshake, now_ns: u64) -> bool {
+    const FIRST_WAIT_NS: u64 = 1_000_000_000;
+    let last_wait = FIRST_WAIT_NS << handshake.retransmits.saturating_sub(1).min(10);
+    now_ns.saturating_sub(handshake.last_ns) > 2 * last_wait + FIRST_WAIT_NS
+}
+
+fn now() -> Clock {
+    let nanoseconds = |clock| {
+        // These two clocks are always there.
+        clock_gettime(clock)
+            .map(|time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+    };
+    let monotonic = nanoseconds(ClockId::CLOCK_MONOTONIC).unwrap_or_default();
+    let time_of_day = nanoseconds(ClockId::CLOCK_REALTIME).unwrap_or_default();
+    Clock::new(time_of_day, u64::try_from(monotonic).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_is_given_up_when_no_other_syn_ack_can_follow() {
+        const SECOND: u64 = 1_000_000_000;
+        for (retransmits, after, expected) in [
+            (1, 2 * SECOND, false),
+            (1, 4 * SECOND, true),
+            (2, 4 * SECOND, false),
+            (2, 6 * SECOND, true),
+            (5, 32 * SECOND, false),
+            (5, 34 * SECOND, true),
+            (u64::MAX, SECOND, false),
+        ] {
+            let handshake = Handshake {
+                first_ns: 0,
+                last_ns: 0,
+                retransmits,
+            };
+            assert_eq!(
+                given_up(&handshake, after),
+                expected,
+                "{retransmits} after {after}"
+            );
+        }
+    }
+}

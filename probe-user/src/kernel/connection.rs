@@ -1,0 +1,301 @@
+//! The connection object: load, attach, read.
+
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    ops::ControlFlow,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use aya::{
+    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
+    maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+};
+use ipnet::IpNet;
+use probe_ebpf::contract::{
+    connection::{
+        CgroupPath, Connection, CounterKey, HOOKS, Handshake, HandshakeKey, Loss, Ports, Process, Settings,
+        Slot, global, map,
+    },
+    outcome::{Outcome, Role},
+};
+
+use super::{
+    KernelError,
+    btf::{Btf, VMLINUX},
+    cgroup, chain,
+    hooks::{self, Attached, Degraded, HookError},
+    losses,
+    maps::{Table, take},
+    memory,
+};
+
+const FEATURE: &str = "watch";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION"));
+
+/// What the kernel side follows and reports.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Server ports; empty: all.
+    pub ports: Vec<u16>,
+    /// Peer prefixes; empty: all.
+    pub peers: Vec<IpNet>,
+    pub roles: Vec<Role>,
+    /// Outcomes to report; all are counted.
+    pub outcomes: Vec<Outcome>,
+    /// Size of the ring in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Connections followed at once.
+    pub max_connections: u32,
+}
+
+/// The loaded object. Dropping it, or the end of the process however it comes, removes all of it from the kernel.
+pub struct ConnectionProbe {
+    pub records: Records,
+    pub tables: Tables,
+    pub attached: Vec<Attached>,
+    pub degraded: Vec<Degraded>,
+    ebpf: Ebpf,
+}
+
+/// The ring of finished connections.
+pub struct Records {
+    ring: RingBuf<MapData>,
+}
+
+/// What the kernel side keeps besides.
+pub struct Tables {
+    slots: Array<MapData, [u8; size_of::<Slot>()]>,
+    connections: Table<8, { size_of::<Connection>() }>,
+    counters: Table<{ size_of::<CounterKey>() }, 8>,
+    handshakes: Table<{ size_of::<HandshakeKey>() }, { size_of::<Handshake>() }>,
+    cgroups: Table<8, { size_of::<CgroupPath>() }>,
+    processes: Table<4, { size_of::<Process>() }>,
+    losses: PerCpuArray<MapData, u64>,
+}
+
+impl ConnectionProbe {
+    /// Loads the object and attaches every hook this kernel has.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        raise_memory_limit();
+        let btf = Btf::read(Path::new(VMLINUX))?;
+        let offsets = btf.offsets()?;
+        let slots = options.max_connections.next_power_of_two();
+        let settings = Settings {
+            outcomes: options
+                .outcomes
+                .iter()
+                .fold(0, |mask, outcome| mask | outcome.bit()),
+            roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
+            by_port: u32::from(!options.ports.is_empty()),
+            by_prefix: u32::from(!options.peers.is_empty()),
+            wake_bytes: options.ring_bytes / 4,
+            slots_mask: slots - 1,
+            cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
+        };
+        let tracepoints = btf.tracepoints(&HOOKS.map(|hook| hook.tracepoint));
+        // 6 MB on most kernels, and no more needed.
+        drop(btf);
+        memory::give_back();
+        let ports = Ports::new(options.ports.iter().copied());
+
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .override_global(global::OFFSETS, bytemuck::bytes_of(&offsets), true)
+            .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+            .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
+            .map_max_entries(map::RECORDS, options.ring_bytes)
+            .map_max_entries(map::SLOTS, slots)
+            // For the few that find their slots taken while others are free.
+            .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
+            .load(OBJECT)
+            .map_err(|error| KernelError::Object {
+                feature: FEATURE,
+                reason: chain(&error),
+            })?;
+        prefixes(&mut ebpf, &options.peers)?;
+
+        let (attached, degraded) = attach_all(&mut ebpf, &tracepoints)?;
+        drop(tracepoints);
+        // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
+        memory::give_back();
+        Ok(Self {
+            records: Records {
+                ring: take(&mut ebpf, FEATURE, map::RECORDS)?,
+            },
+            tables: Tables {
+                slots: take(&mut ebpf, FEATURE, map::SLOTS)?,
+                connections: Table::take(&mut ebpf, FEATURE, map::CONNECTIONS)?,
+                counters: Table::take(&mut ebpf, FEATURE, map::COUNTERS)?,
+                handshakes: Table::take(&mut ebpf, FEATURE, map::HANDSHAKES)?,
+                cgroups: Table::take(&mut ebpf, FEATURE, map::CGROUPS)?,
+                processes: Table::take(&mut ebpf, FEATURE, map::PROCESSES)?,
+                losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
+            },
+            attached,
+            degraded,
+            ebpf,
+        })
+    }
+
+    /// How often a hook did not run because it was already running on that CPU.
+    pub fn skipped(&self) -> u64 {
+        losses::skipped(&self.ebpf)
+    }
+}
+
+impl Records {
+    /// Hands every record in the ring to `each`, as raw bytes.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) {
+        while let Some(record) = self.ring.next() {
+            each(&record);
+        }
+    }
+
+    /// To wait for: readable when the kernel side asks for a reader.
+    ///
+    /// # Errors
+    /// When this process has no descriptor left.
+    pub fn descriptor(&self) -> std::io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+}
+
+impl Tables {
+    /// Every connection under way, until `each` says no more.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn connections(
+        &self,
+        mut each: impl FnMut(&Connection) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        for index in 0..self.slots.len() {
+            let slot = self.slots.get(&index, 0);
+            let slot = slot.map_err(|error| KernelError::Map {
+                map: map::SLOTS,
+                reason: chain(&error),
+            })?;
+            let slot: Slot = bytemuck::pod_read_unaligned(&slot);
+            if slot.socket != 0 && each(&slot.connection).is_break() {
+                return Ok(());
+            }
+        }
+        self.connections
+            .each(|_, value| each(&bytemuck::pod_read_unaligned(value)))
+    }
+
+    /// The connections that no record tells of.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn counters(&self, mut each: impl FnMut(CounterKey, u64)) -> Result<(), KernelError> {
+        self.counters.each(|key, value| {
+            each(bytemuck::pod_read_unaligned(key), u64::from_ne_bytes(*value));
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Every handshake that the server answered more than once and the client did not finish.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn handshakes(&self, mut each: impl FnMut(HandshakeKey, Handshake)) -> Result<(), KernelError> {
+        self.handshakes.each(|key, value| {
+            each(
+                bytemuck::pod_read_unaligned(key),
+                bytemuck::pod_read_unaligned(value),
+            );
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Takes a handshake out, once it was reported.
+    pub fn forget_handshake(&mut self, key: &HandshakeKey) {
+        if let Ok(key) = bytemuck::bytes_of(key).try_into() {
+            self.handshakes.remove(key);
+        }
+    }
+
+    /// The names of a control group seen at connect time, leaf first.
+    pub fn cgroup(&self, id: u64) -> Option<CgroupPath> {
+        self.cgroups
+            .get(&id.to_ne_bytes())
+            .map(|bytes| bytemuck::pod_read_unaligned(&bytes))
+    }
+
+    /// What was taken of a process at connect time.
+    pub fn process(&self, pid: u32) -> Option<Process> {
+        self.processes
+            .get(&pid.to_ne_bytes())
+            .map(|bytes| bytemuck::pod_read_unaligned(&bytes))
+    }
+
+    /// How much of one kind the kernel side could not keep.
+    pub fn lost(&self, loss: Loss) -> u64 {
+        losses::total(&self.losses, loss)
+    }
+}
+
+fn attach_all(ebpf: &mut Ebpf, tracepoints: &[u8]) -> Result<(Vec<Attached>, Vec<Degraded>), KernelError> {
+    let btf = AyaBtf::parse(tracepoints, Endianness::default()).map_err(|error| KernelError::Object {
+        feature: FEATURE,
+        reason: chain(&error),
+    })?;
+    let (mut attached, mut degraded) = (Vec::new(), Vec::new());
+    // The first, which makes the records, last: nothing is reported before everything is seen.
+    for hook in HOOKS.into_iter().rev() {
+        match hooks::attach(ebpf, &btf, FEATURE, hook) {
+            Ok(served) => attached.push(Attached { hook, served }),
+            Err(HookError::Mismatch(error)) => return Err(error),
+            Err(HookError::Kernel(reason)) if hook.required => {
+                return Err(KernelError::Hook {
+                    feature: FEATURE,
+                    tracepoint: hook.tracepoint,
+                    lost: hook.lost,
+                    reason,
+                });
+            }
+            Err(HookError::Kernel(reason)) => degraded.push(Degraded { hook, reason }),
+        }
+    }
+    Ok((attached, degraded))
+}
+
+fn prefixes(ebpf: &mut Ebpf, peers: &[IpNet]) -> Result<(), KernelError> {
+    let error = |error: MapError| KernelError::Map {
+        map: map::PREFIXES,
+        reason: chain(&error),
+    };
+    let missing = KernelError::Mismatch {
+        feature: FEATURE,
+        kind: "map",
+        name: map::PREFIXES,
+    };
+    // Borrowed, not taken: a map that nobody holds is gone before the programs that use it are loaded.
+    let mut trie: LpmTrie<&mut MapData, [u8; 16], u8> = ebpf
+        .map_mut(map::PREFIXES)
+        .ok_or(missing)?
+        .try_into()
+        .map_err(error)?;
+    for peer in peers {
+        let (address, length) = match peer.network() {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped(), u32::from(peer.prefix_len()) + 96),
+            IpAddr::V6(v6) => (v6, u32::from(peer.prefix_len())),
+        };
+        trie.insert(&Key::new(length, Ipv6Addr::octets(&address)), 1, 0)
+            .map_err(error)?;
+    }
+    Ok(())
+}
+
+/// Before 5.11 maps counted against RLIMIT_MEMLOCK, 64 KiB by default.
+fn raise_memory_limit() {
+    use nix::sys::resource::{Resource, setrlimit};
+    // Refused without CAP_SYS_RESOURCE, and needless on newer kernels: loading says so if it did matter.
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
+}

@@ -1,0 +1,77 @@
+//! Maps of an object, with errors that name them.
+
+use std::ops::ControlFlow;
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, MapError},
+};
+
+use super::{KernelError, chain};
+
+/// Takes a map out of a loaded object.
+pub fn take<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    feature: &'static str,
+    name: &'static str,
+) -> Result<T, KernelError> {
+    let map = ebpf.take_map(name).ok_or(KernelError::Mismatch {
+        feature,
+        kind: "map",
+        name,
+    })?;
+    T::try_from(map).map_err(|error| KernelError::Map {
+        map: name,
+        reason: chain(&error),
+    })
+}
+
+/// A hash map whose keys and values are the contract's types, as the bytes they are.
+pub struct Table<const K: usize, const V: usize> {
+    map: HashMap<MapData, [u8; K], [u8; V]>,
+    name: &'static str,
+}
+
+impl<const K: usize, const V: usize> Table<K, V> {
+    pub fn take(ebpf: &mut Ebpf, feature: &'static str, name: &'static str) -> Result<Self, KernelError> {
+        Ok(Self {
+            map: take(ebpf, feature, name)?,
+            name,
+        })
+    }
+
+    /// `None` when there is no such entry.
+    pub fn get(&self, key: &[u8; K]) -> Option<[u8; V]> {
+        self.map.get(key, 0).ok()
+    }
+
+    pub fn remove(&mut self, key: &[u8; K]) {
+        // Gone already is as good.
+        let _ = self.map.remove(key);
+    }
+
+    /// Calls `each` with every entry until it breaks off. What comes or goes meanwhile may be missed or seen twice.
+    pub fn each(
+        &self,
+        mut each: impl FnMut(&[u8; K], &[u8; V]) -> ControlFlow<()>,
+    ) -> Result<(), KernelError> {
+        for entry in self.map.iter() {
+            match entry {
+                Ok((key, value)) => {
+                    if each(&key, &value).is_break() {
+                        break;
+                    }
+                }
+                // Deleted under the walk, which then starts over.
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => {
+                    return Err(KernelError::Map {
+                        map: self.name,
+                        reason: chain(&error),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}

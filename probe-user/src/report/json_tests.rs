@@ -1,0 +1,137 @@
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::report::samples;
+
+fn shown(record: &model::Connection) -> String {
+    let mut out = Vec::new();
+    connection(&mut out, &mut Clock::new(TimeZone::UTC), &mut Vec::new(), record).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn the_schema_field_by_field() {
+    let id = "4f5e6d7c8b9a0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796";
+    assert_eq!(
+        shown(&samples::incident()),
+        [
+            r#"{"event":"connection","time":"2026-11-23T09:10:14.145123Z","role":"client","outcome":"half-open","#,
+            r#""source":{"address":"10.244.2.2","port":41234},"#,
+            r#""destination":{"address":"192.168.88.11","port":2379},"#,
+            r#""bytes_sent":0,"bytes_received":0,"duration_us":412,"#,
+            r#""process":{"pid":4242,"name":"python3.11","#,
+            r#""command":["python3.11","/app/monitor.py","--target","etcd 1"],"uid":0,"#,
+            r#""executable":"/usr/bin/python3.11","source":"kernel"},"#,
+            &format!(r#""container":{{"id":"{id}","runtime":"containerd"}},"#),
+            r#""pod":{"namespace":"monitoring","name":"sdp-monitor-z8989","#,
+            r#""uid":"0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9","source":"pod-log-dir","qos":"BestEffort"},"#,
+            r#""every_ms":5000,"netns":4026532401,"every_spread_ms":0,"count":12}"#,
+            "\n",
+        ]
+        .concat()
+    );
+}
+
+/// Absent, not empty and not null, however little is known.
+#[test]
+fn what_is_not_known_is_absent() {
+    fn check(value: &Value, line: &str) {
+        match value {
+            Value::Null => panic!("null in {line}"),
+            Value::String(text) => assert!(!text.is_empty(), "empty text in {line}"),
+            Value::Array(values) => {
+                assert!(!values.is_empty(), "empty array in {line}");
+                values.iter().for_each(|value| check(value, line));
+            }
+            Value::Object(fields) => {
+                assert!(!fields.is_empty(), "empty object in {line}");
+                fields.values().for_each(|value| check(value, line));
+            }
+            Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut records = samples::all();
+    let mut least = samples::incident();
+    least.owner = std::sync::Arc::default();
+    least.peer = Some(std::sync::Arc::default());
+    (least.payload, least.cadence, least.netns) = (None, None, 0);
+    least.source = "[::]:0".parse().unwrap();
+    records.push(least.clone());
+    let mut bare = samples::unnamed_pod("", 1);
+    let process = bare.process.as_mut().unwrap();
+    (process.command, process.executable, process.uid) = (vec![], None, None);
+    records.push(model::Connection {
+        owner: bare.into(),
+        ..samples::incident()
+    });
+    for record in &records {
+        let line = shown(record);
+        check(&serde_json::from_str(&line).unwrap(), &line);
+    }
+    let fields: Value = serde_json::from_str(&shown(&least)).unwrap();
+    let fields: Vec<_> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(
+        fields,
+        ["destination", "duration_us", "event", "outcome", "role", "time"]
+    );
+}
+
+#[test]
+fn a_client_that_had_no_port_yet() {
+    let mut record = samples::incident();
+    record.source.set_port(0);
+    assert!(shown(&record).contains(r#""source":{"address":"10.244.2.2"},"#));
+}
+
+#[test]
+fn both_ends_and_what_was_cut() {
+    let mut record = samples::both_ends();
+    let mut owner = samples::host("etcd", 812);
+    owner.process.as_mut().unwrap().command_cut = true;
+    record.owner = owner.into();
+    let value: Value = serde_json::from_str(&shown(&record)).unwrap();
+    assert_eq!(value["process"]["name"], "etcd");
+    assert_eq!(value["process"]["command_cut"], true);
+    assert_eq!(value["peer"]["process"]["name"], "python3.11");
+    assert_eq!(value["peer"]["pod"]["name"], "sdp-monitor-z8989");
+}
+
+#[test]
+fn hostile_text_stays_on_its_line_and_comes_back_whole() {
+    let name = "evil\x1b[2J\n\u{202e}\"\\x";
+    let line = shown(&model::Connection {
+        owner: samples::host(name, 1).into(),
+        ..samples::incident()
+    });
+    assert_eq!(line.matches('\n').count(), 1);
+    assert!(!line.contains('\x1b'));
+    let value: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(value["process"]["name"], name);
+}
+
+#[test]
+fn the_summary_is_one_line() {
+    let mut out = Vec::new();
+    summary(&mut out, &mut Clock::new(TimeZone::UTC), &samples::summary()).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(text.matches('\n').count(), 1);
+    let value: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(value["event"], "summary");
+    assert_eq!(value["started"], "2026-11-23T09:10:14.145123Z");
+    assert_eq!(
+        (&value["counted"], &value["reported"]),
+        (&json!(1540), &json!(1528))
+    );
+    assert_eq!(value["lost"], json!({"records": 12, "connections": 0}));
+    assert_eq!(value["misses"], json!({"pods": 3}));
+    let sources = value["sources"].as_array().unwrap();
+    assert_eq!(sources.len(), 25);
+    assert_eq!(sources[0]["count"], 1440);
+    assert_eq!(sources[0]["every_ms"], 250);
+    assert_eq!(sources[0]["pod"]["namespace"], "shop");
+    assert!(sources[0].get("source").is_none());
+    let remote = sources.iter().find(|source| source["count"] == 31).unwrap();
+    assert_eq!(remote["source"], json!({"address": "192.168.88.12"}));
+    assert_eq!(remote["process"]["name"], "etcd");
+}
