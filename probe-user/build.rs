@@ -18,6 +18,10 @@ fn main() {
             path.display()
         );
         println!("cargo:rerun-if-changed={}", path.display());
-        println!("cargo:rustc-env=PROBE_OBJECT_{}={}", object.to_uppercase(), path.display());
+        println!(
+            "cargo:rustc-env=PROBE_OBJECT_{}={}",
+            object.to_uppercase(),
+            path.display()
+        );
     }
 }

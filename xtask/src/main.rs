@@ -1,1 +1,45 @@
-fn main() {}
+//! Project tasks: `cargo xtask --help`.
+
+mod apt;
+mod bytecode;
+mod run;
+mod setup;
+mod test;
+mod toolchain;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Project tasks
+#[derive(Parser)]
+#[command(name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install what builds the BPF objects; says what it does
+    Setup,
+    /// Build the BPF objects into probe-ebpf/bytecode
+    Bytecode(bytecode::Args),
+    /// Everything CI checks: formatting, lints, unit tests, objects, the lab's scenarios
+    Test(test::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup => setup::run().map(|_| ()),
+        Task::Bytecode(args) => bytecode::run(&args),
+        Task::Test(args) => test::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

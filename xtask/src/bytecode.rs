@@ -1,0 +1,266 @@
+//! `cargo xtask bytecode`: the BPF objects, built so that the same tools give the same bytes anywhere.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    run, setup,
+    toolchain::{Compiler, Linker, Version},
+};
+
+/// One a feature, as `[[bin]]` of probe-ebpf.
+const OBJECTS: [&str; 1] = ["connection"];
+const TARGET: &str = "bpfel-unknown-none";
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Rebuild and compare with what is committed, change nothing
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// `probe-ebpf/bytecode/toolchain.toml`: what the committed objects were built with and from.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    compiler: Version,
+    bpf_linker: String,
+    /// Of each object, SHA-256.
+    objects: BTreeMap<String, String>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let (compiler, linker) = setup::run()?;
+    let built = build(&compiler, &linker)?;
+    let record = Record {
+        compiler: compiler.version.clone(),
+        bpf_linker: Linker::VERSION.to_owned(),
+        objects: built
+            .iter()
+            .map(|(name, bytes)| (name.clone(), hash(bytes)))
+            .collect(),
+    };
+    if args.check {
+        check(&built, &record)
+    } else {
+        write(&built, &record)
+    }
+}
+
+fn directory() -> PathBuf {
+    run::root().join("probe-ebpf/bytecode")
+}
+
+fn write(built: &BTreeMap<String, Vec<u8>>, record: &Record) -> Result<()> {
+    let directory = directory();
+    fs::create_dir_all(&directory)?;
+    for (name, bytes) in built {
+        let path = directory.join(name).with_extension("o");
+        let changed = fs::read(&path).ok().as_ref() != Some(bytes);
+        fs::write(&path, bytes).with_context(|| format!("can't write {}", path.display()))?;
+        println!(
+            "{}: {} bytes, {}",
+            path.display(),
+            bytes.len(),
+            if changed { "changed" } else { "unchanged" }
+        );
+    }
+    let text = toml::to_string(record)?;
+    fs::write(
+        directory.join("toolchain.toml"),
+        format!("# Written by `cargo xtask bytecode`.\n{text}"),
+    )?;
+    Ok(())
+}
+
+fn check(built: &BTreeMap<String, Vec<u8>>, record: &Record) -> Result<()> {
+    let directory = directory();
+    let path = directory.join("toolchain.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+    let committed: Record =
+        toml::from_str(&text).with_context(|| format!("{} is malformed", path.display()))?;
+    for name in built.keys() {
+        let path = directory.join(name).with_extension("o");
+        let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
+        if committed.objects.get(name) != Some(&hash(&bytes)) {
+            bail!(
+                "{} is not the object that toolchain.toml records: run `cargo xtask bytecode` and commit",
+                path.display()
+            );
+        }
+    }
+    if committed.compiler == record.compiler && committed.bpf_linker == record.bpf_linker {
+        if committed.objects != record.objects {
+            bail!(
+                "the committed objects are not built from these sources: run `cargo xtask bytecode` and commit"
+            );
+        }
+        println!("objects: bit for bit what these sources give with the recorded compiler and linker");
+        return Ok(());
+    }
+    println!(
+        "objects: built here with {} and bpf-linker {}, recorded are {} and {}: they can't be compared byte by byte",
+        record.compiler.rustc, record.bpf_linker, committed.compiler.rustc, committed.bpf_linker
+    );
+    prove(built)
+}
+
+/// Other tools give other bytes: then what counts is that the kernel takes them and they do their work.
+fn prove(built: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+    let objects = run::target().join("bpf-rebuilt");
+    fs::create_dir_all(&objects)?;
+    for (name, bytes) in built {
+        fs::write(objects.join(name).with_extension("o"), bytes)?;
+    }
+    println!("objects: proving that the rebuilt ones load and pass the scenarios of outcomes");
+    let target = run::target().join("with-rebuilt-objects");
+    let mut cargo = run::cargo();
+    cargo
+        .args(["build", "--release", "--package", "probe-user", "--target-dir"])
+        .arg(&target);
+    run::run(cargo.env("PROBE_BYTECODE_DIR", &objects))?;
+    let mut cargo = run::cargo();
+    cargo.args(["test", "--package", "probe-lab", "--test", "connection"]);
+    run::run(cargo.env("PROBE_BIN", target.join("release/probe")))
+}
+
+fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8>>> {
+    let target = run::target().join("bpf");
+    let (program, arguments) = compiler.cargo.split_first().context("no cargo")?;
+    let mut cargo = Command::new(program);
+    cargo
+        .current_dir(run::root())
+        .args(arguments)
+        .args([
+            "build",
+            "--quiet",
+            "-Zbuild-std=core",
+            "--target",
+            TARGET,
+            "--profile",
+            "bpf",
+        ])
+        .args([
+            "--package",
+            "probe-ebpf",
+            "--features",
+            "kernel",
+            "--bins",
+            "--locked",
+            "--target-dir",
+        ])
+        .arg(&target)
+        .env("RUSTC", &compiler.rustc)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(compiler, linker)?.join("\u{1f}"))
+        .env_remove("RUSTFLAGS")
+        .env_remove("RUSTUP_TOOLCHAIN");
+    run::run(&mut cargo)?;
+    let mut built = BTreeMap::new();
+    for name in OBJECTS {
+        let path = target.join(TARGET).join("bpf").join(name);
+        no_panics(compiler, &path)?;
+        strip(compiler, &path)?;
+        let stripped = path.with_extension("stripped");
+        let bytes = fs::read(&stripped).with_context(|| format!("can't read {}", stripped.display()))?;
+        built.insert(name.to_owned(), bytes);
+    }
+    Ok(built)
+}
+
+/// Where things are must not be in the objects.
+fn flags(compiler: &Compiler, linker: &Linker) -> Result<Vec<String>> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let home = home.context("neither CARGO_HOME nor HOME is set")?;
+    let remap = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+    let mut flags = vec![
+        "-Dwarnings".to_owned(),
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        format!("-Clinker={}", linker.path.display()),
+        remap(&compiler.sysroot()?.join("lib/rustlib/src/rust"), "/rustc"),
+        remap(&run::root(), "/probe"),
+    ];
+    // The registry's folder has a name of its own on every machine that mirrors it.
+    let registry = home.join("registry/src");
+    for index in fs::read_dir(&registry).into_iter().flatten().flatten() {
+        flags.push(remap(&index.path(), "/crates"));
+    }
+    Ok(flags)
+}
+
+fn no_panics(compiler: &Compiler, object: &Path) -> Result<()> {
+    let symbols = run::output(Command::new(llvm(compiler, "llvm-nm")).arg(object))?;
+    let panics: Vec<&str> = symbols.lines().filter(|line| is_panic(line)).collect();
+    if !panics.is_empty() {
+        bail!(
+            "{} can panic, which a kernel program can't: {}",
+            object.display(),
+            panics.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// A mangled or plain name of core's panic machinery.
+fn is_panic(symbol: &str) -> bool {
+    [
+        "9panicking",
+        "panicking::",
+        "panic_fmt",
+        "panic_bounds",
+        "unwrap_failed",
+        "expect_failed",
+    ]
+    .iter()
+    .any(|name| symbol.contains(name))
+}
+
+/// Without DWARF, with BTF: a third of the size, and no more to compare than what the kernel sees.
+fn strip(compiler: &Compiler, object: &Path) -> Result<()> {
+    let stripped = object.with_extension("stripped");
+    run::run(
+        Command::new(llvm(compiler, "llvm-objcopy"))
+            .arg("--strip-debug")
+            .arg(object)
+            .arg(stripped),
+    )
+}
+
+/// A tool of the compiler's LLVM.
+fn llvm(compiler: &Compiler, tool: &str) -> PathBuf {
+    let major = compiler.version.llvm_major();
+    PathBuf::from(format!("/usr/lib/llvm-{major}/bin")).join(tool)
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_panic;
+
+    #[test]
+    fn panic_symbols() {
+        for (symbol, expected) in [
+            ("0000 t _RNvNtCs1_4core9panicking18panic_bounds_check", true),
+            ("0000 t _ZN4core6option13unwrap_failed17h0E", true),
+            ("0000 T conn_state", false),
+            ("0000 W memcpy", false),
+        ] {
+            assert_eq!(is_panic(symbol), expected, "{symbol}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! `cargo xtask test`: all that CI checks, with one table at the end.
+
+use std::{process::Command, time::Instant};
+
+use anyhow::{Result, bail};
+
+use crate::{apt, bytecode, run};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only these steps: format, lint, unit, bytecode, lab; repeat or separate by commas
+    #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
+    only: Vec<String>,
+    /// Leave the lab out: it needs root, for network namespaces and BPF
+    #[arg(long)]
+    no_lab: bool,
+}
+
+type Step = (&'static str, &'static str, fn() -> Result<()>);
+
+const STEPS: [Step; 5] = [
+    ("format", "formatting", format),
+    ("lint", "clippy, warnings denied", lint),
+    ("unit", "unit tests", unit),
+    ("bytecode", "objects are what the sources give", objects),
+    ("lab", "scenarios in network namespaces, real etcd", lab),
+];
+
+pub fn run(args: &Args) -> Result<()> {
+    let mut rows = Vec::new();
+    for (name, what, step) in STEPS {
+        if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
+            continue;
+        }
+        if args.no_lab && name == "lab" {
+            rows.push((name, what, Err("--no-lab".to_owned()), 0.0));
+            continue;
+        }
+        println!("\n=== {name}: {what}");
+        let start = Instant::now();
+        let result = step();
+        if let Err(error) = &result {
+            println!("{name} failed: {error:#}");
+        }
+        rows.push((name, what, Ok(result.is_ok()), start.elapsed().as_secs_f64()));
+    }
+    println!();
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for (name, what, result, seconds) in rows {
+        let told = match result {
+            Ok(true) => {
+                passed += 1;
+                format!("passed in {seconds:.0} s")
+            }
+            Ok(false) => {
+                failed += 1;
+                format!("FAILED in {seconds:.0} s")
+            }
+            Err(why) => {
+                skipped += 1;
+                format!("skipped: {why}")
+            }
+        };
+        println!("{name:<10}{what:<46}{told}");
+    }
+    println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if failed > 0 {
+        bail!("{failed} of {} steps failed", passed + failed);
+    }
+    Ok(())
+}
+
+fn format() -> Result<()> {
+    run::run(run::cargo().args(["fmt", "--all", "--check"]))
+}
+
+fn lint() -> Result<()> {
+    // The kernel sources are compiled with warnings denied where the objects are built.
+    run::run(run::cargo().args([
+        "clippy",
+        "--quiet",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-Dwarnings",
+    ]))
+}
+
+fn unit() -> Result<()> {
+    run::run(run::cargo().args(["test", "--quiet", "--workspace", "--lib", "--bins", "--locked"]))
+}
+
+fn objects() -> Result<()> {
+    bytecode::run(&bytecode::Args { check: true })
+}
+
+fn lab() -> Result<()> {
+    let root = run::output(Command::new("id").arg("-u"))?.trim() == "0";
+    if !root {
+        bail!(
+            "the lab needs root for network namespaces and BPF: run it with sudo, or leave it out with --no-lab"
+        );
+    }
+    apt::install("the lab", &probe_lab::PACKAGES)?;
+    run::run(run::cargo().args(["build", "--release", "--package", "probe-user", "--locked"]))?;
+    let mut tests = run::cargo();
+    tests.args([
+        "test",
+        "--package",
+        "probe-lab",
+        "--locked",
+        "--tests",
+        "--no-fail-fast",
+    ]);
+    run::run(tests.env("PROBE_BIN", run::target().join("release/probe")))
+}
