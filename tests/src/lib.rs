@@ -1,5 +1,28 @@
-//! lab
-/// Debian packages the lab runs.
+//! The lab that probe is tested in: network namespaces, real etcd, real processes. See README.md.
+//!
+//! Everything made here is a guard: dropping it takes it away.
+
+mod cgroup;
+mod cluster;
+mod etcd;
+mod monitor;
+mod netns;
+mod pair;
+mod probe;
+mod process;
+mod wait;
+
+pub use cgroup::{Cgroup, PodLogs};
+pub use cluster::{Cluster, Node, Pod};
+pub use etcd::{Etcd, Rejected};
+pub use monitor::Monitor;
+pub use netns::Netns;
+pub use pair::{Family, Pair};
+pub use probe::{Probe, Run};
+pub use process::{Child, run};
+pub use wait::wait_until;
+
+/// Debian packages that the lab runs.
 pub const PACKAGES: [&str; 9] = [
     "bpftool",
     "conntrack",
@@ -11,3 +34,12 @@ pub const PACKAGES: [&str; 9] = [
     "procps",
     "python3-minimal",
 ];
+
+/// A port that no other scenario of this process uses: probe sees every namespace of the kernel, and scenarios run
+/// side by side.
+pub fn unique_port() -> u16 {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + (std::process::id() % 100) as u16 * 100;
+    base + NEXT.fetch_add(1, Ordering::Relaxed)
+}

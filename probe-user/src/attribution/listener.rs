@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -65,17 +66,12 @@ impl Listeners {
 }
 
 /// The pid that holds the listening socket of `server` in the network namespace with inode `netns`; the lowest,
-/// where several share it.
+/// where several share it. Processes of that namespace first: a socket may have been handed to one outside.
 pub fn search(proc: &Proc, netns: u32, server: SocketAddr) -> Option<u32> {
-    let inside = format!("net:[{netns}]");
-    let pids: Vec<u32> = proc
-        .pids()
-        .into_iter()
-        .filter(|pid| {
-            fs::read_link(proc.path(*pid, "ns/net")).is_ok_and(|link| link.as_os_str() == inside.as_str())
-        })
-        .collect();
-    let any = *pids.first()?;
+    let namespace = format!("net:[{netns}]");
+    let is_inside = |pid: &u32| is_link(&proc.path(*pid, "ns/net"), &namespace);
+    let (inside, outside): (Vec<u32>, Vec<u32>) = proc.pids().into_iter().partition(is_inside);
+    let any = *inside.first()?;
     let inode = ["net/tcp", "net/tcp6"]
         .into_iter()
         .filter_map(|file| read(&proc.path(any, file), TABLE_BYTES))
@@ -83,15 +79,21 @@ pub fn search(proc: &Proc, netns: u32, server: SocketAddr) -> Option<u32> {
         // The most specific address is the one the kernel chooses.
         .max_by_key(|(specific, _)| *specific)
         .map(|(_, inode)| inode)?;
-    let wanted = format!("socket:[{inode}]");
+    let socket = format!("socket:[{inode}]");
     let holds = |pid: &u32| {
-        fs::read_dir(proc.path(*pid, "fd"))
+        let descriptors = fs::read_dir(proc.path(*pid, "fd"))
             .into_iter()
             .flatten()
-            .flatten()
-            .any(|entry| fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == wanted.as_str()))
+            .flatten();
+        descriptors
+            .into_iter()
+            .any(|entry| is_link(&entry.path(), &socket))
     };
-    pids.iter().find(|pid| holds(pid)).copied()
+    inside.iter().chain(&outside).copied().find(holds)
+}
+
+fn is_link(path: &Path, to: &str) -> bool {
+    fs::read_link(path).is_ok_and(|link| link.as_os_str() == to)
 }
 
 /// The best listening socket for `server` in a `/proc/net/tcp` or `tcp6`: whether its address is the very one, and

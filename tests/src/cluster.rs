@@ -1,0 +1,113 @@
+//! Two nodes as flannel lays them, and pods.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+
+use crate::netns::Netns;
+
+/// alpha 192.168.88.11 and beta 192.168.88.12; see README.md.
+#[derive(Debug)]
+pub struct Cluster {
+    pub alpha: Node,
+    pub beta: Node,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub netns: Netns,
+    pub address: Ipv4Addr,
+    number: u8,
+}
+
+/// A pod's network namespace.
+#[derive(Debug)]
+pub struct Pod {
+    pub netns: Netns,
+    pub address: Ipv4Addr,
+}
+
+impl Cluster {
+    pub fn new() -> Result<Self> {
+        let cluster = Self {
+            alpha: Node::new("alpha", 1)?,
+            beta: Node::new("beta", 2)?,
+        };
+        let (alpha, beta) = (&cluster.alpha, &cluster.beta);
+        alpha.netns.ip(&format!(
+            "link add eth0 type veth peer name eth0 netns {}",
+            beta.netns.name()
+        ))?;
+        for (node, peer) in [(alpha, beta), (beta, alpha)] {
+            node.lay(peer)?;
+        }
+        Ok(cluster)
+    }
+}
+
+impl Node {
+    fn new(name: &str, number: u8) -> Result<Self> {
+        Ok(Self {
+            netns: Netns::new(name)?,
+            address: Ipv4Addr::new(192, 168, 88, 10 + number),
+            number,
+        })
+    }
+
+    /// What flanneld and the bridge plugin lay on a node.
+    fn lay(&self, peer: &Self) -> Result<()> {
+        let Self {
+            netns,
+            address,
+            number,
+        } = self;
+        let mac = |number: u8| format!("02:00:00:00:88:{number:02}");
+        netns.ip(&format!("addr add {address}/24 dev eth0"))?;
+        netns.ip("link set eth0 up")?;
+        netns.ip("link add cni0 type bridge")?;
+        netns.ip(&format!("addr add 10.244.{number}.1/24 dev cni0"))?;
+        netns.ip("link set cni0 mtu 1450 up")?;
+        netns.ip(&format!(
+            "link add flannel.1 address {} type vxlan id 1 dev eth0 local {address} dstport 8472 nolearning",
+            mac(*number)
+        ))?;
+        netns.ip("link set flannel.1 mtu 1450 up")?;
+        netns.ip(&format!("addr add 10.244.{number}.0/32 dev flannel.1"))?;
+        let (far, far_mac, far_address) = (peer.number, mac(peer.number), peer.address);
+        netns.ip(&format!(
+            "neigh add 10.244.{far}.0 lladdr {far_mac} dev flannel.1 nud permanent"
+        ))?;
+        netns.run(&format!(
+            "bridge fdb append {far_mac} dev flannel.1 dst {far_address}"
+        ))?;
+        netns.ip(&format!(
+            "route add 10.244.{far}.0/24 via 10.244.{far}.0 dev flannel.1 onlink"
+        ))?;
+        netns.run("sysctl -qw net.ipv4.ip_forward=1")?;
+        for rule in [
+            "-N FLANNEL-POSTRTG",
+            "-A POSTROUTING -j FLANNEL-POSTRTG",
+            "-A FLANNEL-POSTRTG -s 10.244.0.0/16 -d 10.244.0.0/16 -j RETURN",
+            "-A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE --random-fully",
+            "-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/16 -j MASQUERADE --random-fully",
+        ] {
+            netns.run(&format!("iptables -w -t nat {rule}"))?;
+        }
+        Ok(())
+    }
+
+    /// A pod on this node, 10.244.<node>.`host`.
+    pub fn pod(&self, host: u8) -> Result<Pod> {
+        let netns = Netns::new(&format!("pod{}-{host}", self.number))?;
+        let (number, node) = (self.number, self.netns.name());
+        let address = Ipv4Addr::new(10, 244, number, host);
+        netns.ip(&format!(
+            "link add eth0 mtu 1450 type veth peer name veth{host} netns {node}"
+        ))?;
+        self.netns.ip(&format!("link set veth{host} master cni0 up"))?;
+        netns.ip(&format!("addr add {address}/24 dev eth0"))?;
+        netns.ip("link set eth0 up")?;
+        netns.ip(&format!("route add default via 10.244.{number}.1"))?;
+        Ok(Pod { netns, address })
+    }
+}

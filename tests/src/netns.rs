@@ -1,0 +1,131 @@
+//! Network namespaces.
+
+use std::{
+    fs::File,
+    os::{fd::AsRawFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CloneFlags, setns};
+
+use crate::process::{Child, output, run};
+
+const DIRECTORY: &str = "/run/netns";
+const PREFIX: &str = "probe-lab-";
+
+/// A network namespace of the lab's own; dropping it removes it with all that is in it.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+    file: File,
+    /// Holds the namespace as a pod's pause container does; ends first.
+    pause: Option<Child>,
+}
+
+impl Netns {
+    /// A new one, its loopback up. `role` makes its name speak in `ip netns`.
+    pub fn new(role: &str) -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(sweep);
+        let name = format!(
+            "{PREFIX}{}-{}-{role}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        run(&format!("ip netns add {name}")).context("the lab needs root and iproute2")?;
+        let path = Path::new(DIRECTORY).join(&name);
+        let file = File::open(&path).with_context(|| format!("can't open {}", path.display()))?;
+        let mut netns = Self {
+            name,
+            file,
+            pause: None,
+        };
+        netns.ip("link set lo up")?;
+        netns.pause = Some(Child::spawn(netns.command("sleep").arg("infinity"))?);
+        Ok(netns)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `ip` inside.
+    pub fn ip(&self, arguments: &str) -> Result<String> {
+        run(&format!("ip -n {} {arguments}", self.name))
+    }
+
+    /// Any command line inside, split at spaces.
+    pub fn run(&self, line: &str) -> Result<String> {
+        let mut words = line.split_whitespace();
+        output(self.command(words.next().unwrap_or_default()).args(words))
+    }
+
+    /// A command that will run inside. Unlike `ip netns exec` it keeps /sys, and with it the control groups.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let fd = self.file.as_raw_fd();
+        // SAFETY: setns is async-signal-safe, and the descriptor stays open as long as this guard, which outlives
+        // the start of everything in it.
+        unsafe {
+            command.pre_exec(move || {
+                let fd = std::os::fd::BorrowedFd::borrow_raw(fd);
+                setns(fd, CloneFlags::CLONE_NEWNET).map_err(std::io::Error::from)
+            });
+        }
+        command
+    }
+
+    /// Runs `inside` in a thread that has entered. Sockets made there stay there, whoever uses them.
+    pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.file, CloneFlags::CLONE_NEWNET)
+                    .with_context(|| format!("can't enter {}", self.name))?;
+                Ok(inside())
+            });
+            thread
+                .join()
+                .map_err(|_| anyhow!("what ran in {} panicked", self.name))?
+        })
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        self.pause = None;
+        remove(&self.name);
+    }
+}
+
+fn remove(name: &str) {
+    for pid in run(&format!("ip netns pids {name}"))
+        .unwrap_or_default()
+        .split_whitespace()
+    {
+        let _ = run(&format!("kill -KILL {pid}"));
+    }
+    let _ = run(&format!("ip netns del {name}"));
+}
+
+/// Removes what processes that were killed left behind.
+fn sweep() {
+    for entry in std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        if let Some(owner) = owner
+            && !PathBuf::from("/proc").join(owner).exists()
+        {
+            remove(&name);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Two hosts on one cable, for what happens between two sockets.
+
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+
+use anyhow::{Context, Result};
+use socket2::{Domain, Socket, Type};
+
+use crate::netns::Netns;
+
+/// How client and server talk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+    /// IPv4 between IPv6 sockets.
+    Mapped,
+}
+
+impl Family {
+    pub const PLAIN: [Self; 2] = [Self::V4, Self::V6];
+    pub const ALL: [Self; 3] = [Self::V4, Self::V6, Self::Mapped];
+
+    fn domain(self) -> Domain {
+        match self {
+            Self::V4 => Domain::IPV4,
+            Self::V6 | Self::Mapped => Domain::IPV6,
+        }
+    }
+
+    /// The same address as a socket of this family is given it.
+    fn dial(self, address: SocketAddr) -> SocketAddr {
+        match (self, address.ip()) {
+            (Self::Mapped, IpAddr::V4(v4)) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
+            _ => address,
+        }
+    }
+}
+
+/// `client` 10.77.0.1, fd77::1 — `server` 10.77.0.2, fd77::2.
+#[derive(Debug)]
+pub struct Pair {
+    pub client: Netns,
+    pub server: Netns,
+}
+
+impl Pair {
+    pub fn new() -> Result<Self> {
+        let (client, server) = (Netns::new("client")?, Netns::new("server")?);
+        client.ip(&format!(
+            "link add eth0 type veth peer name eth0 netns {}",
+            server.name()
+        ))?;
+        for (host, number) in [(&client, 1), (&server, 2)] {
+            host.ip(&format!("addr add 10.77.0.{number}/16 dev eth0"))?;
+            host.ip(&format!("addr add fd77::{number}/64 dev eth0 nodad"))?;
+            host.ip("link set eth0 up")?;
+        }
+        Ok(Self { client, server })
+    }
+
+    pub fn client_ip(family: Family) -> IpAddr {
+        Self::ip(family, 1)
+    }
+
+    pub fn server_ip(family: Family) -> IpAddr {
+        Self::ip(family, 2)
+    }
+
+    fn ip(family: Family, number: u8) -> IpAddr {
+        match family {
+            Family::V4 | Family::Mapped => IpAddr::from([10, 77, 0, number]),
+            Family::V6 => IpAddr::from([0xfd77, 0, 0, 0, 0, 0, 0, u16::from(number)]),
+        }
+    }
+
+    /// A listener at the server, as `family` has it.
+    pub fn listen(&self, family: Family, port: u16) -> Result<TcpListener> {
+        let any = match family {
+            Family::V4 => IpAddr::from([0; 4]),
+            Family::V6 | Family::Mapped => IpAddr::from([0; 16]),
+        };
+        self.server.enter(|| {
+            let socket = Socket::new(family.domain(), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::new(any, port).into())?;
+            socket.listen(4096)?;
+            anyhow::Ok(TcpListener::from(socket))
+        })?
+    }
+
+    /// A client socket with its port chosen, and its address.
+    pub fn socket(&self, family: Family) -> Result<(Socket, SocketAddr)> {
+        let local = SocketAddr::new(Self::client_ip(family), 0);
+        let socket = self.client.enter(|| {
+            let socket = Socket::new(family.domain(), Type::STREAM, None)?;
+            socket.bind(&family.dial(local).into())?;
+            anyhow::Ok(socket)
+        })??;
+        let address = socket.local_addr()?.as_socket().context("no internet address")?;
+        Ok((
+            socket,
+            SocketAddr::new(address.ip().to_canonical(), address.port()),
+        ))
+    }
+
+    /// A connection to the server: the client's stream and its address.
+    pub fn connect(&self, family: Family, port: u16) -> Result<(TcpStream, SocketAddr)> {
+        let (socket, address) = self.socket(family)?;
+        let server = SocketAddr::new(Self::server_ip(family), port);
+        socket
+            .connect(&family.dial(server).into())
+            .with_context(|| format!("can't connect to {server}"))?;
+        Ok((TcpStream::from(socket), address))
+    }
+
+    /// iptables or ip6tables at one host.
+    pub fn iptables(host: &Netns, family: Family, rule: &str) -> Result<String> {
+        let tool = if family == Family::V6 {
+            "ip6tables"
+        } else {
+            "iptables"
+        };
+        host.run(&format!("{tool} -w {rule}"))
+    }
+}

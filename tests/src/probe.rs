@@ -1,0 +1,174 @@
+//! `probe` as its user runs it.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::PathBuf,
+    process::{Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::{process::Child, wait::wait_until};
+
+/// For what happens at once; generous, since machines are busy.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A running `probe watch -o json`.
+pub struct Probe {
+    child: Child,
+    records: Arc<Mutex<Vec<Value>>>,
+    stderr: Arc<Mutex<String>>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// All of a run that has ended.
+#[derive(Debug)]
+pub struct Run {
+    pub records: Vec<Value>,
+    pub summary: Value,
+    pub stderr: String,
+    pub status: ExitStatus,
+}
+
+impl Probe {
+    /// The binary under test: `PROBE_BIN`, or what cargo built.
+    pub fn binary() -> Result<PathBuf> {
+        if let Some(path) = std::env::var_os("PROBE_BIN") {
+            return Ok(path.into());
+        }
+        let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target"));
+        for build in ["release/probe", "debug/probe"] {
+            let path = target.join(build);
+            if path.exists() {
+                return Ok(path);
+            }
+        }
+        bail!("no probe to test: build it with `cargo build --release`, or name it in PROBE_BIN")
+    }
+
+    /// `probe` with any arguments.
+    pub fn command(arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(Self::binary()?);
+        command.args(arguments).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Starts `probe watch -o json` and waits until it watches.
+    pub fn watch(arguments: &[&str]) -> Result<Self> {
+        let mut command = Self::command(&["watch", "-o", "json"])?;
+        command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = Child::spawn(&mut command)?;
+        let stdout = child.inner().stdout.take().context("no stdout")?;
+        let stderr = child.inner().stderr.take().context("no stderr")?;
+        let (records, text) = (
+            Arc::<Mutex<Vec<Value>>>::default(),
+            Arc::<Mutex<String>>::default(),
+        );
+        let readers = vec![
+            thread::spawn({
+                let records = Arc::clone(&records);
+                move || {
+                    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                        let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                        lock(&records).push(value);
+                    }
+                }
+            }),
+            thread::spawn({
+                let text = Arc::clone(&text);
+                move || {
+                    let (mut stderr, mut buffer) = (stderr, [0; 4096]);
+                    while let Ok(read @ 1..) = stderr.read(&mut buffer) {
+                        lock(&text)
+                            .push_str(&String::from_utf8_lossy(buffer.get(..read).unwrap_or_default()));
+                    }
+                }
+            }),
+        ];
+        let mut probe = Self {
+            child,
+            records,
+            stderr: text,
+            readers,
+        };
+        let ready = wait_until("probe says that it watches", SOON, || {
+            let watching = lock(&probe.stderr)
+                .lines()
+                .any(|line| line.starts_with("watching "));
+            let ended = probe.child.inner().try_wait().ok().flatten().is_some();
+            (watching || ended).then_some(watching)
+        })?;
+        if !ready {
+            bail!("probe ended before it watched: {}", lock(&probe.stderr));
+        }
+        Ok(probe)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        self.child.signal(signal)
+    }
+
+    /// Waits until `wanted` records came that `select` takes, and gives them back.
+    pub fn wait_for(&self, wanted: usize, select: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+        self.wait_for_within(SOON, wanted, select)
+    }
+
+    pub fn wait_for_within(
+        &self,
+        timeout: Duration,
+        wanted: usize,
+        select: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>> {
+        let found = || -> Vec<Value> {
+            lock(&self.records)
+                .iter()
+                .filter(|record| select(record))
+                .cloned()
+                .collect()
+        };
+        wait_until(&format!("{wanted} records of probe"), timeout, || {
+            Some(found()).filter(|found| found.len() >= wanted)
+        })
+        .with_context(|| format!("records so far: {:#?}", lock(&self.records)))
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn finish(self) -> Result<Run> {
+        self.child.signal(Signal::SIGINT)?;
+        self.ended()
+    }
+
+    /// Waits until it ends by itself.
+    pub fn ended(mut self) -> Result<Run> {
+        let status = self.child.wait()?;
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        let mut records = std::mem::take(&mut *lock(&self.records));
+        let stderr = lock(&self.stderr).clone();
+        let summary = records.pop().filter(|last| last["event"] == "summary");
+        let summary = summary.with_context(|| format!("no summary at the end; stderr: {stderr}"))?;
+        Ok(Run {
+            records,
+            summary,
+            stderr,
+            status,
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,65 @@
+//! Processes that end with their guard, and commands that must succeed.
+
+use std::process::{Command, ExitStatus, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// A running process; dropping it kills it.
+#[derive(Debug)]
+pub struct Child(std::process::Child);
+
+impl Child {
+    pub fn spawn(command: &mut Command) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        Ok(Self(
+            command
+                .spawn()
+                .with_context(|| format!("can't start {program}"))?,
+        ))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn inner(&mut self) -> &mut std::process::Child {
+        &mut self.0
+    }
+
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).context("can't signal a process of the lab")
+    }
+
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        self.0.wait().context("can't wait for a process of the lab")
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a command line, split at spaces, to its end; what it printed is in the error when it fails.
+pub fn run(line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap_or_default());
+    output(command.args(words))
+}
+
+/// Runs a command to its end and gives back what it printed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.with_context(|| format!("can't run {command:?}"))?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!("{command:?} failed: {}: {}", output.status, error.trim());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
