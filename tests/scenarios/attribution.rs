@@ -1,7 +1,5 @@
 //! Who: processes that are gone at once, pods by control group, both ends of a local connection, many at once.
 
-mod common;
-
 use std::{
     collections::HashSet,
     io::Read,
@@ -10,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{accept_all, end};
-use probe_lab::{Cgroup, Child, Family, Pair, PodLogs, Probe, unique_port};
+use probe_lab::{Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, end, unique_port};
 use socket2::{Domain, Socket, Type};
 
 const LONG: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! The command itself: filters, ends, bad input, and what it leaves behind.
 
-mod common;
+#![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
 use std::{
     collections::BTreeSet,
@@ -10,9 +10,8 @@ use std::{
     time::Duration,
 };
 
-use common::{accept_all, end, is};
 use nix::sys::signal::Signal;
-use probe_lab::{Child, Family, Pair, Probe, run, unique_port, wait_until};
+use probe_lab::{Child, Family, Pair, Probe, accept_all, end, is, run, unique_port, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 

@@ -1,6 +1,6 @@
 //! Every outcome, at both ends, IPv4, IPv6 and IPv4 between IPv6 sockets.
 
-mod common;
+#![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use common::{end, is, the_record};
-use probe_lab::{Family, Pair, Probe, Run, unique_port, wait_until};
+use probe_lab::{Family, Pair, Probe, Run, end, is, the_record, unique_port, wait_until};
 use serde_json::Value;
 use socket2::SockRef;
 

@@ -1,11 +1,8 @@
 //! The incident on the real etcd: each line it logs has its record, and each record its line.
 
-mod common;
-
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use common::end;
-use probe_lab::{Cluster, Etcd, Monitor, Probe, unique_port, wait_until};
+use probe_lab::{Cluster, Etcd, Monitor, Probe, end, unique_port, wait_until};
 
 /// Below the 100 a second that etcd's log samples at.
 const EVERY: f64 = 0.03;

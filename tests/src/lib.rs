@@ -10,6 +10,8 @@ mod netns;
 mod pair;
 mod probe;
 mod process;
+mod records;
+mod server;
 mod wait;
 
 pub use cgroup::{Cgroup, PodLogs};
@@ -20,6 +22,8 @@ pub use netns::Netns;
 pub use pair::{Family, Pair};
 pub use probe::{Probe, Run};
 pub use process::{Child, run};
+pub use records::{end, is, the_record};
+pub use server::accept_all;
 pub use wait::wait_until;
 
 /// Debian packages that the lab runs.

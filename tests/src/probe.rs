@@ -4,7 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::PathBuf,
     process::{Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -72,11 +72,20 @@ impl Probe {
             Arc::<Mutex<Vec<Value>>>::default(),
             Arc::<Mutex<String>>::default(),
         );
+        // One thread only reads: in a storm, one that also understands would hold probe up.
+        let (lines, unread) = mpsc::channel();
         let readers = vec![
+            thread::spawn(move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    if lines.send(line).is_err() {
+                        return;
+                    }
+                }
+            }),
             thread::spawn({
                 let records = Arc::clone(&records);
                 move || {
-                    for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    for line in unread {
                         let value = serde_json::from_str(&line).unwrap_or(Value::String(line));
                         lock(&records).push(value);
                     }
@@ -131,17 +140,20 @@ impl Probe {
         wanted: usize,
         select: impl Fn(&Value) -> bool,
     ) -> Result<Vec<Value>> {
-        let found = || -> Vec<Value> {
-            lock(&self.records)
-                .iter()
-                .filter(|record| select(record))
-                .cloned()
-                .collect()
-        };
+        // Counted under the lock and copied once: there may be tens of thousands.
         wait_until(&format!("{wanted} records of probe"), timeout, || {
-            Some(found()).filter(|found| found.len() >= wanted)
+            let records = lock(&self.records);
+            let found = || records.iter().filter(|record| select(record));
+            (found().count() >= wanted).then(|| found().cloned().collect())
         })
-        .with_context(|| format!("records so far: {:#?}", lock(&self.records)))
+        .with_context(|| {
+            let records = lock(&self.records);
+            format!(
+                "{} records so far, the last: {:#?}",
+                records.len(),
+                records.iter().rev().take(5).collect::<Vec<_>>()
+            )
+        })
     }
 
     /// Ends it as Ctrl-C does.

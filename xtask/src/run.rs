@@ -18,10 +18,24 @@ pub fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// `cargo`, as it was called.
+/// `cargo`, as it was called, with the compiler beside it: `setup` may have put another into the system.
 pub fn cargo() -> Command {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let program = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = Command::new(&program);
     cargo.current_dir(root());
+    let beside = program
+        .parent()
+        .filter(|directory| directory.join("rustc").exists());
+    if let Some(directory) = beside {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let all = [directory.to_owned()]
+            .into_iter()
+            .chain(std::env::split_paths(&path));
+        // Left as it is when a directory's name cannot stand in PATH.
+        if let Ok(path) = std::env::join_paths(all) {
+            cargo.env("PATH", path);
+        }
+    }
     cargo
 }
 

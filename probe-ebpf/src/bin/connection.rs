@@ -107,9 +107,7 @@ unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
         if filter::by_prefix() && !filter::prefix(server) && !filter::prefix(client) {
             return;
         }
-        // What is left of a socket whose end was missed is overwritten.
-        let Some(connection) = T::get(sk).or_else(|| T::take(sk)) else {
-            lost(Loss::Connection);
+        let Some(connection) = entry::<T>(sk, T::get(sk)) else {
             return;
         };
         begin(
@@ -121,6 +119,20 @@ unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
         );
         owner::current::<M>(&raw mut (*connection).task);
     }
+}
+
+/// The entry for a new connection: what is `known` under this socket is left of one whose end was not seen.
+#[inline(always)]
+fn entry<T: Table>(sk: Pointer, known: Option<*mut Connection>) -> Option<*mut Connection> {
+    if known.is_some() {
+        lost(Loss::Unended);
+        return known;
+    }
+    let taken = T::take(sk);
+    if taken.is_none() {
+        lost(Loss::Connection);
+    }
+    taken
 }
 
 /// Writes an entry about which no more is known than the hook says.
@@ -189,8 +201,7 @@ unsafe fn established<M: Memory, T: Table>(sk: Pointer, old: u8) {
             (*known).established = 1;
             return;
         }
-        let Some(connection) = known.or_else(|| T::take(sk)) else {
-            lost(Loss::Connection);
+        let Some(connection) = entry::<T>(sk, known) else {
             return;
         };
         begin(connection, Role::Server, (client, peer), (server, local), netns);

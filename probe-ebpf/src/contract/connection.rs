@@ -243,16 +243,19 @@ pub enum Loss {
     Count = 4,
     /// A watched connection ended that was not followed: it began before probe did.
     Unfollowed = 5,
+    /// The end of a connection was not seen: an interrupt hid it, and its socket is another's now.
+    Unended = 6,
 }
 
 impl Loss {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Record,
         Self::Connection,
         Self::Handshake,
         Self::Peer,
         Self::Count,
         Self::Unfollowed,
+        Self::Unended,
     ];
 
     /// The field in JSON.
@@ -264,6 +267,7 @@ impl Loss {
             Self::Peer => "peers",
             Self::Count => "counts",
             Self::Unfollowed => "unfollowed",
+            Self::Unended => "unended",
         }
     }
 
@@ -276,6 +280,7 @@ impl Loss {
             Self::Peer => "connections counted without their peer, the counter table was full",
             Self::Count => "connections not counted",
             Self::Unfollowed => "connections ended that began before probe did",
+            Self::Unended => "connections whose end was not seen",
         }
     }
 }

@@ -1,33 +1,10 @@
-//! What scenarios share: a server, and what they ask of records.
+//! What scenarios ask of probe's records.
 
-#![allow(dead_code, reason = "each scenario is a program of its own and uses a part")]
+use std::net::SocketAddr;
 
-use std::{
-    io::Read,
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-};
-
-use probe_lab::Run;
 use serde_json::Value;
 
-/// Accepts, waits for the client's FIN and closes, as long as the test runs; counts those it closed.
-pub fn accept_all(listener: TcpListener) -> Arc<AtomicU64> {
-    let closed = Arc::<AtomicU64>::default();
-    let count = Arc::clone(&closed);
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let _ = stream.read(&mut [0; 64]);
-            drop(stream);
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    closed
-}
+use crate::Run;
 
 /// `source` or `destination` of a record.
 pub fn end(record: &Value, name: &str) -> Option<SocketAddr> {
