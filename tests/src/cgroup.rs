@@ -5,11 +5,17 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::Command,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Once,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+
+use crate::netns::{PREFIX, orphaned};
 
 /// A pod's container as the kubelet's cgroupfs driver lays it, in every hierarchy of the machine.
 #[derive(Debug)]
@@ -26,6 +32,7 @@ impl Cgroup {
     /// `/<unique>/kubepods/besteffort/pod<uid>/<id>`.
     pub fn pod() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
         let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let pod_uid = format!("{process:08x}-{number:04x}-4000-8000-00000000abcd");
         let container_id = format!("{process:032x}{number:032x}");
@@ -35,8 +42,10 @@ impl Cgroup {
             pod_uid,
             container_id,
         };
-        for hierarchy in hierarchies()? {
-            let mut path = hierarchy.join(format!("probe-lab-{process}-{number}"));
+        let hierarchies = hierarchies()?;
+        SWEEP.call_once(|| sweep(&hierarchies));
+        for hierarchy in hierarchies {
+            let mut path = hierarchy.join(format!("{PREFIX}{process}-{number}"));
             cgroup.tops.push(path.clone());
             make(&path)?;
             for name in [
@@ -70,21 +79,36 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for (leaf, top) in self.leaves.iter().zip(&self.tops) {
-            for pid in fs::read_to_string(leaf.join("cgroup.procs"))
-                .unwrap_or_default()
-                .lines()
-            {
-                let _ = crate::process::run(&format!("kill -KILL {pid}"));
-            }
-            for path in leaf.ancestors().take_while(|path| path.starts_with(top)) {
-                // What was killed may take a moment to leave.
-                let gone = || fs::remove_dir(path).is_ok() || !path.exists();
-                let _ = crate::wait_until(
-                    "a control group is empty",
-                    std::time::Duration::from_secs(2),
-                    || gone().then_some(()),
-                );
+        for top in &self.tops {
+            clear(top);
+        }
+    }
+}
+
+/// Removes a control group with all below it, and the processes inside.
+fn clear(group: &Path) {
+    let inside = |path: &Path| fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    for pid in inside(group).lines() {
+        let _ = crate::process::run(&format!("kill -KILL {pid}"));
+    }
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            clear(&entry.path());
+        }
+    }
+    // What was killed may take a moment to leave.
+    let gone = || fs::remove_dir(group).is_ok() || !group.exists();
+    let _ = crate::wait_until("a control group is empty", Duration::from_secs(2), || {
+        gone().then_some(())
+    });
+}
+
+/// Removes what processes that were killed left behind.
+fn sweep(hierarchies: &[PathBuf]) {
+    for hierarchy in hierarchies {
+        for entry in fs::read_dir(hierarchy).into_iter().flatten().flatten() {
+            if entry.file_name().to_str().is_some_and(orphaned) {
+                clear(&entry.path());
             }
         }
     }

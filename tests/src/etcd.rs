@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::{
+    cgroup::Cgroup,
     netns::Netns,
     process::{Child, output, run},
     wait::wait_until,
@@ -37,6 +38,11 @@ pub struct Rejected {
 impl Etcd {
     /// Starts it in a node's namespace and waits until it serves.
     pub fn start(netns: &Netns, ip: Ipv4Addr, port: u16) -> Result<Self> {
+        Self::start_in(netns, ip, port, None)
+    }
+
+    /// The same in a pod's control group.
+    pub fn start_in(netns: &Netns, ip: Ipv4Addr, port: u16, cgroup: Option<&Cgroup>) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         certificates(dir.path(), ip)?;
         let path = |name: &str| dir.path().join(name).display().to_string();
@@ -77,6 +83,9 @@ impl Etcd {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        if let Some(cgroup) = cgroup {
+            cgroup.place(&mut command);
+        }
         let etcd = Self {
             child: Child::spawn(&mut command)?,
             dir,

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     os::{fd::AsRawFd, unix::process::CommandExt},
-    path::{Path, PathBuf},
+    path::Path,
     process::Command,
     sync::{
         Once,
@@ -18,7 +18,8 @@ use nix::sched::{CloneFlags, setns};
 use crate::process::{Child, output, run};
 
 const DIRECTORY: &str = "/run/netns";
-const PREFIX: &str = "probe-lab-";
+/// Of all that the lab makes; the process follows.
+pub const PREFIX: &str = "probe-lab-";
 
 /// A network namespace of the lab's own; dropping it removes it with all that is in it.
 #[derive(Debug)]
@@ -118,14 +119,14 @@ fn remove(name: &str) {
 /// Removes what processes that were killed left behind.
 fn sweep() {
     for entry in std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten() {
-        let Ok(name) = entry.file_name().into_string() else {
-            continue;
-        };
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
-        if let Some(owner) = owner
-            && !PathBuf::from("/proc").join(owner).exists()
-        {
-            remove(&name);
+        if let Some(name) = entry.file_name().to_str().filter(|name| orphaned(name)) {
+            remove(name);
         }
     }
+}
+
+/// Whether `name`, of a thing that the lab made, names a process that is no more.
+pub fn orphaned(name: &str) -> bool {
+    let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+    owner.is_some_and(|owner| !Path::new("/proc").join(owner).exists())
 }

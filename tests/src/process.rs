@@ -1,6 +1,9 @@
 //! Processes that end with their guard, and commands that must succeed.
 
-use std::process::{Command, ExitStatus, Stdio};
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitStatus, Stdio},
+};
 
 use anyhow::{Context, Result, bail};
 use nix::{
@@ -13,7 +16,9 @@ use nix::{
 pub struct Child(std::process::Child);
 
 impl Child {
+    /// Starts it in a process group of its own: Ctrl-C is for the lab, which ends what it started.
     pub fn spawn(command: &mut Command) -> Result<Self> {
+        command.process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
         Ok(Self(
             command

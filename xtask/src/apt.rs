@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use crate::run;
+use crate::{root, run};
 
 /// Installs those of `packages` that are missing.
 ///
@@ -28,15 +28,8 @@ pub fn install(purpose: &str, packages: &[&str]) -> Result<()> {
             "{purpose} needs what Debian's packages {list} contain; there is no apt-get here to install them"
         );
     }
-    let root = run::output(Command::new("id").arg("-u"))?.trim() == "0";
-    let sudo = || {
-        Command::new("sudo")
-            .args(["-n", "true"])
-            .stderr(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
-    };
-    if !root && !sudo() {
+    let root = root::is();
+    if !root && !root::sudo_works() {
         bail!("{purpose} needs packages that are not installed: run `sudo apt-get install {list}`");
     }
     println!("installing for {purpose}: {list}");

@@ -2,6 +2,8 @@
 
 mod apt;
 mod bytecode;
+mod demo;
+mod root;
 mod run;
 mod setup;
 mod test;
@@ -25,6 +27,8 @@ enum Task {
     Setup,
     /// Build the BPF objects into probe-ebpf/bytecode
     Bytecode(bytecode::Args),
+    /// Lay the incident out in network namespaces (two nodes, etcd, monitors) and run probe watch on it
+    Demo(demo::Args),
     /// Everything CI checks: formatting, lints, unit tests, objects, the lab's scenarios
     Test(test::Args),
 }
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Setup => setup::run().map(|_| ()),
         Task::Bytecode(args) => bytecode::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match result {

@@ -39,6 +39,19 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// Builds `probe` as its user does, and gives back the binary.
+pub fn build_probe() -> Result<PathBuf> {
+    run(cargo().args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "probe-user",
+        "--locked",
+    ]))?;
+    Ok(target().join("release/probe"))
+}
+
 /// Runs a command, its output on ours.
 pub fn run(command: &mut Command) -> Result<()> {
     let status = command

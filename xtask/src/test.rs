@@ -1,10 +1,10 @@
 //! `cargo xtask test`: all that CI checks, with one table at the end.
 
-use std::{process::Command, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, run};
+use crate::{apt, bytecode, root, run};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -96,15 +96,21 @@ fn objects() -> Result<()> {
 }
 
 fn lab() -> Result<()> {
-    let root = run::output(Command::new("id").arg("-u"))?.trim() == "0";
-    if !root {
-        bail!(
-            "the lab needs root for network namespaces and BPF: run it with sudo, or leave it out with --no-lab"
-        );
-    }
     apt::install("the lab", &probe_lab::PACKAGES)?;
-    run::run(run::cargo().args(["build", "--release", "--package", "probe-user", "--locked"]))?;
+    let probe = run::build_probe()?;
     let mut tests = run::cargo();
+    if !root::is() {
+        if !root::sudo_works() {
+            bail!(
+                "the lab needs root for network namespaces and BPF, and sudo wants a password: run `sudo true` \
+                 before, or leave the lab out with --no-lab"
+            );
+        }
+        tests.args([
+            "--config",
+            "target.'cfg(target_os = \"linux\")'.runner = ['sudo', '-n', '-E']",
+        ]);
+    }
     tests.args([
         "test",
         "--package",
@@ -113,5 +119,5 @@ fn lab() -> Result<()> {
         "--tests",
         "--no-fail-fast",
     ]);
-    run::run(tests.env("PROBE_BIN", run::target().join("release/probe")))
+    run::run(tests.env("PROBE_BIN", probe))
 }

@@ -60,9 +60,9 @@ fn headline(out: &mut Vec<u8>, clock: &Clock, summary: &Summary, sources: usize)
     text::ascii(
         out,
         if *counted == 1 {
-            " connection in "
+            " connection end in "
         } else {
-            " connections in "
+            " connection ends in "
         },
     );
     text::duration(out, elapsed);
@@ -135,7 +135,7 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
         let connections: u64 = others.iter().map(|row| row.cadence.count).sum();
         out.extend_from_slice(
             format!(
-                "… and {} more sources, {connections} connections (-o json has all)\n",
+                "… and {} more sources, {connections} connection ends (-o json has all)\n",
                 others.len()
             )
             .as_bytes(),

@@ -50,7 +50,10 @@ fn nothing_lost_is_nothing_said() {
 fn twenty_sources_and_the_rest_counted() {
     let text = shown(100, &samples::summary());
     assert_eq!(text.matches(":2379").count(), 20);
-    assert!(text.contains("\n… and 5 more sources, 5 connections"), "{text}");
+    assert!(
+        text.contains("\n… and 5 more sources, 5 connection ends"),
+        "{text}"
+    );
 }
 
 #[test]
