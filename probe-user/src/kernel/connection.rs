@@ -81,7 +81,7 @@ impl ConnectionProbe {
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        raise_memory_limit();
+        memory::raise_limit();
         let btf = Btf::read(Path::new(VMLINUX))?;
         let offsets = btf.offsets()?;
         let slots = options.max_connections.next_power_of_two();
@@ -103,7 +103,7 @@ impl ConnectionProbe {
         memory::give_back();
         let ports = Ports::new(options.ports.iter().copied());
 
-        let mut ebpf = EbpfLoader::new()
+        let mut ebpf = memory::without_files(EbpfLoader::new)
             .btf(None)
             .override_global(global::OFFSETS, bytemuck::bytes_of(&offsets), true)
             .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
@@ -291,11 +291,4 @@ fn prefixes(ebpf: &mut Ebpf, peers: &[IpNet]) -> Result<(), KernelError> {
             .map_err(error)?;
     }
     Ok(())
-}
-
-/// Before 5.11 maps counted against RLIMIT_MEMLOCK, 64 KiB by default.
-fn raise_memory_limit() {
-    use nix::sys::resource::{Resource, setrlimit};
-    // Refused without CAP_SYS_RESOURCE, and needless on newer kernels: loading says so if it did matter.
-    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, libc::RLIM_INFINITY, libc::RLIM_INFINITY);
 }
