@@ -12,6 +12,7 @@ mod probe;
 mod process;
 mod records;
 mod server;
+mod storm;
 mod wait;
 
 pub use cgroup::{Cgroup, PodLogs};
@@ -24,6 +25,7 @@ pub use probe::{Probe, Run};
 pub use process::{Child, run};
 pub use records::{end, is, the_record};
 pub use server::accept_all;
+pub use storm::{Close, Storm};
 pub use wait::wait_until;
 
 /// Debian packages that the lab runs.

@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask --help`.
 
 mod apt;
+mod bench;
 mod bytecode;
 mod demo;
 mod root;
@@ -23,6 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// What probe costs a storm of connections: rate, kernel time, CPU, memory; bpftrace beside it
+    Bench(bench::Args),
     /// Find or install what builds the BPF objects; says what it does
     Setup,
     /// Build the BPF objects into probe-ebpf/bytecode
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Setup => setup::run().map(|_| ()),
         Task::Bytecode(args) => bytecode::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
     };

@@ -241,7 +241,7 @@ pub enum Loss {
     Peer = 3,
     /// Not even that entry could be made.
     Count = 4,
-    /// A watched connection ended that was not followed: it began before probe did.
+    /// A watched connection ended that was not followed: it began before probe did, or found the table full.
     Unfollowed = 5,
     /// The end of a connection was not seen: an interrupt hid it, and its socket is another's now.
     Unended = 6,
@@ -279,7 +279,9 @@ impl Loss {
             Self::Handshake => "unfinished handshakes not followed, the table was full",
             Self::Peer => "connections counted without their peer, the counter table was full",
             Self::Count => "connections not counted",
-            Self::Unfollowed => "connections ended that began before probe did",
+            Self::Unfollowed => {
+                "connections ended whose beginning was not seen (before probe, or the table was full)"
+            }
             Self::Unended => "connections whose end was not seen",
         }
     }
