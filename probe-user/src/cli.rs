@@ -54,7 +54,8 @@ Outcomes:
   closed            an orderly end that is none of the above
   open              still open when probe ends
 
-Both ends on one node give two records, one for each role. Exit codes: 0 fine, 1 a fault, 2 usage.";
+SOURCE is always the client's end. Both ends on one node give two records, one for each role. `? → etcd` is
+an unknown client of etcd, on another node: run probe there. Exit codes: 0 fine, 1 a fault, 2 usage.";
 
 /// Connections: who opened each, and what became of it
 ///
