@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod bytecode;
 mod demo;
+mod matrix;
 mod root;
 mod run;
 mod setup;
@@ -32,6 +33,8 @@ enum Task {
     Bytecode(bytecode::Args),
     /// Lay the incident out in network namespaces (two nodes, etcd, monitors) and run probe watch on it
     Demo(demo::Args),
+    /// The scenarios on real kernels from 5.10 on, booted in QEMU
+    Matrix(matrix::Args),
     /// Everything CI checks: formatting, lints, unit tests, objects, the lab's scenarios
     Test(test::Args),
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Bytecode(args) => bytecode::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Matrix(args) => matrix::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match result {

@@ -1,0 +1,194 @@
+//! A kernel booted in QEMU, and what the scenarios said in it.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use probe_lab::Child;
+
+use super::kernels::Kernel;
+
+/// Longer means that the guest hangs.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+/// What became of one scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    Failed,
+    /// Why, and the kernel from which it must not be.
+    Skipped {
+        minimum: String,
+        reason: String,
+    },
+}
+
+/// What a guest said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// By program and name.
+    pub verdicts: BTreeMap<(String, String), Verdict>,
+    /// All of it.
+    pub log: String,
+    /// Whether it came to its end.
+    pub done: bool,
+}
+
+/// Boots `kernel` on `archive` and waits until it is off.
+pub fn run(kernel: &Kernel, archive: &Path, settings: &str) -> Result<Said> {
+    let mut command = Command::new("qemu-system-x86_64");
+    command
+        .args([
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "2G",
+        ])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-serial",
+            "stdio",
+        ])
+        .arg("-kernel")
+        .arg(&kernel.image)
+        .arg("-initrd")
+        .arg(archive)
+        .args([
+            "-append",
+            &format!("console=ttyS0 quiet panic=-1 rdinit=/init {settings}"),
+        ])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = Child::spawn(&mut command).context("can't start QEMU")?;
+    let stdout = child.inner().stdout.take().context("no stdout of QEMU")?;
+    let (lines, said) = mpsc::channel();
+    thread::spawn(move || {
+        let mut reader = BufReader::new(stdout);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            if lines
+                .send(String::from_utf8_lossy(&line).trim_end().to_owned())
+                .is_err()
+            {
+                return;
+            }
+            line.clear();
+        }
+    });
+    let start = Instant::now();
+    let mut all = Said::default();
+    let mut reader = Reader::default();
+    loop {
+        match said.recv_timeout(LONGEST.saturating_sub(start.elapsed())) {
+            Ok(line) => {
+                reader.line(&line, &mut all);
+                all.log.push_str(&line);
+                all.log.push('\n');
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(mpsc::RecvTimeoutError::Timeout) => bail!(
+                "kernel {} did not come to its end within {} minutes; it said last:\n{}",
+                kernel.release,
+                LONGEST.as_secs() / 60,
+                tail(&all.log)
+            ),
+        }
+    }
+    if !all.done {
+        bail!(
+            "kernel {} died; it said last:\n{}",
+            kernel.release,
+            tail(&all.log)
+        );
+    }
+    Ok(all)
+}
+
+/// The end of a guest's words.
+pub fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// Understands what the test runner prints.
+#[derive(Default)]
+struct Reader {
+    program: String,
+}
+
+impl Reader {
+    fn line(&mut self, line: &str, said: &mut Said) {
+        if let Some(program) = line.strip_prefix("guest: scenarios ") {
+            program.clone_into(&mut self.program);
+        } else if line == "guest: done" {
+            said.done = true;
+        } else if let Some(skip) = line.strip_prefix("skipped\t") {
+            let mut fields = skip.split('\t').map(str::to_owned);
+            if let (Some(program), Some(name), Some(minimum), Some(reason)) =
+                (fields.next(), fields.next(), fields.next(), fields.next())
+            {
+                said.verdicts
+                    .insert((program, name), Verdict::Skipped { minimum, reason });
+            }
+        } else if let Some((name, verdict)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "))
+        {
+            let verdict = match verdict {
+                "ok" => Verdict::Passed,
+                _ => Verdict::Failed,
+            };
+            said.verdicts
+                .insert((self.program.clone(), name.to_owned()), verdict);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Reader, Said, Verdict};
+
+    #[test]
+    fn what_a_guest_says() {
+        let mut said = Said::default();
+        let mut reader = Reader::default();
+        for line in [
+            "guest: scenarios connection",
+            "test half_open ... ok",
+            "test refused ... ok",
+            "test no_reply ... FAILED",
+            "test result: FAILED. 2 passed; 1 failed",
+            "guest: scenarios etcd",
+            "test half_open ... ok",
+            "skipped\tconnection\trefused\t6.10\tno hook",
+            "guest: done",
+        ] {
+            reader.line(line, &mut said);
+        }
+        let verdict =
+            |program: &str, name: &str| said.verdicts[&(program.to_owned(), name.to_owned())].clone();
+        assert_eq!(said.verdicts.len(), 4);
+        assert_eq!(verdict("connection", "half_open"), Verdict::Passed);
+        assert_eq!(verdict("connection", "no_reply"), Verdict::Failed);
+        assert_eq!(verdict("etcd", "half_open"), Verdict::Passed);
+        assert!(
+            matches!(verdict("connection", "refused"), Verdict::Skipped { minimum, .. } if minimum == "6.10")
+        );
+        assert!(said.done);
+    }
+}

@@ -1,0 +1,268 @@
+//! `cargo xtask matrix`: the scenarios on real kernels, booted in QEMU.
+
+mod guest;
+mod image;
+mod kernels;
+
+use std::{collections::BTreeSet, path::PathBuf, process::Stdio, sync::Mutex, thread, time::Instant};
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use self::{
+    guest::{Said, Verdict, tail},
+    image::Root,
+    kernels::{Archive, Kernel, numbers},
+};
+use crate::{apt, run};
+
+/// What boots them and packs their root, beside what the lab needs.
+const PACKAGES: [&str; 5] = [
+    "cpio",
+    "debian-archive-keyring",
+    "kmod",
+    "qemu-system-x86",
+    "util-linux",
+];
+/// Kernels by default, and one with control groups of version 1: all others have version 2 only.
+const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
+const CGROUP_1: &str = "-cgroup1";
+/// Programs of scenarios that make up `watch`.
+const SCENARIOS: [&str; 5] = ["connection", "attribution", "command", "etcd", "storm"];
+/// Guests at once: each has two processors, and waits most of the time.
+const AT_ONCE: usize = 2;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Series of kernels such as 6.1, `newest`, each with `-cgroup1` after it for control groups of version 1.
+    /// Default: 5.10 5.10-cgroup1 6.1 6.12 6.18 newest
+    #[arg(value_name = "KERNEL")]
+    kernels: Vec<String>,
+    /// Only scenarios whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+    /// Print all that the guests say
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// One guest: its name as asked for, its kernel, and what came of it.
+struct Guest {
+    name: String,
+    kernel: Kernel,
+    cgroup: u8,
+    said: Mutex<Option<Result<Said>>>,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let packages: Vec<&str> = probe_lab::PACKAGES.into_iter().chain(PACKAGES).collect();
+    apt::install("the kernel matrix", &packages)?;
+    let start = Instant::now();
+    let probe = run::build_probe()?;
+    let scenarios = scenarios()?;
+    let archive = Archive::open()?;
+    let names: Vec<String> = if args.kernels.is_empty() {
+        GUESTS.map(str::to_owned).to_vec()
+    } else {
+        args.kernels.clone()
+    };
+    let guests: Vec<Guest> = names
+        .into_iter()
+        .map(|name| {
+            let series = name.strip_suffix(CGROUP_1);
+            Ok(Guest {
+                kernel: archive.kernel(series.unwrap_or(&name))?,
+                cgroup: if series.is_some() { 1 } else { 2 },
+                name,
+                said: Mutex::new(None),
+            })
+        })
+        .collect::<Result<_>>()?;
+    let directory = run::target().join("matrix");
+    let root = Mutex::new(Root::new(directory.join("root"), &probe, &scenarios)?);
+    println!("ready in {:.0} s", start.elapsed().as_secs_f64());
+
+    let queue = Mutex::new(guests.iter());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&queue).next();
+                    let Some(guest) = next else { return };
+                    let result = guest.run(&root, args);
+                    *lock(&guest.said) = Some(result);
+                }
+            });
+        }
+    });
+    report(&guests, args)
+}
+
+impl Guest {
+    fn run(&self, root: &Mutex<Root>, args: &Args) -> Result<Said> {
+        let archive = tempfile::Builder::new()
+            .suffix(".cpio")
+            .tempfile_in(run::target().join("matrix"))?;
+        lock(root).pack(&self.kernel, archive.path())?;
+        let start = Instant::now();
+        let settings = format!(
+            "lab.cgroup={} lab.filter={} lab.scenarios={}",
+            self.cgroup,
+            args.filter,
+            SCENARIOS.join(",")
+        );
+        let said = guest::run(&self.kernel, archive.path(), &settings)?;
+        println!(
+            "{}: {} ran {} scenarios in {:.0} s",
+            self.name,
+            self.kernel.release,
+            said.verdicts.len(),
+            start.elapsed().as_secs_f64()
+        );
+        Ok(said)
+    }
+}
+
+/// The programs of scenarios, built.
+fn scenarios() -> Result<Vec<(String, PathBuf)>> {
+    let mut cargo = run::cargo();
+    cargo
+        .args([
+            "test",
+            "--quiet",
+            "--no-run",
+            "--package",
+            "probe-lab",
+            "--tests",
+            "--locked",
+        ])
+        .arg("--message-format=json")
+        .stderr(Stdio::inherit());
+    let messages = run::output(&mut cargo)?;
+    let mut found: Vec<(String, PathBuf)> = messages
+        .lines()
+        .filter_map(|line| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let name = message["target"]["name"].as_str()?;
+            let path = message["executable"].as_str()?;
+            SCENARIOS.contains(&name).then(|| (name.to_owned(), path.into()))
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    if found.len() != SCENARIOS.len() {
+        bail!(
+            "cargo built {} programs of scenarios, {} are wanted",
+            found.len(),
+            SCENARIOS.len()
+        );
+    }
+    Ok(found)
+}
+
+fn report(guests: &[Guest], args: &Args) -> Result<()> {
+    let mut faults = Vec::new();
+    let mut columns = Vec::new();
+    for guest in guests {
+        match lock(&guest.said).take() {
+            Some(Ok(said)) => {
+                if args.verbose {
+                    println!("\n=== {}: {}\n{}", guest.name, guest.kernel.release, said.log);
+                }
+                columns.push((guest, said));
+            }
+            Some(Err(error)) => faults.push(format!("{}: {error:#}", guest.name)),
+            None => faults.push(format!("{}: it never ran", guest.name)),
+        }
+    }
+    let rows: BTreeSet<_> = columns
+        .iter()
+        .flat_map(|(_, said)| said.verdicts.keys())
+        .collect();
+    let width = rows
+        .iter()
+        .map(|(program, name)| program.len() + 1 + name.len())
+        .max()
+        .unwrap_or(0);
+    println!(
+        "\n{:width$}{}",
+        "",
+        columns
+            .iter()
+            .map(|(guest, _)| format!("  {:>12}", guest.name))
+            .collect::<String>()
+    );
+    let release = |guest: &Guest| {
+        guest
+            .kernel
+            .release
+            .split(['+', '-'])
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    println!(
+        "{:width$}{}",
+        "",
+        columns
+            .iter()
+            .map(|(guest, _)| format!("  {:>12}", release(guest)))
+            .collect::<String>()
+    );
+    let (mut passed, mut skipped) = (0, BTreeSet::new());
+    for key @ (program, name) in &rows {
+        let mut line = format!("{:width$}", format!("{program} {name}"));
+        for (guest, said) in &columns {
+            let text = match said.verdicts.get(key) {
+                Some(Verdict::Passed) => {
+                    passed += 1;
+                    "passed"
+                }
+                Some(Verdict::Skipped { minimum, reason }) => {
+                    skipped.insert(format!("{program} {name}: from {minimum} on; {reason}"));
+                    if numbers(&release(guest)) >= numbers(minimum) {
+                        faults.push(format!(
+                            "{}: {program} {name} was skipped, though it must run from {minimum} on",
+                            guest.name
+                        ));
+                    }
+                    "skipped"
+                }
+                Some(Verdict::Failed) => {
+                    faults.push(format!("{}: {program} {name} failed", guest.name));
+                    "FAILED"
+                }
+                None => {
+                    faults.push(format!("{}: {program} {name} did not run", guest.name));
+                    "MISSING"
+                }
+            };
+            line.push_str(&format!("  {text:>12}"));
+        }
+        println!("{line}");
+    }
+    for skip in &skipped {
+        println!("skipped: {skip}");
+    }
+    if rows.is_empty() {
+        faults.push("no scenario ran".to_owned());
+    }
+    if !faults.is_empty() {
+        for (guest, said) in &columns {
+            if said.verdicts.values().any(|verdict| *verdict == Verdict::Failed) && !args.verbose {
+                println!(
+                    "\n=== {}: the end of what it said (--verbose for all)\n{}",
+                    guest.name,
+                    tail(&said.log)
+                );
+            }
+        }
+        bail!("{} faults:\n  {}", faults.len(), faults.join("\n  "));
+    }
+    println!("{passed} passed, 0 failed, {} skipped", skipped.len());
+    Ok(())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
