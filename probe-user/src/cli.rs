@@ -14,6 +14,7 @@ use jiff::SignedDuration;
 pub use settings::{Names, Watch};
 
 use crate::{
+    kernel::{btf::VMLINUX, connection::Source},
     model::{Outcome, Role},
     report::Format,
 };
@@ -31,6 +32,47 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Watch(WatchArgs),
+    Check(CheckArgs),
+}
+
+const CHECK_HELP: &str = "\
+Exit codes: 0 every command runs, be it degraded; 1 one can't run; 2 usage.";
+
+/// What this kernel can do for probe: every hook and program tried for real
+///
+/// Loads and attaches every program and takes it away again, says what is used, what this kernel refuses and why, and
+/// what is lost then. The last lines say which commands run fully, degraded, or not at all.
+#[derive(Args, Debug)]
+#[command(after_help = CHECK_HELP)]
+pub struct CheckArgs {
+    /// A text for people, or one JSON object
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = CheckFormat::Table)]
+    pub output: CheckFormat,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckFormat {
+    Table,
+    Json,
+}
+
+/// What `probe check` does.
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub json: bool,
+    pub source: Source,
+}
+
+impl From<CheckArgs> for Check {
+    fn from(args: CheckArgs) -> Self {
+        Self {
+            json: args.output == CheckFormat::Json,
+            source: args.source.into(),
+        }
+    }
 }
 
 const WATCH_EXAMPLES: &str = "\
@@ -116,6 +158,35 @@ pub struct WatchArgs {
     /// Where the kubelet keeps the pods' logs, whose directories tell pod names
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pub pod_logs: PathBuf,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// What is taken of the kernel.
+#[derive(Args, Clone, Debug)]
+pub struct SourceArgs {
+    /// The running kernel's type information (BTF), where the kernel itself does not show it
+    #[arg(long, value_name = "FILE", default_value = VMLINUX)]
+    pub btf: PathBuf,
+
+    /// Do without this tracepoint, as on a kernel that does not have it; repeat or separate by commas
+    #[arg(
+        long,
+        value_name = "TRACEPOINT",
+        value_delimiter = ',',
+        hide_short_help = true
+    )]
+    pub without: Vec<String>,
+}
+
+impl From<SourceArgs> for Source {
+    fn from(args: SourceArgs) -> Self {
+        Self {
+            btf: args.btf,
+            without: args.without,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,12 +11,14 @@ use probe_user::{
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Watch(args) => match Watch::try_from(args) {
-            Ok(settings) => run(commands::watch::run(settings)),
+            Ok(settings) => run(commands::watch::run(settings)).map(|()| true),
             Err(error) => error.exit(),
         },
+        Command::Check(args) => commands::check::run(args.into()),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("probe: {error:#}");
             ExitCode::FAILURE

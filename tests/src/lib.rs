@@ -5,6 +5,7 @@
 mod cgroup;
 mod cluster;
 mod etcd;
+mod kernel;
 mod monitor;
 mod netns;
 mod pair;
@@ -18,6 +19,7 @@ mod wait;
 pub use cgroup::{Cgroup, PodLogs};
 pub use cluster::{Cluster, Node, Pod};
 pub use etcd::{Etcd, Rejected};
+pub use kernel::{before, release, too_old};
 pub use monitor::Monitor;
 pub use netns::Netns;
 pub use pair::{Family, Pair};
@@ -29,7 +31,7 @@ pub use storm::{Close, Storm};
 pub use wait::wait_until;
 
 /// Debian packages that the lab runs.
-pub const PACKAGES: [&str; 9] = [
+pub const PACKAGES: [&str; 10] = [
     "bpftool",
     "conntrack",
     "etcd-server",
@@ -39,6 +41,7 @@ pub const PACKAGES: [&str; 9] = [
     "openssl",
     "procps",
     "python3-minimal",
+    "util-linux",
 ];
 
 /// A port that no other scenario of this process uses: probe sees every namespace of the kernel, and scenarios run

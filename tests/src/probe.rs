@@ -60,12 +60,18 @@ impl Probe {
 
     /// Starts `probe watch -o json` and waits until it watches.
     pub fn watch(arguments: &[&str]) -> Result<Self> {
-        let mut command = Self::command(&["watch", "-o", "json"])?;
+        Self::start(&mut Self::command(&[])?, arguments)
+    }
+
+    /// The same with `probe` started in another way: `command` is it without arguments.
+    pub fn start(command: &mut Command, arguments: &[&str]) -> Result<Self> {
         command
+            .args(["watch", "-o", "json"])
             .args(arguments)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = Child::spawn(&mut command)?;
+        let mut child = Child::spawn(command)?;
         let stdout = child.inner().stdout.take().context("no stdout")?;
         let stderr = child.inner().stderr.take().context("no stderr")?;
         let (records, text) = (

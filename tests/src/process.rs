@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use nix::{
+    sys::prctl::set_pdeathsig,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -16,9 +17,14 @@ use nix::{
 pub struct Child(std::process::Child);
 
 impl Child {
-    /// Starts it in a process group of its own: Ctrl-C is for the lab, which ends what it started.
+    /// Starts it in a process group of its own: Ctrl-C is for the lab, which ends what it started. It ends with the
+    /// thread that started it, also when the lab is killed.
     pub fn spawn(command: &mut Command) -> Result<Self> {
         command.process_group(0);
+        // SAFETY: prctl is async-signal-safe.
+        unsafe {
+            command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(std::io::Error::from));
+        }
         let program = command.get_program().to_string_lossy().into_owned();
         Ok(Self(
             command

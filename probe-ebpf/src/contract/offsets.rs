@@ -4,14 +4,14 @@
 /// What a field's offset is when this kernel has no such field.
 pub const ABSENT: u32 = u32::MAX;
 
-/// One entry of the table: what to look for, and whether probe can do without.
+/// One entry of the table: what to look for, and what probe loses without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     /// The member of [`Offsets`].
     pub name: &'static str,
     pub kind: Kind,
-    /// Without it the object can't be loaded.
-    pub required: bool,
+    /// What a kernel without it takes from probe; `None`: everything, the object can't be loaded.
+    pub lost: Option<&'static str>,
 }
 
 /// What a field's number stands for.
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 macro_rules! offsets {
-    ($($(#[$doc:meta])* $name:ident: $kind:expr, $required:expr;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $kind:expr, $lost:expr;)*) => {
         /// Filled by user space, read-only for the kernel programs: the verifier knows each as a constant.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
         #[repr(C)]
@@ -38,13 +38,14 @@ macro_rules! offsets {
         impl Offsets {
             /// One entry a member, in order.
             pub const TABLE: &'static [Field] =
-                &[$(Field { name: stringify!($name), kind: $kind, required: $required },)*];
+                &[$(Field { name: stringify!($name), kind: $kind, lost: $lost },)*];
         }
     };
 }
 
-const REQUIRED: bool = true;
-const OPTIONAL: bool = false;
+const REQUIRED: Option<&str> = None;
+const IPV6: Option<&str> = Some("IPv6 connections");
+const CONTAINERS: Option<&str> = Some("names of containers and pods");
 
 const fn member(of: &'static str, paths: &'static [&'static str]) -> Kind {
     Kind::Member { of, paths }
@@ -58,9 +59,9 @@ offsets! {
     local_port: member("sock_common", &["skc_num"]), REQUIRED;
     sock_net: member("sock_common", &["skc_net.net"]), REQUIRED;
     /// Absent without `CONFIG_IPV6`.
-    peer_v6: member("sock_common", &["skc_v6_daddr"]), OPTIONAL;
+    peer_v6: member("sock_common", &["skc_v6_daddr"]), IPV6;
     /// Absent without `CONFIG_IPV6`.
-    local_v6: member("sock_common", &["skc_v6_rcv_saddr"]), OPTIONAL;
+    local_v6: member("sock_common", &["skc_v6_rcv_saddr"]), IPV6;
     sock_flags: member("sock_common", &["skc_flags"]), REQUIRED;
     /// The bit of `skc_flags` that says a FIN arrived.
     flag_done: Kind::Enumerator { of: "sock_flags", name: "SOCK_DONE" }, REQUIRED;
@@ -88,15 +89,15 @@ offsets! {
     mm_arg_start: member("mm_struct", &["arg_start"]), REQUIRED;
     mm_arg_end: member("mm_struct", &["arg_end"]), REQUIRED;
     /// Absent without `CONFIG_CGROUPS`; then no container is known.
-    task_cgroups: member("task_struct", &["cgroups"]), OPTIONAL;
-    css_set_v2: member("css_set", &["dfl_cgrp"]), OPTIONAL;
-    css_set_subsystems: member("css_set", &["subsys"]), OPTIONAL;
-    css_cgroup: member("cgroup_subsys_state", &["cgroup"]), OPTIONAL;
-    cgroup_node: member("cgroup", &["kn"]), OPTIONAL;
-    node_id: member("kernfs_node", &["id"]), OPTIONAL;
-    node_name: member("kernfs_node", &["name"]), OPTIONAL;
+    task_cgroups: member("task_struct", &["cgroups"]), CONTAINERS;
+    css_set_v2: member("css_set", &["dfl_cgrp"]), CONTAINERS;
+    css_set_subsystems: member("css_set", &["subsys"]), CONTAINERS;
+    css_cgroup: member("cgroup_subsys_state", &["cgroup"]), CONTAINERS;
+    cgroup_node: member("cgroup", &["kn"]), CONTAINERS;
+    node_id: member("kernfs_node", &["id"]), CONTAINERS;
+    node_name: member("kernfs_node", &["name"]), CONTAINERS;
     /// `parent` before 6.15.
-    node_parent: member("kernfs_node", &["__parent", "parent"]), OPTIONAL;
+    node_parent: member("kernfs_node", &["__parent", "parent"]), CONTAINERS;
     skb_head: member("sk_buff", &["head"]), REQUIRED;
     skb_network_header: member("sk_buff", &["network_header"]), REQUIRED;
     skb_transport_header: member("sk_buff", &["transport_header"]), REQUIRED;

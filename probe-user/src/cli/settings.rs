@@ -182,6 +182,7 @@ impl TryFrom<WatchArgs> for Watch {
                 },
                 outcomes: outcomes.clone(),
                 ring_bytes: u32::try_from(ring_bytes.next_power_of_two()).unwrap_or(1 << 30),
+                source: args.source.into(),
             },
             role,
             outcomes,
@@ -227,9 +228,10 @@ mod tests {
 
     fn watch(arguments: &str) -> Result<Watch, String> {
         let words = ["probe", "watch"].into_iter().chain(arguments.split_whitespace());
-        let Command::Watch(args) = Cli::try_parse_from(words)
-            .map_err(|error| error.to_string())?
-            .command;
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Command::Watch(args) = cli.command else {
+            return Err("not watch".to_owned());
+        };
         Watch::try_from(args).map_err(|error| error.to_string())
     }
 

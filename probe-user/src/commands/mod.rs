@@ -1,3 +1,16 @@
 //! One file a subcommand. A command composes the rooms; it decides nothing about packets or pods.
 
+pub mod check;
 pub mod watch;
+
+use std::io;
+
+use anyhow::Result;
+
+/// Who reads our output may stop reading, as `head` does: that is an end, not a fault.
+fn quiet_if_closed(error: anyhow::Error) -> Result<()> {
+    let closed = error
+        .downcast_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if closed { Ok(()) } else { Err(error) }
+}

@@ -20,7 +20,12 @@ use tokio::{
 };
 
 use self::pipeline::Pipeline;
-use crate::{cli::Watch, kernel::connection::ConnectionProbe, report::Reporter};
+use super::quiet_if_closed;
+use crate::{
+    cli::Watch,
+    kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
+    report::Reporter,
+};
 
 /// How often the ring is read when the kernel side does not ask for it earlier.
 const TICK: Duration = Duration::from_millis(50);
@@ -34,12 +39,18 @@ pub async fn run(settings: Watch) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
 
-    let probe = ConnectionProbe::load(&settings.kernel)?;
-    for degraded in &probe.degraded {
-        let hook = degraded.hook;
+    let kernel = kernel::release();
+    let probe = ConnectionProbe::load(&settings.kernel)
+        .with_context(|| format!("watch can't run on kernel {kernel}"))?;
+    for Absent { what, lost } in &probe.absent {
         eprintln!(
-            "probe: watch runs without tracepoint {}, which loses {}: {}",
-            hook.tracepoint, hook.lost, degraded.reason
+            "probe: watch runs without {lost} on kernel {kernel}, whose type information has no {what}"
+        );
+    }
+    for Degraded { hook, reason } in &probe.degraded {
+        eprintln!(
+            "probe: watch runs without {} on kernel {kernel}, whose tracepoint {} can't be used: {reason}",
+            hook.lost, hook.tracepoint
         );
     }
     let ring = probe
@@ -84,14 +95,6 @@ pub async fn run(settings: Watch) -> Result<()> {
         }
     }
     pipeline.finish().or_else(quiet_if_closed)
-}
-
-/// Who reads our output may stop reading, as `head` does: that is an end, not a fault.
-fn quiet_if_closed(error: anyhow::Error) -> Result<()> {
-    let closed = error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe);
-    if closed { Ok(()) } else { Err(error) }
 }
 
 fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {

@@ -1,47 +1,59 @@
 //! What a process must be allowed to do, and which of it this one is not.
 
 use caps::{CapSet, Capability};
+use nix::sys::resource::{Resource, getrlimit};
 
 /// A capability, and what it is for.
 #[derive(Clone, Copy, Debug)]
 pub struct Need {
     pub capability: Capability,
     pub purpose: &'static str,
-    /// Without it nothing runs; otherwise only some names are missing.
-    pub required: bool,
+    /// What is lost without it; `None`: everything.
+    pub lost: Option<&'static str>,
 }
 
+/// Before 5.11, maps count against RLIMIT_MEMLOCK, which only this may raise.
+const MEMORY: Need = Need {
+    capability: Capability::CAP_SYS_RESOURCE,
+    purpose: "raise the limit of locked memory, which BPF maps count against before kernel 5.11",
+    lost: None,
+};
+
 /// What `watch` needs. `CAP_SYS_ADMIN` stands for the first two, as it does in the kernel.
-pub const WATCH: [Need; 4] = [
+const WATCH: [Need; 4] = [
     Need {
         capability: Capability::CAP_BPF,
         purpose: "load BPF programs and maps (kernel 5.8; before that CAP_SYS_ADMIN)",
-        required: true,
+        lost: None,
     },
     Need {
         capability: Capability::CAP_PERFMON,
         purpose: "attach them to tracepoints and read kernel memory there",
-        required: true,
+        lost: None,
     },
     Need {
         capability: Capability::CAP_SYS_PTRACE,
         purpose: "read the executable, network namespace and sockets of other users' processes",
-        required: false,
+        lost: Some("executables and listening processes of other users"),
     },
     Need {
         capability: Capability::CAP_DAC_READ_SEARCH,
         purpose: "read the pod names of /var/log/pods and other users' /proc entries",
-        required: false,
+        lost: Some("names of pods"),
     },
 ];
 
-/// Those of `needs` that this process does not have.
-pub fn missing(needs: &[Need]) -> Vec<Need> {
+/// What `watch` needs on this kernel and this process does not have.
+pub fn missing() -> Vec<Need> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let admin = has(Capability::CAP_SYS_ADMIN);
-    needs
-        .iter()
-        .filter(|need| !(has(need.capability) || need.required && admin))
-        .copied()
+    let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == libc::RLIM_INFINITY);
+    let memory = (super::version(&super::release()) < (5, 11) && !unlimited).then_some(MEMORY);
+    let stood_for =
+        |need: &Need| admin && matches!(need.capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
+    WATCH
+        .into_iter()
+        .chain(memory)
+        .filter(|need| !has(need.capability) && !stood_for(need))
         .collect()
 }

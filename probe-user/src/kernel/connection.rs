@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     ops::ControlFlow,
     os::fd::{AsFd, OwnedFd},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use aya::{
@@ -14,17 +14,17 @@ use aya::{
 use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::{
-        CgroupPath, Connection, CounterKey, HOOKS, Handshake, HandshakeKey, Loss, Ports, Process, Settings,
-        Slot, global, map,
+        CgroupPath, Connection, CounterKey, HOOKS, Handshake, HandshakeKey, Hook, Loss, Ports, Process,
+        Settings, Slot, global, map,
     },
     outcome::{Outcome, Role},
 };
 
 use super::{
     KernelError,
-    btf::{Btf, VMLINUX},
+    btf::{Absent, Btf, VMLINUX},
     cgroup, chain,
-    hooks::{self, Attached, Degraded, HookError},
+    hooks::{Attempt, Degraded, HookError, Target},
     losses,
     maps::{Table, take},
     memory,
@@ -48,15 +48,129 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Connections followed at once.
     pub max_connections: u32,
+    pub source: Source,
+}
+
+/// What is taken of this kernel.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its type information.
+    pub btf: PathBuf,
+    /// Tracepoints to do without.
+    pub without: Vec<String>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            btf: VMLINUX.into(),
+            without: Vec::new(),
+        }
+    }
 }
 
 /// The loaded object. Dropping it, or the end of the process however it comes, removes all of it from the kernel.
 pub struct ConnectionProbe {
     pub records: Records,
     pub tables: Tables,
-    pub attached: Vec<Attached>,
+    /// Fields this kernel does not have.
+    pub absent: Vec<Absent>,
+    /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
     ebpf: Ebpf,
+}
+
+/// What this kernel makes of the connection object: every program for every hook, tried.
+pub struct Checked {
+    pub absent: Vec<Absent>,
+    pub hooks: Vec<(Hook, Vec<Attempt>)>,
+}
+
+/// Loads every program for real, and takes all of it away again.
+///
+/// # Errors
+/// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
+pub fn check(source: Source) -> Result<Checked, KernelError> {
+    let options = Options {
+        ports: Vec::new(),
+        peers: Vec::new(),
+        roles: Role::ALL.to_vec(),
+        outcomes: Vec::new(),
+        ring_bytes: 4096,
+        max_connections: 16,
+        source,
+    };
+    let Object {
+        mut ebpf,
+        tracepoints,
+        absent,
+    } = Object::load(&options)?;
+    let btf = tracepoint_ids(&tracepoints)?;
+    let mut target = Target {
+        ebpf: &mut ebpf,
+        btf: &btf,
+        feature: FEATURE,
+        without: &options.source.without,
+    };
+    let mut hooks = Vec::new();
+    for hook in HOOKS {
+        hooks.push((hook, target.check(hook)?));
+    }
+    Ok(Checked { absent, hooks })
+}
+
+/// The object with its maps, its programs not yet loaded.
+struct Object {
+    ebpf: Ebpf,
+    /// BTF with the ids of the tracepoints.
+    tracepoints: Vec<u8>,
+    absent: Vec<Absent>,
+}
+
+impl Object {
+    fn load(options: &Options) -> Result<Self, KernelError> {
+        memory::raise_limit();
+        let btf = Btf::read(&options.source.btf)?;
+        let (offsets, absent) = btf.offsets()?;
+        let slots = options.max_connections.next_power_of_two();
+        let settings = Settings {
+            outcomes: options
+                .outcomes
+                .iter()
+                .fold(0, |mask, outcome| mask | outcome.bit()),
+            roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
+            by_port: u32::from(!options.ports.is_empty()),
+            by_prefix: u32::from(!options.peers.is_empty()),
+            wake_bytes: options.ring_bytes / 4,
+            slots_mask: slots - 1,
+            cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
+        };
+        let tracepoints = btf.tracepoints(&HOOKS.map(|hook| hook.tracepoint));
+        // 6 MB on most kernels, and no more needed.
+        drop(btf);
+        memory::give_back();
+        let ports = Ports::new(options.ports.iter().copied());
+
+        let ebpf = memory::without_files(EbpfLoader::new)
+            .btf(None)
+            .override_global(global::OFFSETS, bytemuck::bytes_of(&offsets), true)
+            .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+            .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
+            .map_max_entries(map::RECORDS, options.ring_bytes)
+            .map_max_entries(map::SLOTS, slots)
+            // For the few that find their slots taken while others are free.
+            .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
+            .load(OBJECT)
+            .map_err(|error| KernelError::Object {
+                feature: FEATURE,
+                reason: chain(&error),
+            })?;
+        Ok(Self {
+            ebpf,
+            tracepoints,
+            absent,
+        })
+    }
 }
 
 /// The ring of finished connections.
@@ -81,45 +195,14 @@ impl ConnectionProbe {
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        memory::raise_limit();
-        let btf = Btf::read(Path::new(VMLINUX))?;
-        let offsets = btf.offsets()?;
-        let slots = options.max_connections.next_power_of_two();
-        let settings = Settings {
-            outcomes: options
-                .outcomes
-                .iter()
-                .fold(0, |mask, outcome| mask | outcome.bit()),
-            roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
-            by_port: u32::from(!options.ports.is_empty()),
-            by_prefix: u32::from(!options.peers.is_empty()),
-            wake_bytes: options.ring_bytes / 4,
-            slots_mask: slots - 1,
-            cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
-        };
-        let tracepoints = btf.tracepoints(&HOOKS.map(|hook| hook.tracepoint));
-        // 6 MB on most kernels, and no more needed.
-        drop(btf);
-        memory::give_back();
-        let ports = Ports::new(options.ports.iter().copied());
-
-        let mut ebpf = memory::without_files(EbpfLoader::new)
-            .btf(None)
-            .override_global(global::OFFSETS, bytemuck::bytes_of(&offsets), true)
-            .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-            .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
-            .map_max_entries(map::RECORDS, options.ring_bytes)
-            .map_max_entries(map::SLOTS, slots)
-            // For the few that find their slots taken while others are free.
-            .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
-            .load(OBJECT)
-            .map_err(|error| KernelError::Object {
-                feature: FEATURE,
-                reason: chain(&error),
-            })?;
+        let Object {
+            mut ebpf,
+            tracepoints,
+            absent,
+        } = Object::load(options)?;
         prefixes(&mut ebpf, &options.peers)?;
 
-        let (attached, degraded) = attach_all(&mut ebpf, &tracepoints)?;
+        let degraded = attach_all(&mut ebpf, &tracepoints, &options.source.without)?;
         drop(tracepoints);
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
@@ -136,7 +219,7 @@ impl ConnectionProbe {
                 processes: Table::take(&mut ebpf, FEATURE, map::PROCESSES)?,
                 losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
             },
-            attached,
+            absent,
             degraded,
             ebpf,
         })
@@ -241,20 +324,29 @@ impl Tables {
     }
 }
 
-fn attach_all(ebpf: &mut Ebpf, tracepoints: &[u8]) -> Result<(Vec<Attached>, Vec<Degraded>), KernelError> {
-    let btf = AyaBtf::parse(tracepoints, Endianness::default()).map_err(|error| KernelError::Object {
+fn tracepoint_ids(btf: &[u8]) -> Result<AyaBtf, KernelError> {
+    AyaBtf::parse(btf, Endianness::default()).map_err(|error| KernelError::Object {
         feature: FEATURE,
         reason: chain(&error),
-    })?;
-    let (mut attached, mut degraded) = (Vec::new(), Vec::new());
+    })
+}
+
+fn attach_all(ebpf: &mut Ebpf, tracepoints: &[u8], without: &[String]) -> Result<Vec<Degraded>, KernelError> {
+    let btf = tracepoint_ids(tracepoints)?;
+    let mut target = Target {
+        ebpf,
+        btf: &btf,
+        feature: FEATURE,
+        without,
+    };
+    let mut degraded = Vec::new();
     // The first, which makes the records, last: nothing is reported before everything is seen.
     for hook in HOOKS.into_iter().rev() {
-        match hooks::attach(ebpf, &btf, FEATURE, hook) {
-            Ok(served) => attached.push(Attached { hook, served }),
+        match target.attach(hook) {
+            Ok(()) => {}
             Err(HookError::Mismatch(error)) => return Err(error),
             Err(HookError::Kernel(reason)) if hook.required => {
                 return Err(KernelError::Hook {
-                    feature: FEATURE,
                     tracepoint: hook.tracepoint,
                     lost: hook.lost,
                     reason,
@@ -263,7 +355,7 @@ fn attach_all(ebpf: &mut Ebpf, tracepoints: &[u8]) -> Result<(Vec<Attached>, Vec
             Err(HookError::Kernel(reason)) => degraded.push(Degraded { hook, reason }),
         }
     }
-    Ok((attached, degraded))
+    Ok(degraded)
 }
 
 fn prefixes(ebpf: &mut Ebpf, peers: &[IpNet]) -> Result<(), KernelError> {

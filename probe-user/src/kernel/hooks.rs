@@ -1,4 +1,7 @@
-//! Which program serves which hook on this kernel.
+//! Which program serves which hook on this kernel. The table itself is the contract's (`HOOKS` of each feature).
+//!
+//! A BTF tracepoint with typed loads comes first: the verifier proves every offset (kernel 5.5). Then the same without
+//! what newer kernels only can, then a raw tracepoint that reads with `bpf_probe_read_kernel` (kernel 4.17).
 
 use aya::{
     Btf, Ebpf,
@@ -8,19 +11,12 @@ use probe_ebpf::contract::connection::Hook;
 
 use super::{KernelError, chain};
 
-/// How a hook is served.
-#[derive(Debug)]
-pub struct Served {
+/// A program on its way into the kernel.
+#[derive(Clone, Debug)]
+pub struct Attempt {
     pub program: &'static str,
-    /// The better programs that this kernel did not take, and why.
-    pub refused: Vec<String>,
-}
-
-/// A hook in use.
-#[derive(Debug)]
-pub struct Attached {
-    pub hook: Hook,
-    pub served: Served,
+    /// Why the kernel did not take it.
+    pub refused: Option<String>,
 }
 
 /// A hook this kernel does not give, and what is lost without it.
@@ -30,35 +26,110 @@ pub struct Degraded {
     pub reason: String,
 }
 
-/// Loads and attaches the best program for `hook`.
-///
-/// # Errors
-/// When neither program loads and attaches: with the reasons of both, in the kernel's words.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, feature: &'static str, hook: Hook) -> Result<Served, HookError> {
-    let mut refusals = Vec::new();
-    for name in hook.typed {
-        match typed(ebpf, btf, feature, name, hook.tracepoint) {
-            Ok(()) => {
-                return Ok(Served {
-                    program: name,
-                    refused: refusals,
-                });
+/// How a program reads memory, and with it what kind of program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Typed,
+    Probed,
+}
+
+/// Where the programs of a feature go.
+pub struct Target<'a> {
+    pub ebpf: &'a mut Ebpf,
+    /// Ids of the tracepoints.
+    pub btf: &'a Btf,
+    pub feature: &'static str,
+    /// Tracepoints to do without, as if the kernel did not have them.
+    pub without: &'a [String],
+}
+
+impl Target<'_> {
+    /// Loads and attaches the best program that this kernel takes for `hook`.
+    ///
+    /// # Errors
+    /// [`HookError::Kernel`] with the reasons of all of them when it takes none.
+    pub fn attach(&mut self, hook: Hook) -> Result<(), HookError> {
+        let mut refusals = Vec::new();
+        for (name, access) in programs(hook) {
+            match self.attach_one(hook, name, access) {
+                Ok(()) => return Ok(()),
+                Err(HookError::Kernel(reason)) => refusals.push(format!("{name}: {reason}")),
+                Err(error) => return Err(error),
             }
-            Err(HookError::Kernel(reason)) => refusals.push(format!("{name}: {reason}")),
-            Err(error) => return Err(error),
         }
+        Err(HookError::Kernel(refusals.join("; ")))
     }
-    match raw(ebpf, feature, hook.raw, hook.tracepoint) {
-        Ok(()) => Ok(Served {
-            program: hook.raw,
-            refused: refusals,
-        }),
-        Err(HookError::Kernel(reason)) => {
-            refusals.push(format!("{}: {reason}", hook.raw));
-            Err(HookError::Kernel(refusals.join("; ")))
+
+    /// Loads, attaches and takes away again every program for `hook`, the best first.
+    ///
+    /// # Errors
+    /// When the object is not this probe's.
+    pub fn check(&mut self, hook: Hook) -> Result<Vec<Attempt>, KernelError> {
+        programs(hook)
+            .map(|(program, access)| {
+                let refused = match self.attach_one(hook, program, access) {
+                    Ok(()) => None,
+                    Err(HookError::Kernel(reason)) => Some(reason),
+                    Err(HookError::Mismatch(error)) => return Err(error),
+                };
+                self.take_away(program, access);
+                Ok(Attempt { program, refused })
+            })
+            .collect()
+    }
+
+    fn attach_one(&mut self, hook: Hook, name: &'static str, access: Access) -> Result<(), HookError> {
+        if self.without.iter().any(|without| without == hook.tracepoint) {
+            return Err(HookError::Kernel("left out by --without".to_owned()));
         }
-        Err(error) => Err(error),
+        match access {
+            Access::Typed => {
+                let btf = self.btf;
+                let program: &mut BtfTracePoint = self.program(name)?;
+                program.load(hook.tracepoint, btf)?;
+                program.attach()?;
+            }
+            Access::Probed => {
+                let program: &mut RawTracePoint = self.program(name)?;
+                program.load()?;
+                program.attach(hook.tracepoint)?;
+            }
+        }
+        Ok(())
     }
+
+    fn take_away(&mut self, name: &'static str, access: Access) {
+        // What was not loaded can't be unloaded, which is as good.
+        let _ = match access {
+            Access::Typed => self.program::<BtfTracePoint>(name).map(BtfTracePoint::unload),
+            Access::Probed => self.program::<RawTracePoint>(name).map(RawTracePoint::unload),
+        };
+    }
+
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, HookError>
+    where
+        &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
+    {
+        let feature = self.feature;
+        let mismatch = || {
+            HookError::Mismatch(KernelError::Mismatch {
+                feature,
+                kind: "program",
+                name,
+            })
+        };
+        self.ebpf
+            .program_mut(name)
+            .ok_or_else(mismatch)?
+            .try_into()
+            .map_err(|_| mismatch())
+    }
+}
+
+/// The programs for a hook, the best first.
+fn programs(hook: Hook) -> impl Iterator<Item = (&'static str, Access)> {
+    let typed = hook.typed.iter().map(|name| (*name, Access::Typed));
+    typed.chain([(hook.raw, Access::Probed)])
 }
 
 /// Why a hook can't be used.
@@ -72,52 +143,44 @@ pub enum HookError {
 
 impl From<ProgramError> for HookError {
     fn from(error: ProgramError) -> Self {
-        Self::Kernel(chain(&error))
+        Self::Kernel(match &error {
+            ProgramError::LoadError {
+                io_error,
+                verifier_log,
+            } => refusal(&io_error.to_string(), &verifier_log.to_string()),
+            _ => chain(&error),
+        })
     }
 }
 
-fn typed(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    feature: &'static str,
-    name: &'static str,
-    tracepoint: &str,
-) -> Result<(), HookError> {
-    let program: &mut BtfTracePoint = program(ebpf, feature, name)?;
-    program.load(tracepoint, btf)?;
-    program.attach()?;
-    Ok(())
+/// The verifier's last word in one line: before it stand all the instructions it went through.
+fn refusal(error: &str, log: &str) -> String {
+    let word = log.lines().map(str::trim).rfind(|line| {
+        !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
+    });
+    match word {
+        Some(word) => format!("the verifier refuses it: {word} ({error})"),
+        None => format!("the kernel refuses it: {error}"),
+    }
 }
 
-fn raw(
-    ebpf: &mut Ebpf,
-    feature: &'static str,
-    name: &'static str,
-    tracepoint: &str,
-) -> Result<(), HookError> {
-    let program: &mut RawTracePoint = program(ebpf, feature, name)?;
-    program.load()?;
-    program.attach(tracepoint)?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::refusal;
 
-fn program<'a, P>(
-    ebpf: &'a mut Ebpf,
-    feature: &'static str,
-    name: &'static str,
-) -> Result<&'a mut P, HookError>
-where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
-{
-    let mismatch = || {
-        HookError::Mismatch(KernelError::Mismatch {
-            feature,
-            kind: "program",
-            name,
-        })
-    };
-    ebpf.program_mut(name)
-        .ok_or_else(mismatch)?
-        .try_into()
-        .map_err(|_| mismatch())
+    #[test]
+    fn the_verifiers_last_word() {
+        let log = "0: R1=ctx() R10=fp0\n0: (79) r6 = *(u64 *)(r1 +0)\naccess beyond struct sock at off 9999 size 4\n\
+                   processed 3 insns (limit 1000000) max_states_per_insn 0\n\n";
+        for (log, expected) in [
+            (
+                log,
+                "the verifier refuses it: access beyond struct sock at off 9999 size 4 (EACCES)",
+            ),
+            ("", "the kernel refuses it: EACCES"),
+            ("processed 0 insns\n", "the kernel refuses it: EACCES"),
+        ] {
+            assert_eq!(refusal("EACCES", log), expected);
+        }
+    }
 }

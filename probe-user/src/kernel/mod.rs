@@ -8,6 +8,7 @@ pub mod hooks;
 mod losses;
 mod maps;
 mod memory;
+pub mod system;
 
 use std::path::PathBuf;
 
@@ -18,12 +19,8 @@ pub enum KernelError {
     Btf(#[from] btf::BtfError),
     #[error("the BPF object of `{feature}` can't be loaded into this kernel: {reason}")]
     Object { feature: &'static str, reason: String },
-    #[error(
-        "`{feature}` can't attach to the kernel's tracepoint {tracepoint}, which it can't do without \
-         (that loses {lost}): {reason}"
-    )]
+    #[error("tracepoint {tracepoint} can't be used, without which there are no {lost}: {reason}")]
     Hook {
-        feature: &'static str,
         tracepoint: &'static str,
         lost: &'static str,
         reason: String,
@@ -42,6 +39,20 @@ pub enum KernelError {
     Read { path: PathBuf, source: std::io::Error },
 }
 
+/// The running kernel's release, as `uname -r` says it.
+pub fn release() -> String {
+    nix::sys::utsname::uname()
+        .map(|names| names.release().to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+/// The first two numbers of a release; zeros where there are none.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let mut number = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    (number(), number())
+}
+
 /// An error and all its causes in one line: aya puts the verifier's last words in the cause.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -55,4 +66,23 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn versions_of_releases() {
+        for (release, expected) in [
+            ("5.10.0-32-cloud-amd64", (5, 10)),
+            ("6.18.44", (6, 18)),
+            ("7.3.4+deb13-cloud-amd64", (7, 3)),
+            ("6.1-rc1", (6, 1)),
+            ("", (0, 0)),
+            ("none", (0, 0)),
+        ] {
+            assert_eq!(version(release), expected, "{release}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Pure types and rules: no aya, no tokio, no files.
 
 pub mod cadence;
+pub mod check;
 pub mod connection;
 pub mod owner;
 pub mod summary;

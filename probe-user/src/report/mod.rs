@@ -1,5 +1,6 @@
 //! What probe prints: a live table, wide lines, JSON, and the summary at the end. It sees model types only.
 
+pub mod check;
 mod clock;
 mod escape;
 mod json;

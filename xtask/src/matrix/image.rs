@@ -14,7 +14,7 @@ use super::kernels::Kernel;
 use crate::run;
 
 /// What the scenarios and the init run.
-const PROGRAMS: [&str; 22] = [
+const PROGRAMS: [&str; 23] = [
     "bpftool",
     "bridge",
     "cat",
@@ -32,6 +32,7 @@ const PROGRAMS: [&str; 22] = [
     "nsenter",
     "openssl",
     "python3",
+    "setpriv",
     "sh",
     "sleep",
     "sysctl",
@@ -42,7 +43,7 @@ const PROGRAMS: [&str; 22] = [
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// What they load by name.
 const TREES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu/xtables", "/usr/lib/python3.11"];
-const FILES: [&str; 3] = ["/etc/protocols", "/etc/services", "/etc/ssl/openssl.cnf"];
+const FILES: [&str; 3] = ["/etc/protocols", "/etc/services", "/usr/lib/ssl/openssl.cnf"];
 /// Parts of the standard library that nothing here uses.
 const PYTHON_LEFT_OUT: [&str; 9] = [
     "__pycache__",

@@ -4,7 +4,7 @@ mod guest;
 mod image;
 mod kernels;
 
-use std::{collections::BTreeSet, path::PathBuf, process::Stdio, sync::Mutex, thread, time::Instant};
+use std::{collections::BTreeSet, path::PathBuf, sync::Mutex, thread, time::Instant};
 
 use anyhow::{Result, bail};
 use serde_json::Value;
@@ -28,7 +28,7 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that make up `watch`.
-const SCENARIOS: [&str; 5] = ["connection", "attribution", "command", "etcd", "storm"];
+const SCENARIOS: [&str; 6] = ["connection", "attribution", "check", "command", "etcd", "storm"];
 /// Guests at once: each has two processors, and waits most of the time.
 const AT_ONCE: usize = 2;
 
@@ -136,8 +136,7 @@ fn scenarios() -> Result<Vec<(String, PathBuf)>> {
             "--tests",
             "--locked",
         ])
-        .arg("--message-format=json")
-        .stderr(Stdio::inherit());
+        .arg("--message-format=json");
     let messages = run::output(&mut cargo)?;
     let mut found: Vec<(String, PathBuf)> = messages
         .lines()

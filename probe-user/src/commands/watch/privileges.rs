@@ -2,12 +2,12 @@
 
 use anyhow::{Result, bail};
 
-use crate::kernel::capabilities::{WATCH, missing};
+use crate::kernel::capabilities::missing;
 
 /// Fails when the kernel would refuse to load anything; warns when only names would be missing.
 pub fn check() -> Result<()> {
-    let missing = missing(&WATCH);
-    if missing.iter().any(|need| need.required) {
+    let missing = missing();
+    if missing.iter().any(|need| need.lost.is_none()) {
         let mut text = "not allowed to watch connections. Missing capabilities:\n".to_owned();
         for need in &missing {
             text.push_str(&format!(
@@ -20,10 +20,8 @@ pub fn check() -> Result<()> {
         bail!(text);
     }
     for need in missing {
-        eprintln!(
-            "probe: without {} it can't {}: some names will be missing",
-            need.capability, need.purpose
-        );
+        let lost = need.lost.unwrap_or_default();
+        eprintln!("probe: watch runs without {lost}, which take {}", need.capability);
     }
     Ok(())
 }

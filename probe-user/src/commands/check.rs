@@ -1,0 +1,115 @@
+//! `probe check`: tries all that the commands need of this kernel, and says what runs.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+
+use super::quiet_if_closed;
+use crate::{
+    cli::Check as Settings,
+    kernel::{self, capabilities, connection, system},
+    model::check::{Check, Command, Fact, Hook, Loss, Program, Runs},
+    report,
+};
+
+/// Prints what runs here; whether every command runs, be it degraded.
+///
+/// # Errors
+/// When the output can't be written.
+pub fn run(settings: Settings) -> Result<bool> {
+    let check = Check {
+        kernel: kernel::release(),
+        facts: facts(&settings),
+        commands: vec![watch(settings.source)],
+    };
+    let text = if settings.json {
+        report::check::json(&check)? + "\n"
+    } else {
+        report::check::text(&check)
+    };
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.context("can't write").or_else(quiet_if_closed)?;
+    Ok(!check
+        .commands
+        .iter()
+        .any(|command| matches!(command.runs(), Runs::Not(_))))
+}
+
+fn facts(settings: &Settings) -> Vec<Fact> {
+    let missing = capabilities::missing();
+    let capabilities = if missing.is_empty() {
+        "all that are asked for".to_owned()
+    } else {
+        let list: Vec<_> = missing.iter().map(|need| need.capability.to_string()).collect();
+        format!("without {}", list.join(", "))
+    };
+    [
+        (
+            "btf",
+            "type information",
+            system::type_information(&settings.source.btf),
+        ),
+        ("lockdown", "lockdown", system::lockdown()),
+        ("tracefs", "tracefs", system::tracefs()),
+        ("control_groups", "control groups", system::control_groups()),
+        ("conntrack", "conntrack", system::conntrack()),
+        ("capabilities", "capabilities", capabilities),
+    ]
+    .into_iter()
+    .map(|(name, title, value)| Fact { name, title, value })
+    .collect()
+}
+
+fn watch(source: connection::Source) -> Command {
+    let mut command = Command {
+        name: "watch",
+        hooks: Vec::new(),
+        absent: Vec::new(),
+        fault: None,
+    };
+    for need in capabilities::missing() {
+        let (what, takes) = (
+            need.capability.to_string(),
+            format!("it takes {} to {}", need.capability, need.purpose),
+        );
+        match need.lost {
+            Some(lost) => command.absent.push(Loss {
+                what,
+                lost: lost.to_owned(),
+            }),
+            None => command.fault = command.fault.or(Some(takes)),
+        }
+    }
+    if command.fault.is_some() {
+        return command;
+    }
+    match connection::check(source) {
+        Ok(checked) => {
+            command
+                .absent
+                .extend(checked.absent.into_iter().map(|absent| Loss {
+                    what: absent.what,
+                    lost: absent.lost.to_owned(),
+                }));
+            command.hooks = checked
+                .hooks
+                .into_iter()
+                .map(|(hook, attempts)| Hook {
+                    tracepoint: hook.tracepoint,
+                    required: hook.required,
+                    lost: hook.lost,
+                    programs: attempts
+                        .into_iter()
+                        .map(|attempt| Program {
+                            name: attempt.program,
+                            refused: attempt.refused,
+                        })
+                        .collect(),
+                })
+                .collect();
+        }
+        Err(error) => command.fault = Some(error.to_string()),
+    }
+    command
+}

@@ -1,0 +1,249 @@
+//! `probe check`: what runs here, for people and as JSON.
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::escape;
+use crate::model::check::{Check, Command, Hook, Runs};
+
+/// The longest reason shown; JSON has all of it.
+const REASON: usize = 400;
+
+/// Facts, a line for each program of each hook, and last how each command runs.
+pub fn text(check: &Check) -> String {
+    let mut out = format!("kernel {}\n", safe(&check.kernel));
+    let width = check.facts.iter().map(|fact| fact.title.len()).max().unwrap_or(0);
+    for fact in &check.facts {
+        out.push_str(&format!("  {:width$}  {}\n", fact.title, safe(&fact.value)));
+    }
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["COMMAND", "TRACEPOINT", "PROGRAM", "HERE"]);
+    for command in &check.commands {
+        for hook in &command.hooks {
+            for program in &hook.programs {
+                table.add_row([
+                    command.name,
+                    hook.tracepoint,
+                    program.name,
+                    &here(hook, program.name),
+                ]);
+            }
+        }
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    if table.row_count() > 0 {
+        out.push('\n');
+        out.push_str(&table.trim_fmt());
+        out.push('\n');
+    }
+    let refused: Vec<_> = check.commands.iter().flat_map(refusals).collect();
+    if !refused.is_empty() {
+        out.push_str("\nRefused:\n");
+        refused
+            .iter()
+            .for_each(|line| out.push_str(&format!("  {line}\n")));
+    }
+    let missing: Vec<_> = check
+        .commands
+        .iter()
+        .flat_map(|command| &command.absent)
+        .collect();
+    if !missing.is_empty() {
+        out.push_str("\nMissing:\n");
+        for loss in missing {
+            out.push_str(&format!(
+                "  {}, without which there are no {}\n",
+                safe(&loss.what),
+                safe(&loss.lost)
+            ));
+        }
+    }
+    out.push('\n');
+    for command in &check.commands {
+        let name = command.name;
+        out.push_str(&match command.runs() {
+            Runs::Fully => format!("{name} runs fully here.\n"),
+            Runs::Degraded(lost) => {
+                format!("{name} runs degraded here, without {}.\n", safe(&lost.join(", ")))
+            }
+            Runs::Not(why) => format!("{name} can't run here: {}.\n", safe(&why)),
+        });
+    }
+    out
+}
+
+fn here(hook: &Hook, program: &str) -> String {
+    let refused = hook
+        .programs
+        .iter()
+        .any(|one| one.name == program && one.refused.is_some());
+    match hook.used() {
+        Some(used) if used == program => "used".to_owned(),
+        _ if !refused => "would do".to_owned(),
+        Some(_) => "refused".to_owned(),
+        None => format!("refused: no {}", hook.lost),
+    }
+}
+
+fn refusals(command: &Command) -> impl Iterator<Item = String> {
+    command.hooks.iter().flat_map(|hook| {
+        hook.programs.iter().filter_map(|program| {
+            let reason = program.refused.as_ref()?;
+            Some(format!("{}: {}", program.name, safe(reason)))
+        })
+    })
+}
+
+/// One object.
+pub fn json(check: &Check) -> serde_json::Result<String> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        event: &'static str,
+        kernel: &'a str,
+        #[serde(flatten)]
+        facts: Map<String, Value>,
+        commands: Vec<Value>,
+    }
+    let facts = check
+        .facts
+        .iter()
+        .map(|fact| (fact.name.to_owned(), fact.value.clone().into()));
+    serde_json::to_string(&Line {
+        event: "check",
+        kernel: &check.kernel,
+        facts: facts.collect(),
+        commands: check.commands.iter().map(command).collect(),
+    })
+}
+
+fn command(command: &Command) -> Value {
+    let runs = command.runs();
+    let mut object = Map::new();
+    object.insert("command".to_owned(), command.name.into());
+    object.insert("runs".to_owned(), runs.name().into());
+    match runs {
+        Runs::Fully => {}
+        Runs::Degraded(lost) => {
+            object.insert("without".to_owned(), lost.into());
+        }
+        Runs::Not(why) => {
+            object.insert("reason".to_owned(), why.into());
+        }
+    }
+    object.insert("hooks".to_owned(), command.hooks.iter().map(hook).collect());
+    Value::Object(object)
+}
+
+fn hook(hook: &Hook) -> Value {
+    let mut object = Map::new();
+    object.insert("tracepoint".to_owned(), hook.tracepoint.into());
+    object.insert("required".to_owned(), hook.required.into());
+    match hook.used() {
+        Some(used) => object.insert("program".to_owned(), used.into()),
+        None => object.insert("lost".to_owned(), hook.lost.into()),
+    };
+    let refused: Map<_, _> = hook
+        .programs
+        .iter()
+        .filter_map(|program| Some((program.name.to_owned(), program.refused.clone()?.into())))
+        .collect();
+    if !refused.is_empty() {
+        object.insert("refused".to_owned(), refused.into());
+    }
+    Value::Object(object)
+}
+
+/// Words of the kernel and of files, fit for a terminal.
+fn safe(text: &str) -> String {
+    let mut out = Vec::new();
+    escape::push(&mut out, text, REASON);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::check::{Fact, Loss, Program};
+
+    fn sample() -> Check {
+        let program = |name, refused: Option<&str>| Program {
+            name,
+            refused: refused.map(str::to_owned),
+        };
+        Check {
+            kernel: "6.1.0-50-amd64".to_owned(),
+            facts: vec![Fact {
+                name: "lockdown",
+                title: "lockdown",
+                value: "none\x1b[2J".to_owned(),
+            }],
+            commands: vec![Command {
+                name: "watch",
+                hooks: vec![
+                    Hook {
+                        tracepoint: "inet_sock_set_state",
+                        required: true,
+                        lost: "connections",
+                        programs: vec![
+                            program("conn_state", Some("the verifier refuses it: R1 invalid")),
+                            program("conn_state_raw", None),
+                        ],
+                    },
+                    Hook {
+                        tracepoint: "tcp_retransmit_synack",
+                        required: false,
+                        lost: "syn-only",
+                        programs: vec![program("conn_synack", Some("no such tracepoint"))],
+                    },
+                ],
+                absent: vec![Loss {
+                    what: "struct css_set.dfl_cgrp".to_owned(),
+                    lost: "names of containers and pods".to_owned(),
+                }],
+                fault: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn for_people() {
+        let text = text(&sample());
+        assert_eq!(
+            text,
+            "kernel 6.1.0-50-amd64\n  lockdown  none\\x1b[2J\n\n\
+             COMMAND  TRACEPOINT             PROGRAM         HERE\n\
+             watch    inet_sock_set_state    conn_state      refused\n\
+             watch    inet_sock_set_state    conn_state_raw  used\n\
+             watch    tcp_retransmit_synack  conn_synack     refused: no syn-only\n\n\
+             Refused:\n  conn_state: the verifier refuses it: R1 invalid\n  conn_synack: no such tracepoint\n\n\
+             Missing:\n  struct css_set.dfl_cgrp, without which there are no names of containers and pods\n\n\
+             watch runs degraded here, without syn-only, names of containers and pods.\n"
+        );
+    }
+
+    #[test]
+    fn as_json() {
+        let value: Value = serde_json::from_str(&json(&sample()).unwrap()).unwrap();
+        assert_eq!(value["event"], "check");
+        assert_eq!(value["lockdown"], "none\x1b[2J");
+        let watch = &value["commands"][0];
+        assert_eq!(
+            (&watch["command"], &watch["runs"]),
+            (&"watch".into(), &"degraded".into())
+        );
+        assert_eq!(watch["without"][0], "syn-only");
+        assert_eq!(watch["hooks"][0]["program"], "conn_state_raw");
+        assert_eq!(
+            watch["hooks"][0]["refused"]["conn_state"],
+            "the verifier refuses it: R1 invalid"
+        );
+        assert_eq!(watch["hooks"][1]["lost"], "syn-only");
+        assert!(watch["hooks"][1].get("program").is_none());
+    }
+}

@@ -1,0 +1,272 @@
+//! What runs on this kernel, what does not and why; and with how little privilege.
+
+#![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
+
+use std::{fs, path::Path, process::Command};
+
+use probe_lab::{Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, release, unique_port};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+const NOBODY: &str = "65534";
+
+/// `probe check -o json`, and whether it says that all runs.
+fn check(arguments: &[&str]) -> (Value, bool) {
+    let output = Probe::command(&[&["check", "-o", "json"], arguments].concat())
+        .unwrap()
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    (serde_json::from_str(&text).unwrap(), output.status.success())
+}
+
+/// What `probe watch` says when it can't run, one line.
+fn refusal(arguments: &[&str]) -> String {
+    let output = Probe::command(&[&["watch"], arguments].concat())
+        .unwrap()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    text
+}
+
+/// This kernel's type information with names changed for others of the same length.
+fn doctored(changes: &[(&str, &str)]) -> (TempDir, String) {
+    let mut bytes = fs::read(BTF).unwrap();
+    let places: Vec<usize> = changes
+        .iter()
+        .map(|(from, _)| {
+            let wanted = format!("\0{from}\0").into_bytes();
+            bytes
+                .windows(wanted.len())
+                .position(|window| window == wanted)
+                .unwrap()
+                + 1
+        })
+        .collect();
+    for (at, (from, to)) in places.into_iter().zip(changes) {
+        assert_eq!(from.len(), to.len());
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("btf");
+    fs::write(&path, bytes).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (dir, path)
+}
+
+#[test]
+fn everything_runs_fully() {
+    let (check, runs) = check(&[]);
+    assert!(runs, "{check:#}");
+    assert_eq!(check["kernel"], release());
+    assert!(check["btf"].as_str().unwrap().starts_with(BTF), "{check:#}");
+    for fact in [
+        "lockdown",
+        "tracefs",
+        "control_groups",
+        "conntrack",
+        "capabilities",
+    ] {
+        assert!(check[fact].is_string(), "{fact}: {check:#}");
+    }
+    let watch = &check["commands"][0];
+    assert_eq!(
+        (&watch["command"], &watch["runs"]),
+        (&"watch".into(), &"fully".into())
+    );
+    for hook in watch["hooks"].as_array().unwrap() {
+        // The verifier takes the programs with typed loads on every kernel that is supported.
+        let program = hook["program"].as_str().unwrap();
+        assert!(!program.ends_with("_raw"), "{hook:#}");
+    }
+}
+
+#[test]
+fn no_type_information() {
+    let (check, runs) = check(&["--btf", "/nonexistent"]);
+    assert!(!runs);
+    assert_eq!(check["commands"][0]["runs"], "not at all", "{check:#}");
+    let text = refusal(&["--btf", "/nonexistent"]);
+    for word in ["watch", &release(), "/nonexistent", "CONFIG_DEBUG_INFO_BTF=y"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn a_required_field_is_missing() {
+    let (_dir, btf) = doctored(&[("bytes_retrans", "bytes_retranz")]);
+    assert!(!check(&["--btf", &btf]).1);
+    let text = refusal(&["--btf", &btf]);
+    for word in ["watch", &release(), "struct tcp_sock.bytes_retrans"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+}
+
+#[test]
+fn an_optional_field_is_missing() {
+    let (_dir, btf) = doctored(&[("dfl_cgrp", "dfl_cgrq")]);
+    let (check, runs) = check(&["--btf", &btf]);
+    assert!(runs);
+    let watch = &check["commands"][0];
+    assert_eq!(watch["runs"], "degraded", "{check:#}");
+    assert_eq!(watch["without"][0], "names of containers and pods", "{check:#}");
+    // And it does run.
+    let run = Probe::watch(&["--btf", &btf, "--port", "1"])
+        .unwrap()
+        .finish()
+        .unwrap();
+    assert!(run.stderr.contains("struct css_set.dfl_cgrp"), "{}", run.stderr);
+    assert!(run.stderr.contains(&release()), "{}", run.stderr);
+}
+
+/// Type information that is not this kernel's: the verifier compares, and refuses what does not fit.
+#[test]
+fn the_verifier_refuses() {
+    let (_dir, btf) = doctored(&[("sk_protocol", "sk_shutdown"), ("sk_shutdown", "sk_protocol")]);
+    let (check, runs) = check(&["--btf", &btf]);
+    assert!(runs, "{check:#}");
+    let hook = &check["commands"][0]["hooks"][0];
+    assert_eq!(hook["program"], "conn_state_raw", "{check:#}");
+    for program in ["conn_state", "conn_state_hash"] {
+        let reason = hook["refused"][program].as_str().unwrap();
+        assert!(reason.starts_with("the verifier refuses it: "), "{reason}");
+        assert!(!reason.contains('\n') && reason.len() < 400, "{reason}");
+    }
+}
+
+#[test]
+fn a_tracepoint_is_missing() {
+    let (check, runs) = check(&["--without", "tcp_retransmit_synack"]);
+    assert!(runs);
+    let watch = &check["commands"][0];
+    assert_eq!(watch["runs"], "degraded");
+    assert_eq!(watch["without"], serde_json::json!(["syn-only"]), "{check:#}");
+    let text = refusal(&["--without", "inet_sock_set_state"]);
+    for word in ["watch", &release(), "inet_sock_set_state", "connections"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+
+    // The rest goes on.
+    let (pair, port) = (Pair::new().unwrap(), unique_port());
+    accept_all(pair.listen(Family::V4, port).unwrap());
+    let probe = Probe::watch(&[
+        "--without",
+        "tcp_retransmit_synack,tcp_send_reset",
+        "--port",
+        &port.to_string(),
+    ]);
+    let probe = probe.unwrap();
+    drop(pair.connect(Family::V4, port).unwrap());
+    probe
+        .wait_for(2, |record| record["outcome"] == "half-open")
+        .unwrap();
+    let stderr = probe.finish().unwrap().stderr;
+    for word in [
+        "watch",
+        &release(),
+        "tcp_retransmit_synack",
+        "syn-only",
+        "tcp_send_reset",
+    ] {
+        assert!(stderr.contains(word), "{word}: {stderr}");
+    }
+}
+
+/// Without typed programs, raw tracepoints do all the same.
+#[test]
+fn raw_tracepoints_do_the_same() {
+    let (_dir, btf) = doctored(&[("btf_trace_inet_sock_set_state", "btf_trace_inet_sock_set_statx")]);
+    let (pair, port) = (Pair::new().unwrap(), unique_port());
+    accept_all(pair.listen(Family::V6, port).unwrap());
+    let probe = Probe::watch(&["--btf", &btf, "--port", &port.to_string()]).unwrap();
+    let (stream, source) = pair.connect(Family::V6, port).unwrap();
+    drop(stream);
+    let records = probe
+        .wait_for(2, |record| record["outcome"] == "half-open")
+        .unwrap();
+    for record in &records {
+        assert_eq!(record["source"]["port"], source.port(), "{record:#}");
+        assert_eq!(record["process"]["pid"], std::process::id(), "{record:#}");
+    }
+    probe.finish().unwrap();
+    let (check, _) = check(&["--btf", &btf]);
+    assert_eq!(
+        check["commands"][0]["hooks"][0]["program"], "conn_state_raw",
+        "{check:#}"
+    );
+}
+
+/// CAP_BPF and CAP_PERFMON to watch, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to name; CAP_SYS_RESOURCE before 5.11.
+#[test]
+fn with_little_privilege() {
+    let (pair, port, logs) = (Pair::new().unwrap(), unique_port(), PodLogs::new().unwrap());
+    accept_all(pair.listen(Family::V4, port).unwrap());
+    // Where cargo builds may be closed to others.
+    let dir = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
+    let binary = dir.path().join("probe");
+    fs::copy(Probe::binary().unwrap(), &binary).unwrap();
+    let probe = Probe::start(
+        &mut unprivileged(&binary),
+        &[
+            "--port",
+            &port.to_string(),
+            "--role",
+            "client",
+            "--pod-logs",
+            logs.path(),
+        ],
+    )
+    .unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", probe.pid())).unwrap();
+    assert!(status.contains(&format!("Uid:\t{NOBODY}")), "{status}");
+    assert_eq!(effective(&status) & 1 << CAP_SYS_ADMIN, 0, "{status}");
+
+    let cgroup = Cgroup::pod().unwrap();
+    logs.add("monitoring", "sdp-monitor-z8989", &cgroup.pod_uid)
+        .unwrap();
+    let mut nc = pair.client.command("nc");
+    nc.args(["-z", &Pair::server_ip(Family::V4).to_string(), &port.to_string()]);
+    Child::spawn(cgroup.place(&mut nc)).unwrap().wait().unwrap();
+    let record = probe
+        .wait_for(1, |record| record["role"] == "client")
+        .unwrap()
+        .remove(0);
+    assert_eq!(record["outcome"], "half-open", "{record:#}");
+    assert_eq!(record["process"]["name"], "nc", "{record:#}");
+    assert_eq!(record["pod"]["name"], "sdp-monitor-z8989", "{record:#}");
+    let run = probe.finish().unwrap();
+    assert!(!run.stderr.contains("without"), "{}", run.stderr);
+}
+
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// The effective capabilities of `/proc/PID/status`.
+fn effective(status: &str) -> u64 {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap()
+}
+
+fn unprivileged(binary: &Path) -> Command {
+    let mut capabilities = String::from("-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search");
+    if probe_lab::before((5, 11)) {
+        capabilities.push_str(",+sys_resource");
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+        .arg(format!("--bounding-set={capabilities}"))
+        .arg(format!("--inh-caps={capabilities}"))
+        .arg(format!("--ambient-caps={capabilities}"))
+        .arg(binary);
+    command
+}
