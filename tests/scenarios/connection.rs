@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Family, Pair, Probe, Run, end, is, the_record, unique_port, wait_until};
+use probe_lab::{
+    Family, Pair, Probe, Run, end, is, the_record, too_old, unique_port, wait_until, without_forks,
+};
 use serde_json::Value;
 use socket2::SockRef;
 
@@ -93,8 +95,11 @@ fn both_ends(families: &[Family], outcome: &str, bytes: (u64, u64), talk: impl F
     for family in families {
         let lab = Lab::new();
         let listener = lab.pair.listen(*family, lab.port).unwrap();
-        let (client, server, source) = lab.established(&listener, *family);
-        talk(client, server);
+        let source = without_forks(|| {
+            let (client, server, source) = lab.established(&listener, *family);
+            talk(client, server);
+            source
+        });
         let destination = lab.server(*family);
         let run = lab.finish(&["client", "server"], source);
         for role in ["client", "server"] {
@@ -267,24 +272,38 @@ fn payload_after_close_is_the_clients_reset() {
     }
 }
 
-#[test]
-fn refused() {
+/// Runs a connection that is refused, and looks at it from these ends.
+fn refusal(roles: &[&str], look: impl Fn(&Value)) {
     for family in Family::PLAIN {
         let lab = Lab::new();
         let (socket, source) = lab.pair.socket(family).unwrap();
         let destination = lab.server(family);
         let error = socket.connect(&destination.into()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-        let run = lab.finish(&["client", "server"], source);
-        for role in ["client", "server"] {
+        let run = lab.finish(roles, source);
+        for role in roles {
             check(&run, role, "refused", (source, destination), (0, 0));
+            look(the_record(&run, role, source));
         }
-        check_process(the_record(&run, "client", source));
-        assert!(
-            the_record(&run, "server", source).get("process").is_none(),
-            "nobody listened there"
-        );
     }
+}
+
+#[test]
+fn refused_at_the_client() {
+    refusal(&["client"], check_process);
+}
+
+#[test]
+fn refused_at_the_server() {
+    if too_old((6, 10), "tcp_send_reset is only called for sockets that exist") {
+        return;
+    }
+    refusal(&["server"], |record| {
+        assert!(
+            record.get("process").is_none(),
+            "nobody listens there: {record:#}"
+        );
+    });
 }
 
 /// Drops what the client sends, before it reaches the server's sockets.

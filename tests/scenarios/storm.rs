@@ -5,9 +5,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
-use probe_lab::{Close, Probe, Run, Storm, unique_port};
+use probe_lab::{Close, Probe, Run, Storm, patience, unique_port};
 
-const CONNECTIONS: u64 = 20_000;
+/// As many as take a few seconds.
+fn connections() -> u64 {
+    20_000 / u64::from(patience())
+}
+
 const CLIENTS: u8 = 2;
 
 /// Each storm has the machine for itself.
@@ -40,9 +44,13 @@ fn exact(run: &Run) {
     let total = counted(run, "client") + counted(run, "server");
     assert_eq!(run.summary["counted"], total, "{told:#}");
     // An interrupt in the middle of probe's program hides from it what the interrupt does: up to 64 packets at once.
+    // Where it hides one end of a connection, that is told; where it hides both, only that something was hidden.
     let hidden = lost(run, "unfollowed") + lost(run, "unended");
-    assert_eq!(total + hidden, 2 * CONNECTIONS, "{told:#}");
-    assert!(hidden <= CONNECTIONS / 50, "{told:#}");
+    let untold = (2 * connections()).checked_sub(total + hidden);
+    let untold = untold.unwrap_or_else(|| panic!("more than there were: {told:#}"));
+    let skipped = lost(run, "skipped");
+    assert!(2 * untold <= skipped, "{untold} are missing: {told:#}");
+    assert!(hidden <= skipped.max(connections() / 50), "{told:#}");
     assert_eq!(lost(run, "connections"), 0, "{told:#}");
 }
 
@@ -50,7 +58,7 @@ fn exact(run: &Run) {
 fn counts_are_exact_and_nothing_is_lost() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (storm, probe) = watched(&[]);
-    storm.run(CONNECTIONS, Close::Fin).unwrap();
+    storm.run(connections(), Close::Fin).unwrap();
     let run = probe.finish().unwrap();
     exact(&run);
     assert_eq!(lost(&run, "records"), 0);
@@ -63,12 +71,12 @@ fn a_full_ring_loses_records_but_not_counts() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (storm, probe) = watched(&["--ring-size", "64KiB"]);
     probe.signal(Signal::SIGSTOP).unwrap();
-    storm.run(CONNECTIONS, Close::Fin).unwrap();
+    storm.run(connections(), Close::Fin).unwrap();
     probe.signal(Signal::SIGCONT).unwrap();
     let run = probe.finish().unwrap();
     exact(&run);
     let lost = lost(&run, "records");
-    assert!(lost > CONNECTIONS, "only {lost} lost: this proves nothing");
+    assert!(lost > connections(), "only {lost} lost: this proves nothing");
     assert_eq!(run.summary["reported"], run.records.len());
     // What an interrupt hid the end of is still in the table: reported as open, and no record of it was lost.
     assert_eq!(run.summary["counted"], run.records.len() as u64 + lost);

@@ -24,11 +24,11 @@ pub use monitor::Monitor;
 pub use netns::Netns;
 pub use pair::{Family, Pair};
 pub use probe::{Probe, Run};
-pub use process::{Child, run};
+pub use process::{Child, run, without_forks};
 pub use records::{end, is, the_record};
 pub use server::accept_all;
 pub use storm::{Close, Storm};
-pub use wait::wait_until;
+pub use wait::{patience, wait_until};
 
 /// Debian packages that the lab runs.
 pub const PACKAGES: [&str; 10] = [

@@ -155,9 +155,11 @@ impl Probe {
         .with_context(|| {
             let records = lock(&self.records);
             format!(
-                "{} records so far, the last: {:#?}",
+                "{} records so far, the last: {:#?}; it said {:?} and is {}",
                 records.len(),
-                records.iter().rev().take(5).collect::<Vec<_>>()
+                records.iter().rev().take(5).collect::<Vec<_>>(),
+                lock(&self.stderr),
+                state(self.pid())
             )
         })
     }
@@ -189,4 +191,11 @@ impl Probe {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the kernel says a process is doing.
+fn state(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let state = status.lines().find_map(|line| line.strip_prefix("State:"));
+    state.map_or_else(|| "gone".to_owned(), |state| state.trim().to_owned())
 }

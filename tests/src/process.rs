@@ -3,6 +3,7 @@
 use std::{
     os::unix::process::CommandExt as _,
     process::{Command, ExitStatus, Stdio},
+    sync::{PoisonError, RwLock},
 };
 
 use anyhow::{Context, Result, bail};
@@ -11,6 +12,22 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+/// Held by who forks. A child has copies of all sockets until it executes its program; on a slow machine it may be
+/// the last to close one, and is then, rightly, seen as the process that did.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Runs `talk` while nobody forks: sockets opened and closed in it are closed by this process.
+pub fn without_forks<T>(talk: impl FnOnce() -> T) -> T {
+    let _quiet = FORKING.read().unwrap_or_else(PoisonError::into_inner);
+    talk()
+}
+
+fn fork(command: &mut Command) -> std::io::Result<std::process::Child> {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    // Returns once the child executes.
+    command.spawn()
+}
 
 /// A running process; dropping it kills it.
 #[derive(Debug)]
@@ -27,9 +44,7 @@ impl Child {
         }
         let program = command.get_program().to_string_lossy().into_owned();
         Ok(Self(
-            command
-                .spawn()
-                .with_context(|| format!("can't start {program}"))?,
+            fork(command).with_context(|| format!("can't start {program}"))?,
         ))
     }
 
@@ -66,7 +81,11 @@ pub fn run(line: &str) -> Result<String> {
 
 /// Runs a command to its end and gives back what it printed.
 pub fn output(command: &mut Command) -> Result<String> {
-    let output = command.stdin(Stdio::null()).output();
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let output = fork(command).and_then(std::process::Child::wait_with_output);
     let output = output.with_context(|| format!("can't run {command:?}"))?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);

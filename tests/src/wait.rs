@@ -26,7 +26,7 @@ pub fn wait_until<T>(what: &str, timeout: Duration, mut found: impl FnMut() -> O
 }
 
 /// `PROBE_LAB_PATIENCE`: how many times slower this machine may be than a real one, as emulated ones are.
-fn patience() -> u32 {
+pub fn patience() -> u32 {
     static PATIENCE: LazyLock<u32> = LazyLock::new(|| {
         let text = std::env::var("PROBE_LAB_PATIENCE").ok();
         text.and_then(|text| text.parse().ok()).unwrap_or(1)

@@ -120,9 +120,27 @@ pub fn run(kernel: &Kernel, archive: &Path, settings: &str) -> Result<Said> {
 }
 
 /// The end of a guest's words.
-pub fn tail(log: &str) -> String {
+fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+/// What the failed scenarios said, from the test runner's own account of them.
+pub fn failures(log: &str) -> String {
+    let mut told = String::new();
+    let mut inside = false;
+    for line in log.lines() {
+        if line.starts_with("---- ") {
+            inside = true;
+        } else if line == "failures:" || line.starts_with("test result: ") {
+            inside = false;
+        }
+        if inside {
+            told.push_str(line);
+            told.push('\n');
+        }
+    }
+    told
 }
 
 /// Understands what the test runner prints.
@@ -161,7 +179,14 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::{Reader, Said, Verdict};
+    use super::{Reader, Said, Verdict, failures};
+
+    #[test]
+    fn what_failed_scenarios_said() {
+        let log = "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\npanicked\n\nfailures:\n    a\n\ntest result: FAILED.\n";
+        assert_eq!(failures(log), "---- a stdout ----\npanicked\n\n");
+        assert_eq!(failures("test a ... ok\n"), "");
+    }
 
     #[test]
     fn what_a_guest_says() {

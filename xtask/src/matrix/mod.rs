@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use serde_json::Value;
 
 use self::{
-    guest::{Said, Verdict, tail},
+    guest::{Said, Verdict, failures},
     image::Root,
     kernels::{Archive, Kernel, numbers},
 };
@@ -38,6 +38,9 @@ pub struct Args {
     /// Default: 5.10 5.10-cgroup1 6.1 6.12 6.18 newest
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
+    /// Only these programs of scenarios: connection, etcd and so on; repeat or separate by commas
+    #[arg(long = "scenarios", value_name = "PROGRAM", value_delimiter = ',', value_parser = SCENARIOS)]
+    programs: Vec<String>,
     /// Only scenarios whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
@@ -109,7 +112,11 @@ impl Guest {
             "lab.cgroup={} lab.filter={} lab.scenarios={}",
             self.cgroup,
             args.filter,
-            SCENARIOS.join(",")
+            if args.programs.is_empty() {
+                SCENARIOS.join(",")
+            } else {
+                args.programs.join(",")
+            }
         );
         let said = guest::run(&self.kernel, archive.path(), &settings)?;
         println!(
@@ -248,11 +255,11 @@ fn report(guests: &[Guest], args: &Args) -> Result<()> {
     }
     if !faults.is_empty() {
         for (guest, said) in &columns {
-            if said.verdicts.values().any(|verdict| *verdict == Verdict::Failed) && !args.verbose {
+            let told = failures(&said.log);
+            if !told.is_empty() && !args.verbose {
                 println!(
-                    "\n=== {}: the end of what it said (--verbose for all)\n{}",
-                    guest.name,
-                    tail(&said.log)
+                    "\n=== {}: what failed (--verbose for all it said)\n{told}",
+                    guest.name
                 );
             }
         }
