@@ -295,7 +295,7 @@ fn refused_at_the_client() {
 
 #[test]
 fn refused_at_the_server() {
-    if too_old((6, 10), "tcp_send_reset is only called for sockets that exist") {
+    if too_old((5, 17), "no tracepoint tells of a SYN to a closed port") {
         return;
     }
     refusal(&["server"], |record| {

@@ -16,7 +16,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use network_types::{
-    ip::{Ipv4Hdr, Ipv6Hdr},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
 };
 use probe_ebpf::{
@@ -363,7 +363,7 @@ unsafe fn report(
     }
 }
 
-// --- tcp_send_reset(sk, skb, reason): without a socket it answers a SYN to a closed port (since 6.10)
+// --- tcp_send_reset(sk, skb, reason): without a socket it answers a SYN to a closed port (6.10)
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn conn_rstout(ctx: BtfTracePointContext) -> i32 {
@@ -381,7 +381,36 @@ pub fn conn_rstout_raw(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 unsafe fn reset_sent<M: Memory>(sk: Pointer, skb: Pointer) {
-    if !sk.is_null() || skb.is_null() || !filter::role(Role::Server) {
+    if sk.is_null() && !skb.is_null() {
+        // SAFETY: the hook's packet.
+        unsafe { refused::<M>(skb) };
+    }
+}
+
+// --- kfree_skb(skb, location, reason): the same SYN, dropped after the answer (5.17)
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn conn_nosock(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<u32>(2) == offset!(drop_no_socket) {
+        // SAFETY: the hook's packet.
+        unsafe { refused::<Typed>(ctx.arg(0)) };
+    }
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn conn_nosock_raw(ctx: RawTracePointContext) -> i32 {
+    if ctx.arg::<u32>(2) == offset!(drop_no_socket) {
+        // SAFETY: the hook's packet.
+        unsafe { refused::<Probed>(ctx.arg(0)) };
+    }
+    0
+}
+
+/// A packet that found no socket: reported if it is a SYN to a watched port.
+#[inline(always)]
+unsafe fn refused<M: Memory>(skb: Pointer) {
+    if !filter::role(Role::Server) {
         return;
     }
     // SAFETY: the hook's packet; headers are plain memory, read with the helper that survives a wrong pointer.
@@ -394,13 +423,20 @@ unsafe fn reset_sent<M: Memory>(sk: Pointer, skb: Pointer) {
         }
         let network = M::read::<u16>(skb, offset!(skb_network_header));
         let v4: Ipv4Hdr = header(head, network);
+        // UDP that finds no socket passes through kfree_skb as well.
         let (client, server) = if v4.version() == 4 {
+            if v4.proto != IpProto::Tcp as u8 {
+                return;
+            }
             (
                 bytes(mapped(u32::from_ne_bytes(v4.src_addr))),
                 bytes(mapped(u32::from_ne_bytes(v4.dst_addr))),
             )
         } else {
             let v6: Ipv6Hdr = header(head, network);
+            if v6.next_hdr != IpProto::Tcp as u8 {
+                return;
+            }
             (v6.src_addr, v6.dst_addr)
         };
         if filter::by_prefix() && !filter::prefix(client) {

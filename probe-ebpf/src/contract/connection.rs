@@ -38,46 +38,93 @@ pub mod global {
     pub const PORTS: &str = "PORTS";
 }
 
-/// A kernel hook of this feature: the tracepoint, and the two programs that can serve it.
+/// Something this feature learns from the kernel, and the programs that can, the best first: one is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// The tracepoint's name, without its system.
-    pub tracepoint: &'static str,
-    /// Programs for a BTF tracepoint (kernel 5.5), the best first: typed loads, checked by the verifier.
-    pub typed: &'static [&'static str],
-    /// The program for a raw tracepoint (kernel 4.17): `bpf_probe_read_kernel`.
-    pub raw: &'static str,
+    /// What it tells; lost where no program can be used.
+    pub gives: &'static str,
     /// Without it the feature can't run at all.
     pub required: bool,
-    /// What is lost without it.
-    pub lost: &'static str,
+    pub programs: &'static [Program],
 }
 
-/// The tracepoints of this feature.
+/// A program of the object, and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub name: &'static str,
+    /// The tracepoint's name, without its system.
+    pub tracepoint: &'static str,
+    pub access: Access,
+    /// Arguments that the tracepoint must have: kernels add some, and with them the meaning that is wanted.
+    pub arguments: u32,
+}
+
+/// How a program reads kernel memory, and with it what kind of program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A BTF tracepoint with typed loads, which the verifier checks. Kernel 5.5.
+    Typed,
+    /// A raw tracepoint with `bpf_probe_read_kernel`. Kernel 4.17, the helper 5.5.
+    Probed,
+}
+
+const fn typed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
+    Program {
+        name,
+        tracepoint,
+        access: Access::Typed,
+        arguments,
+    }
+}
+
+const fn probed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
+    Program {
+        access: Access::Probed,
+        ..typed(name, tracepoint, arguments)
+    }
+}
+
+/// All hooks of this feature.
 pub const HOOKS: [Hook; 3] = [
     Hook {
-        tracepoint: "inet_sock_set_state",
-        // The second does without compare-and-exchange (5.12).
-        typed: &["conn_state", "conn_state_hash"],
-        raw: "conn_state_raw",
+        gives: "connections",
         required: true,
-        lost: "connections",
+        programs: &[
+            typed("conn_state", "inet_sock_set_state", 3),
+            // Without compare-and-exchange, which came with 5.12.
+            typed("conn_state_hash", "inet_sock_set_state", 3),
+            probed("conn_state_raw", "inet_sock_set_state", 0),
+        ],
     },
     Hook {
-        tracepoint: "tcp_send_reset",
-        typed: &["conn_rstout"],
-        raw: "conn_rstout_raw",
+        gives: "server-side refused connections",
         required: false,
-        lost: "server-side refused connections",
+        programs: &[
+            // Called for a SYN to a closed port since it has a third argument, the reason: 6.10.
+            typed("conn_rstout", "tcp_send_reset", 3),
+            probed("conn_rstout_raw", "tcp_send_reset", 3),
+            // Tells why since it has a third argument: 5.17.
+            typed("conn_nosock", "kfree_skb", 3),
+            probed("conn_nosock_raw", "kfree_skb", 3),
+        ],
     },
     Hook {
-        tracepoint: "tcp_retransmit_synack",
-        typed: &["conn_synack"],
-        raw: "conn_synack_raw",
+        gives: "syn-only",
         required: false,
-        lost: "syn-only",
+        programs: &[
+            typed("conn_synack", "tcp_retransmit_synack", 2),
+            probed("conn_synack_raw", "tcp_retransmit_synack", 0),
+        ],
     },
 ];
+
+/// The tracepoints of [`HOOKS`].
+pub fn tracepoints() -> impl Iterator<Item = &'static str> {
+    HOOKS
+        .iter()
+        .flat_map(|hook| hook.programs)
+        .map(|program| program.tracepoint)
+}
 
 /// An address as the kernel hands it over: IPv6, or IPv4 mapped into it (`::ffff:a.b.c.d`), network byte order.
 pub type Address = [u8; 16];

@@ -45,6 +45,7 @@ macro_rules! offsets {
 
 const REQUIRED: Option<&str> = None;
 const IPV6: Option<&str> = Some("IPv6 connections");
+const REFUSED: Option<&str> = Some("server-side refused connections");
 const CONTAINERS: Option<&str> = Some("names of containers and pods");
 
 const fn member(of: &'static str, paths: &'static [&'static str]) -> Kind {
@@ -102,6 +103,8 @@ offsets! {
     skb_network_header: member("sk_buff", &["network_header"]), REQUIRED;
     skb_transport_header: member("sk_buff", &["transport_header"]), REQUIRED;
     skb_device: member("sk_buff", &["dev"]), REQUIRED;
+    /// Why a packet was dropped: its port had no socket. Kernel 5.17.
+    drop_no_socket: Kind::Enumerator { of: "skb_drop_reason", name: "SKB_DROP_REASON_NO_SOCKET" }, REFUSED;
     device_net: member("net_device", &["nd_net.net"]), REQUIRED;
 }
 

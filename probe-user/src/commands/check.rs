@@ -96,13 +96,13 @@ fn watch(source: connection::Source) -> Command {
                 .hooks
                 .into_iter()
                 .map(|(hook, attempts)| Hook {
-                    tracepoint: hook.tracepoint,
+                    gives: hook.gives,
                     required: hook.required,
-                    lost: hook.lost,
                     programs: attempts
                         .into_iter()
                         .map(|attempt| Program {
-                            name: attempt.program,
+                            name: attempt.program.name,
+                            tracepoint: attempt.program.tracepoint,
                             refused: attempt.refused,
                         })
                         .collect(),

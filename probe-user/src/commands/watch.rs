@@ -42,15 +42,16 @@ pub async fn run(settings: Watch) -> Result<()> {
     let kernel = kernel::release();
     let probe = ConnectionProbe::load(&settings.kernel)
         .with_context(|| format!("watch can't run on kernel {kernel}"))?;
-    for Absent { what, lost } in &probe.absent {
+    let told = |lost: &str| probe.degraded.iter().any(|degraded| degraded.hook.gives == lost);
+    for Absent { what, lost } in probe.absent.iter().filter(|absent| !told(absent.lost)) {
         eprintln!(
             "probe: watch runs without {lost} on kernel {kernel}, whose type information has no {what}"
         );
     }
     for Degraded { hook, reason } in &probe.degraded {
         eprintln!(
-            "probe: watch runs without {} on kernel {kernel}, whose tracepoint {} can't be used: {reason}",
-            hook.lost, hook.tracepoint
+            "probe: watch runs without {} on kernel {kernel}: {reason}",
+            hook.gives
         );
     }
     let ring = probe

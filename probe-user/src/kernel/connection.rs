@@ -1,6 +1,7 @@
 //! The connection object: load, attach, read.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     ops::ControlFlow,
     os::fd::{AsFd, OwnedFd},
@@ -15,7 +16,7 @@ use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::{
         CgroupPath, Connection, CounterKey, HOOKS, Handshake, HandshakeKey, Hook, Loss, Ports, Process,
-        Settings, Slot, global, map,
+        Settings, Slot, global, map, tracepoints,
     },
     outcome::{Outcome, Role},
 };
@@ -103,6 +104,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
     let Object {
         mut ebpf,
         tracepoints,
+        arguments,
         absent,
     } = Object::load(&options)?;
     let btf = tracepoint_ids(&tracepoints)?;
@@ -111,6 +113,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         btf: &btf,
         feature: FEATURE,
         without: &options.source.without,
+        arguments: &arguments,
     };
     let mut hooks = Vec::new();
     for hook in HOOKS {
@@ -124,6 +127,7 @@ struct Object {
     ebpf: Ebpf,
     /// BTF with the ids of the tracepoints.
     tracepoints: Vec<u8>,
+    arguments: HashMap<&'static str, u32>,
     absent: Vec<Absent>,
 }
 
@@ -145,7 +149,12 @@ impl Object {
             slots_mask: slots - 1,
             cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
         };
-        let tracepoints = btf.tracepoints(&HOOKS.map(|hook| hook.tracepoint));
+        let names: BTreeSet<_> = tracepoints().collect();
+        let arguments = names
+            .iter()
+            .filter_map(|name| Some((*name, btf.arguments(name)?)))
+            .collect();
+        let tracepoints = btf.tracepoints(&Vec::from_iter(names));
         // 6 MB on most kernels, and no more needed.
         drop(btf);
         memory::give_back();
@@ -168,6 +177,7 @@ impl Object {
         Ok(Self {
             ebpf,
             tracepoints,
+            arguments,
             absent,
         })
     }
@@ -198,11 +208,20 @@ impl ConnectionProbe {
         let Object {
             mut ebpf,
             tracepoints,
+            arguments,
             absent,
         } = Object::load(options)?;
         prefixes(&mut ebpf, &options.peers)?;
 
-        let degraded = attach_all(&mut ebpf, &tracepoints, &options.source.without)?;
+        let btf = tracepoint_ids(&tracepoints)?;
+        let degraded = attach_all(Target {
+            ebpf: &mut ebpf,
+            btf: &btf,
+            feature: FEATURE,
+            without: &options.source.without,
+            arguments: &arguments,
+        })?;
+        drop(btf);
         drop(tracepoints);
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
@@ -331,14 +350,7 @@ fn tracepoint_ids(btf: &[u8]) -> Result<AyaBtf, KernelError> {
     })
 }
 
-fn attach_all(ebpf: &mut Ebpf, tracepoints: &[u8], without: &[String]) -> Result<Vec<Degraded>, KernelError> {
-    let btf = tracepoint_ids(tracepoints)?;
-    let mut target = Target {
-        ebpf,
-        btf: &btf,
-        feature: FEATURE,
-        without,
-    };
+fn attach_all(mut target: Target<'_>) -> Result<Vec<Degraded>, KernelError> {
     let mut degraded = Vec::new();
     // The first, which makes the records, last: nothing is reported before everything is seen.
     for hook in HOOKS.into_iter().rev() {
@@ -347,8 +359,7 @@ fn attach_all(ebpf: &mut Ebpf, tracepoints: &[u8], without: &[String]) -> Result
             Err(HookError::Mismatch(error)) => return Err(error),
             Err(HookError::Kernel(reason)) if hook.required => {
                 return Err(KernelError::Hook {
-                    tracepoint: hook.tracepoint,
-                    lost: hook.lost,
+                    gives: hook.gives,
                     reason,
                 });
             }

@@ -1,20 +1,22 @@
 //! Which program serves which hook on this kernel. The table itself is the contract's (`HOOKS` of each feature).
 //!
-//! A BTF tracepoint with typed loads comes first: the verifier proves every offset (kernel 5.5). Then the same without
-//! what newer kernels only can, then a raw tracepoint that reads with `bpf_probe_read_kernel` (kernel 4.17).
+//! Typed loads come first, whose offsets the verifier proves, then a raw tracepoint that probes; the tracepoint that
+//! tells most first, then what older kernels have.
+
+use std::collections::HashMap;
 
 use aya::{
     Btf, Ebpf,
     programs::{BtfTracePoint, ProgramError, RawTracePoint},
 };
-use probe_ebpf::contract::connection::Hook;
+use probe_ebpf::contract::connection::{Access, Hook, Program};
 
 use super::{KernelError, chain};
 
 /// A program on its way into the kernel.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    pub program: &'static str,
+    pub program: Program,
     /// Why the kernel did not take it.
     pub refused: Option<String>,
 }
@@ -26,13 +28,6 @@ pub struct Degraded {
     pub reason: String,
 }
 
-/// How a program reads memory, and with it what kind of program it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    Typed,
-    Probed,
-}
-
 /// Where the programs of a feature go.
 pub struct Target<'a> {
     pub ebpf: &'a mut Ebpf,
@@ -41,6 +36,8 @@ pub struct Target<'a> {
     pub feature: &'static str,
     /// Tracepoints to do without, as if the kernel did not have them.
     pub without: &'a [String],
+    /// How many arguments each tracepoint has on this kernel.
+    pub arguments: &'a HashMap<&'static str, u32>,
 }
 
 impl Target<'_> {
@@ -50,10 +47,12 @@ impl Target<'_> {
     /// [`HookError::Kernel`] with the reasons of all of them when it takes none.
     pub fn attach(&mut self, hook: Hook) -> Result<(), HookError> {
         let mut refusals = Vec::new();
-        for (name, access) in programs(hook) {
-            match self.attach_one(hook, name, access) {
+        for program in hook.programs {
+            match self.attach_one(*program) {
                 Ok(()) => return Ok(()),
-                Err(HookError::Kernel(reason)) => refusals.push(format!("{name}: {reason}")),
+                Err(HookError::Kernel(reason)) => {
+                    refusals.push(format!("{} on {}: {reason}", program.name, program.tracepoint));
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -65,44 +64,57 @@ impl Target<'_> {
     /// # Errors
     /// When the object is not this probe's.
     pub fn check(&mut self, hook: Hook) -> Result<Vec<Attempt>, KernelError> {
-        programs(hook)
-            .map(|(program, access)| {
-                let refused = match self.attach_one(hook, program, access) {
+        hook.programs
+            .iter()
+            .map(|&program| {
+                let refused = match self.attach_one(program) {
                     Ok(()) => None,
                     Err(HookError::Kernel(reason)) => Some(reason),
                     Err(HookError::Mismatch(error)) => return Err(error),
                 };
-                self.take_away(program, access);
+                self.take_away(program);
                 Ok(Attempt { program, refused })
             })
             .collect()
     }
 
-    fn attach_one(&mut self, hook: Hook, name: &'static str, access: Access) -> Result<(), HookError> {
-        if self.without.iter().any(|without| without == hook.tracepoint) {
+    fn attach_one(&mut self, program: Program) -> Result<(), HookError> {
+        let Program { name, tracepoint, .. } = program;
+        if self.without.iter().any(|without| without == tracepoint) {
             return Err(HookError::Kernel("left out by --without".to_owned()));
         }
-        match access {
+        let arguments = self.arguments.get(tracepoint).copied().unwrap_or(0);
+        if arguments < program.arguments {
+            return Err(HookError::Kernel(format!(
+                "tracepoint {tracepoint} has {arguments} arguments here, {} are needed",
+                program.arguments
+            )));
+        }
+        match program.access {
             Access::Typed => {
                 let btf = self.btf;
                 let program: &mut BtfTracePoint = self.program(name)?;
-                program.load(hook.tracepoint, btf)?;
+                program.load(tracepoint, btf)?;
                 program.attach()?;
             }
             Access::Probed => {
                 let program: &mut RawTracePoint = self.program(name)?;
                 program.load()?;
-                program.attach(hook.tracepoint)?;
+                program.attach(tracepoint)?;
             }
         }
         Ok(())
     }
 
-    fn take_away(&mut self, name: &'static str, access: Access) {
+    fn take_away(&mut self, program: Program) {
         // What was not loaded can't be unloaded, which is as good.
-        let _ = match access {
-            Access::Typed => self.program::<BtfTracePoint>(name).map(BtfTracePoint::unload),
-            Access::Probed => self.program::<RawTracePoint>(name).map(RawTracePoint::unload),
+        let _ = match program.access {
+            Access::Typed => self
+                .program::<BtfTracePoint>(program.name)
+                .map(BtfTracePoint::unload),
+            Access::Probed => self
+                .program::<RawTracePoint>(program.name)
+                .map(RawTracePoint::unload),
         };
     }
 
@@ -124,12 +136,6 @@ impl Target<'_> {
             .try_into()
             .map_err(|_| mismatch())
     }
-}
-
-/// The programs for a hook, the best first.
-fn programs(hook: Hook) -> impl Iterator<Item = (&'static str, Access)> {
-    let typed = hook.typed.iter().map(|name| (*name, Access::Typed));
-    typed.chain([(hook.raw, Access::Probed)])
 }
 
 /// Why a hook can't be used.

@@ -19,12 +19,8 @@ pub enum KernelError {
     Btf(#[from] btf::BtfError),
     #[error("the BPF object of `{feature}` can't be loaded into this kernel: {reason}")]
     Object { feature: &'static str, reason: String },
-    #[error("tracepoint {tracepoint} can't be used, without which there are no {lost}: {reason}")]
-    Hook {
-        tracepoint: &'static str,
-        lost: &'static str,
-        reason: String,
-    },
+    #[error("no tracepoint of it gives {gives}, which it can't do without: {reason}")]
+    Hook { gives: &'static str, reason: String },
     #[error(
         "the BPF object of `{feature}` has no {kind} {name}: probe and its objects are of different builds"
     )]

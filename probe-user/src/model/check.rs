@@ -30,13 +30,12 @@ pub struct Command {
     pub fault: Option<String>,
 }
 
-/// A hook, and the programs for it, the best first.
+/// Something a command learns from the kernel, and the programs that can, the best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hook {
-    pub tracepoint: &'static str,
+    pub gives: &'static str,
     /// Without it the command can't run.
     pub required: bool,
-    pub lost: &'static str,
     pub programs: Vec<Program>,
 }
 
@@ -44,6 +43,7 @@ pub struct Hook {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     pub name: &'static str,
+    pub tracepoint: &'static str,
     /// Why the kernel did not take it.
     pub refused: Option<String>,
 }
@@ -78,11 +78,8 @@ impl Runs {
 
 impl Hook {
     /// The program in use: the first that the kernel took.
-    pub fn used(&self) -> Option<&'static str> {
-        let mut programs = self.programs.iter();
-        programs
-            .find(|program| program.refused.is_none())
-            .map(|program| program.name)
+    pub fn used(&self) -> Option<&Program> {
+        self.programs.iter().find(|program| program.refused.is_none())
     }
 }
 
@@ -93,13 +90,13 @@ impl Command {
         }
         let missing = || self.hooks.iter().filter(|hook| hook.used().is_none());
         if let Some(hook) = missing().find(|hook| hook.required) {
-            return Runs::Not(format!(
-                "tracepoint {} can't be used, without which there are no {}",
-                hook.tracepoint, hook.lost
-            ));
+            return Runs::Not(format!("no tracepoint of this kernel gives {}", hook.gives));
         }
         let absent = self.absent.iter().map(|loss| loss.lost.clone());
-        let mut lost: Vec<_> = missing().map(|hook| hook.lost.to_owned()).chain(absent).collect();
+        let mut lost: Vec<_> = missing()
+            .map(|hook| hook.gives.to_owned())
+            .chain(absent)
+            .collect();
         lost.dedup();
         if lost.is_empty() {
             Runs::Fully
@@ -116,12 +113,12 @@ mod tests {
     #[test]
     fn how_a_command_runs() {
         let hook = |required, refused: [bool; 2]| Hook {
-            tracepoint: "tp",
+            gives: "this",
             required,
-            lost: "this",
             programs: refused
                 .map(|refused| Program {
                     name: "p",
+                    tracepoint: "tp",
                     refused: refused.then(|| "no".to_owned()),
                 })
                 .to_vec(),

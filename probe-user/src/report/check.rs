@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::escape;
-use crate::model::check::{Check, Command, Hook, Runs};
+use crate::model::check::{Check, Command, Hook, Program, Runs};
 
 /// The longest reason shown; JSON has all of it.
 const REASON: usize = 400;
@@ -21,15 +21,16 @@ pub fn text(check: &Check) -> String {
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["COMMAND", "TRACEPOINT", "PROGRAM", "HERE"]);
+    table.set_header(["COMMAND", "FOR", "TRACEPOINT", "PROGRAM", "HERE"]);
     for command in &check.commands {
         for hook in &command.hooks {
             for program in &hook.programs {
                 table.add_row([
                     command.name,
-                    hook.tracepoint,
+                    hook.gives,
+                    program.tracepoint,
                     program.name,
-                    &here(hook, program.name),
+                    here(hook, program),
                 ]);
             }
         }
@@ -78,16 +79,13 @@ pub fn text(check: &Check) -> String {
     out
 }
 
-fn here(hook: &Hook, program: &str) -> String {
-    let refused = hook
-        .programs
-        .iter()
-        .any(|one| one.name == program && one.refused.is_some());
-    match hook.used() {
-        Some(used) if used == program => "used".to_owned(),
-        _ if !refused => "would do".to_owned(),
-        Some(_) => "refused".to_owned(),
-        None => format!("refused: no {}", hook.lost),
+fn here(hook: &Hook, program: &Program) -> &'static str {
+    if program.refused.is_some() {
+        "refused"
+    } else if hook.used() == Some(program) {
+        "used"
+    } else {
+        "would do"
     }
 }
 
@@ -142,12 +140,12 @@ fn command(command: &Command) -> Value {
 
 fn hook(hook: &Hook) -> Value {
     let mut object = Map::new();
-    object.insert("tracepoint".to_owned(), hook.tracepoint.into());
+    object.insert("gives".to_owned(), hook.gives.into());
     object.insert("required".to_owned(), hook.required.into());
-    match hook.used() {
-        Some(used) => object.insert("program".to_owned(), used.into()),
-        None => object.insert("lost".to_owned(), hook.lost.into()),
-    };
+    if let Some(used) = hook.used() {
+        object.insert("tracepoint".to_owned(), used.tracepoint.into());
+        object.insert("program".to_owned(), used.name.into());
+    }
     let refused: Map<_, _> = hook
         .programs
         .iter()
@@ -172,8 +170,9 @@ mod tests {
     use crate::model::check::{Fact, Loss, Program};
 
     fn sample() -> Check {
-        let program = |name, refused: Option<&str>| Program {
+        let program = |tracepoint, name, refused: Option<&str>| Program {
             name,
+            tracepoint,
             refused: refused.map(str::to_owned),
         };
         Check {
@@ -187,19 +186,18 @@ mod tests {
                 name: "watch",
                 hooks: vec![
                     Hook {
-                        tracepoint: "inet_sock_set_state",
+                        gives: "connections",
                         required: true,
-                        lost: "connections",
                         programs: vec![
-                            program("conn_state", Some("the verifier refuses it: R1 invalid")),
-                            program("conn_state_raw", None),
+                            program("state", "typed", Some("the verifier refuses it: R1 invalid")),
+                            program("state", "raw", None),
+                            program("other", "also", None),
                         ],
                     },
                     Hook {
-                        tracepoint: "tcp_retransmit_synack",
+                        gives: "syn-only",
                         required: false,
-                        lost: "syn-only",
-                        programs: vec![program("conn_synack", Some("no such tracepoint"))],
+                        programs: vec![program("synack", "again", Some("no such tracepoint"))],
                     },
                 ],
                 absent: vec![Loss {
@@ -217,11 +215,12 @@ mod tests {
         assert_eq!(
             text,
             "kernel 6.1.0-50-amd64\n  lockdown  none\\x1b[2J\n\n\
-             COMMAND  TRACEPOINT             PROGRAM         HERE\n\
-             watch    inet_sock_set_state    conn_state      refused\n\
-             watch    inet_sock_set_state    conn_state_raw  used\n\
-             watch    tcp_retransmit_synack  conn_synack     refused: no syn-only\n\n\
-             Refused:\n  conn_state: the verifier refuses it: R1 invalid\n  conn_synack: no such tracepoint\n\n\
+             COMMAND  FOR          TRACEPOINT  PROGRAM  HERE\n\
+             watch    connections  state       typed    refused\n\
+             watch    connections  state       raw      used\n\
+             watch    connections  other       also     would do\n\
+             watch    syn-only     synack      again    refused\n\n\
+             Refused:\n  typed: the verifier refuses it: R1 invalid\n  again: no such tracepoint\n\n\
              Missing:\n  struct css_set.dfl_cgrp, without which there are no names of containers and pods\n\n\
              watch runs degraded here, without syn-only, names of containers and pods.\n"
         );
@@ -238,12 +237,16 @@ mod tests {
             (&"watch".into(), &"degraded".into())
         );
         assert_eq!(watch["without"][0], "syn-only");
-        assert_eq!(watch["hooks"][0]["program"], "conn_state_raw");
+        let hooks = &watch["hooks"];
         assert_eq!(
-            watch["hooks"][0]["refused"]["conn_state"],
+            (&hooks[0]["tracepoint"], &hooks[0]["program"]),
+            (&"state".into(), &"raw".into())
+        );
+        assert_eq!(
+            hooks[0]["refused"]["typed"],
             "the verifier refuses it: R1 invalid"
         );
-        assert_eq!(watch["hooks"][1]["lost"], "syn-only");
+        assert_eq!(hooks[1]["gives"], "syn-only");
         assert!(watch["hooks"][1].get("program").is_none());
     }
 }

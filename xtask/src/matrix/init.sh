@@ -28,6 +28,7 @@ fi
 ip link set lo up
 export PROBE_BIN=/usr/bin/probe PROBE_LAB_SKIPS=/tmp/skips PROBE_LAB_PATIENCE=5
 echo "guest: $(cat /proc/sys/kernel/osrelease) is up"
+probe check
 for scenario in $scenarios; do
 	echo "guest: scenarios $scenario"
 	# shellcheck disable=SC2086

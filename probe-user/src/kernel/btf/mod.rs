@@ -179,6 +179,19 @@ impl Btf {
         self.enumerator_of(*by_name.get(of)?, name)
     }
 
+    /// How many arguments a tracepoint hands to a BTF or raw program; `None` when it is not in this kernel.
+    pub fn arguments(&self, tracepoint: &str) -> Option<u32> {
+        let named = |t: &Type| {
+            t.kind == kind::TYPEDEF
+                && self.string(t.name).strip_prefix(b"btf_trace_") == Some(tracepoint.as_bytes())
+        };
+        let typedef = (1..=self.types.len() as u32).find_map(|id| self.type_(id).filter(named))?;
+        let pointer = self.type_(typedef.refers)?;
+        let prototype = self.type_(pointer.refers)?;
+        // The first is the tracepoint's own.
+        (prototype.kind == kind::FUNC_PROTO).then(|| (prototype.count as u32).saturating_sub(1))
+    }
+
     fn field(&self, by_name: &HashMap<&str, u32>, field: &Field) -> Result<u32, BtfError> {
         let unresolved = |what: String, reason| BtfError::Unresolved { what, reason };
         match field.kind {
