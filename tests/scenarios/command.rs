@@ -43,7 +43,11 @@ fn two_probes_at_once_see_the_same() {
 /// Programs, links and maps of the kernel, by kind and id.
 fn loaded() -> BTreeSet<String> {
     let ids = |kind: &str| {
-        let list = run(&format!("bpftool -j {kind} show")).unwrap();
+        // It fails when one goes while it lists them.
+        let list = wait_until("bpftool lists all", LONG, || {
+            run(&format!("bpftool -j {kind} show")).ok()
+        })
+        .unwrap();
         let list: serde_json::Value = serde_json::from_str(&list).unwrap();
         list.as_array()
             .unwrap()

@@ -67,12 +67,6 @@ pub fn conn_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-#[btf_tracepoint(function = "inet_sock_set_state")]
-pub fn conn_state_hash(ctx: BtfTracePointContext) -> i32 {
-    state_changed::<Typed, Hashed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
-    0
-}
-
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn conn_state_raw(ctx: RawTracePointContext) -> i32 {
     state_changed::<Probed, Hashed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);

@@ -90,9 +90,8 @@ pub const HOOKS: [Hook; 3] = [
         gives: "connections",
         required: true,
         programs: &[
+            // With compare-and-exchange: 5.12.
             typed("conn_state", "inet_sock_set_state", 3),
-            // Without compare-and-exchange, which came with 5.12.
-            typed("conn_state_hash", "inet_sock_set_state", 3),
             probed("conn_state_raw", "inet_sock_set_state", 0),
         ],
     },

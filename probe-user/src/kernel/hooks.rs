@@ -161,9 +161,11 @@ impl From<ProgramError> for HookError {
 
 /// The verifier's last word in one line: before it stand all the instructions it went through.
 fn refusal(error: &str, log: &str) -> String {
-    let word = log.lines().map(str::trim).rfind(|line| {
-        !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
-    });
+    const STATISTICS: [&str; 3] = ["processed ", "verification time ", "stack depth "];
+    let word = log
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
     match word {
         Some(word) => format!("the verifier refuses it: {word} ({error})"),
         None => format!("the kernel refuses it: {error}"),
@@ -177,6 +179,7 @@ mod tests {
     #[test]
     fn the_verifiers_last_word() {
         let log = "0: R1=ctx() R10=fp0\n0: (79) r6 = *(u64 *)(r1 +0)\naccess beyond struct sock at off 9999 size 4\n\
+                   verification time 71 usec\nstack depth 0+0\n\
                    processed 3 insns (limit 1000000) max_states_per_insn 0\n\n";
         for (log, expected) in [
             (

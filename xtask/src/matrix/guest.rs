@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead, BufReader},
+    fs::File,
+    io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
     sync::mpsc,
@@ -41,8 +42,9 @@ pub struct Said {
     pub done: bool,
 }
 
-/// Boots `kernel` on `archive` and waits until it is off.
-pub fn run(kernel: &Kernel, archive: &Path, settings: &str) -> Result<Said> {
+/// Boots `kernel` on `archive` and waits until it is off. What it says goes to the file `log` as it comes.
+pub fn run(kernel: &Kernel, archive: &Path, settings: &str, log: &Path) -> Result<Said> {
+    let mut file = File::create(log).with_context(|| format!("can't write {}", log.display()))?;
     let mut command = Command::new("qemu-system-x86_64");
     command
         .args([
@@ -97,14 +99,16 @@ pub fn run(kernel: &Kernel, archive: &Path, settings: &str) -> Result<Said> {
         match said.recv_timeout(LONGEST.saturating_sub(start.elapsed())) {
             Ok(line) => {
                 reader.line(&line, &mut all);
+                writeln!(file, "{line}")?;
                 all.log.push_str(&line);
                 all.log.push('\n');
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
             Err(mpsc::RecvTimeoutError::Timeout) => bail!(
-                "kernel {} did not come to its end within {} minutes; it said last:\n{}",
+                "kernel {} did not come to its end within {} minutes; it said last ({} has all):\n{}",
                 kernel.release,
                 LONGEST.as_secs() / 60,
+                log.display(),
                 tail(&all.log)
             ),
         }

@@ -44,9 +44,6 @@ pub struct Args {
     /// Only scenarios whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     filter: String,
-    /// Print all that the guests say
-    #[arg(long)]
-    verbose: bool,
 }
 
 /// One guest: its name as asked for, its kernel, and what came of it.
@@ -98,10 +95,15 @@ pub fn run(args: &Args) -> Result<()> {
             });
         }
     });
-    report(&guests, args)
+    report(&guests)
 }
 
 impl Guest {
+    /// Where all that it says is kept.
+    fn log(&self) -> PathBuf {
+        run::target().join("matrix").join(format!("{}.log", self.name))
+    }
+
     fn run(&self, root: &Mutex<Root>, args: &Args) -> Result<Said> {
         let archive = tempfile::Builder::new()
             .suffix(".cpio")
@@ -118,7 +120,7 @@ impl Guest {
                 args.programs.join(",")
             }
         );
-        let said = guest::run(&self.kernel, archive.path(), &settings)?;
+        let said = guest::run(&self.kernel, archive.path(), &settings, &self.log())?;
         println!(
             "{}: {} ran {} scenarios in {:.0} s",
             self.name,
@@ -166,15 +168,12 @@ fn scenarios() -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-fn report(guests: &[Guest], args: &Args) -> Result<()> {
+fn report(guests: &[Guest]) -> Result<()> {
     let mut faults = Vec::new();
     let mut columns = Vec::new();
     for guest in guests {
         match lock(&guest.said).take() {
             Some(Ok(said)) => {
-                if args.verbose {
-                    println!("\n=== {}: {}\n{}", guest.name, guest.kernel.release, said.log);
-                }
                 columns.push((guest, said));
             }
             Some(Err(error)) => faults.push(format!("{}: {error:#}", guest.name)),
@@ -256,10 +255,11 @@ fn report(guests: &[Guest], args: &Args) -> Result<()> {
     if !faults.is_empty() {
         for (guest, said) in &columns {
             let told = failures(&said.log);
-            if !told.is_empty() && !args.verbose {
+            if !told.is_empty() {
                 println!(
-                    "\n=== {}: what failed (--verbose for all it said)\n{told}",
-                    guest.name
+                    "\n=== {}: what failed ({} has all it said)\n{told}",
+                    guest.name,
+                    guest.log().display()
                 );
             }
         }
