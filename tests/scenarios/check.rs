@@ -91,9 +91,15 @@ fn everything_runs_fully() {
         }
         // Typed loads wherever the verifier takes them: not without compare-and-exchange.
         let program = hook["program"].as_str().unwrap();
-        let probed = before((5, 12)) && hook["gives"] == "connections";
+        let probed = before((5, 12)) && hook["tracepoint"] == "inet_sock_set_state";
         assert_eq!(program.ends_with("_raw"), probed, "{hook:#}");
     }
+}
+
+/// What check says of one hook.
+fn hook<'a>(check: &'a Value, gives: &str) -> &'a Value {
+    let hooks = check["commands"][0]["hooks"].as_array().unwrap();
+    hooks.iter().find(|hook| hook["gives"] == gives).unwrap()
 }
 
 /// What is lost, as check says it.
@@ -149,7 +155,7 @@ fn the_verifier_refuses() {
     let (_dir, btf) = doctored(&[("sk_protocol", "sk_shutdown"), ("sk_shutdown", "sk_protocol")]);
     let (check, runs) = check(&["--btf", &btf]);
     assert!(runs, "{check:#}");
-    let hook = &check["commands"][0]["hooks"][0];
+    let hook = hook(&check, "connections");
     assert_eq!(hook["program"], "conn_state_raw", "{check:#}");
     let reason = hook["refused"]["conn_state"].as_str().unwrap();
     assert!(reason.starts_with("the verifier refuses it: "), "{reason}");
@@ -230,7 +236,8 @@ fn raw_tracepoints_do_the_same() {
     probe.finish().unwrap();
     let (check, _) = check(&["--btf", &btf]);
     assert_eq!(
-        check["commands"][0]["hooks"][0]["program"], "conn_state_raw",
+        hook(&check, "connections")["program"],
+        "conn_state_raw",
         "{check:#}"
     );
 }

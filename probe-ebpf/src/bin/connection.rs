@@ -60,36 +60,62 @@ fn now() -> u64 {
 }
 
 // --- inet_sock_set_state(sk, oldstate, newstate)
+//
+// Twice: the kernel skips a program that it finds running on the CPU (5.12), as when an interrupt comes while the
+// program runs in a process, and packets that it handles close other sockets. The second program then is not running:
+// it does what the first did not, and returns at once for what the first did.
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn conn_state(ctx: BtfTracePointContext) -> i32 {
-    state_changed::<Typed, Slots>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    state_changed::<Typed, Slots, FIRST>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    0
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn conn_again(ctx: BtfTracePointContext) -> i32 {
+    state_changed::<Typed, Slots, AGAIN>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     0
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn conn_state_raw(ctx: RawTracePointContext) -> i32 {
-    state_changed::<Probed, Hashed>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    state_changed::<Probed, Hashed, FIRST>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     0
 }
 
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn conn_again_raw(ctx: RawTracePointContext) -> i32 {
+    state_changed::<Probed, Hashed, AGAIN>(ctx.arg(0), ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    0
+}
+
+const FIRST: bool = false;
+const AGAIN: bool = true;
+
 #[inline(always)]
-fn state_changed<M: Memory, T: Table>(sk: Pointer, old: u8, new: u8) {
+fn state_changed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8, new: u8) {
     // SAFETY: `sk` is the hook's struct sock.
     unsafe {
         match new {
-            state::SYN_SENT => connecting::<M, T>(sk),
-            state::ESTABLISHED => established::<M, T>(sk, old),
-            state::FIN_WAIT1 | state::LAST_ACK => closing::<M, T>(sk),
-            state::CLOSE => closed::<M, T>(sk, old),
+            state::SYN_SENT => connecting::<M, T, RUN>(sk),
+            state::ESTABLISHED => established::<M, T, RUN>(sk, old),
+            state::FIN_WAIT1 | state::LAST_ACK => closing::<M, T, RUN>(sk, new),
+            state::CLOSE => closed::<M, T, RUN>(sk, old),
             _ => {}
         }
     }
 }
 
+/// Whether the first program handled this change already.
+#[inline(always)]
+fn handled<const RUN: bool>(known: Option<*mut Connection>, new: u8) -> bool {
+    // SAFETY: entries stay in place while the program runs.
+    RUN == AGAIN && known.is_some_and(|known| unsafe { (*known).state == new })
+}
+
 /// connect(), in the connecting process. The source port is not chosen yet.
 #[inline(always)]
-unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
+unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
     // SAFETY: the hook's socket; entries stay in place while the program runs.
     unsafe {
         let server_port = sock::peer_port::<M>(sk);
@@ -101,7 +127,11 @@ unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
         if filter::by_prefix() && !filter::prefix(server) && !filter::prefix(client) {
             return;
         }
-        let Some(connection) = entry::<T>(sk, T::get(sk)) else {
+        let known = T::get(sk);
+        if handled::<RUN>(known, state::SYN_SENT) {
+            return;
+        }
+        let Some(connection) = entry::<T, RUN>(sk, known) else {
             return;
         };
         begin(
@@ -111,19 +141,20 @@ unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
             (server, server_port),
             sock::netns::<M>(sk),
         );
+        (*connection).state = state::SYN_SENT;
         owner::current::<M>(&raw mut (*connection).task);
     }
 }
 
 /// The entry for a new connection: what is `known` under this socket is left of one whose end was not seen.
 #[inline(always)]
-fn entry<T: Table>(sk: Pointer, known: Option<*mut Connection>) -> Option<*mut Connection> {
+fn entry<T: Table, const RUN: bool>(sk: Pointer, known: Option<*mut Connection>) -> Option<*mut Connection> {
     if known.is_some() {
         lost(Loss::Unended);
         return known;
     }
     let taken = T::take(sk);
-    if taken.is_none() {
+    if taken.is_none() && RUN == FIRST {
         lost(Loss::Connection);
     }
     taken
@@ -154,7 +185,7 @@ unsafe fn begin(
 
 /// The handshake is finished.
 #[inline(always)]
-unsafe fn established<M: Memory, T: Table>(sk: Pointer, old: u8) {
+unsafe fn established<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
     // SAFETY: the hook's socket; entries stay in place while the program runs.
     unsafe {
         let local = sock::local_port::<M>(sk);
@@ -165,10 +196,15 @@ unsafe fn established<M: Memory, T: Table>(sk: Pointer, old: u8) {
             {
                 (*connection).client_port = local;
                 (*connection).established = 1;
+                (*connection).state = state::ESTABLISHED;
             }
             return;
         }
         if !filter::port(local) || !filter::role(Role::Server) || !sock::is_tcp::<M>(sk) {
+            return;
+        }
+        let known = T::get(sk);
+        if handled::<RUN>(known, state::ESTABLISHED) {
             return;
         }
         let (server, client) = sock::addresses::<M>(sk);
@@ -185,7 +221,6 @@ unsafe fn established<M: Memory, T: Table>(sk: Pointer, old: u8) {
                 netns,
             });
         }
-        let known = T::get(sk);
         if let Some(known) = known
             && (*known).established == 0
             && (*known).role == Role::Client as u8
@@ -193,29 +228,36 @@ unsafe fn established<M: Memory, T: Table>(sk: Pointer, old: u8) {
             // Both ends sent SYN at once: this one is a client all the same.
             (*known).client_port = local;
             (*known).established = 1;
+            (*known).state = state::ESTABLISHED;
             return;
         }
-        let Some(connection) = entry::<T>(sk, known) else {
+        let Some(connection) = entry::<T, RUN>(sk, known) else {
             return;
         };
         begin(connection, Role::Server, (client, peer), (server, local), netns);
         (*connection).established = 1;
+        (*connection).state = state::ESTABLISHED;
     }
 }
 
 /// shutdown() or close(), in the process that does it: at the server the only hook where its owner is known.
 #[inline(always)]
-unsafe fn closing<M: Memory, T: Table>(sk: Pointer) {
+unsafe fn closing<M: Memory, T: Table, const RUN: bool>(sk: Pointer, new: u8) {
     // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
     unsafe {
         if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(sock::local_port::<M>(sk)) {
             return;
         }
-        let Some(connection) = T::get(sk) else { return };
+        let known = T::get(sk);
+        if handled::<RUN>(known, new) {
+            return;
+        }
+        let Some(connection) = known else { return };
         let tcp = M::tcp_sock(sk);
         if tcp.is_null() {
             return;
         }
+        (*connection).state = new;
         (*connection).segments_at_fin = M::read::<u32>(tcp, offset!(data_segments_in));
         (*connection).fin_sent = 1;
         if (*connection).role == Role::Server as u8 {
@@ -226,7 +268,7 @@ unsafe fn closing<M: Memory, T: Table>(sk: Pointer) {
 
 /// The end.
 #[inline(always)]
-unsafe fn closed<M: Memory, T: Table>(sk: Pointer, old: u8) {
+unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
     if matches!(old, state::LISTEN | state::CLOSE) {
         return;
     }
@@ -242,6 +284,10 @@ unsafe fn closed<M: Memory, T: Table>(sk: Pointer, old: u8) {
             return;
         }
         let Some(connection) = T::get(sk) else {
+            // The first program released it.
+            if RUN == AGAIN {
+                return;
+            }
             unfollowed(sock::peer_port::<M>(sk), local_port, old);
             return;
         };

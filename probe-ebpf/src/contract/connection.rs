@@ -84,8 +84,17 @@ const fn probed(name: &'static str, tracepoint: &'static str, arguments: u32) ->
     }
 }
 
-/// All hooks of this feature.
-pub const HOOKS: [Hook; 3] = [
+/// All hooks of this feature, the last attached first.
+pub const HOOKS: [Hook; 4] = [
+    // After the one below, since attached after it: the kernel skips a program that it finds running on the CPU.
+    Hook {
+        gives: "what an interrupt hides",
+        required: false,
+        programs: &[
+            typed("conn_again", "inet_sock_set_state", 3),
+            probed("conn_again_raw", "inet_sock_set_state", 0),
+        ],
+    },
     Hook {
         gives: "connections",
         required: true,
@@ -167,7 +176,8 @@ pub struct Connection {
     pub established: u8,
     /// 1 once this end sent its FIN.
     pub fin_sent: u8,
-    pub zero: u8,
+    /// The last state change that was handled: a program that an interrupt hides it from has another run after it.
+    pub state: u8,
 }
 
 /// A place for one end of a connection under way.

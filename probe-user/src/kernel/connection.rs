@@ -246,7 +246,7 @@ impl ConnectionProbe {
 
     /// How often a hook did not run because it was already running on that CPU.
     pub fn skipped(&self) -> u64 {
-        losses::skipped(&self.ebpf)
+        losses::skipped(&self.ebpf, &["conn_state", "conn_state_raw"])
     }
 }
 

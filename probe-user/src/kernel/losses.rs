@@ -19,9 +19,11 @@ pub fn total(map: &PerCpuArray<MapData, u64>, loss: Loss) -> u64 {
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU: an interrupt came in while
-/// it ran, and needed it too. The kernel counts these since 5.12; before, it has no such limit.
-pub fn skipped(ebpf: &Ebpf) -> u64 {
+/// it ran, and needed it too. The kernel counts these since 5.12; before, it has no such limit. Programs in `stood_in`
+/// have another run for them then.
+pub fn skipped(ebpf: &Ebpf, stood_in: &[&str]) -> u64 {
     ebpf.programs()
+        .filter(|(name, _)| !stood_in.contains(name))
         .filter_map(|(_, program)| {
             let fd = program.fd().ok()?.as_fd().as_raw_fd();
             misses(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?)
