@@ -6,7 +6,7 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    process::{Output, Stdio},
+    process::{ChildStderr, Output, Stdio},
     time::Duration,
 };
 
@@ -182,6 +182,16 @@ fn ends_by_count_and_by_time() {
     assert_eq!(probe.ended().unwrap().status.code(), Some(0));
 }
 
+/// Waits until it watches; before that it says what this kernel has not.
+fn watching(child: &mut Child) -> BufReader<ChildStderr> {
+    let mut stderr = BufReader::new(child.inner().stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.lines().any(|line| line.starts_with("watching ")) {
+        assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "{said}");
+    }
+    stderr
+}
+
 /// `probe watch | head -1`
 #[test]
 fn a_closed_pipe_is_a_quiet_end() {
@@ -189,10 +199,7 @@ fn a_closed_pipe_is_a_quiet_end() {
     accept_all(pair.listen(Family::V4, port).unwrap());
     let mut command = Probe::command(&["watch", "-o", "json", "--port", &port.to_string()]).unwrap();
     let mut child = Child::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
-    let mut stderr = BufReader::new(child.inner().stderr.take().unwrap());
-    let mut watching = String::new();
-    stderr.read_line(&mut watching).unwrap();
-    assert!(watching.starts_with("watching "), "{watching}");
+    let mut stderr = watching(&mut child);
     drop(child.inner().stdout.take());
     drop(pair.connect(Family::V4, port).unwrap());
     let status = wait_until("probe ends", LONG, || child.inner().try_wait().unwrap()).unwrap();
@@ -266,10 +273,7 @@ fn people_read_who_and_what() {
         ];
         let mut command = Probe::command(&arguments).unwrap();
         let mut child = Child::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).unwrap();
-        let mut watching = String::new();
-        BufReader::new(child.inner().stderr.take().unwrap())
-            .read_line(&mut watching)
-            .unwrap();
+        watching(&mut child);
         let (client, source) = pair.connect(Family::V4, port).unwrap();
         drop(client);
         let mut text = String::new();

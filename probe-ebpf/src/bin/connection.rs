@@ -61,7 +61,7 @@ fn now() -> u64 {
 
 // --- inet_sock_set_state(sk, oldstate, newstate)
 //
-// Twice: the kernel skips a program that it finds running on the CPU (5.12), as when an interrupt comes while the
+// Twice: the kernel skips a program that it finds running on the CPU (6.1), as when an interrupt comes while the
 // program runs in a process, and packets that it handles close other sockets. The second program then is not running:
 // it does what the first did not, and returns at once for what the first did.
 

@@ -1,5 +1,6 @@
-//! Records, map and program names, the offsets table and the outcome rule: all that both sides must agree on.
+//! Records, map names, the hooks and offsets tables and the outcome rule: all that both sides must agree on.
 
 pub mod connection;
+pub mod hooks;
 pub mod offsets;
 pub mod outcome;

@@ -15,9 +15,10 @@ use aya::{
 use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::{
-        CgroupPath, Connection, CounterKey, HOOKS, Handshake, HandshakeKey, Hook, Loss, Ports, Process,
-        Settings, Slot, global, map, tracepoints,
+        CgroupPath, Connection, CounterKey, Handshake, HandshakeKey, Loss, Ports, Process, Settings, Slot,
+        global, map,
     },
+    hooks::{Hook, WATCH, tracepoints},
     outcome::{Outcome, Role},
 };
 
@@ -25,7 +26,7 @@ use super::{
     KernelError,
     btf::{Absent, Btf, VMLINUX},
     cgroup, chain,
-    hooks::{Attempt, Degraded, HookError, Target},
+    hooks::{Attempt, Degraded, HookError, Target, take_away},
     losses,
     maps::{Table, take},
     memory,
@@ -78,6 +79,7 @@ pub struct ConnectionProbe {
     pub absent: Vec<Absent>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
+    skipped: u64,
     ebpf: Ebpf,
 }
 
@@ -116,7 +118,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         arguments: &arguments,
     };
     let mut hooks = Vec::new();
-    for hook in HOOKS {
+    for hook in WATCH {
         hooks.push((hook, target.check(hook)?));
     }
     Ok(Checked { absent, hooks })
@@ -149,7 +151,7 @@ impl Object {
             slots_mask: slots - 1,
             cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
         };
-        let names: BTreeSet<_> = tracepoints().collect();
+        let names: BTreeSet<_> = tracepoints(&WATCH).collect();
         let arguments = names
             .iter()
             .filter_map(|name| Some((*name, btf.arguments(name)?)))
@@ -240,13 +242,20 @@ impl ConnectionProbe {
             },
             absent,
             degraded,
+            skipped: 0,
             ebpf,
         })
     }
 
-    /// How often a hook did not run because it was already running on that CPU.
+    /// Ends the watching; what the tables and the ring hold can still be read, and no longer changes.
+    pub fn detach(&mut self) {
+        self.skipped = losses::skipped(&self.ebpf, &["conn_state", "conn_state_raw"]);
+        take_away(&mut self.ebpf);
+    }
+
+    /// How often a hook did not run because it was already running on that CPU. Known once detached.
     pub fn skipped(&self) -> u64 {
-        losses::skipped(&self.ebpf, &["conn_state", "conn_state_raw"])
+        self.skipped
     }
 }
 
@@ -352,8 +361,8 @@ fn tracepoint_ids(btf: &[u8]) -> Result<AyaBtf, KernelError> {
 
 fn attach_all(mut target: Target<'_>) -> Result<Vec<Degraded>, KernelError> {
     let mut degraded = Vec::new();
-    // The first, which makes the records, last: nothing is reported before everything is seen.
-    for hook in HOOKS.into_iter().rev() {
+    // Connections, which make the records, after what they are told by: none is reported before all of it is seen.
+    for hook in WATCH.into_iter().rev() {
         match target.attach(hook) {
             Ok(()) => {}
             Err(HookError::Mismatch(error)) => return Err(error),

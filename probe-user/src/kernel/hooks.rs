@@ -1,4 +1,4 @@
-//! Which program serves which hook on this kernel. The table itself is the contract's (`HOOKS` of each feature).
+//! Which program serves which hook on this kernel. The table itself is the contract's (`contract/hooks.rs`).
 //!
 //! Typed loads come first, whose offsets the verifier proves, then a raw tracepoint that probes; the tracepoint that
 //! tells most first, then what older kernels have.
@@ -9,7 +9,7 @@ use aya::{
     Btf, Ebpf,
     programs::{BtfTracePoint, ProgramError, RawTracePoint},
 };
-use probe_ebpf::contract::connection::{Access, Hook, Program};
+use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
 use super::{KernelError, chain};
 
@@ -50,8 +50,12 @@ impl Target<'_> {
         for program in hook.programs {
             match self.attach_one(*program) {
                 Ok(()) => return Ok(()),
+                // Programs for one tracepoint mostly fail alike: said once.
                 Err(HookError::Kernel(reason)) => {
-                    refusals.push(format!("{} on {}: {reason}", program.name, program.tracepoint));
+                    let refusal = format!("{}: {reason}", program.tracepoint);
+                    if !refusals.contains(&refusal) {
+                        refusals.push(refusal);
+                    }
                 }
                 Err(error) => return Err(error),
             }
@@ -72,7 +76,7 @@ impl Target<'_> {
                     Err(HookError::Kernel(reason)) => Some(reason),
                     Err(HookError::Mismatch(error)) => return Err(error),
                 };
-                self.take_away(program);
+                take_away(self.ebpf);
                 Ok(Attempt { program, refused })
             })
             .collect()
@@ -86,7 +90,7 @@ impl Target<'_> {
         let arguments = self.arguments.get(tracepoint).copied().unwrap_or(0);
         if arguments < program.arguments {
             return Err(HookError::Kernel(format!(
-                "tracepoint {tracepoint} has {arguments} arguments here, {} are needed",
+                "the tracepoint has {arguments} arguments here, {} are needed",
                 program.arguments
             )));
         }
@@ -106,18 +110,6 @@ impl Target<'_> {
         Ok(())
     }
 
-    fn take_away(&mut self, program: Program) {
-        // What was not loaded can't be unloaded, which is as good.
-        let _ = match program.access {
-            Access::Typed => self
-                .program::<BtfTracePoint>(program.name)
-                .map(BtfTracePoint::unload),
-            Access::Probed => self
-                .program::<RawTracePoint>(program.name)
-                .map(RawTracePoint::unload),
-        };
-    }
-
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, HookError>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
@@ -135,6 +127,18 @@ impl Target<'_> {
             .ok_or_else(mismatch)?
             .try_into()
             .map_err(|_| mismatch())
+    }
+}
+
+/// Detaches and unloads every program of an object.
+pub fn take_away(ebpf: &mut Ebpf) {
+    for (_, program) in ebpf.programs_mut() {
+        if let Ok(program) = <&mut BtfTracePoint>::try_from(&mut *program) {
+            // What was not loaded can't be unloaded, which is as good.
+            let _ = program.unload();
+        } else if let Ok(program) = <&mut RawTracePoint>::try_from(program) {
+            let _ = program.unload();
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub fn total(map: &PerCpuArray<MapData, u64>, loss: Loss) -> u64 {
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU: an interrupt came in while
-/// it ran, and needed it too. The kernel counts these since 5.12; before, it has no such limit. Programs in `stood_in`
+/// it ran, and needed it too. The kernel counts these since 6.1; before, it skips none. Programs in `stood_in`
 /// have another run for them then.
 pub fn skipped(ebpf: &Ebpf, stood_in: &[&str]) -> u64 {
     ebpf.programs()

@@ -104,6 +104,8 @@ impl<W: Write> Pipeline<W> {
 
     /// The last round: what waits, what is still open, the summary.
     pub fn finish(mut self) -> Result<()> {
+        // What ended after the ring was read and before the table is would be neither a record nor open.
+        self.probe.detach();
         // Whether --count is reached no longer matters.
         let _ = self.pump()?;
         let Self { mut probe, mut watch } = self;

@@ -1,0 +1,101 @@
+//! Which program serves which hook, and on which kernels: all differences between kernels in tracepoints and program
+//! types stand here, each with version and reason. Those in structs stand in [`offsets`](super::offsets).
+
+/// Something this feature learns from the kernel, and the programs that can, the best first: one is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What it tells; lost where no program can be used.
+    pub gives: &'static str,
+    /// Without it the feature can't run at all.
+    pub required: bool,
+    pub programs: &'static [Program],
+}
+
+/// A program of the object, and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Program {
+    pub name: &'static str,
+    /// The tracepoint's name, without its system.
+    pub tracepoint: &'static str,
+    pub access: Access,
+    /// Arguments that the tracepoint must have: kernels add some, and with them the meaning that is wanted.
+    pub arguments: u32,
+}
+
+/// How a program reads kernel memory, and with it what kind of program it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// A BTF tracepoint with typed loads, which the verifier checks. Kernel 5.5.
+    Typed,
+    /// A raw tracepoint with `bpf_probe_read_kernel`. Kernel 4.17, the helper 5.5.
+    Probed,
+}
+
+const fn typed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
+    Program {
+        name,
+        tracepoint,
+        access: Access::Typed,
+        arguments,
+    }
+}
+
+const fn probed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
+    Program {
+        access: Access::Probed,
+        ..typed(name, tracepoint, arguments)
+    }
+}
+
+/// The hooks of `watch`, the last attached first.
+pub const WATCH: [Hook; 4] = [
+    Hook {
+        // Attached after the one below, so it runs after it. From 6.1 on (and in late 5.15) the kernel skips a program
+        // that an interrupt finds running on that CPU; this one is not running then.
+        gives: "what an interrupt hides",
+        required: false,
+        programs: &[
+            typed("conn_again", "inet_sock_set_state", 3),
+            probed("conn_again_raw", "inet_sock_set_state", 0),
+        ],
+    },
+    Hook {
+        gives: "connections",
+        required: true,
+        programs: &[
+            // 5.12: takes its slot with an atomic compare-and-exchange, and asks which task runs by
+            // bpf_get_current_task_btf (5.11).
+            typed("conn_state", "inet_sock_set_state", 3),
+            // Keeps connections in a hash map.
+            probed("conn_state_raw", "inet_sock_set_state", 0),
+        ],
+    },
+    Hook {
+        gives: "server-side refused connections",
+        required: false,
+        programs: &[
+            // 6.10: has a third argument, the reason, and is called for a SYN to a closed port too.
+            typed("conn_rstout", "tcp_send_reset", 3),
+            probed("conn_rstout_raw", "tcp_send_reset", 3),
+            // 5.17: has a third argument, the reason. It fires for every packet freed, so it comes second.
+            typed("conn_nosock", "kfree_skb", 3),
+            probed("conn_nosock_raw", "kfree_skb", 3),
+        ],
+    },
+    Hook {
+        gives: "syn-only",
+        required: false,
+        programs: &[
+            typed("conn_synack", "tcp_retransmit_synack", 2),
+            probed("conn_synack_raw", "tcp_retransmit_synack", 0),
+        ],
+    },
+];
+
+/// The tracepoints of a feature's hooks, some twice.
+pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
+    hooks
+        .iter()
+        .flat_map(|hook| hook.programs)
+        .map(|program| program.tracepoint)
+}
