@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, end, patience, unique_port};
+use probe_lab::{
+    Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, end, patience, the_record, unique_port,
+};
 use socket2::{Domain, Socket, Type};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -196,6 +198,25 @@ fn two_hundred_sources_at_once() {
     probe.finish().unwrap();
 }
 
+/// Servers that close first, one shortly after the other: their clients, who stay, are named at both.
+#[test]
+fn clients_that_stay_are_named() {
+    let (pair, port) = (Pair::new().unwrap(), unique_port());
+    let listener = pair.listen(Family::V4, port).unwrap();
+    let probe = Probe::watch(&["--port", &port.to_string(), "--role", "server", "--all"]).unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(pair.connect(Family::V4, port).unwrap());
+        drop(listener.accept().unwrap());
+        probe.wait_for(clients.len(), |_| true).unwrap();
+    }
+    let run = probe.finish().unwrap();
+    for (_, source) in &clients {
+        let record = the_record(&run, "server", *source);
+        assert_eq!(record["peer"]["process"]["pid"], std::process::id(), "{record:#}");
+    }
+}
+
 /// A beat of a quarter of a second is told after the third.
 #[test]
 fn cadence() {
@@ -204,8 +225,9 @@ fn cadence() {
     let server = SocketAddr::new(Pair::server_ip(Family::V4), port);
     accept_all(listener);
     let probe = Probe::watch(&["--port", &port.to_string(), "--role", "client"]).unwrap();
-    // Longer on a slow machine, whose clock is no better than it is fast.
-    let every_ms = 250 * u64::from(patience());
+    // Longer on a slow machine, whose beat is as uneven as it is slow.
+    let patience = u64::from(patience());
+    let every_ms = 250 * patience * patience.min(2);
     probe_lab::Monitor::run(&pair.client, server, every_ms as f64 / 1000.0, 6).unwrap();
     probe
         .wait_for(6, |record| record["outcome"] == "half-open")

@@ -89,7 +89,7 @@ impl<W: Write> Pipeline<W> {
         watch.clock = now();
         watch.ends.next_round();
         watch.read(&mut probe.records, &probe.tables);
-        watch.settle(&probe.tables)?;
+        watch.settle(&mut probe.records, &probe.tables, false)?;
         if watch.handshakes_at.elapsed() >= HANDSHAKES_EVERY {
             watch.handshakes_at = Instant::now();
             watch.handshakes(&mut probe.tables, false)?;
@@ -111,7 +111,7 @@ impl<W: Write> Pipeline<W> {
         let Self { mut probe, mut watch } = self;
         watch.clock = now();
         watch.ends.next_round();
-        watch.settle(&probe.tables)?;
+        watch.settle(&mut probe.records, &probe.tables, true)?;
         watch.handshakes(&mut probe.tables, true)?;
         watch.still_open(&probe.tables)?;
         watch.flush()?;
@@ -164,12 +164,14 @@ impl<W: Write> Watching<W> {
         owner
     }
 
-    /// Reports the server ends whose client did not show up within a round.
-    fn settle(&mut self, tables: &Tables) -> Result<()> {
+    /// Reports the server ends whose client did not show up within a round, or at the end of the run all.
+    fn settle(&mut self, records: &mut Records, tables: &Tables, end: bool) -> Result<()> {
         // Where the server closed first, the client may hold its end open for long.
         let closed_first = |record: &Record| matches!(record.last_state, state::FIN_WAIT1 | state::FIN_WAIT2);
-        let rested = self.open_at.is_none_or(|at| at.elapsed() >= OPEN_EVERY);
-        if rested && self.ends.overdue().any(|(_, (record, _))| closed_first(record)) {
+        if self.ends.overdue().any(|(_, (record, _))| closed_first(record)) {
+            if !end && self.open_at.is_some_and(|at| at.elapsed() < OPEN_EVERY) {
+                return Ok(());
+            }
             self.open_at = Some(Instant::now());
             let mut left = OPEN_AT_MOST;
             tables.connections(|raw| {
@@ -184,6 +186,8 @@ impl<W: Write> Watching<W> {
                     ControlFlow::Continue(())
                 }
             })?;
+            // Those that ended meanwhile.
+            self.read(records, tables);
         }
         while let Some((pair, (record, owner))) = self.ends.pop_overdue() {
             let peer = self.ends.client(&pair);
