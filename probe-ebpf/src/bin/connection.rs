@@ -97,25 +97,19 @@ fn state_changed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8, new
     // SAFETY: `sk` is the hook's struct sock.
     unsafe {
         match new {
-            state::SYN_SENT => connecting::<M, T, RUN>(sk),
             state::ESTABLISHED => established::<M, T, RUN>(sk, old),
-            state::FIN_WAIT1 | state::LAST_ACK => closing::<M, T, RUN>(sk, new),
             state::CLOSE => closed::<M, T, RUN>(sk, old),
+            // What a process does interrupts no program.
+            state::SYN_SENT if RUN == FIRST => connecting::<M, T>(sk),
+            state::FIN_WAIT1 | state::LAST_ACK if RUN == FIRST => closing::<M, T>(sk, new),
             _ => {}
         }
     }
 }
 
-/// Whether the first program handled this change already.
-#[inline(always)]
-fn handled<const RUN: bool>(known: Option<*mut Connection>, new: u8) -> bool {
-    // SAFETY: entries stay in place while the program runs.
-    RUN == AGAIN && known.is_some_and(|known| unsafe { (*known).state == new })
-}
-
 /// connect(), in the connecting process. The source port is not chosen yet.
 #[inline(always)]
-unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
+unsafe fn connecting<M: Memory, T: Table>(sk: Pointer) {
     // SAFETY: the hook's socket; entries stay in place while the program runs.
     unsafe {
         let server_port = sock::peer_port::<M>(sk);
@@ -127,11 +121,7 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
         if filter::by_prefix() && !filter::prefix(server) && !filter::prefix(client) {
             return;
         }
-        let known = T::get(sk);
-        if handled::<RUN>(known, state::SYN_SENT) {
-            return;
-        }
-        let Some(connection) = entry::<T, RUN>(sk, known) else {
+        let Some(connection) = entry::<T, FIRST>(sk, T::get(sk)) else {
             return;
         };
         begin(
@@ -141,7 +131,6 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
             (server, server_port),
             sock::netns::<M>(sk),
         );
-        (*connection).state = state::SYN_SENT;
         owner::current::<M>(&raw mut (*connection).task);
     }
 }
@@ -204,7 +193,7 @@ unsafe fn established<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8
             return;
         }
         let known = T::get(sk);
-        if handled::<RUN>(known, state::ESTABLISHED) {
+        if RUN == AGAIN && known.is_some_and(|known| (*known).state == state::ESTABLISHED) {
             return;
         }
         let (server, client) = sock::addresses::<M>(sk);
@@ -242,17 +231,13 @@ unsafe fn established<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8
 
 /// shutdown() or close(), in the process that does it: at the server the only hook where its owner is known.
 #[inline(always)]
-unsafe fn closing<M: Memory, T: Table, const RUN: bool>(sk: Pointer, new: u8) {
+unsafe fn closing<M: Memory, T: Table>(sk: Pointer, new: u8) {
     // SAFETY: the hook's socket, here and below; map values stay in place while the program runs.
     unsafe {
         if !filter::port(sock::peer_port::<M>(sk)) && !filter::port(sock::local_port::<M>(sk)) {
             return;
         }
-        let known = T::get(sk);
-        if handled::<RUN>(known, new) {
-            return;
-        }
-        let Some(connection) = known else { return };
+        let Some(connection) = T::get(sk) else { return };
         let tcp = M::tcp_sock(sk);
         if tcp.is_null() {
             return;
