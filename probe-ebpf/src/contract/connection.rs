@@ -80,7 +80,7 @@ pub struct Connection {
     pub established: u8,
     /// 1 once this end sent its FIN.
     pub fin_sent: u8,
-    /// The last state that was seen: whether the first program ran for a change, or an interrupt hid it.
+    /// The last state change that was handled: a program that an interrupt hides it from has another run after it.
     pub state: u8,
 }
 

@@ -51,17 +51,27 @@ fn increment(key: &CounterKey) -> bool {
     let Some(count) = COUNTERS.get_ptr_mut(key) else {
         return false;
     };
-    // core has no atomic addition for BPF targets, though the instruction set has (kernel 3.18).
-    // SAFETY: map values are aligned to 8 bytes and stay in place while the program runs.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64) };
+    // SAFETY: map values stay in place while the program runs.
+    unsafe { add_one(count) };
     true
+}
+
+/// core has no atomic addition for BPF targets, though the instruction set has (kernel 3.18).
+///
+/// # Safety
+/// `count` is a value of a map, aligned to 8 bytes.
+#[inline(always)]
+unsafe fn add_one(count: *mut u64) {
+    // SAFETY: the caller's.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64) };
 }
 
 /// Counts something that could not be kept.
 #[inline(always)]
 pub fn lost(loss: Loss) {
     if let Some(count) = LOSSES.get_ptr_mut(loss as u32) {
-        // SAFETY: this CPU's own slot, and these programs do not nest.
-        unsafe { *count += 1 };
+        // This CPU's own slot, but an interrupt may bring another program in between.
+        // SAFETY: map values stay in place while the program runs.
+        unsafe { add_one(count) };
     }
 }
