@@ -1,5 +1,6 @@
 //! Raw arguments → validated settings. What clap can't say about one argument alone is said in [`settings`].
 
+mod recordings;
 mod settings;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use clap::{
 };
 use jiff::SignedDuration;
 
+pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Names, Watch};
 
 use crate::{
@@ -31,7 +33,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Watch(WatchArgs),
+    Watch(Box<WatchArgs>),
+    Who(WhoArgs),
+    EtcdLog(EtcdLogArgs),
     Check(CheckArgs),
 }
 
@@ -158,6 +162,22 @@ pub struct WatchArgs {
     /// Where the kubelet keeps the pods' logs, whose directories tell pod names
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pub pod_logs: PathBuf,
+
+    /// Record to this file too, for probe who and probe etcd-log: JSON, the older half in FILE.1
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+
+    /// How large the recording may become, both files together
+    #[arg(long, value_name = "BYTES", default_value = "100MB", requires = "record")]
+    pub record_size: ByteSize,
+
+    /// The node's name, for JSON and recordings. Default: the host's name
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node: Option<String>,
+
+    /// The node's network namespace, whose conntrack translates the pods' addresses. Default: the one probe runs in
+    #[arg(long, value_name = "FILE")]
+    pub netns: Option<PathBuf>,
 
     #[command(flatten)]
     pub source: SourceArgs,

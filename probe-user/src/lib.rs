@@ -6,4 +6,6 @@ pub mod cli;
 pub mod commands;
 pub mod kernel;
 pub mod model;
+pub mod netfilter;
+pub mod recording;
 pub mod report;

@@ -1,4 +1,4 @@
-//! Exit codes only: 0 fine, 1 a fault, 2 usage.
+//! Exit codes only: 0 fine, 1 a fault, 2 usage, 3 nothing found.
 
 use std::process::ExitCode;
 
@@ -8,20 +8,27 @@ use probe_user::{
     commands,
 };
 
+const FAULT: u8 = 1;
+const NOTHING_FOUND: u8 = 3;
+
 fn main() -> ExitCode {
+    let code = |found: bool, otherwise: u8| ExitCode::from(if found { 0 } else { otherwise });
     let result = match Cli::parse().command {
-        Command::Watch(args) => match Watch::try_from(args) {
-            Ok(settings) => run(commands::watch::run(settings)).map(|()| true),
+        Command::Watch(args) => match Watch::try_from(*args) {
+            Ok(settings) => run(commands::watch::run(settings)).map(|()| ExitCode::SUCCESS),
             Err(error) => error.exit(),
         },
-        Command::Check(args) => commands::check::run(args.into()),
+        Command::Who(args) => commands::who::run(&args.into()).map(|found| code(found, NOTHING_FOUND)),
+        Command::EtcdLog(args) => {
+            commands::etcd_log::run(&args.into()).map(|found| code(found, NOTHING_FOUND))
+        }
+        Command::Check(args) => commands::check::run(args.into()).map(|runs| code(runs, FAULT)),
     };
     match result {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("probe: {error:#}");
-            ExitCode::FAILURE
+            ExitCode::from(FAULT)
         }
     }
 }

@@ -242,7 +242,8 @@ fn raw_tracepoints_do_the_same() {
     );
 }
 
-/// CAP_BPF and CAP_PERFMON to watch, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to name; CAP_SYS_RESOURCE before 5.11.
+/// CAP_BPF and CAP_PERFMON to watch, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH to name, CAP_NET_ADMIN to ask conntrack;
+/// CAP_SYS_RESOURCE before 5.11.
 #[test]
 fn with_little_privilege() {
     let (pair, port, logs) = (Pair::new().unwrap(), unique_port(), PodLogs::new().unwrap());
@@ -299,7 +300,7 @@ fn effective(status: &str) -> u64 {
 }
 
 fn unprivileged(binary: &Path) -> Command {
-    let mut capabilities = String::from("-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search");
+    let mut capabilities = String::from("-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search,+net_admin");
     if before((5, 11)) {
         capabilities.push_str(",+sys_resource");
     }

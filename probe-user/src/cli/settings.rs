@@ -30,6 +30,13 @@ pub struct Watch {
     pub duration: Option<Duration>,
     pub count: Option<u64>,
     pub pod_logs: PathBuf,
+    /// Where to record.
+    pub record: Option<PathBuf>,
+    pub record_bytes: u64,
+    /// The node's name.
+    pub node: String,
+    /// The node's network namespace, where that is not this process's own.
+    pub netns: Option<PathBuf>,
 }
 
 /// Filters on names, which only user space knows.
@@ -194,8 +201,19 @@ impl TryFrom<WatchArgs> for Watch {
             duration,
             count: args.count,
             pod_logs: args.pod_logs,
+            record: args.record,
+            record_bytes: args.record_size.as_u64(),
+            node: args.node.unwrap_or_else(host_name),
+            netns: args.netns,
         })
     }
+}
+
+/// The kubelet names its node so, where nothing else was asked for.
+fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map(|name| name.to_string_lossy().to_lowercase())
+        .unwrap_or_default()
 }
 
 /// Some outcomes show at one end only.
@@ -232,7 +250,7 @@ mod tests {
         let Command::Watch(args) = cli.command else {
             return Err("not watch".to_owned());
         };
-        Watch::try_from(args).map_err(|error| error.to_string())
+        Watch::try_from(*args).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! One file a subcommand. A command composes the rooms; it decides nothing about packets or pods.
 
 pub mod check;
+pub mod etcd_log;
+mod recordings;
 pub mod watch;
+pub mod who;
 
 use std::io;
 

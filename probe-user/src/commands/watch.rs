@@ -1,6 +1,7 @@
 //! `probe watch`: connections as they end.
 
 mod ends;
+mod join;
 mod names;
 mod pipeline;
 mod privileges;
@@ -24,7 +25,8 @@ use super::quiet_if_closed;
 use crate::{
     cli::Watch,
     kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
-    report::Reporter,
+    recording::write::Recording,
+    report::{Format, Reporter},
 };
 
 /// How often the ring is read when the kernel side does not ask for it earlier.
@@ -61,10 +63,11 @@ pub async fn run(settings: Watch) -> Result<()> {
     // SAFETY: an owned descriptor stays open, and the same, until the AsyncFd that holds it is dropped.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
         .context("can't wait for the kernel's ring buffer")?;
+    let recorder = recorder(&settings)?;
     let reporter = reporter(&settings);
     let duration = settings.duration;
     eprintln!("watching {} (Ctrl-C ends with a summary)", settings.description());
-    let mut pipeline = Pipeline::new(settings, probe, reporter);
+    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder);
 
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -104,5 +107,22 @@ fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
         .map(|(width, _)| usize::from(width.0))
         .or_else(|| std::env::var("COLUMNS").ok()?.parse().ok());
     let colour = terminal && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    Reporter::new(settings.format, width, colour, Box::new(io::stdout().lock()))
+    Reporter::new(
+        settings.format,
+        width,
+        colour,
+        Box::new(io::stdout().lock()) as Box<dyn Write>,
+    )
+    .node(settings.node.clone())
+}
+
+fn recorder(settings: &Watch) -> Result<Option<Reporter<Recording>>> {
+    let Some(path) = &settings.record else {
+        return Ok(None);
+    };
+    let recording = Recording::open(path, settings.record_bytes)
+        .with_context(|| format!("can't record to {}", path.display()))?;
+    Ok(Some(
+        Reporter::new(Format::Json, None, false, recording).node(settings.node.clone()),
+    ))
 }

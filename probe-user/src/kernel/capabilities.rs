@@ -20,7 +20,7 @@ const MEMORY: Need = Need {
 };
 
 /// What `watch` needs. `CAP_SYS_ADMIN` stands for the first two, as it does in the kernel.
-const WATCH: [Need; 4] = [
+const WATCH: [Need; 5] = [
     Need {
         capability: Capability::CAP_BPF,
         purpose: "load BPF programs and maps (kernel 5.8; before that CAP_SYS_ADMIN)",
@@ -40,6 +40,11 @@ const WATCH: [Need; 4] = [
         capability: Capability::CAP_DAC_READ_SEARCH,
         purpose: "read the pod names of /var/log/pods and other users' /proc entries",
         lost: Some("names of pods"),
+    },
+    Need {
+        capability: Capability::CAP_NET_ADMIN,
+        purpose: "ask conntrack what an address was translated to",
+        lost: Some("the addresses that servers see"),
     },
 ];
 

@@ -173,12 +173,8 @@ impl Cadences {
 
     /// Takes one connection; the caller keeps the answer in [`Connection::cadence`].
     pub fn seen(&mut self, connection: &Connection) -> Cadence {
-        let Connection {
-            role,
-            outcome,
-            destination,
-            ..
-        } = *connection;
+        let Connection { role, outcome, .. } = *connection;
+        let destination = connection.asked();
         let key = self
             .hasher
             .hash_one((Actor::of(connection), destination, outcome, role));

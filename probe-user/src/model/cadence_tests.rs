@@ -233,6 +233,9 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
         outcome: Outcome::HalfOpen,
         source: ([10, 244, 2, 2], 40_000 + pid as u16).into(),
         destination: ([192, 168, 88, 11], 2379).into(),
+        dialled: None,
+        seen_as: None,
+        untranslated: None,
         payload: None,
         netns: 1,
         owner: Arc::new(Owner {

@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
-use super::{Cadence, Outcome, Owner, Role};
+use super::{
+    Cadence, Outcome, Owner, Role,
+    translation::{Translation, Untranslated},
+};
 
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -16,8 +19,14 @@ pub struct Connection {
     pub outcome: Outcome,
     /// The client's end. The port is 0 where no SYN left. IPv4 mapped into IPv6 is shown as IPv4.
     pub source: SocketAddr,
-    /// The server's end.
+    /// The server's end: that of a Service is the one that answered.
     pub destination: SocketAddr,
+    /// What the client dialled, where that is not the server's own address.
+    pub dialled: Option<SocketAddr>,
+    /// The client's end as the server sees it, where the node translates it.
+    pub seen_as: Option<SocketAddr>,
+    /// Why that is not known, for a client's end that was asked for.
+    pub untranslated: Option<Untranslated>,
     /// `None` while it is open.
     pub payload: Option<Payload>,
     /// Inode of the network namespace of this end.
@@ -40,6 +49,30 @@ pub struct Payload {
 }
 
 impl Connection {
+    /// When it began.
+    pub fn began(&self) -> Timestamp {
+        let duration = SignedDuration::try_from(self.duration).unwrap_or_default();
+        self.time.checked_sub(duration).unwrap_or(self.time)
+    }
+
+    /// The address that the client asked for.
+    pub fn asked(&self) -> SocketAddr {
+        self.dialled.unwrap_or(self.destination)
+    }
+
+    /// Takes what the node did to its addresses.
+    pub fn translate(&mut self, translation: Result<Translation, Untranslated>) {
+        match translation {
+            Ok(Translation { seen_as, backend }) => {
+                self.seen_as = Some(seen_as).filter(|seen| *seen != self.source);
+                if backend != self.destination {
+                    self.dialled = Some(std::mem::replace(&mut self.destination, backend));
+                }
+            }
+            Err(reason) => self.untranslated = Some(reason),
+        }
+    }
+
     /// Who owns the client's end, and so is behind the connection, where anything is known of it.
     pub fn actor(&self) -> Option<&Owner> {
         actor(self.role, &self.owner, self.peer.as_deref())

@@ -3,8 +3,11 @@
 pub mod cadence;
 pub mod check;
 pub mod connection;
+pub mod etcd_log;
+pub mod flow;
 pub mod owner;
 pub mod summary;
+pub mod translation;
 
 pub use cadence::{Cadence, Cadences};
 pub use connection::Connection;

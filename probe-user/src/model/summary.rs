@@ -60,7 +60,7 @@ impl Row {
         Self {
             role: connection.role,
             outcome: connection.outcome,
-            destination: connection.destination,
+            destination: connection.asked(),
             client: connection.source.ip(),
             owner: Arc::clone(&connection.owner),
             peer: connection.peer.clone(),

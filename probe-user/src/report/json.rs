@@ -9,7 +9,7 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::clock::Clock;
-use crate::model::{self, Cadence, Summary, summary::Tally};
+use crate::model::{self, Cadence, Summary, summary::Tally, translation::Untranslated};
 
 #[derive(Serialize)]
 struct Connection<'a> {
@@ -42,6 +42,14 @@ struct Connection<'a> {
     every_spread_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_as: Option<End>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dialled: Option<End>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untranslated: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -166,6 +174,7 @@ pub fn connection(
     out: &mut Vec<u8>,
     clock: &mut Clock,
     scratch: &mut Vec<u8>,
+    node: Option<&str>,
     connection: &model::Connection,
 ) -> io::Result<()> {
     scratch.clear();
@@ -192,6 +201,10 @@ pub fn connection(
             peer: Owner::known(connection.peer.as_deref()),
             every_spread_ms,
             count: connection.cadence.map(|cadence| cadence.count),
+            seen_as: connection.seen_as.map(End::new),
+            dialled: connection.dialled.map(End::new),
+            untranslated: connection.untranslated.map(Untranslated::name),
+            node,
         },
     )
 }
@@ -297,14 +310,14 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
     )
 }
 
-fn line(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
+pub(super) fn line(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
     serde_json::to_writer(&mut *out, value)?;
     out.push(b'\n');
     Ok(())
 }
 
 /// Period and spread in milliseconds, where there is a cadence.
-fn every(cadence: Option<&Cadence>) -> (Option<u64>, Option<u64>) {
+pub(super) fn every(cadence: Option<&Cadence>) -> (Option<u64>, Option<u64>) {
     let milliseconds = |duration| (micros(duration) + 500) / 1000;
     cadence
         .and_then(|cadence| {

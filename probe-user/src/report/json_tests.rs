@@ -6,7 +6,14 @@ use crate::report::samples;
 
 fn shown(record: &model::Connection) -> String {
     let mut out = Vec::new();
-    connection(&mut out, &mut Clock::new(TimeZone::UTC), &mut Vec::new(), record).unwrap();
+    connection(
+        &mut out,
+        &mut Clock::new(TimeZone::UTC),
+        &mut Vec::new(),
+        Some("beta"),
+        record,
+    )
+    .unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -26,11 +33,31 @@ fn the_schema_field_by_field() {
             &format!(r#""container":{{"id":"{id}","runtime":"containerd"}},"#),
             r#""pod":{"namespace":"monitoring","name":"sdp-monitor-z8989","#,
             r#""uid":"0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9","source":"pod-log-dir","qos":"BestEffort"},"#,
-            r#""every_ms":5000,"netns":4026532401,"every_spread_ms":0,"count":12}"#,
+            r#""every_ms":5000,"netns":4026532401,"every_spread_ms":0,"count":12,"node":"beta"}"#,
             "\n",
         ]
         .concat()
     );
+}
+
+#[test]
+fn translated_addresses() {
+    let address = |text: &str| Some(text.parse().unwrap());
+    let mut record = samples::incident();
+    record.seen_as = address("192.168.88.12:62134");
+    record.dialled = address("10.96.0.10:2379");
+    let shown: Value = serde_json::from_str(&shown(&record)).unwrap();
+    assert_eq!(
+        shown["seen_as"],
+        json!({"address": "192.168.88.12", "port": 62134})
+    );
+    assert_eq!(shown["dialled"], json!({"address": "10.96.0.10", "port": 2379}));
+    assert_eq!(shown.get("untranslated"), None);
+
+    let mut record = samples::incident();
+    record.untranslated = Some(Untranslated::NoEntry);
+    let shown = self::shown(&record);
+    assert!(shown.contains(r#""untranslated":"no-entry""#), "{shown}");
 }
 
 /// Absent, not empty and not null, however little is known.
@@ -73,7 +100,15 @@ fn what_is_not_known_is_absent() {
     let fields: Vec<_> = fields.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         fields,
-        ["destination", "duration_us", "event", "outcome", "role", "time"]
+        [
+            "destination",
+            "duration_us",
+            "event",
+            "node",
+            "outcome",
+            "role",
+            "time"
+        ]
     );
 }
 

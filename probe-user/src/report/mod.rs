@@ -3,6 +3,7 @@
 pub mod check;
 mod clock;
 mod escape;
+pub mod etcd_log;
 mod json;
 mod style;
 mod summary;
@@ -60,6 +61,7 @@ pub struct Reporter<W> {
     begun: bool,
     buffer: Vec<u8>,
     scratch: Vec<u8>,
+    node: Option<String>,
     out: W,
 }
 
@@ -77,8 +79,16 @@ impl<W: Write> Reporter<W> {
             begun: false,
             buffer: Vec::with_capacity(FULL + (8 << 10)),
             scratch: Vec::new(),
+            node: None,
             out,
         }
+    }
+
+    /// Names the node in JSON.
+    #[must_use]
+    pub fn node(mut self, node: String) -> Self {
+        self.node = Some(node);
+        self
     }
 
     /// Shows times in another time zone.
@@ -104,7 +114,10 @@ impl<W: Write> Reporter<W> {
                 self.columns.line(buffer, clock, *colour, connection);
             }
             Format::Wide => wide::line(buffer, clock, *colour, connection),
-            Format::Json => json::connection(buffer, clock, &mut self.scratch, connection)?,
+            Format::Json => {
+                let node = self.node.as_deref();
+                json::connection(buffer, clock, &mut self.scratch, node, connection)?;
+            }
         }
         if self.buffer.len() >= FULL {
             self.write()

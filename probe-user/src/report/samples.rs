@@ -94,6 +94,9 @@ pub fn incident() -> Connection {
         outcome: Outcome::HalfOpen,
         source: "10.244.2.2:41234".parse().unwrap(),
         destination: "192.168.88.11:2379".parse().unwrap(),
+        dialled: None,
+        seen_as: None,
+        untranslated: None,
         payload: Some(Payload { sent: 0, received: 0 }),
         netns: 4_026_532_401,
         owner: Arc::new(owner),
@@ -124,6 +127,9 @@ pub fn all() -> Vec<Connection> {
         owner: Arc::new(owner),
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
+        dialled: None,
+        seen_as: None,
+        untranslated: None,
         cadence,
         ..base.clone()
     };

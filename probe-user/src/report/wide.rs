@@ -25,7 +25,15 @@ pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, connection: &Con
     who(out, connection);
     gap(out);
     text::end(out, connection.source);
+    if let Some(seen_as) = connection.seen_as {
+        text::ascii(out, " seen as ");
+        text::end(out, seen_as);
+    }
     who::arrow(out);
+    if let Some(dialled) = connection.dialled {
+        text::end(out, dialled);
+        text::ascii(out, " which is ");
+    }
     text::end(out, connection.destination);
     gap(out);
     if let Some(payload) = connection.payload {

@@ -28,7 +28,16 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that make up `watch`.
-const SCENARIOS: [&str; 6] = ["connection", "attribution", "check", "command", "etcd", "storm"];
+const SCENARIOS: [&str; 8] = [
+    "connection",
+    "attribution",
+    "check",
+    "command",
+    "etcd",
+    "translation",
+    "etcd_log",
+    "storm",
+];
 /// Guests at once: each has two processors, and waits most of the time.
 const AT_ONCE: usize = 2;
 

@@ -1,6 +1,11 @@
 //! Both ends of a connection on one kernel: each server record is joined with the owner of its client.
 
-use std::{collections::VecDeque, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+};
 
 use lru::LruCache;
 use probe_ebpf::contract::connection::{Address, Connection as Raw, HandshakeKey};
@@ -38,6 +43,20 @@ impl Pair {
             key.server,
             (key.client_port, key.server_port),
             key.netns,
+        )
+    }
+
+    /// As the server's end has it, where the node translates addresses.
+    pub fn of_addresses(client: SocketAddr, server: SocketAddr) -> Self {
+        let mapped = |address: IpAddr| match address {
+            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+            IpAddr::V6(address) => address.octets(),
+        };
+        Self::new(
+            mapped(client.ip()),
+            mapped(server.ip()),
+            (client.port(), server.port()),
+            0,
         )
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use probe_ebpf::contract::{
@@ -17,7 +17,10 @@ use probe_ebpf::contract::{
     outcome::state,
 };
 
-use super::ends::{Ends, Pair};
+use super::{
+    ends::{Ends, Pair},
+    join::Join,
+};
 use crate::{
     attribution::{Attribution, Paths},
     capture::{clock::Clock, connection as capture},
@@ -27,6 +30,8 @@ use crate::{
         Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
         summary::{Row, Tally},
     },
+    netfilter::conntrack::ConntrackError,
+    recording::write::Recording,
     report::Reporter,
 };
 
@@ -47,6 +52,8 @@ struct Watching<W: Write> {
     settings: Watch,
     attribution: Attribution,
     ends: Ends<(Record, Arc<Owner>)>,
+    join: Join,
+    recorder: Option<Reporter<Recording>>,
     cadences: Cadences,
     reporter: Reporter<W>,
     clock: Clock,
@@ -58,20 +65,36 @@ struct Watching<W: Write> {
     open_at: Option<Instant>,
     /// The output's error: the run ends with it.
     failed: Option<std::io::Error>,
+    unrecorded: Option<std::io::Error>,
 }
 
 impl<W: Write> Pipeline<W> {
-    pub fn new(settings: Watch, probe: ConnectionProbe, reporter: Reporter<W>) -> Self {
+    pub fn new(
+        settings: Watch,
+        probe: ConnectionProbe,
+        reporter: Reporter<W>,
+        recorder: Option<Reporter<Recording>>,
+    ) -> Self {
         let paths = Paths {
             proc: PathBuf::from("/proc"),
             pod_logs: settings.pod_logs.clone(),
         };
+        let join = Join::new(settings.netns.clone());
+        // Without conntrack nothing is translated, so nothing is missing.
+        if let Some(error) = join
+            .unavailable()
+            .filter(|error| !matches!(error, ConntrackError::NotLoaded))
+        {
+            eprintln!("probe: watch runs without the addresses that servers see: {error}");
+        }
         let watch = Watching {
+            join,
             settings,
             attribution: Attribution::new(paths),
             ends: Ends::new(),
             cadences: Cadences::default(),
             reporter,
+            recorder,
             clock: now(),
             started: Timestamp::now(),
             reported: 0,
@@ -79,6 +102,7 @@ impl<W: Write> Pipeline<W> {
             handshakes_at: Instant::now(),
             open_at: None,
             failed: None,
+            unrecorded: None,
         };
         Self { probe, watch }
     }
@@ -87,8 +111,9 @@ impl<W: Write> Pipeline<W> {
     pub fn pump(&mut self) -> Result<ControlFlow<()>> {
         let Self { probe, watch } = self;
         watch.clock = now();
-        watch.ends.next_round();
+        watch.next_round();
         watch.read(&mut probe.records, &probe.tables);
+        watch.joined(false);
         watch.settle(&mut probe.records, &probe.tables, false)?;
         if watch.handshakes_at.elapsed() >= HANDSHAKES_EVERY {
             watch.handshakes_at = Instant::now();
@@ -110,18 +135,28 @@ impl<W: Write> Pipeline<W> {
         let _ = self.pump()?;
         let Self { mut probe, mut watch } = self;
         watch.clock = now();
-        watch.ends.next_round();
+        watch.next_round();
+        watch.joined(true);
         watch.settle(&mut probe.records, &probe.tables, true)?;
         watch.handshakes(&mut probe.tables, true)?;
         watch.still_open(&probe.tables)?;
         watch.flush()?;
         let summary = watch.summary(&probe)?;
         watch.reporter.summary(&summary)?;
+        if let Some(recorder) = &mut watch.recorder {
+            recorder.summary(&summary).context("can't write the recording")?;
+        }
         Ok(())
     }
 }
 
 impl<W: Write> Watching<W> {
+    /// What waits now has waited once.
+    fn next_round(&mut self) {
+        self.ends.next_round();
+        self.join.next_round();
+    }
+
     fn read(&mut self, records: &mut Records, tables: &Tables) {
         records.drain(|bytes| match capture::record(bytes) {
             Ok(record) => self.finished(&record, tables),
@@ -136,7 +171,10 @@ impl<W: Write> Watching<W> {
             Ok(Role::Client) => {
                 let owner = self.attribution.owner(&raw.task, tables);
                 self.ends.learn(pair, &owner);
-                self.report_record(record, owner, None);
+                match capture::finished(record, &self.clock, owner, None) {
+                    Ok(connection) => self.join(pair, raw.start_ns, connection),
+                    Err(_) => self.malformed += 1,
+                }
             }
             Ok(Role::Server) => {
                 let owner = self.server(raw, tables);
@@ -150,6 +188,25 @@ impl<W: Write> Watching<W> {
                 }
             }
             Err(_) => self.malformed += 1,
+        }
+    }
+
+    /// Finds out what the node made of a client's addresses.
+    fn join(&mut self, pair: Pair, start_ns: u64, connection: Connection) {
+        if let Some(connection) = self.join.ask(pair, start_ns, connection) {
+            self.report(connection);
+        }
+    }
+
+    /// Reports the clients' ends whose addresses are known by now, at the end of the run all.
+    fn joined(&mut self, end: bool) {
+        while let Some(connection) = self.join.pop(end) {
+            if connection.seen_as.is_some() || connection.dialled.is_some() {
+                let seen_as = connection.seen_as.unwrap_or(connection.source);
+                let pair = Pair::of_addresses(seen_as, connection.destination);
+                self.ends.learn(pair, &connection.owner);
+            }
+            self.report(connection);
         }
     }
 
@@ -245,9 +302,13 @@ impl<W: Write> Watching<W> {
                     Role::Server => (self.server(raw, tables), self.ends.client(&pair)),
                 };
                 if let Ok(connection) = capture::open(raw, &self.clock, owner, peer) {
-                    self.report(connection);
+                    match role {
+                        Role::Client => self.join(pair, raw.start_ns, connection),
+                        Role::Server => self.report(connection),
+                    }
                 }
             }
+            self.joined(true);
         }
         Ok(())
     }
@@ -266,6 +327,11 @@ impl<W: Write> Watching<W> {
         connection.cadence = Some(self.cadences.seen(&connection));
         self.reported += 1;
         self.failed = self.reporter.connection(&connection).err();
+        if let Some(recorder) = &mut self.recorder
+            && let Err(error) = recorder.connection(&connection)
+        {
+            self.unrecorded.get_or_insert(error);
+        }
     }
 
     /// Whether `--count` is reached.
@@ -274,6 +340,12 @@ impl<W: Write> Watching<W> {
     }
 
     fn flush(&mut self) -> Result<()> {
+        if let Some(recorder) = &mut self.recorder {
+            let result = self.unrecorded.take().map_or(Ok(()), Err);
+            result
+                .and_then(|()| recorder.flush())
+                .context("can't write the recording")?;
+        }
         match self.failed.take() {
             Some(error) => Err(error.into()),
             None => Ok(self.reporter.flush()?),
@@ -322,7 +394,7 @@ impl<W: Write> Watching<W> {
             reported: self.reported,
             rows,
             losses,
-            misses: self.attribution.misses().tallies(),
+            misses: [self.attribution.misses().tallies(), self.join.tallies()].concat(),
         })
     }
 

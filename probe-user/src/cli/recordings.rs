@@ -1,0 +1,143 @@
+//! Arguments of the commands that read recordings.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+
+use crate::model::etcd_log;
+
+const WHO_HELP: &str = "\
+Examples:
+  probe watch --port 2379 --record flows.jsonl          on every node, while it happens
+  probe who 192.168.88.12:62134 --flows beta.jsonl      then: who had this address and port
+  probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl beta.jsonl
+
+Exit codes: 0 found, 1 a fault, 2 usage, 3 nothing found.";
+
+/// Who had this address and port, by recordings of `probe watch --record`
+///
+/// Looks for the client's own address, and for the one that its server saw after the node had translated it. Several may
+/// have had it one after another: the nearest to --at comes first, and each says how near.
+#[derive(Args, Debug)]
+#[command(after_help = WHO_HELP)]
+pub struct WhoArgs {
+    /// As a server or its log says: 192.168.88.12:62134, [fd00::12]:62134
+    #[arg(value_name = "ADDRESS:PORT", value_parser = address)]
+    pub address: SocketAddr,
+
+    /// When: 2026-11-23T09:10:14Z, '2026-11-23 09:10:14', or 09:10:14 of today, where no zone is given in local time.
+    /// Default: the latest first
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub at: Option<Timestamp>,
+
+    #[command(flatten)]
+    pub recordings: RecordingsArgs,
+}
+
+const ETCD_LOG_HELP: &str = "\
+Examples:
+  probe watch --port 2379 --record flows.jsonl          on every node, while it happens
+  probe etcd-log etcd.log --flows alpha.jsonl beta.jsonl
+  kubectl logs -n kube-system etcd-alpha | probe etcd-log --flows alpha.jsonl beta.jsonl
+  journalctl -u etcd -o json | probe etcd-log --flows alpha.jsonl
+
+LOGGED counts lines, SEEN what the kernel saw of the same meanwhile: etcd's log leaves lines out when there are many.
+Exit codes: 0 found rejected connections, 1 a fault, 2 usage, 3 there are none in the log.";
+
+/// The pod behind every rejected connection of an etcd log, by recordings of `probe watch --record`
+///
+/// Reads logs of etcd 3.2 to 3.7, as text or JSON, also with the prefix of a container runtime, inside docker's JSON, or
+/// from journald. Says of each what could not be matched, and why.
+#[derive(Args, Debug)]
+#[command(after_help = ETCD_LOG_HELP)]
+pub struct EtcdLogArgs {
+    /// The log; `-` is standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub log: PathBuf,
+
+    /// How far a connection's end and the log's line may be apart: clocks of nodes differ
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub within: SignedDuration,
+
+    #[command(flatten)]
+    pub recordings: RecordingsArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct RecordingsArgs {
+    /// Recordings, of one or many nodes; each with the older FILE.1 beside it
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    pub flows: Vec<PathBuf>,
+
+    /// Lines for people, or one JSON object a line
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AnswerFormat::Table)]
+    pub output: AnswerFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    Table,
+    Json,
+}
+
+/// What `probe who` does.
+#[derive(Clone, Debug)]
+pub struct Who {
+    pub address: SocketAddr,
+    pub at: Option<Timestamp>,
+    pub flows: Vec<PathBuf>,
+    pub json: bool,
+}
+
+impl From<WhoArgs> for Who {
+    fn from(args: WhoArgs) -> Self {
+        Self {
+            address: args.address,
+            at: args.at,
+            flows: args.recordings.flows,
+            json: args.recordings.output == AnswerFormat::Json,
+        }
+    }
+}
+
+/// What `probe etcd-log` does.
+#[derive(Clone, Debug)]
+pub struct EtcdLog {
+    pub log: PathBuf,
+    pub within: Duration,
+    pub flows: Vec<PathBuf>,
+    pub json: bool,
+}
+
+impl From<EtcdLogArgs> for EtcdLog {
+    fn from(args: EtcdLogArgs) -> Self {
+        Self {
+            log: args.log,
+            within: args.within.unsigned_abs(),
+            flows: args.recordings.flows,
+            json: args.recordings.output == AnswerFormat::Json,
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    etcd_log::address(text)
+        .ok_or_else(|| "not an address and a port such as 192.168.88.12:62134 or [fd00::12]:62134".to_owned())
+}
+
+/// A time with a zone, or one where the operator is: with a date, or of today.
+fn time(text: &str) -> Result<Timestamp, String> {
+    let local = || {
+        let zone = TimeZone::system();
+        let today = zone.to_datetime(Timestamp::now()).date();
+        let time = match text.parse::<civil::DateTime>() {
+            Ok(time) => time,
+            Err(_) => today.to_datetime(text.parse::<civil::Time>().ok()?),
+        };
+        zone.to_timestamp(time).ok()
+    };
+    text.parse().ok().or_else(local).ok_or_else(|| {
+        "not a time such as 2026-11-23T09:10:14Z, '2026-11-23 09:10:14' or 09:10:14".to_owned()
+    })
+}

@@ -1,0 +1,32 @@
+//! Reads all recordings of a command, and says what was odd about them.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+use crate::{model::flow::Flows, recording::read::read};
+
+/// Every connection in `files`.
+///
+/// # Errors
+/// When one can't be read, or all together hold none.
+pub fn flows(files: &[PathBuf]) -> Result<Flows> {
+    let mut flows = Flows::default();
+    for file in files {
+        let found = read(file, |recorded| flows.add(recorded))?;
+        if found.malformed > 0 {
+            eprintln!(
+                "probe: {} lines of {} are no JSON of probe watch and were left out",
+                found.malformed,
+                file.display()
+            );
+        }
+        if found.connections == 0 {
+            eprintln!("probe: no connection is recorded in {}", file.display());
+        }
+    }
+    if flows.is_empty() {
+        bail!("nothing is recorded: on each node, probe watch --record FILE records");
+    }
+    Ok(flows)
+}

@@ -1,0 +1,223 @@
+//! Clients' ends and what the node made of their addresses: one conntrack lookup each.
+//!
+//! An entry found may be of a later connection from the same port. So each end waits a round after its lookup: if by
+//! then another connection of the same pair was seen, nothing is claimed.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    num::NonZeroUsize,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use lru::LruCache;
+
+use super::ends::Pair;
+use crate::{
+    model::{
+        Connection,
+        summary::Tally,
+        translation::{Translation, Untranslated, translation},
+    },
+    netfilter::conntrack::{Conntrack, ConntrackError},
+};
+
+/// Lookups a second; each takes some microseconds.
+const A_SECOND: u32 = 2000;
+/// Ends that wait for the next round.
+const WAITING: usize = 16_384;
+/// Pairs whose latest connection is remembered.
+const PAIRS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// How often conntrack is tried again once it could not be asked.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// A client's end that was looked up.
+struct Joined {
+    pair: Pair,
+    start_ns: u64,
+    round: u64,
+    connection: Connection,
+    translation: Result<Translation, Untranslated>,
+}
+
+/// Lookups, bounded in rate, and the ends that wait after theirs.
+pub struct Join {
+    netns: Option<PathBuf>,
+    /// Inode of that namespace; 0 where it can't be told.
+    inode: u32,
+    conntrack: Result<Conntrack, (ConntrackError, Instant)>,
+    waiting: VecDeque<Joined>,
+    /// The start of the latest connection of each pair.
+    latest: LruCache<Pair, u64>,
+    round: u64,
+    left: u32,
+    refilled: Instant,
+    misses: Misses,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Misses {
+    no_entry: u64,
+    reused: u64,
+    busy: u64,
+    unavailable: u64,
+}
+
+impl Join {
+    /// Asks the table of the namespace at `netns`, or of this process's own.
+    pub fn new(netns: Option<PathBuf>) -> Self {
+        Self {
+            conntrack: open(netns.as_deref()),
+            inode: inode(netns.as_deref().unwrap_or(Path::new("/proc/self/ns/net"))),
+            netns,
+            waiting: VecDeque::new(),
+            latest: LruCache::sparse(PAIRS),
+            round: 0,
+            left: A_SECOND,
+            refilled: Instant::now(),
+            misses: Misses::default(),
+        }
+    }
+
+    /// Why conntrack can't be asked, if so.
+    pub fn unavailable(&self) -> Option<&ConntrackError> {
+        self.conntrack.as_ref().err().map(|(error, _)| error)
+    }
+
+    pub fn next_round(&mut self) {
+        self.round += 1;
+        if self.refilled.elapsed() >= Duration::from_secs(1) {
+            self.refilled = Instant::now();
+            self.left = A_SECOND;
+        }
+        if let Err((_, at)) = &self.conntrack
+            && at.elapsed() >= RETRY
+        {
+            self.conntrack = open(self.netns.as_deref());
+        }
+    }
+
+    /// Looks a client's end up and keeps it until the next round; gives back the one that has no more room, and what
+    /// there is nothing to ask for: loopback is not translated.
+    pub fn ask(&mut self, pair: Pair, start_ns: u64, connection: Connection) -> Option<Connection> {
+        if connection.source.port() == 0 || connection.destination.ip().is_loopback() {
+            return Some(connection);
+        }
+        self.latest.put(pair, start_ns);
+        let translation = self.look_up(&connection);
+        self.waiting.push_back(Joined {
+            pair,
+            start_ns,
+            round: self.round,
+            connection,
+            translation,
+        });
+        if self.waiting.len() > WAITING {
+            self.waiting.pop_front().map(|joined| self.judged(joined))
+        } else {
+            None
+        }
+    }
+
+    fn look_up(&mut self, connection: &Connection) -> Result<Translation, Untranslated> {
+        let conntrack = self.conntrack.as_mut().map_err(|_| Untranslated::Unavailable)?;
+        self.left = self.left.checked_sub(1).ok_or(Untranslated::Busy)?;
+        let Connection {
+            source, destination, ..
+        } = *connection;
+        match conntrack.lookup(source, destination) {
+            Ok(Some(entry)) => translation(&entry, connection.outcome, connection.began()),
+            Ok(None) => Err(Untranslated::NoEntry),
+            Err(error) => {
+                self.conntrack = Err((error, Instant::now()));
+                Err(Untranslated::Unavailable)
+            }
+        }
+    }
+
+    /// Takes one that has waited; at the end of the run any.
+    pub fn pop(&mut self, end: bool) -> Option<Connection> {
+        let joined = self.waiting.front()?;
+        if joined.round >= self.round && !end {
+            return None;
+        }
+        self.waiting.pop_front().map(|joined| self.judged(joined))
+    }
+
+    fn judged(&mut self, joined: Joined) -> Connection {
+        let Joined {
+            pair,
+            start_ns,
+            mut connection,
+            mut translation,
+            ..
+        } = joined;
+        let again = self.latest.peek(&pair).is_some_and(|latest| *latest != start_ns);
+        if again && translation.is_ok() {
+            translation = Err(Untranslated::Reused);
+        }
+        // Without any entry nothing is translated; that a pod's is not tracked is worth telling.
+        if connection.netns == self.inode && translation == Err(Untranslated::NoEntry) {
+            return connection;
+        }
+        if let Err(reason) = translation {
+            *match reason {
+                Untranslated::NoEntry => &mut self.misses.no_entry,
+                Untranslated::Reused => &mut self.misses.reused,
+                Untranslated::Busy => &mut self.misses.busy,
+                Untranslated::Unavailable => &mut self.misses.unavailable,
+            } += 1;
+        }
+        connection.translate(translation);
+        connection
+    }
+
+    /// For the summary.
+    pub fn tallies(&self) -> Vec<Tally> {
+        let Misses {
+            no_entry,
+            reused,
+            busy,
+            unavailable,
+        } = self.misses;
+        [
+            (
+                "untracked",
+                "client ends that conntrack has no entry of: if their address was translated, it is not known",
+                no_entry,
+            ),
+            (
+                "reused",
+                "client ends whose port connected again before conntrack was asked: not known what they were seen as",
+                reused,
+            ),
+            (
+                "busy",
+                "client ends that conntrack was not asked for, there were too many at once",
+                busy,
+            ),
+            (
+                "conntrack",
+                "client ends that conntrack could not be asked for",
+                unavailable,
+            ),
+        ]
+        .into_iter()
+        .map(|(name, what, count)| Tally { name, what, count })
+        .collect()
+    }
+}
+
+fn open(netns: Option<&Path>) -> Result<Conntrack, (ConntrackError, Instant)> {
+    Conntrack::open(netns).map_err(|error| (error, Instant::now()))
+}
+
+fn inode(netns: &Path) -> u32 {
+    let inode = fs::metadata(netns).map(|metadata| metadata.ino());
+    inode
+        .ok()
+        .and_then(|inode| u32::try_from(inode).ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,38 @@
+//! `probe who`: who had an address, from recordings.
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
+
+use super::{quiet_if_closed, recordings};
+use crate::{cli::Who as Settings, report::etcd_log::Report};
+
+/// Prints who it was, the nearest in time first; whether anybody was found.
+///
+/// # Errors
+/// When a recording can't be read or the answer not be written.
+pub fn run(settings: &Settings) -> Result<bool> {
+    let flows = recordings::flows(&settings.flows)?;
+    let near = flows.near(settings.address, settings.at);
+    let mut report = Report::new(settings.json, TimeZone::system());
+    let mut out = Vec::new();
+    // Each identity once: the nearest of its connections.
+    let mut told = Vec::new();
+    for near in &near {
+        if !told.contains(&near.who) {
+            told.push(near.who);
+            report.who(&mut out, settings.address, near)?;
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&out).and_then(|()| stdout.flush());
+    written.context("can't write").or_else(quiet_if_closed)?;
+    if near.is_empty() {
+        eprintln!(
+            "probe: no recording has a client with the address {}. Record on the node that has it, or whose pod it is",
+            settings.address
+        );
+    }
+    Ok(!near.is_empty())
+}

@@ -1,0 +1,245 @@
+//! One conntrack entry by its original tuple, over ctnetlink. The table is never streamed: on a busy node that is what
+//! costs others most.
+//!
+//! Linux 2.6.14 with `nf_conntrack_netlink`; takes CAP_NET_ADMIN in the namespace asked.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    thread,
+};
+
+use jiff::Timestamp;
+use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+    conntrack::{
+        ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, Tuple,
+    },
+};
+use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER};
+use nix::sched::{CloneFlags, setns};
+
+use crate::model::translation::{Entry, TcpState};
+
+/// Larger than any entry.
+const BUFFER: usize = 4096;
+
+/// Why conntrack can't be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ConntrackError {
+    #[error("conntrack is not loaded: no address is translated here, or not by this kernel")]
+    NotLoaded,
+    #[error("not allowed to ask conntrack: it takes CAP_NET_ADMIN")]
+    NotAllowed,
+    #[error("can't enter the network namespace {}: {source}", path.display())]
+    Namespace { path: PathBuf, source: io::Error },
+    #[error("can't ask conntrack: {0}")]
+    Io(#[from] io::Error),
+    #[error("conntrack answered what can't be read: {0}")]
+    Malformed(String),
+}
+
+/// Asks the conntrack table of one network namespace.
+#[derive(Debug)]
+pub struct Conntrack {
+    socket: Socket,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Conntrack {
+    /// Of the network namespace at `netns`, or this process's own.
+    ///
+    /// # Errors
+    /// When conntrack is not loaded, which is not changed, or the namespace can't be entered.
+    pub fn open(netns: Option<&Path>) -> Result<Self, ConntrackError> {
+        // Asking would load the module, and probe changes nothing on a node.
+        if !Path::new("/proc/sys/net/netfilter/nf_conntrack_count").exists()
+            && !Path::new("/sys/module/nf_conntrack").exists()
+        {
+            return Err(ConntrackError::NotLoaded);
+        }
+        let socket = match netns {
+            None => Socket::new(NETLINK_NETFILTER)?,
+            Some(path) => {
+                let namespace = |source| ConntrackError::Namespace {
+                    path: path.to_owned(),
+                    source,
+                };
+                let file = File::open(path).map_err(namespace)?;
+                // A socket stays in the namespace that it was made in; a thread of its own goes there for it.
+                thread::scope(|scope| {
+                    let made = scope.spawn(|| {
+                        setns(&file, CloneFlags::CLONE_NEWNET)?;
+                        Socket::new(NETLINK_NETFILTER)
+                    });
+                    made.join()
+                        .unwrap_or_else(|_| Err(io::Error::other("the thread that enters it ended")))
+                })
+                .map_err(namespace)?
+            }
+        };
+        socket.connect(&NetlinkAddress::new(0, 0))?;
+        Ok(Self {
+            socket,
+            buffer: Vec::with_capacity(BUFFER),
+            sequence: 0,
+        })
+    }
+
+    /// The TCP entry whose first packet went from `client` to `server`; `None` when there is none, or no longer.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or not what can be read.
+    pub fn lookup(
+        &mut self,
+        client: SocketAddr,
+        server: SocketAddr,
+    ) -> Result<Option<Entry>, ConntrackError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.socket.send(&request(client, server, self.sequence), 0)?;
+        loop {
+            self.buffer.clear();
+            // The kernel answers within the call that asks: there is always something to read.
+            self.socket.recv(&mut self.buffer, 0)?;
+            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&self.buffer)
+                .map_err(|error| ConntrackError::Malformed(error.to_string()))?;
+            if answer.header.sequence_number != self.sequence {
+                continue;
+            }
+            return match answer.payload {
+                NetlinkPayload::InnerMessage(message) => match message.inner {
+                    NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => {
+                        entry(&attributes).map(Some)
+                    }
+                    other => Err(ConntrackError::Malformed(format!("{other:?}"))),
+                },
+                NetlinkPayload::Error(error) => {
+                    let error = error.to_io();
+                    match error.raw_os_error() {
+                        Some(libc::ENOENT) => Ok(None),
+                        Some(libc::EPERM) => Err(ConntrackError::NotAllowed),
+                        Some(libc::EINVAL | libc::EOPNOTSUPP) => Err(ConntrackError::NotLoaded),
+                        _ => Err(error.into()),
+                    }
+                }
+                other => Err(ConntrackError::Malformed(format!("{other:?}"))),
+            };
+        }
+    }
+}
+
+fn request(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
+    let family = match client {
+        SocketAddr::V4(_) => NetfilterProtoFamily::IPv4,
+        SocketAddr::V6(_) => NetfilterProtoFamily::IPv6,
+    };
+    let original = ConntrackAttribute::CtaTupleOrig(vec![
+        Tuple::Ip(vec![
+            IPTuple::SourceAddress(client.ip()),
+            IPTuple::DestinationAddress(server.ip()),
+        ]),
+        Tuple::Proto(vec![
+            ProtoTuple::Protocol(Protocol::Tcp),
+            ProtoTuple::SourcePort(client.port()),
+            ProtoTuple::DestinationPort(server.port()),
+        ]),
+    ]);
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST;
+    header.sequence_number = sequence;
+    let mut message = NetlinkMessage::new(
+        header,
+        NetlinkPayload::from(NetfilterMessage::new(
+            NetfilterHeader::new(family, 0, 0),
+            ConntrackMessage::Get(vec![original]),
+        )),
+    );
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn entry(attributes: &[ConntrackAttribute]) -> Result<Entry, ConntrackError> {
+    const CTA_TIMESTAMP: u16 = 20;
+    let (mut reply, mut state, mut started) = (None, None, None);
+    for attribute in attributes {
+        match attribute {
+            ConntrackAttribute::CtaTupleReply(tuples) => reply = ends(tuples),
+            ConntrackAttribute::CtaProtoInfo(infos) => {
+                state = infos.iter().find_map(|info| match info {
+                    ProtoInfo::TCP(infos) => infos.iter().find_map(|info| match info {
+                        ProtoInfoTCP::State(state) => TcpState::from_kernel(*state),
+                        _ => None,
+                    }),
+                    _ => None,
+                });
+            }
+            ConntrackAttribute::Other(other) if other.kind() == CTA_TIMESTAMP => started = start(other),
+            _ => {}
+        }
+    }
+    let (backend, seen_as) = reply.ok_or_else(|| ConntrackError::Malformed("no reply tuple".to_owned()))?;
+    Ok(Entry {
+        seen_as,
+        backend,
+        state,
+        started,
+    })
+}
+
+/// When the entry was made, where `net.netfilter.nf_conntrack_timestamp` is on: nanoseconds, big-endian, in a nested
+/// attribute of type 1.
+fn start(attribute: &impl Nla) -> Option<Timestamp> {
+    const CTA_TIMESTAMP_START: u16 = 1;
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    let mut rest = value.as_slice();
+    while let [low, high, kind_low, kind_high, ..] = *rest {
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let kind = u16::from_ne_bytes([kind_low, kind_high]) & 0x3fff;
+        let payload = rest.get(4..length)?;
+        if kind == CTA_TIMESTAMP_START {
+            let nanoseconds = u64::from_be_bytes(payload.try_into().ok()?);
+            return Timestamp::from_nanosecond(nanoseconds.into()).ok();
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// Source and destination of a tuple.
+fn ends(tuples: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
+    let (mut addresses, mut ports) = ((None::<IpAddr>, None::<IpAddr>), (None, None));
+    for tuple in tuples {
+        match tuple {
+            Tuple::Ip(parts) => {
+                for part in parts {
+                    match part {
+                        IPTuple::SourceAddress(address) => addresses.0 = Some(*address),
+                        IPTuple::DestinationAddress(address) => addresses.1 = Some(*address),
+                        _ => {}
+                    }
+                }
+            }
+            Tuple::Proto(parts) => {
+                for part in parts {
+                    match part {
+                        ProtoTuple::SourcePort(port) => ports.0 = Some(*port),
+                        ProtoTuple::DestinationPort(port) => ports.1 = Some(*port),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some((
+        SocketAddr::new(addresses.0?, ports.0?),
+        SocketAddr::new(addresses.1?, ports.1?),
+    ))
+}

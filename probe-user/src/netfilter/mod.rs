@@ -1,0 +1,3 @@
+//! What the node's packet filter knows of a connection.
+
+pub mod conntrack;

@@ -1,0 +1,4 @@
+//! Recordings: what `probe watch --record` keeps, and `probe who` and `probe etcd-log` read.
+
+pub mod read;
+pub mod write;

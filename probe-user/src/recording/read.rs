@@ -1,0 +1,186 @@
+//! Reads recordings, from one or many nodes.
+
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{self, BufRead, BufReader},
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::write::older;
+use crate::model::{
+    Outcome, Role,
+    flow::{Client, Identity, Objects, Recorded},
+};
+
+/// A line longer than this is no record.
+const LONGEST: u64 = 1 << 20;
+
+/// A recording can't be read.
+#[derive(Debug, thiserror::Error)]
+#[error("can't read the recording {}: {source}", path.display())]
+pub struct RecordingError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What was in recordings besides connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    pub connections: u64,
+    /// Lines that are no JSON of `probe watch`: cut off, or another's.
+    pub malformed: u64,
+}
+
+/// Hands every connection in `path`, and in the older half beside it, to `each`.
+///
+/// # Errors
+/// When a file can't be read.
+pub fn read(path: &Path, mut each: impl FnMut(Recorded)) -> Result<Read, RecordingError> {
+    let mut total = Read::default();
+    let older = older(path);
+    let error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RecordingError { path, source }
+    };
+    if older.exists() {
+        lines(&older, &mut total, &mut each).map_err(error(&older))?;
+    }
+    lines(path, &mut total, &mut each).map_err(error(path))?;
+    Ok(total)
+}
+
+fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::Result<()> {
+    let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if io::Read::take(&mut reader, LONGEST).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        match serde_json::from_slice::<Event<'_>>(&line) {
+            Ok(event) if event.event != "connection" => {}
+            Ok(_) => {
+                let line = serde_json::from_slice::<Line<'_>>(&line).ok();
+                // Where no SYN left there is no port, nobody saw it, and nobody will ask.
+                if let Some(recorded) = line.and_then(|line| line.recorded()) {
+                    total.connections += 1;
+                    each(recorded);
+                }
+            }
+            Err(_) => total.malformed += 1,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(borrow)]
+    time: Cow<'a, str>,
+    #[serde(borrow)]
+    role: Cow<'a, str>,
+    #[serde(borrow)]
+    outcome: Cow<'a, str>,
+    duration_us: i64,
+    source: Option<End>,
+    destination: End,
+    dialled: Option<End>,
+    seen_as: Option<End>,
+    #[serde(borrow)]
+    untranslated: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    node: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    process: Option<&'a RawValue>,
+    #[serde(borrow)]
+    container: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pod: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct End {
+    address: IpAddr,
+    port: u16,
+}
+
+impl End {
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+}
+
+/// What an object of a record is called.
+#[derive(Default, Deserialize)]
+struct Named {
+    namespace: Option<String>,
+    name: Option<String>,
+    uid: Option<serde_json::Value>,
+    id: Option<String>,
+}
+
+impl Line<'_> {
+    fn recorded(&self) -> Option<Recorded> {
+        let ended: Timestamp = self.time.parse().ok()?;
+        let began = ended
+            .checked_sub(SignedDuration::from_micros(self.duration_us))
+            .ok()?;
+        Some(Recorded {
+            began,
+            ended,
+            destination: self.destination.address(),
+            source: self.source.as_ref()?.address(),
+            dialled: self.dialled.as_ref().map(End::address),
+            seen_as: self.seen_as.as_ref().map(End::address),
+            translated: self.untranslated.is_none(),
+            outcome: Outcome::ALL
+                .into_iter()
+                .find(|outcome| outcome.name() == self.outcome)?,
+            client: (self.role == Role::Client.name()).then(|| self.client()),
+        })
+    }
+
+    fn client(&self) -> Client {
+        let named = |object: Option<&RawValue>| -> Named {
+            object
+                .and_then(|object| serde_json::from_str(object.get()).ok())
+                .unwrap_or_default()
+        };
+        let text = |object: Option<&RawValue>| object.map(|object| object.get().into());
+        let (process, container, pod) = (named(self.process), named(self.container), named(self.pod));
+        let uid = pod
+            .uid
+            .as_ref()
+            .and_then(serde_json::Value::as_str)
+            .map(str::to_owned);
+        let node = self.node.as_deref().map(str::to_owned);
+        let identity = Identity {
+            node: node.clone().filter(|_| self.pod.is_none()),
+            namespace: pod.namespace,
+            pod: pod.name.or(uid),
+            container: container.name.or(container.id),
+            process: process.name,
+        };
+        let objects = Objects {
+            process: text(self.process),
+            container: text(self.container),
+            pod: text(self.pod),
+        };
+        Client {
+            identity,
+            node,
+            objects,
+        }
+    }
+}

@@ -1,0 +1,431 @@
+//! What `probe etcd-log` and `probe who` print.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{clock::Clock, escape, json, text};
+use crate::model::{
+    etcd_log::{
+        Endpoint, Rejected,
+        advice::advice,
+        summary::{Group, Total},
+    },
+    flow::{Identity, Near, Unmatched},
+};
+
+/// Columns for who it was.
+const WHO: usize = 100;
+/// Columns for an error, which a client may have a say in.
+const ERROR: usize = 80;
+/// Groups shown; JSON has them all.
+const ROWS: usize = 30;
+
+/// Why a rejected connection has no name.
+fn why(unmatched: &Unmatched, peer: SocketAddr) -> String {
+    match unmatched {
+        Unmatched::NotRecorded => format!(
+            "in no recording: record on the node {} while it happens",
+            peer.ip()
+        ),
+        Unmatched::ServerOnly => format!(
+            "only its server's node recorded it: record on the node {} too",
+            peer.ip()
+        ),
+        Unmatched::TooFar(distance) => format!(
+            "the nearest recorded connection from there is {} away (--within allows more)",
+            span(*distance)
+        ),
+        Unmatched::Reused(names) => format!("several had this port at that time: {}", names.join(", ")),
+    }
+}
+
+fn span(duration: Duration) -> String {
+    let mut out = Vec::new();
+    text::duration(&mut out, duration);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Lines for people, or JSON.
+pub struct Report {
+    json: bool,
+    clock: Clock,
+}
+
+impl Report {
+    pub fn new(json: bool, zone: TimeZone) -> Self {
+        Self {
+            json,
+            clock: Clock::new(zone),
+        }
+    }
+
+    /// One rejected connection.
+    ///
+    /// # Errors
+    /// None in practice: writing to memory does not fail.
+    pub fn rejected(
+        &mut self,
+        out: &mut Vec<u8>,
+        rejected: &Rejected,
+        found: &Result<Near<'_>, Unmatched>,
+    ) -> io::Result<()> {
+        if self.json {
+            return json::line(out, &object(&mut self.clock, rejected, found));
+        }
+        match rejected.time {
+            Some(time) => self.clock.local(out, time, true),
+            None => text::ascii(out, "--:--:--.---"),
+        };
+        text::ascii(out, " ");
+        let width = text::end(out, rejected.peer);
+        text::spaces(out, 21_usize.saturating_sub(width) + 1);
+        match found {
+            Ok(near) => self.near(out, near),
+            Err(unmatched) => {
+                text::ascii(out, "? ");
+                escape::push(out, &why(unmatched, rejected.peer), 2 * WHO);
+            }
+        }
+        text::ascii(out, "  ");
+        escape::push(out, &rejected.error, ERROR);
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// `monitoring/sdp-monitor-z8989 (python3) on beta, from 10.244.2.2:41234, 3 ms away`
+    fn near(&self, out: &mut Vec<u8>, near: &Near<'_>) {
+        let identity = &near.client.identity;
+        escape::push(out, &identity.to_string(), WHO);
+        if let (Some(node), Some(_)) = (&near.client.node, &identity.pod) {
+            text::ascii(out, " on ");
+            escape::push(out, node, WHO);
+        }
+        text::ascii(out, ", from ");
+        text::end(out, near.flow.source);
+        if let Some(distance) = near.distance {
+            text::ascii(out, ", ");
+            text::duration(out, distance);
+            text::ascii(out, " away");
+        }
+    }
+
+    /// One connection that an address was of.
+    ///
+    /// # Errors
+    /// None in practice: writing to memory does not fail.
+    pub fn who(&mut self, out: &mut Vec<u8>, address: SocketAddr, near: &Near<'_>) -> io::Result<()> {
+        if self.json {
+            let found = Found::new(near);
+            let who = Who {
+                event: "who",
+                address: address.into(),
+                began: utc(&mut self.clock, near.flow.began),
+                ended: utc(&mut self.clock, near.flow.ended),
+                outcome: near.flow.outcome.name(),
+                destination: near.flow.destination.into(),
+                found,
+            };
+            return json::line(out, &who);
+        }
+        self.near(out, near);
+        text::ascii(out, ", ");
+        text::ascii(out, near.flow.outcome.name());
+        text::ascii(out, " to ");
+        text::end(out, near.flow.destination);
+        let date = format!(", ended {}", self.clock.date(near.flow.ended));
+        text::ascii(out, &date);
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// None in practice: writing to memory does not fail.
+    pub fn summary(&mut self, out: &mut Vec<u8>, total: &Total, groups: &[Group]) -> io::Result<()> {
+        if self.json {
+            return json::line(out, &summary(&mut self.clock, total, groups));
+        }
+        let Total {
+            lines,
+            rejected,
+            matched,
+            unreadable,
+            ..
+        } = total;
+        let text = format!(
+            "\n{lines} lines, {rejected} rejected connections, {matched} of them named{}.\n",
+            if *unreadable == 0 {
+                String::new()
+            } else {
+                format!(", {unreadable} more that can't be read")
+            }
+        );
+        out.extend_from_slice(text.as_bytes());
+        if groups.is_empty() {
+            return Ok(());
+        }
+        out.push(b'\n');
+        table(out, groups);
+        remedies(out, groups);
+        Ok(())
+    }
+}
+
+fn table(out: &mut Vec<u8>, groups: &[Group]) {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(["LOGGED", "SEEN", "EVERY", "WHO", "ON", "ERROR"]);
+    let text_of = |text: &str, limit| {
+        let mut cell = Vec::new();
+        escape::push(&mut cell, text, limit);
+        String::from_utf8(cell).unwrap_or_default()
+    };
+    let (shown, others) = groups.split_at(groups.len().min(ROWS));
+    for group in shown {
+        let seen = group
+            .seen
+            .map_or_else(|| "?".to_owned(), |seen| seen.count.to_string());
+        let every = group.seen.and_then(|seen| {
+            let mut cell = Vec::new();
+            text::every(&mut cell, seen.every?, Some(seen.spread));
+            String::from_utf8(cell).ok()
+        });
+        let (who, node) = match &group.who {
+            Ok((identity, node)) => (identity.to_string(), node.clone()),
+            Err(address) => (format!("? ({address})"), None),
+        };
+        table.add_row([
+            group.logged.to_string(),
+            seen,
+            every.unwrap_or_default(),
+            text_of(&who, WHO),
+            text_of(&node.unwrap_or_default(), WHO),
+            text_of(&group.error, ERROR),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    for number in [0, 1] {
+        if let Some(column) = table.column_mut(number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    out.extend_from_slice(table.trim_fmt().as_bytes());
+    out.push(b'\n');
+    if !others.is_empty() {
+        let lines: u64 = others.iter().map(|group| group.logged).sum();
+        let more = format!("… and {} more, {lines} lines (-o json has all)\n", others.len());
+        out.extend_from_slice(more.as_bytes());
+    }
+}
+
+/// What to do about each error, once.
+fn remedies(out: &mut Vec<u8>, groups: &[Group]) {
+    let mut told: Vec<&str> = Vec::new();
+    for group in groups {
+        let advice = advice(&group.error);
+        if told.contains(&advice) {
+            continue;
+        }
+        told.push(advice);
+        out.push(b'\n');
+        escape::push(out, &group.error, ERROR);
+        out.extend_from_slice(format!(": {advice}\n").as_bytes());
+    }
+}
+
+fn utc(clock: &mut Clock, time: Timestamp) -> String {
+    let mut out = Vec::new();
+    clock.utc(&mut out, time);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+fn raw(object: &Option<Box<str>>) -> Option<&RawValue> {
+    // It was JSON when it was read.
+    serde_json::from_str(object.as_deref()?).ok()
+}
+
+#[derive(Serialize)]
+struct Address {
+    address: std::net::IpAddr,
+    port: u16,
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address: address.ip(),
+            port: address.port(),
+        }
+    }
+}
+
+/// A client that was found.
+#[derive(Serialize)]
+struct Found<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    source: Address,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    distance_ms: Option<u64>,
+}
+
+impl<'a> Found<'a> {
+    fn new(near: &Near<'a>) -> Self {
+        Self {
+            pod: raw(&near.client.objects.pod),
+            container: raw(&near.client.objects.container),
+            process: raw(&near.client.objects.process),
+            node: near.client.node.as_deref(),
+            source: near.flow.source.into(),
+            distance_ms: near
+                .distance
+                .map(|distance| u64::try_from(distance.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Object<'a> {
+    event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
+    peer: Address,
+    error: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    server_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    endpoint: Option<&'static str>,
+    #[serde(flatten)]
+    found: Option<Found<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unmatched: Option<String>,
+}
+
+fn object<'a>(clock: &mut Clock, rejected: &'a Rejected, found: &Result<Near<'a>, Unmatched>) -> Object<'a> {
+    Object {
+        event: "etcd-log",
+        time: rejected.time.map(|time| utc(clock, time)),
+        peer: rejected.peer.into(),
+        error: &rejected.error,
+        server_name: &rejected.server_name,
+        endpoint: rejected.endpoint.map(|endpoint| match endpoint {
+            Endpoint::Client => "client",
+            Endpoint::Peer => "peer",
+        }),
+        found: found.as_ref().ok().map(Found::new),
+        unmatched: found
+            .as_ref()
+            .err()
+            .map(|unmatched| why(unmatched, rejected.peer)),
+    }
+}
+
+#[derive(Serialize)]
+struct Who<'a> {
+    event: &'static str,
+    address: Address,
+    began: String,
+    ended: String,
+    outcome: &'static str,
+    destination: Address,
+    #[serde(flatten)]
+    found: Found<'a>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    event: &'static str,
+    lines: u64,
+    rejected: u64,
+    matched: u64,
+    unmatched: Reasons,
+    unreadable: u64,
+    sources: Vec<Source<'a>>,
+}
+
+#[derive(Serialize)]
+struct Reasons {
+    not_recorded: u64,
+    server_only: u64,
+    too_far: u64,
+    reused: u64,
+}
+
+#[derive(Serialize)]
+struct Source<'a> {
+    logged: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every_ms: Option<u64>,
+    error: &'a str,
+    #[serde(flatten)]
+    who: Client<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    advice: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Client<'a> {
+    Known {
+        #[serde(flatten)]
+        identity: &'a Identity,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        node: Option<&'a str>,
+    },
+    Unknown {
+        address: std::net::IpAddr,
+    },
+}
+
+fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> Summary<'a> {
+    let sources = groups.iter().map(|group| Source {
+        logged: group.logged,
+        seen: group.seen.map(|seen| seen.count),
+        every_ms: json::every(group.seen.as_ref()).0,
+        error: &group.error,
+        who: match &group.who {
+            Ok((identity, node)) => Client::Known {
+                identity,
+                node: node.as_deref(),
+            },
+            Err(address) => Client::Unknown { address: *address },
+        },
+        first: group.first.map(|time| utc(clock, time)),
+        last: group.last.map(|time| utc(clock, time)),
+        advice: advice(&group.error),
+    });
+    Summary {
+        event: "summary",
+        sources: sources.collect(),
+        lines: total.lines,
+        rejected: total.rejected,
+        matched: total.matched,
+        unmatched: Reasons {
+            not_recorded: total.not_recorded,
+            server_only: total.server_only,
+            too_far: total.too_far,
+            reused: total.reused,
+        },
+        unreadable: total.unreadable,
+    }
+}
