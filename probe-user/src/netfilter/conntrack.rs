@@ -56,6 +56,11 @@ impl Conntrack {
     /// # Errors
     /// When conntrack is not loaded, which is not changed, or the namespace can't be entered.
     pub fn open(netns: Option<&Path>) -> Result<Self, ConntrackError> {
+        let namespace = |source| ConntrackError::Namespace {
+            path: netns.unwrap_or(Path::new("")).to_owned(),
+            source,
+        };
+        let netns = netns.map(File::open).transpose().map_err(namespace)?;
         // Asking would load the module, and probe changes nothing on a node.
         if !Path::new("/proc/sys/net/netfilter/nf_conntrack_count").exists()
             && !Path::new("/sys/module/nf_conntrack").exists()
@@ -64,23 +69,16 @@ impl Conntrack {
         }
         let socket = match netns {
             None => Socket::new(NETLINK_NETFILTER)?,
-            Some(path) => {
-                let namespace = |source| ConntrackError::Namespace {
-                    path: path.to_owned(),
-                    source,
-                };
-                let file = File::open(path).map_err(namespace)?;
-                // A socket stays in the namespace that it was made in; a thread of its own goes there for it.
-                thread::scope(|scope| {
-                    let made = scope.spawn(|| {
-                        setns(&file, CloneFlags::CLONE_NEWNET)?;
-                        Socket::new(NETLINK_NETFILTER)
-                    });
-                    made.join()
-                        .unwrap_or_else(|_| Err(io::Error::other("the thread that enters it ended")))
-                })
-                .map_err(namespace)?
-            }
+            // A socket stays in the namespace that it was made in; a thread of its own goes there for it.
+            Some(netns) => thread::scope(|scope| {
+                let made = scope.spawn(|| {
+                    setns(&netns, CloneFlags::CLONE_NEWNET)?;
+                    Socket::new(NETLINK_NETFILTER)
+                });
+                made.join()
+                    .unwrap_or_else(|_| Err(io::Error::other("the thread that enters it ended")))
+            })
+            .map_err(namespace)?,
         };
         socket.connect(&NetlinkAddress::new(0, 0))?;
         Ok(Self {
