@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Cluster, Family, Monitor, Pair, Probe, accept_all, end, the_record, unique_port};
+use probe_lab::{
+    Cluster, Family, Monitor, Pair, Probe, accept_all, end, the_record, unique_port, without_forks,
+};
 use socket2::{SockRef, Socket};
 
 /// Another address of the client's host, to be seen as.
@@ -87,21 +89,24 @@ fn a_port_that_is_used_again_at_once() {
     let probe = Probe::watch(&arguments).unwrap();
     let server = SocketAddr::new(Pair::server_ip(Family::V4), port);
     let mut port = 0;
-    for _ in 0..2 {
-        // RST leaves nothing that is in the way of the second.
-        let stream: TcpStream = pair
-            .client
-            .enter(|| {
-                let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-                let local = SocketAddr::new(Pair::client_ip(Family::V4), port);
-                socket.bind(&local.into()).unwrap();
-                socket.connect(&server.into()).unwrap();
-                socket.into()
-            })
-            .unwrap();
-        port = stream.local_addr().unwrap().port();
-        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
-    }
+    // A child that another scenario forks would hold the port for a moment.
+    without_forks(|| {
+        for _ in 0..2 {
+            // RST leaves nothing that is in the way of the second.
+            let stream: TcpStream = pair
+                .client
+                .enter(|| {
+                    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                    let local = SocketAddr::new(Pair::client_ip(Family::V4), port);
+                    socket.bind(&local.into()).unwrap();
+                    socket.connect(&server.into()).unwrap();
+                    socket.into()
+                })
+                .unwrap();
+            port = stream.local_addr().unwrap().port();
+            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
     probe.wait_for(2, |_| true).unwrap();
     let run = probe.finish().unwrap();
     let [first, second] = run.records.as_slice() else {

@@ -67,8 +67,9 @@ impl fmt::Display for Identity {
     }
 }
 
-/// Two records of one connection end as near to each other as this: each probe reads the clock for itself.
-const TWINS: SignedDuration = SignedDuration::from_millis(5);
+/// Two nodes' records of one connection end as near to each other as this: each probe takes the time for itself, and an
+/// interrupt may come between the one and the other.
+const TWINS: SignedDuration = SignedDuration::from_millis(250);
 
 /// One recorded connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Whether another recording tells of the same connection: nodes that share a kernel record each other's.
+    /// Whether another node's record tells of the same connection: nodes that share a kernel record each other's.
     fn is_twin(&self, other: &Self) -> bool {
         (self.source, self.asked, self.outcome) == (other.source, other.asked, other.outcome)
             && self.ended.duration_since(other.ended).abs() < TWINS
@@ -228,9 +229,10 @@ impl Flows {
             client: self.who.of((identity, client)),
         };
         let known = self.clients.get(&source).into_iter().flatten().copied();
+        let node = |flow: &Flow| Some(&self.who.get(flow.client)?.1.node);
         let mut twins = known.filter(|place| {
             let known = self.flows.get(*place as usize);
-            known.is_some_and(|known| known.is_twin(&flow))
+            known.is_some_and(|known| known.is_twin(&flow) && node(known) != node(&flow))
         });
         let place = match twins.next() {
             Some(place) => {
@@ -427,13 +429,19 @@ mod tests {
     #[test]
     fn records_of_one_connection() {
         let mine = client("a", "10.244.2.2:1", Some(NODE), 10.0, 10.01);
-        let other = Recorded {
+        let mut other = Recorded {
             seen_as: None,
             translated: false,
             began: at(10.001),
-            ended: at(10.011),
+            ended: at(10.02),
             ..mine.clone()
         };
+        // The same node's are two.
+        let mut flows = Flows::default();
+        [mine.clone(), other.clone()].map(|recorded| flows.add(recorded));
+        assert_eq!(flows.all().count(), 2);
+
+        other.client.as_mut().unwrap().node = Some("alpha".to_owned());
         for both in [[mine.clone(), other.clone()], [other, mine]] {
             let mut flows = Flows::default();
             both.into_iter().for_each(|recorded| flows.add(recorded));
