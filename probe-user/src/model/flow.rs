@@ -438,7 +438,9 @@ mod tests {
         };
         // The same node's are two.
         let mut flows = Flows::default();
-        [mine.clone(), other.clone()].map(|recorded| flows.add(recorded));
+        for recorded in [mine.clone(), other.clone()] {
+            flows.add(recorded);
+        }
         assert_eq!(flows.all().count(), 2);
 
         other.client.as_mut().unwrap().node = Some("alpha".to_owned());
