@@ -179,6 +179,11 @@ pub struct WatchArgs {
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
+    /// The container runtime's socket (CRI), which tells names of pods and containers; `none`: ask none. Default: the
+    /// first that is there of containerd's, CRI-O's, cri-dockerd's, and those of k3s, k0s and MicroK8s
+    #[arg(long, value_name = "SOCKET")]
+    pub cri: Option<PathBuf>,
+
     #[command(flatten)]
     pub source: SourceArgs,
 }

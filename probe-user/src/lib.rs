@@ -4,6 +4,7 @@ pub mod attribution;
 pub mod capture;
 pub mod cli;
 pub mod commands;
+mod error;
 pub mod kernel;
 pub mod model;
 pub mod netfilter;

@@ -153,15 +153,26 @@ impl Probe {
             (found().count() >= wanted).then(|| found().cloned().collect())
         })
         .with_context(|| {
+            let state = state(self.pid());
+            let lost = self.lost();
             let records = lock(&self.records);
             format!(
-                "{} records so far, the last: {:#?}; it said {:?} and is {}",
+                "{} records so far, the last: {:#?}; it said {:?}, is {state} and lost {lost:#}",
                 records.len(),
                 records.iter().rev().take(5).collect::<Vec<_>>(),
                 lock(&self.stderr),
-                state(self.pid())
             )
         })
+    }
+
+    /// Ends it for what its summary says was lost.
+    fn lost(&self) -> Value {
+        let _ = self.signal(Signal::SIGINT);
+        let summary = wait_until("the summary", SOON, || {
+            let records = lock(&self.records);
+            records.last().filter(|last| last["event"] == "summary").cloned()
+        });
+        summary.map(|summary| summary["lost"].clone()).unwrap_or_default()
     }
 
     /// Ends it as Ctrl-C does.

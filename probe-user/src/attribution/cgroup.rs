@@ -55,6 +55,7 @@ fn container(name: &str, above: Option<&str>, in_pod: bool) -> Option<Container>
         is_id(id).then(|| Container {
             id: id.to_owned(),
             runtime,
+            name: None,
         })
     };
     if let Some((_, rest)) = name.split_once(':') {
@@ -271,6 +272,7 @@ mod tests {
                 container: container.map(|runtime| Container {
                     id: ID.to_owned(),
                     runtime,
+                    name: None,
                 }),
                 pod_uid: uid.map(str::to_owned),
                 qos,

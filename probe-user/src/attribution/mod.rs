@@ -1,10 +1,12 @@
-//! Who owns one end of a connection, without any help from Kubernetes: /proc, control groups, pod log directories.
+//! Who owns one end of a connection: /proc, control groups, the container runtime, pod log directories.
 //!
 //! Names are looked up, never guessed: what is not found stays unknown, and is counted.
 
 mod cgroup;
+pub mod cri;
 mod listener;
-mod pods;
+mod names;
+mod pod_logs;
 mod procfs;
 
 use std::{
@@ -20,8 +22,9 @@ use probe_ebpf::contract::connection::Task;
 
 use self::{
     cgroup::{Placement, placement, placement_of_path},
+    cri::{Health, Runtime},
     listener::Listeners,
-    pods::PodLogs,
+    names::Names,
     procfs::Proc,
 };
 use crate::model::{Owner, Pod, PodSource, Process, ProcessSource, summary::Tally};
@@ -30,6 +33,8 @@ use crate::model::{Owner, Pod, PodSource, Process, ProcessSource, summary::Tally
 const KEPT: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 /// How often a pod that has no name yet is looked for.
 const RETRY: Duration = Duration::from_secs(1);
+/// The same, where the runtime may still tell.
+const SOON: Duration = Duration::from_millis(50);
 
 /// Where things are on this node.
 #[derive(Clone, Debug)]
@@ -77,7 +82,7 @@ impl Misses {
             ),
             (
                 "pods",
-                "pods known by uid only: --pod-logs names no such pod",
+                "connections of pods known by uid only: neither the runtime nor --pod-logs names them",
                 self.pods,
             ),
             (
@@ -100,7 +105,7 @@ impl Misses {
 /// Answers, and what was learnt for them; every part bounded.
 pub struct Attribution {
     proc: Proc,
-    pods: PodLogs,
+    names: Names,
     listeners: Listeners,
     /// By pid, start and control group.
     owners: LruCache<(u32, u64, u64), Known>,
@@ -114,24 +119,23 @@ struct Known {
 }
 
 impl Attribution {
-    pub fn new(paths: Paths) -> Self {
+    pub fn new(paths: Paths, runtime: Option<Runtime>) -> Self {
         Self {
             proc: Proc::new(paths.proc),
-            pods: PodLogs::new(paths.pod_logs),
+            names: Names::new(paths.pod_logs, runtime),
             listeners: Listeners::new(),
             owners: LruCache::sparse(KEPT),
             misses: Misses::default(),
         }
     }
 
-    /// The owner of an end whose process the kernel side saw; with pid 0 what its control group alone says.
-    pub fn owner(&mut self, task: &Task, kernel: &impl KernelNames) -> Arc<Owner> {
+    /// The owner of an end in the network namespace `netns` whose process the kernel side saw; with pid 0 what its
+    /// control group alone says.
+    pub fn owner(&mut self, task: &Task, netns: u32, kernel: &impl KernelNames) -> Arc<Owner> {
         let key = (task.pid, task.start_boot_ns, task.cgroup);
         if let Some(known) = self.owners.get_mut(&key) {
-            if let Some(again) = known.again
-                && Instant::now() >= again
-            {
-                known.again = name_pod(&mut self.pods, &mut known.owner).then(|| Instant::now() + RETRY);
+            if known.again.is_some_and(|at| Instant::now() >= at) {
+                known.again = again(&mut self.names, &mut known.owner, netns);
             }
             return Arc::clone(&known.owner);
         }
@@ -144,9 +148,7 @@ impl Attribution {
             None => self.placement(task.pid),
         };
         let mut owner = Arc::new(owner(process, placement));
-        let unnamed = name_pod(&mut self.pods, &mut owner);
-        self.misses.pods += u64::from(unnamed);
-        let again = unnamed.then(|| Instant::now() + RETRY);
+        let again = again(&mut self.names, &mut owner, netns);
         self.owners.put(
             key,
             Known {
@@ -161,7 +163,7 @@ impl Attribution {
     pub fn listener(&mut self, netns: u32, server: SocketAddr) -> Option<Arc<Owner>> {
         let Self {
             proc,
-            pods,
+            names,
             listeners,
             misses,
             ..
@@ -181,7 +183,7 @@ impl Attribution {
                 source: ProcessSource::Listener,
             };
             let mut owner = Arc::new(owner(Some(process), placement_in(proc, pid)));
-            name_pod(pods, &mut owner);
+            names.name(&mut owner, netns);
             Some(owner)
         });
         misses.listeners += u64::from(found.is_none());
@@ -202,10 +204,34 @@ impl Attribution {
         self.listeners.learn((netns, server), Arc::new(owner));
     }
 
+    /// Names an end's owner again, just before it is told: the runtime may have answered meanwhile.
+    pub fn last_look(&mut self, owner: &mut Arc<Owner>, netns: u32) {
+        let unnamed = |owner: &Owner| owner.pod.as_ref().is_some_and(|pod| pod.name.is_none());
+        if unnamed(owner) || self.names.hopes(owner) {
+            self.names.name(owner, netns);
+            self.misses.pods += u64::from(unnamed(owner));
+        }
+    }
+
+    /// Whether an end is better told later: its container is not known yet, and the runtime was not heard of since
+    /// `since`.
+    pub fn is_worth_waiting(&self, owner: &Owner, since: Instant) -> bool {
+        self.names.hopes(owner)
+            && self
+                .names
+                .runtime()
+                .is_some_and(|runtime| !runtime.answered(since))
+    }
+
+    /// How the container runtime is doing, where that changed.
+    pub fn news(&mut self) -> Option<(Health, PathBuf)> {
+        self.names.news()
+    }
+
     /// What could not be named so far.
     pub fn misses(&self) -> Misses {
         Misses {
-            overflow: self.pods.overflow(),
+            overflow: self.names.overflow(),
             ..self.misses
         }
     }
@@ -266,6 +292,7 @@ fn owner(process: Option<Process>, placement: Placement) -> Owner {
         namespace: None,
         name: None,
         qos,
+        workload: None,
         source: PodSource::Cgroup,
     });
     Owner {
@@ -275,23 +302,14 @@ fn owner(process: Option<Process>, placement: Placement) -> Owner {
     }
 }
 
-/// Names the pod of `owner`; whether it has one that is still without a name.
-fn name_pod(pods: &mut PodLogs, owner: &mut Arc<Owner>) -> bool {
-    let Some(pod) = &owner.pod else { return false };
-    let Some((namespace, name)) = pods.find(&pod.uid) else {
-        return true;
-    };
-    let pod = Pod {
-        namespace: Some(namespace.to_owned()),
-        name: Some(name.to_owned()),
-        source: PodSource::PodLogDir,
-        ..pod.clone()
-    };
-    *owner = Arc::new(Owner {
-        pod: Some(pod),
-        ..Owner::clone(owner)
-    });
-    false
+/// Names container and pod; when to try again, where something is left to hope for.
+fn again(names: &mut Names, owner: &mut Arc<Owner>, netns: u32) -> Option<Instant> {
+    let unnamed = names.name(owner, netns);
+    if names.hopes(owner) {
+        Some(Instant::now() + SOON)
+    } else {
+        unnamed.then(|| Instant::now() + RETRY)
+    }
 }
 
 #[cfg(test)]

@@ -41,14 +41,14 @@ fn attribution() -> (tempfile::TempDir, Attribution) {
     };
     std::fs::create_dir(&paths.proc).unwrap();
     std::fs::create_dir(&paths.pod_logs).unwrap();
-    (dir, Attribution::new(paths))
+    (dir, Attribution::new(paths, None))
 }
 
 #[test]
 fn a_process_already_gone_has_what_the_kernel_took() {
     let (dir, mut attribution) = attribution();
     std::fs::create_dir(dir.path().join("pods/ns_pod_0123456789abcdef0123456789abcdef")).unwrap();
-    let owner = attribution.owner(&task(42, 7), &Kernel);
+    let owner = attribution.owner(&task(42, 7), 0, &Kernel);
     let process = owner.process.as_ref().unwrap();
     assert_eq!(
         (process.name.as_str(), process.pid, process.uid),
@@ -62,22 +62,23 @@ fn a_process_already_gone_has_what_the_kernel_took() {
         (Some("ns"), Some("pod"))
     );
     assert_eq!(pod.source, PodSource::PodLogDir);
-    assert!(Arc::ptr_eq(&owner, &attribution.owner(&task(42, 7), &Kernel)));
+    assert!(Arc::ptr_eq(&owner, &attribution.owner(&task(42, 7), 0, &Kernel)));
     assert_eq!(attribution.misses(), Misses::default());
 }
 
 #[test]
 fn what_is_not_known_is_counted_and_not_made_up() {
     let (_dir, mut attribution) = attribution();
-    let owner = attribution.owner(&task(43, 7), &Kernel);
+    let mut owner = attribution.owner(&task(43, 7), 0, &Kernel);
+    attribution.last_look(&mut owner, 0);
     assert!(owner.process.as_ref().unwrap().command.is_empty());
     let pod = owner.pod.as_ref().unwrap();
     assert_eq!((&pod.name, pod.source), (&None, PodSource::Cgroup));
-    assert_eq!(attribution.owner(&task(0, 0), &Kernel), Arc::default());
-    assert!(attribution.owner(&task(0, 7), &Kernel).container.is_some());
+    assert_eq!(attribution.owner(&task(0, 0), 0, &Kernel), Arc::default());
+    assert!(attribution.owner(&task(0, 7), 0, &Kernel).container.is_some());
     assert_eq!(attribution.listener(1, "1.2.3.4:5".parse().unwrap()), None);
     let misses = attribution.misses();
-    assert_eq!((misses.processes, misses.pods, misses.listeners), (1, 2, 1));
+    assert_eq!((misses.processes, misses.pods, misses.listeners), (1, 1, 1));
 }
 
 /// `cargo test --release -p probe-user cost -- --ignored --nocapture`
@@ -87,7 +88,7 @@ fn cost() {
     let (_dir, mut attribution) = attribution();
     let start = Instant::now();
     for _ in 0..1_000_000 {
-        std::hint::black_box(attribution.owner(&task(42, 0), &Kernel));
+        std::hint::black_box(attribution.owner(&task(42, 0), 0, &Kernel));
     }
     println!(
         "{} ns an owner already known",

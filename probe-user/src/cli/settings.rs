@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::{Cli, WatchArgs};
 use crate::{
+    attribution::cri,
     kernel::connection::Options,
     model::{Connection, Outcome, Owner, Role},
     report::Format,
@@ -35,6 +36,8 @@ pub struct Watch {
     pub record_bytes: u64,
     /// The node's name.
     pub node: String,
+    /// The container runtime's socket.
+    pub cri: Option<PathBuf>,
     /// The node's network namespace, where that is not this process's own.
     pub netns: Option<PathBuf>,
 }
@@ -205,6 +208,10 @@ impl TryFrom<WatchArgs> for Watch {
             record_bytes: args.record_size.as_u64(),
             node: args.node.unwrap_or_else(host_name),
             netns: args.netns,
+            cri: match args.cri {
+                None => cri::find(),
+                Some(socket) => Some(socket).filter(|socket| socket.as_os_str() != "none"),
+            },
         })
     }
 }

@@ -23,6 +23,7 @@ use tokio::{
 use self::pipeline::Pipeline;
 use super::quiet_if_closed;
 use crate::{
+    attribution::cri::Runtime,
     cli::Watch,
     kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
     recording::write::Recording,
@@ -31,6 +32,9 @@ use crate::{
 
 /// How often the ring is read when the kernel side does not ask for it earlier.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long to wait for the container runtime's first answer.
+const FIRST_ANSWER: Duration = Duration::from_millis(300);
 
 /// Runs until Ctrl-C, SIGTERM, `--duration` or `--count`, then prints the summary.
 ///
@@ -64,10 +68,11 @@ pub async fn run(settings: Watch) -> Result<()> {
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
         .context("can't wait for the kernel's ring buffer")?;
     let recorder = recorder(&settings)?;
+    let runtime = runtime(&settings)?;
     let reporter = reporter(&settings);
     let duration = settings.duration;
     eprintln!("watching {} (Ctrl-C ends with a summary)", settings.description());
-    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder);
+    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime);
 
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,4 +130,14 @@ fn recorder(settings: &Watch) -> Result<Option<Reporter<Recording>>> {
     Ok(Some(
         Reporter::new(Format::Json, None, false, recording).node(settings.node.clone()),
     ))
+}
+
+/// The container runtime, with its first answer where that comes soon: pods that are there already have names at once.
+fn runtime(settings: &Watch) -> Result<Option<Runtime>> {
+    let Some(socket) = &settings.cri else {
+        return Ok(None);
+    };
+    let runtime = Runtime::start(socket).context("can't start the thread that asks the container runtime")?;
+    runtime.wait(FIRST_ANSWER);
+    Ok(Some(runtime))
 }

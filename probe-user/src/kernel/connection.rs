@@ -25,12 +25,13 @@ use probe_ebpf::contract::{
 use super::{
     KernelError,
     btf::{Absent, Btf, VMLINUX},
-    cgroup, chain,
+    cgroup,
     hooks::{Attempt, Degraded, HookError, Target, take_away},
     losses,
     maps::{Table, take},
     memory,
 };
+use crate::error::chain;
 
 const FEATURE: &str = "watch";
 

@@ -11,7 +11,8 @@ use aya::{
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
-use super::{KernelError, chain};
+use super::KernelError;
+use crate::error::chain;
 
 /// A program on its way into the kernel.
 #[derive(Clone, Debug)]

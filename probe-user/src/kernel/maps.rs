@@ -7,7 +7,8 @@ use aya::{
     maps::{HashMap, Map, MapData, MapError},
 };
 
-use super::{KernelError, chain};
+use super::KernelError;
+use crate::error::chain;
 
 /// Takes a map out of a loaded object.
 pub fn take<T: TryFrom<Map, Error = MapError>>(

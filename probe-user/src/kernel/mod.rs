@@ -49,21 +49,6 @@ fn version(release: &str) -> (u32, u32) {
     (number(), number())
 }
 
-/// An error and all its causes in one line: aya puts the verifier's last words in the cause.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::version;

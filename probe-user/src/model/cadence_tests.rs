@@ -251,6 +251,7 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
             container: container.map(|id| Container {
                 id: id.to_owned(),
                 runtime: None,
+                name: None,
             }),
             pod: None,
         }),

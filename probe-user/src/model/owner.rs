@@ -1,5 +1,7 @@
 //! Who owns one end of a connection: process, container, pod. Each name carries its source.
 
+use super::workload::Workload;
+
 /// All that is known; every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
@@ -55,6 +57,8 @@ pub struct Container {
     pub id: String,
     /// Unknown where the cgroup is a bare id.
     pub runtime: Option<Runtime>,
+    /// As its pod names it. The runtime tells.
+    pub name: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +85,8 @@ pub struct Pod {
     pub namespace: Option<String>,
     pub name: Option<String>,
     pub qos: Option<Qos>,
+    /// What it belongs to, by the labels that the runtime keeps.
+    pub workload: Option<Workload>,
     /// Where `namespace` and `name` come from.
     pub source: PodSource,
 }
@@ -110,6 +116,8 @@ pub enum PodSource {
     Cgroup,
     /// `/var/log/pods/<namespace>_<name>_<uid>`.
     PodLogDir,
+    /// The container runtime.
+    Cri,
 }
 
 impl PodSource {
@@ -117,6 +125,7 @@ impl PodSource {
         match self {
             Self::Cgroup => "cgroup",
             Self::PodLogDir => "pod-log-dir",
+            Self::Cri => "cri",
         }
     }
 }

@@ -134,6 +134,8 @@ struct Container<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 impl<'a> Container<'a> {
@@ -141,6 +143,7 @@ impl<'a> Container<'a> {
         Self {
             id: &container.id,
             runtime: container.runtime.map(model::Runtime::name),
+            name: container.name.as_deref(),
         }
     }
 }
@@ -155,6 +158,14 @@ struct Pod<'a> {
     source: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     qos: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload<'a>>,
+}
+
+#[derive(Serialize)]
+struct Workload<'a> {
+    kind: &'static str,
+    name: &'a str,
 }
 
 impl<'a> Pod<'a> {
@@ -165,6 +176,10 @@ impl<'a> Pod<'a> {
             uid: &pod.uid,
             source: pod.source.name(),
             qos: pod.qos.map(model::Qos::name),
+            workload: pod.workload.as_ref().map(|workload| Workload {
+                kind: workload.kind,
+                name: &workload.name,
+            }),
         }
     }
 }

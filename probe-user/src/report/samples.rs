@@ -33,6 +33,7 @@ pub fn container(name: &str, pid: u32) -> Owner {
     let container = Container {
         id: ID.to_owned(),
         runtime: Some(Runtime::Docker),
+        name: None,
     };
     Owner {
         container: Some(container),
@@ -44,12 +45,14 @@ pub fn unnamed_pod(name: &str, pid: u32) -> Owner {
     let container = Container {
         id: ID.to_owned(),
         runtime: Some(Runtime::Containerd),
+        name: None,
     };
     let pod = Pod {
         uid: UID.to_owned(),
         namespace: None,
         name: None,
         qos: Some(Qos::BestEffort),
+        workload: None,
         source: PodSource::Cgroup,
     };
     Owner {

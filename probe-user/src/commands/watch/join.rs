@@ -30,6 +30,8 @@ const A_SECOND: u32 = 2000;
 const WAITING: usize = 16_384;
 /// Pairs whose latest connection is remembered.
 const PAIRS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
+/// How long an end waits at the most.
+const LONGEST: Duration = Duration::from_secs(1);
 /// How often conntrack is tried again once it could not be asked.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -38,6 +40,7 @@ struct Joined {
     pair: Pair,
     start_ns: u64,
     round: u64,
+    came: Instant,
     connection: Connection,
     translation: Result<Translation, Untranslated>,
 }
@@ -99,18 +102,26 @@ impl Join {
         }
     }
 
-    /// Looks a client's end up and keeps it until the next round; gives back the one that has no more room, and what
-    /// there is nothing to ask for: loopback is not translated.
+    /// Looks a client's end up and keeps it until the next round; gives back the one that has no more room.
     pub fn ask(&mut self, pair: Pair, start_ns: u64, connection: Connection) -> Option<Connection> {
-        if connection.source.port() == 0 || connection.destination.ip().is_loopback() {
-            return Some(connection);
-        }
-        self.latest.put(pair, start_ns);
-        let translation = self.look_up(&connection);
+        let Connection {
+            source, destination, ..
+        } = connection;
+        // Loopback is not translated, and what no SYN left of is not either.
+        let translation = if source.port() == 0 || destination.ip().is_loopback() {
+            Ok(Translation {
+                seen_as: source,
+                backend: destination,
+            })
+        } else {
+            self.latest.put(pair, start_ns);
+            self.look_up(&connection)
+        };
         self.waiting.push_back(Joined {
             pair,
             start_ns,
             round: self.round,
+            came: Instant::now(),
             connection,
             translation,
         });
@@ -137,10 +148,14 @@ impl Join {
         }
     }
 
-    /// Takes one that has waited; at the end of the run any.
-    pub fn pop(&mut self, end: bool) -> Option<Connection> {
+    /// Takes one that has waited; at the end of the run any. It waits longer, though not for long, where `waits` says so
+    /// of it and of when it came.
+    pub fn pop(&mut self, end: bool, waits: impl FnOnce(&Connection, Instant) -> bool) -> Option<Connection> {
         let joined = self.waiting.front()?;
         if joined.round >= self.round && !end {
+            return None;
+        }
+        if joined.came.elapsed() < LONGEST && waits(&joined.connection, joined.came) {
             return None;
         }
         self.waiting.pop_front().map(|joined| self.judged(joined))

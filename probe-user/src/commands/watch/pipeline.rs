@@ -22,7 +22,10 @@ use super::{
     join::Join,
 };
 use crate::{
-    attribution::{Attribution, Paths},
+    attribution::{
+        Attribution, Paths,
+        cri::{Health, Runtime},
+    },
     capture::{clock::Clock, connection as capture},
     cli::Watch,
     kernel::connection::{ConnectionProbe, Records, Tables},
@@ -66,6 +69,8 @@ struct Watching<W: Write> {
     /// The output's error: the run ends with it.
     failed: Option<std::io::Error>,
     unrecorded: Option<std::io::Error>,
+    /// The container runtime did not answer, and that was told.
+    runtime_failed: bool,
 }
 
 impl<W: Write> Pipeline<W> {
@@ -74,6 +79,7 @@ impl<W: Write> Pipeline<W> {
         probe: ConnectionProbe,
         reporter: Reporter<W>,
         recorder: Option<Reporter<Recording>>,
+        runtime: Option<Runtime>,
     ) -> Self {
         let paths = Paths {
             proc: PathBuf::from("/proc"),
@@ -90,7 +96,7 @@ impl<W: Write> Pipeline<W> {
         let watch = Watching {
             join,
             settings,
-            attribution: Attribution::new(paths),
+            attribution: Attribution::new(paths, runtime),
             ends: Ends::new(),
             cadences: Cadences::default(),
             reporter,
@@ -103,6 +109,7 @@ impl<W: Write> Pipeline<W> {
             open_at: None,
             failed: None,
             unrecorded: None,
+            runtime_failed: false,
         };
         Self { probe, watch }
     }
@@ -111,6 +118,7 @@ impl<W: Write> Pipeline<W> {
     pub fn pump(&mut self) -> Result<ControlFlow<()>> {
         let Self { probe, watch } = self;
         watch.clock = now();
+        watch.tell_news();
         watch.next_round();
         watch.read(&mut probe.records, &probe.tables);
         watch.joined(false);
@@ -151,6 +159,29 @@ impl<W: Write> Pipeline<W> {
 }
 
 impl<W: Write> Watching<W> {
+    /// Says when the container runtime can't be asked, and when it can again.
+    fn tell_news(&mut self) {
+        let Some((health, socket)) = self.attribution.news() else {
+            return;
+        };
+        let socket = socket.display();
+        match health {
+            Health::Starting => {}
+            Health::Well(runtime) => {
+                if std::mem::take(&mut self.runtime_failed) {
+                    eprintln!("probe: {runtime} at {socket} answers again");
+                }
+            }
+            Health::Failing(reason) => {
+                self.runtime_failed = true;
+                eprintln!(
+                    "probe: the container runtime at {socket} can't be asked, containers have no names until it can: \
+                     {reason}"
+                );
+            }
+        }
+    }
+
     /// What waits now has waited once.
     fn next_round(&mut self) {
         self.ends.next_round();
@@ -169,7 +200,7 @@ impl<W: Write> Watching<W> {
         let pair = Pair::of(raw);
         match capture::role(raw) {
             Ok(Role::Client) => {
-                let owner = self.attribution.owner(&raw.task, tables);
+                let owner = self.attribution.owner(&raw.task, raw.netns, tables);
                 self.ends.learn(pair, &owner);
                 match capture::finished(record, &self.clock, owner, None) {
                     Ok(connection) => self.join(pair, raw.start_ns, connection),
@@ -200,7 +231,11 @@ impl<W: Write> Watching<W> {
 
     /// Reports the clients' ends whose addresses are known by now, at the end of the run all.
     fn joined(&mut self, end: bool) {
-        while let Some(connection) = self.join.pop(end) {
+        let attribution = &self.attribution;
+        let waits =
+            |connection: &Connection, since| !end && attribution.is_worth_waiting(&connection.owner, since);
+        let ready: Vec<_> = std::iter::from_fn(|| self.join.pop(end, waits)).collect();
+        for connection in ready {
             if connection.seen_as.is_some() || connection.dialled.is_some() {
                 let seen_as = connection.seen_as.unwrap_or(connection.source);
                 let pair = Pair::of_addresses(seen_as, connection.destination);
@@ -216,7 +251,7 @@ impl<W: Write> Watching<W> {
         if raw.task.pid == 0 {
             return self.attribution.listener(raw.netns, address).unwrap_or_default();
         }
-        let owner = self.attribution.owner(&raw.task, tables);
+        let owner = self.attribution.owner(&raw.task, raw.netns, tables);
         self.attribution.learned(raw.netns, address, &owner);
         owner
     }
@@ -233,7 +268,7 @@ impl<W: Write> Watching<W> {
             let mut left = OPEN_AT_MOST;
             tables.connections(|raw| {
                 if raw.established == 1 && capture::role(raw) == Ok(Role::Client) {
-                    let owner = self.attribution.owner(&raw.task, tables);
+                    let owner = self.attribution.owner(&raw.task, raw.netns, tables);
                     self.ends.learn(Pair::of(raw), &owner);
                 }
                 left -= 1;
@@ -295,7 +330,7 @@ impl<W: Write> Watching<W> {
                 let pair = Pair::of(raw);
                 let (owner, peer) = match role {
                     Role::Client => {
-                        let owner = self.attribution.owner(&raw.task, tables);
+                        let owner = self.attribution.owner(&raw.task, raw.netns, tables);
                         self.ends.learn(pair, &owner);
                         (owner, None)
                     }
@@ -321,6 +356,8 @@ impl<W: Write> Watching<W> {
     }
 
     fn report(&mut self, mut connection: Connection) {
+        self.attribution
+            .last_look(&mut connection.owner, connection.netns);
         if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
             return;
         }
@@ -407,7 +444,7 @@ impl<W: Write> Watching<W> {
             cgroup: key.cgroup,
             ..bytemuck::Zeroable::zeroed()
         };
-        let owner = self.attribution.owner(&task, tables);
+        let owner = self.attribution.owner(&task, key.netns, tables);
         if !self.settings.wants_kind(role, outcome, other) || !self.settings.names.allow(&owner) {
             return None;
         }

@@ -1,0 +1,205 @@
+//! Names from the container runtime (CRI), over its socket on this node.
+//!
+//! A thread of its own asks, so that a runtime that is slow, restarts or is gone holds up nothing: names are then taken
+//! from elsewhere. All is listed every few seconds, and at once when a container is met that is not in the list.
+
+mod client;
+mod messages;
+mod netns;
+mod table;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Notify, time::timeout};
+
+pub use self::table::{Named, Pod};
+use self::{
+    client::{Client, CriError},
+    table::Table,
+};
+
+/// Where runtimes listen: containerd, CRI-O, cri-dockerd, and those of k3s, k0s and MicroK8s.
+pub const SOCKETS: [&str; 6] = [
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/cri-dockerd.sock",
+    "/run/k3s/containerd/containerd.sock",
+    "/run/k0s/containerd.sock",
+    "/var/snap/microk8s/common/run/containerd.sock",
+];
+
+/// How often everything is listed when nobody asks.
+const EVERY: Duration = Duration::from_secs(5);
+/// How often at the most.
+const REST: Duration = Duration::from_millis(20);
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How the runtime is doing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    /// Not asked yet.
+    #[default]
+    Starting,
+    /// Answers: `containerd v1.6.20`.
+    Well(String),
+    /// Does not, for this reason.
+    Failing(String),
+}
+
+/// The runtime of this node, and what it said.
+#[derive(Debug)]
+pub struct Runtime {
+    shared: Arc<Shared>,
+    /// What was told of it last.
+    told: Health,
+}
+
+#[derive(Debug)]
+struct Shared {
+    socket: PathBuf,
+    state: Mutex<State>,
+    /// Its health changed.
+    changed: Condvar,
+    asked: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    table: Table,
+    health: Health,
+    /// When the latest complete list was begun.
+    listed: Option<Instant>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first of the well-known sockets that is there.
+pub fn find() -> Option<PathBuf> {
+    SOCKETS.iter().map(PathBuf::from).find(|path| path.exists())
+}
+
+impl Runtime {
+    /// Begins to ask the runtime behind `socket`.
+    pub fn start(socket: &Path) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            socket: socket.to_owned(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            asked: Notify::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("cri".to_owned())
+            .spawn(move || runtime.block_on(keep_asking(&theirs)))?;
+        Ok(Self {
+            shared,
+            told: Health::Starting,
+        })
+    }
+
+    /// The container with this id, or the sandbox.
+    pub fn container(&self, id: &str) -> Option<Named> {
+        self.shared.state().table.container(id).cloned()
+    }
+
+    /// The pod whose network namespace has this inode.
+    pub fn netns(&self, inode: u32) -> Option<Named> {
+        self.shared.state().table.netns(inode).cloned()
+    }
+
+    /// Asks for a list now, because something is not in the latest.
+    pub fn ask(&self) {
+        self.shared.asked.notify_one();
+    }
+
+    /// Whether a list that was begun after `since` is there, or none can be hoped for.
+    pub fn answered(&self, since: Instant) -> bool {
+        let state = self.shared.state();
+        matches!(state.health, Health::Failing(_)) || state.listed.is_some_and(|listed| listed >= since)
+    }
+
+    /// Waits until the first list is there, or it is known that there will be none.
+    pub fn wait(&self, patience: Duration) {
+        let state = self.shared.state();
+        let starting = |state: &mut State| state.health == Health::Starting;
+        drop(self.shared.changed.wait_timeout_while(state, patience, starting));
+    }
+
+    /// How it is doing, if that changed since it was last asked.
+    pub fn news(&mut self) -> Option<Health> {
+        let health = self.shared.state().health.clone();
+        let same = match (&health, &self.told) {
+            (Health::Failing(_), Health::Failing(_)) => true,
+            (health, told) => health == told,
+        };
+        if same {
+            return None;
+        }
+        self.told = health.clone();
+        Some(health)
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.shared.socket
+    }
+}
+
+async fn keep_asking(shared: &Shared) {
+    let mut client = None;
+    loop {
+        let begun = Instant::now();
+        let result = match &mut client {
+            Some(client) => list(client, shared, begun).await,
+            None => match Client::connect(&shared.socket).await {
+                Ok(new) => list(client.insert(new), shared, begun).await,
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = result {
+            client = None;
+            shared.state().health = Health::Failing(error.to_string());
+            shared.changed.notify_all();
+            tokio::time::sleep(RETRY).await;
+            continue;
+        }
+        tokio::time::sleep(REST).await;
+        // Either way it is time.
+        let _ = timeout(EVERY, shared.asked.notified()).await;
+    }
+}
+
+async fn list(client: &mut Client, shared: &Shared, begun: Instant) -> Result<(), CriError> {
+    let sandboxes = client.sandboxes().await?.items;
+    let containers = client.containers().await?.containers;
+    let without = {
+        let mut state = shared.state();
+        state.table.list(&sandboxes, &containers, begun);
+        state.listed = Some(begun);
+        state.health = Health::Well(client.runtime.clone());
+        shared.changed.notify_all();
+        state.table.without_netns(&sandboxes)
+    };
+    for id in without {
+        // It may be gone by now; then it is not in the next list.
+        let Ok(status) = client.sandbox(&id).await else {
+            continue;
+        };
+        let inode = status.info.get("info").and_then(|info| netns::inode(info));
+        shared.state().table.learn_netns(inode, id);
+    }
+    Ok(())
+}

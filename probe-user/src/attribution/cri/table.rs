@@ -1,0 +1,219 @@
+//! What a runtime said of its containers, bounded; what is gone is remembered for some minutes.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::messages::{Container, PodSandbox};
+
+/// How long a removed container keeps its name: its last connections are told after it.
+const REMEMBERED: Duration = Duration::from_secs(600);
+/// Containers, and sandboxes, that are kept; those gone for longest make room.
+const KEPT: usize = 8192;
+
+/// A pod as its runtime knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub labels: HashMap<String, String>,
+    pub annotations: HashMap<String, String>,
+}
+
+/// A container, and its pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Absent for the sandbox itself (the pause container).
+    pub container: Option<String>,
+    pub pod: Arc<Pod>,
+}
+
+#[derive(Debug)]
+struct Kept<T> {
+    value: T,
+    gone: Option<Instant>,
+}
+
+/// By container id; a sandbox is one too.
+#[derive(Debug, Default)]
+pub struct Table {
+    containers: HashMap<String, Kept<Named>>,
+    /// Network namespace inode → sandbox id. Pods on the host's network have none.
+    netns: HashMap<u32, String>,
+    /// Sandboxes whose network namespace was asked for.
+    asked: HashSet<String>,
+}
+
+impl Table {
+    pub fn container(&self, id: &str) -> Option<&Named> {
+        self.containers.get(id).map(|kept| &kept.value)
+    }
+
+    /// The pod whose network namespace has this inode.
+    pub fn netns(&self, inode: u32) -> Option<&Named> {
+        self.container(self.netns.get(&inode)?)
+    }
+
+    /// Sandboxes whose network namespace was not asked for yet.
+    pub fn without_netns(&self, sandboxes: &[PodSandbox]) -> Vec<String> {
+        sandboxes
+            .iter()
+            .filter(|sandbox| !self.asked.contains(&sandbox.id))
+            .map(|sandbox| sandbox.id.clone())
+            .collect()
+    }
+
+    /// Takes the network namespace of a sandbox; a pod on the host's network has none.
+    pub fn learn_netns(&mut self, inode: Option<u32>, sandbox: String) {
+        if let Some(inode) = inode {
+            self.netns.insert(inode, sandbox.clone());
+        }
+        self.asked.insert(sandbox);
+    }
+
+    /// Takes all that there is now; what is not in it is gone.
+    pub fn list(&mut self, sandboxes: &[PodSandbox], containers: &[Container], now: Instant) {
+        for kept in self.containers.values_mut() {
+            kept.gone.get_or_insert(now);
+        }
+        for sandbox in sandboxes {
+            let Some(metadata) = &sandbox.metadata else {
+                continue;
+            };
+            let pod = Pod {
+                namespace: metadata.namespace.clone(),
+                name: metadata.name.clone(),
+                uid: metadata.uid.clone(),
+                labels: sandbox.labels.clone(),
+                annotations: sandbox.annotations.clone(),
+            };
+            let named = Named {
+                container: None,
+                pod: Arc::new(pod),
+            };
+            self.keep(&sandbox.id, named);
+        }
+        for container in containers {
+            // Of a sandbox that was removed between the two lists it may be known from before.
+            let Some(sandbox) = self.container(&container.pod_sandbox_id) else {
+                continue;
+            };
+            let named = Named {
+                container: container.metadata.as_ref().map(|metadata| metadata.name.clone()),
+                pod: Arc::clone(&sandbox.pod),
+            };
+            self.keep(&container.id, named);
+        }
+        self.forget(now);
+    }
+
+    fn keep(&mut self, id: &str, value: Named) {
+        self.containers.insert(id.to_owned(), Kept { value, gone: None });
+    }
+
+    fn forget(&mut self, now: Instant) {
+        self.containers
+            .retain(|_, kept| kept.gone.is_none_or(|gone| now.duration_since(gone) < REMEMBERED));
+        if self.containers.len() > KEPT {
+            let mut gone: Vec<_> = self
+                .containers
+                .iter()
+                .filter_map(|(id, kept)| Some((kept.gone?, id.clone())))
+                .collect();
+            gone.sort_unstable();
+            let surplus = self.containers.len() - KEPT;
+            for (_, id) in gone.into_iter().take(surplus) {
+                self.containers.remove(&id);
+            }
+        }
+        let containers = &self.containers;
+        self.netns.retain(|_, id| containers.contains_key(id));
+        self.asked.retain(|id| containers.contains_key(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::messages::{ContainerMetadata, PodSandboxMetadata},
+        *,
+    };
+
+    fn sandbox(id: &str, name: &str) -> PodSandbox {
+        PodSandbox {
+            id: id.to_owned(),
+            metadata: Some(PodSandboxMetadata {
+                name: name.to_owned(),
+                uid: format!("uid-of-{name}"),
+                namespace: "shop".to_owned(),
+            }),
+            ..PodSandbox::default()
+        }
+    }
+
+    fn container(id: &str, sandbox: &str, name: &str) -> Container {
+        Container {
+            id: id.to_owned(),
+            pod_sandbox_id: sandbox.to_owned(),
+            metadata: Some(ContainerMetadata {
+                name: name.to_owned(),
+            }),
+        }
+    }
+
+    fn names(table: &Table, id: &str) -> Option<(String, Option<String>)> {
+        let named = table.container(id)?;
+        Some((named.pod.name.clone(), named.container.clone()))
+    }
+
+    #[test]
+    fn what_is_gone_is_remembered_for_a_while() {
+        let (mut table, start) = (Table::default(), Instant::now());
+        let sandboxes = [sandbox("s1", "cart"), sandbox("s2", "till")];
+        let containers = [
+            container("c1", "s1", "app"),
+            container("c2", "s1", "proxy"),
+            container("c3", "nowhere", "lost"),
+        ];
+        table.list(&sandboxes, &containers, start);
+        assert_eq!(table.without_netns(&sandboxes), ["s1", "s2"]);
+        table.learn_netns(Some(7), "s1".to_owned());
+        assert_eq!(table.without_netns(&sandboxes), ["s2"]);
+        let app = Some(("cart".to_owned(), Some("app".to_owned())));
+        assert_eq!(names(&table, "c1"), app);
+        assert_eq!(
+            names(&table, "c2"),
+            Some(("cart".to_owned(), Some("proxy".to_owned())))
+        );
+        assert_eq!(names(&table, "s2"), Some(("till".to_owned(), None)));
+        assert_eq!(names(&table, "c3"), None);
+        assert_eq!(table.netns(7).map(|named| named.pod.name.as_str()), Some("cart"));
+
+        // Gone, and a minute later still known.
+        table.list(&sandboxes[1..], &[], start + Duration::from_secs(1));
+        table.list(&sandboxes[1..], &[], start + Duration::from_secs(60));
+        assert_eq!(names(&table, "c1"), app);
+        assert!(table.netns(7).is_some());
+        // Much later no more; what is still there stays.
+        table.list(&sandboxes[1..], &[], start + REMEMBERED + Duration::from_secs(2));
+        assert_eq!((names(&table, "c1"), table.netns(7)), (None, None));
+        assert!(names(&table, "s2").is_some());
+    }
+
+    #[test]
+    fn those_gone_for_longest_make_room() {
+        let (mut table, start) = (Table::default(), Instant::now());
+        let mut all = (0..KEPT + 10).map(|number| sandbox(&format!("s{number}"), "x"));
+        for (round, count) in [KEPT / 2, KEPT / 2, 10].into_iter().enumerate() {
+            let sandboxes: Vec<_> = all.by_ref().take(count).collect();
+            table.list(&sandboxes, &[], start + Duration::from_secs(round as u64));
+        }
+        assert_eq!(table.containers.len(), KEPT);
+        assert!(names(&table, &format!("s{KEPT}")).is_some());
+        let first = (0..KEPT / 2).filter(|number| names(&table, &format!("s{number}")).is_some());
+        assert_eq!(first.count(), KEPT / 2 - 10);
+    }
+}
