@@ -63,12 +63,11 @@ fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::
         if io::Read::take(&mut reader, LONGEST).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        match serde_json::from_slice::<Event<'_>>(&line) {
-            Ok(event) if event.event != "connection" => {}
-            Ok(_) => {
-                let line = serde_json::from_slice::<Line<'_>>(&line).ok();
+        match serde_json::from_slice::<Line<'_>>(&line) {
+            Ok(line) if line.event != "connection" => {}
+            Ok(line) => {
                 // Where no SYN left there is no port, nobody saw it, and nobody will ask.
-                if let Some(recorded) = line.and_then(|line| line.recorded()) {
+                if let Some(recorded) = line.recorded() {
                     total.connections += 1;
                     each(recorded);
                 }
@@ -78,23 +77,20 @@ fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::
     }
 }
 
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(borrow)]
-    event: Cow<'a, str>,
-}
-
+/// Of all events; those other than a connection have few of these.
 #[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
+    event: Cow<'a, str>,
+    #[serde(borrow, default)]
     time: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     role: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, default)]
     outcome: Cow<'a, str>,
-    duration_us: i64,
+    duration_us: Option<i64>,
     source: Option<End>,
-    destination: End,
+    destination: Option<End>,
     dialled: Option<End>,
     seen_as: Option<End>,
     #[serde(borrow)]
@@ -134,12 +130,12 @@ impl Line<'_> {
     fn recorded(&self) -> Option<Recorded> {
         let ended: Timestamp = self.time.parse().ok()?;
         let began = ended
-            .checked_sub(SignedDuration::from_micros(self.duration_us))
+            .checked_sub(SignedDuration::from_micros(self.duration_us?))
             .ok()?;
         Some(Recorded {
             began,
             ended,
-            destination: self.destination.address(),
+            destination: self.destination.as_ref()?.address(),
             source: self.source.as_ref()?.address(),
             dialled: self.dialled.as_ref().map(End::address),
             seen_as: self.seen_as.as_ref().map(End::address),

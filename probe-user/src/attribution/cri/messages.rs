@@ -38,8 +38,6 @@ pub struct PodSandbox {
     pub metadata: Option<PodSandboxMetadata>,
     #[prost(map = "string, string", tag = "5")]
     pub labels: HashMap<String, String>,
-    #[prost(map = "string, string", tag = "6")]
-    pub annotations: HashMap<String, String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

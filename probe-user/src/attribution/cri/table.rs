@@ -20,7 +20,6 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub labels: HashMap<String, String>,
-    pub annotations: HashMap<String, String>,
 }
 
 /// A container, and its pod.
@@ -88,7 +87,6 @@ impl Table {
                 name: metadata.name.clone(),
                 uid: metadata.uid.clone(),
                 labels: sandbox.labels.clone(),
-                annotations: sandbox.annotations.clone(),
             };
             let named = Named {
                 container: None,
