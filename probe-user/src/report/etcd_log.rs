@@ -171,6 +171,13 @@ impl Report {
         }
         out.push(b'\n');
         table(out, groups);
+        if total.ungrouped > 0 {
+            let more = format!(
+                "… and {} lines of clients that found no room here\n",
+                total.ungrouped
+            );
+            out.extend_from_slice(more.as_bytes());
+        }
         remedies(out, groups);
         Ok(())
     }
@@ -355,6 +362,7 @@ struct Summary<'a> {
     matched: u64,
     unmatched: Reasons,
     unreadable: u64,
+    ungrouped: u64,
     sources: Vec<Source<'a>>,
 }
 
@@ -427,5 +435,6 @@ fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> Summary
             reused: total.reused,
         },
         unreadable: total.unreadable,
+        ungrouped: total.ungrouped,
     }
 }
