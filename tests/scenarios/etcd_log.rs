@@ -2,13 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
-use std::{fs, net::SocketAddr, process::Output, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    process::Output,
+    time::{Duration, Instant},
+};
 
-use probe_lab::{Cgroup, Cluster, Etcd, Monitor, PodLogs, Probe, unique_port, wait_until};
+use probe_lab::{Cgroup, Cluster, Etcd, Monitor, PodLogs, Probe, patience, unique_port, wait_until};
 use serde_json::Value;
 
 /// Each monitor's connections; below the 100 a second that etcd's log samples at.
 const TIMES: usize = 50;
+/// etcd says no more when it said nothing for so long.
+const QUIET: Duration = Duration::from_millis(500);
 
 fn probe(arguments: &[&str]) -> Output {
     Probe::command(arguments).unwrap().output().unwrap()
@@ -75,14 +82,18 @@ fn every_rejected_line_has_its_pod() {
     })
     .unwrap();
     drop(monitors);
-    // The pods are gone before anybody asks.
+    // The pods are gone before anybody asks. etcd may still be busy with what they dialled last.
+    let (mut last, mut since) = (0, Instant::now());
+    wait_until("etcd is quiet", Duration::from_secs(20), || {
+        let now = lines().len();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() >= QUIET * patience()).then_some(())
+    })
+    .unwrap();
     let mut recordings = Vec::new();
     for (watch, recording, ..) in &running {
-        let last = lines().len();
-        wait_until("etcd is quiet", Duration::from_secs(5), || {
-            (lines().len() == last).then_some(())
-        })
-        .unwrap();
         watch.signal(nix::sys::signal::Signal::SIGINT).unwrap();
         recordings.push(recording.clone());
     }
