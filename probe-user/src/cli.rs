@@ -16,6 +16,7 @@ pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Names, Watch};
 
 use crate::{
+    attribution::kube::{Access, Credentials},
     kernel::{btf::VMLINUX, connection::Source},
     model::{Outcome, Role},
     report::Format,
@@ -185,7 +186,48 @@ pub struct WatchArgs {
     pub cri: Option<PathBuf>,
 
     #[command(flatten)]
+    pub kube: KubeArgs,
+
+    #[command(flatten)]
     pub source: SourceArgs,
+}
+
+/// What is asked of Kubernetes.
+#[derive(Args, Clone, Debug)]
+pub struct KubeArgs {
+    /// Ask the Kubernetes API for workloads (Deployment, CronJob, ...) and the names of other nodes, with these
+    /// credentials; on a node, /etc/kubernetes/kubelet.conf does. `none`: don't ask. Default: not, but in a pod with its
+    /// service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Ask the kubelet for this node's pods instead of the API: https://127.0.0.1:10250, or http://127.0.0.1:10255
+    #[arg(long, value_name = "URL")]
+    pub kubelet: Option<http::Uri>,
+
+    /// Don't check the kubelet's certificate, which mostly is its own
+    #[arg(long, requires = "kubelet", hide_short_help = true)]
+    pub kubelet_insecure_tls: bool,
+}
+
+impl KubeArgs {
+    /// Whom to ask, and as whom; `in_pod`: whether this process is a pod's.
+    fn access(self, in_pod: bool) -> Option<Access> {
+        let credentials = match self.kubeconfig {
+            Some(file) if file.as_os_str() == "none" => Credentials::Nobody,
+            Some(file) => Credentials::Kubeconfig(file),
+            None if in_pod => Credentials::ServiceAccount,
+            None => Credentials::Nobody,
+        };
+        if credentials == Credentials::Nobody && self.kubelet.is_none() {
+            return None;
+        }
+        Some(Access {
+            credentials,
+            kubelet: self.kubelet,
+            kubelet_insecure_tls: self.kubelet_insecure_tls,
+        })
+    }
 }
 
 /// What is taken of the kernel.

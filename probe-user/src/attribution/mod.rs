@@ -1,16 +1,18 @@
-//! Who owns one end of a connection: /proc, control groups, the container runtime, pod log directories.
+//! Who owns one end of a connection: /proc, control groups, the container runtime, pod log directories, Kubernetes.
 //!
 //! Names are looked up, never guessed: what is not found stays unknown, and is counted.
 
 mod cgroup;
 pub mod cri;
+pub mod health;
+pub mod kube;
 mod listener;
 mod names;
 mod pod_logs;
 mod procfs;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     num::NonZeroUsize,
     path::PathBuf,
     sync::Arc,
@@ -22,7 +24,9 @@ use probe_ebpf::contract::connection::Task;
 
 use self::{
     cgroup::{Placement, placement, placement_of_path},
-    cri::{Health, Runtime},
+    cri::Runtime,
+    health::News,
+    kube::Cluster,
     listener::Listeners,
     names::Names,
     procfs::Proc,
@@ -119,10 +123,10 @@ struct Known {
 }
 
 impl Attribution {
-    pub fn new(paths: Paths, runtime: Option<Runtime>) -> Self {
+    pub fn new(paths: Paths, runtime: Option<Runtime>, cluster: Option<Cluster>) -> Self {
         Self {
             proc: Proc::new(paths.proc),
-            names: Names::new(paths.pod_logs, runtime),
+            names: Names::new(paths.pod_logs, runtime, cluster),
             listeners: Listeners::new(),
             owners: LruCache::sparse(KEPT),
             misses: Misses::default(),
@@ -223,8 +227,13 @@ impl Attribution {
                 .is_some_and(|runtime| !runtime.answered(since))
     }
 
-    /// How the container runtime is doing, where that changed.
-    pub fn news(&mut self) -> Option<(Health, PathBuf)> {
+    /// The node that has this address, where Kubernetes knows one.
+    pub fn node(&self, address: IpAddr) -> Option<Arc<Owner>> {
+        self.names.node(address)
+    }
+
+    /// How one of those who are asked for names is doing, where that changed.
+    pub fn news(&mut self) -> Option<News> {
         self.names.news()
     }
 
@@ -299,6 +308,7 @@ fn owner(process: Option<Process>, placement: Placement) -> Owner {
         process,
         container,
         pod,
+        node: None,
     }
 }
 
@@ -308,7 +318,7 @@ fn again(names: &mut Names, owner: &mut Arc<Owner>, netns: u32) -> Option<Instan
     if names.hopes(owner) {
         Some(Instant::now() + SOON)
     } else {
-        unnamed.then(|| Instant::now() + RETRY)
+        (unnamed || names.may_learn(owner)).then(|| Instant::now() + RETRY)
     }
 }
 

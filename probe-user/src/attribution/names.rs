@@ -1,44 +1,61 @@
-//! Names of containers and pods: from the container runtime, or else from the kubelet's log directories.
+//! Names of containers and pods: from the container runtime, or else from the kubelet's log directories, or else from
+//! Kubernetes, which also tells what a pod belongs to.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
 use super::{
-    cri::{Health, Named, Runtime},
+    cri::{Named, Runtime},
+    health::News,
+    kube::Cluster,
     pod_logs::PodLogs,
 };
-use crate::model::{Container, Owner, Pod, PodSource, workload};
+use crate::model::{
+    Container, Owner, Pod, PodSource,
+    workload::{self, WorkloadSource},
+};
 
 /// All that can name a pod on this node.
 pub struct Names {
     pods: PodLogs,
     runtime: Option<Runtime>,
+    cluster: Option<Cluster>,
 }
 
 impl Names {
-    pub fn new(pod_logs: PathBuf, runtime: Option<Runtime>) -> Self {
+    pub fn new(pod_logs: PathBuf, runtime: Option<Runtime>, cluster: Option<Cluster>) -> Self {
         Self {
             pods: PodLogs::new(pod_logs),
             runtime,
+            cluster,
         }
     }
 
     /// Names container and pod of an end in the network namespace `netns`, as far as they are known by now; whether
     /// the pod stays without a name.
     pub fn name(&mut self, owner: &mut Arc<Owner>, netns: u32) -> bool {
-        if let Some(runtime) = &self.runtime
-            && let Some(named) = find(runtime, owner, netns)
-        {
-            take(Arc::make_mut(owner), &named);
-            return false;
+        let named = self
+            .runtime
+            .as_ref()
+            .and_then(|runtime| find(runtime, owner, netns));
+        match named {
+            Some(named) => take(Arc::make_mut(owner), &named),
+            None => {
+                if self.hopes(owner)
+                    && let Some(runtime) = &self.runtime
+                {
+                    runtime.ask();
+                }
+                self.by_log_directory(owner);
+            }
         }
-        if self.hopes(owner)
-            && let Some(runtime) = &self.runtime
-        {
-            runtime.ask();
-        }
-        let Some(pod) = &owner.pod else { return false };
+        self.by_cluster(owner);
+        owner.pod.as_ref().is_some_and(|pod| pod.name.is_none())
+    }
+
+    fn by_log_directory(&mut self, owner: &mut Arc<Owner>) {
+        let Some(pod) = &owner.pod else { return };
         let Some((namespace, name)) = self.pods.find(&pod.uid) else {
-            return pod.name.is_none();
+            return;
         };
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         if let Some(pod) = &mut Arc::make_mut(owner).pod {
@@ -46,7 +63,54 @@ impl Names {
             pod.name = Some(name);
             pod.source = PodSource::PodLogDir;
         }
-        false
+    }
+
+    /// What Kubernetes knows: names where there are none, and the workload, which its owner reference tells better than
+    /// labels.
+    fn by_cluster(&self, owner: &mut Arc<Owner>) {
+        if !self.may_learn(owner) {
+            return;
+        }
+        let (Some(cluster), Some(pod)) = (&self.cluster, &owner.pod) else {
+            return;
+        };
+        let Some(known) = cluster.pod(&pod.uid) else {
+            return;
+        };
+        let owner = Arc::make_mut(owner);
+        if let Some(container) = &mut owner.container
+            && container.name.is_none()
+        {
+            container.name = known.containers.get(&container.id).cloned();
+        }
+        if let Some(pod) = &mut owner.pod {
+            if pod.name.is_none() {
+                pod.namespace = Some(known.namespace.clone());
+                pod.name = Some(known.name.clone());
+                pod.source = cluster.source();
+            }
+            if known.workload.is_some() {
+                pod.workload.clone_from(&known.workload);
+            }
+        }
+    }
+
+    /// Whether Kubernetes may still tell more of it.
+    pub fn may_learn(&self, owner: &Owner) -> bool {
+        let by_labels = |pod: &Pod| {
+            let source = pod.workload.as_ref().map(|workload| workload.source);
+            matches!(source, None | Some(WorkloadSource::Labels))
+        };
+        self.cluster.is_some()
+            && owner
+                .pod
+                .as_ref()
+                .is_some_and(|pod| pod.name.is_none() || by_labels(pod))
+    }
+
+    /// The node that has this address.
+    pub fn node(&self, address: IpAddr) -> Option<Arc<Owner>> {
+        self.cluster.as_ref()?.node(address)
     }
 
     /// Whether the runtime may still tell more of it.
@@ -60,11 +124,10 @@ impl Names {
         self.runtime.as_ref()
     }
 
-    /// How the runtime is doing, where that changed.
-    pub fn news(&mut self) -> Option<(Health, PathBuf)> {
-        let runtime = self.runtime.as_mut()?;
-        let health = runtime.news()?;
-        Some((health, runtime.socket().to_owned()))
+    /// How one of those who are asked is doing, where that changed.
+    pub fn news(&mut self) -> Option<News> {
+        let of_runtime = self.runtime.as_mut().and_then(Runtime::news);
+        of_runtime.or_else(|| self.cluster.as_mut()?.news())
     }
 
     /// Pods whose name was not kept for lack of room.

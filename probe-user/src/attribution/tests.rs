@@ -41,7 +41,7 @@ fn attribution() -> (tempfile::TempDir, Attribution) {
     };
     std::fs::create_dir(&paths.proc).unwrap();
     std::fs::create_dir(&paths.pod_logs).unwrap();
-    (dir, Attribution::new(paths, None))
+    (dir, Attribution::new(paths, None, None))
 }
 
 #[test]

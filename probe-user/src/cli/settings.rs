@@ -1,13 +1,16 @@
 //! Settings that make sense as a whole.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{CommandFactory, error::ErrorKind};
 use ipnet::IpNet;
 
 use super::{Cli, WatchArgs};
 use crate::{
-    attribution::cri,
+    attribution::{cri, kube::Access},
     kernel::connection::Options,
     model::{Connection, Outcome, Owner, Role},
     report::Format,
@@ -38,6 +41,8 @@ pub struct Watch {
     pub node: String,
     /// The container runtime's socket.
     pub cri: Option<PathBuf>,
+    /// How Kubernetes is asked.
+    pub kube: Option<Access>,
     /// The node's network namespace, where that is not this process's own.
     pub netns: Option<PathBuf>,
 }
@@ -212,8 +217,15 @@ impl TryFrom<WatchArgs> for Watch {
                 None => cri::find(),
                 Some(socket) => Some(socket).filter(|socket| socket.as_os_str() != "none"),
             },
+            kube: args.kube.access(in_pod()),
         })
     }
+}
+
+/// Whether this process runs in a pod that has a service account.
+fn in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }
 
 /// The kubelet names its node so, where nothing else was asked for.

@@ -23,7 +23,7 @@ use tokio::{
 use self::pipeline::Pipeline;
 use super::quiet_if_closed;
 use crate::{
-    attribution::cri::Runtime,
+    attribution::{cri::Runtime, kube::Cluster},
     cli::Watch,
     kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
     recording::write::Recording,
@@ -35,6 +35,8 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long to wait for the container runtime's first answer.
 const FIRST_ANSWER: Duration = Duration::from_millis(300);
+/// The same for the cluster's, who was asked for.
+const FIRST_ANSWER_OF_CLUSTER: Duration = Duration::from_secs(2);
 
 /// Runs until Ctrl-C, SIGTERM, `--duration` or `--count`, then prints the summary.
 ///
@@ -69,10 +71,11 @@ pub async fn run(settings: Watch) -> Result<()> {
         .context("can't wait for the kernel's ring buffer")?;
     let recorder = recorder(&settings)?;
     let runtime = runtime(&settings)?;
+    let cluster = cluster(&settings)?;
     let reporter = reporter(&settings);
     let duration = settings.duration;
     eprintln!("watching {} (Ctrl-C ends with a summary)", settings.description());
-    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime);
+    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime, cluster);
 
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -140,4 +143,15 @@ fn runtime(settings: &Watch) -> Result<Option<Runtime>> {
     let runtime = Runtime::start(socket).context("can't start the thread that asks the container runtime")?;
     runtime.wait(FIRST_ANSWER);
     Ok(Some(runtime))
+}
+
+/// Kubernetes, where it is to be asked, with its first answer where that comes soon.
+fn cluster(settings: &Watch) -> Result<Option<Cluster>> {
+    let Some(access) = &settings.kube else {
+        return Ok(None);
+    };
+    let cluster = Cluster::start(access.clone(), settings.node.clone())
+        .context("can't start the thread that asks Kubernetes")?;
+    cluster.wait(FIRST_ANSWER_OF_CLUSTER);
+    Ok(Some(cluster))
 }

@@ -129,7 +129,7 @@ enum Actor<'a> {
 
 impl<'a> Actor<'a> {
     fn of(connection: &'a Connection) -> Self {
-        let Some(owner) = connection.actor() else {
+        let Some(owner) = connection.actor().filter(|owner| owner.node.is_none()) else {
             return Self::Address(connection.source.ip());
         };
         let (pod, container) = (owner.pod.as_ref(), owner.container.as_ref());

@@ -254,6 +254,7 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
                 name: None,
             }),
             pod: None,
+            node: None,
         }),
         peer: None,
         cadence: None,

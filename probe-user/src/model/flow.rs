@@ -95,6 +95,14 @@ impl Flow {
             && self.ended.duration_since(other.ended).abs() < TWINS
     }
 
+    /// How much its node knew of it, to be compared.
+    fn knows(&self, who: &Places<(u32, Client)>) -> (bool, bool) {
+        let named = who
+            .get(self.client)
+            .is_some_and(|(_, client)| client.identity.namespace.is_some());
+        (self.translated, named)
+    }
+
     /// From `at` to the nearest moment of it; zero while it lasted.
     fn distance(&self, at: Timestamp) -> Duration {
         let from = if at < self.began {
@@ -236,9 +244,9 @@ impl Flows {
         });
         let place = match twins.next() {
             Some(place) => {
-                // The node that the pod is on knows more.
+                // The node that the pod is on knows more: translation, name.
                 match self.flows.get_mut(place as usize) {
-                    Some(known) if !known.translated && translated => *known = flow,
+                    Some(known) if known.knows(&self.who) < flow.knows(&self.who) => *known = flow,
                     Some(_) | None => return,
                 }
                 place
@@ -444,6 +452,16 @@ mod tests {
         assert_eq!(flows.all().count(), 2);
 
         other.client.as_mut().unwrap().node = Some("alpha".to_owned());
+        // A pod on the node's own network: both know all but its name, which its own node knows.
+        let mut unnamed = other.clone();
+        unnamed.translated = true;
+        unnamed.client.as_mut().unwrap().identity.namespace = None;
+        for both in [[mine.clone(), unnamed.clone()], [unnamed, mine.clone()]] {
+            let mut flows = Flows::default();
+            both.into_iter().for_each(|recorded| flows.add(recorded));
+            let near = flows.near(address("10.244.2.2:1"), None);
+            assert_eq!((near.len(), near[0].client.identity.clone()), (1, identity("a")));
+        }
         for both in [[mine.clone(), other.clone()], [other, mine]] {
             let mut flows = Flows::default();
             both.into_iter().for_each(|recorded| flows.add(recorded));

@@ -12,6 +12,6 @@ pub mod workload;
 
 pub use cadence::{Cadence, Cadences};
 pub use connection::Connection;
-pub use owner::{Container, Owner, Pod, PodSource, Process, ProcessSource, Qos, Runtime};
+pub use owner::{Container, Node, Owner, Pod, PodSource, Process, ProcessSource, Qos, Runtime};
 pub use probe_ebpf::contract::outcome::{Outcome, Role};
 pub use summary::Summary;

@@ -8,12 +8,14 @@ pub struct Owner {
     pub process: Option<Process>,
     pub container: Option<Container>,
     pub pod: Option<Pod>,
+    /// Of another end than this node's, whose address is a node's: which. Nothing else is known then.
+    pub node: Option<Node>,
 }
 
 impl Owner {
     /// Whether anything at all is known.
     pub fn is_known(&self) -> bool {
-        self.process.is_some() || self.container.is_some() || self.pod.is_some()
+        self.process.is_some() || self.container.is_some() || self.pod.is_some() || self.node.is_some()
     }
 }
 
@@ -85,10 +87,16 @@ pub struct Pod {
     pub namespace: Option<String>,
     pub name: Option<String>,
     pub qos: Option<Qos>,
-    /// What it belongs to, by the labels that the runtime keeps.
+    /// What it belongs to.
     pub workload: Option<Workload>,
     /// Where `namespace` and `name` come from.
     pub source: PodSource,
+}
+
+/// A node of the cluster, as the Kubernetes API names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    pub name: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +126,10 @@ pub enum PodSource {
     PodLogDir,
     /// The container runtime.
     Cri,
+    /// The kubelet's `/pods`.
+    Kubelet,
+    /// The Kubernetes API.
+    KubeApi,
 }
 
 impl PodSource {
@@ -126,6 +138,8 @@ impl PodSource {
             Self::Cgroup => "cgroup",
             Self::PodLogDir => "pod-log-dir",
             Self::Cri => "cri",
+            Self::Kubelet => "kubelet",
+            Self::KubeApi => "kube-api",
         }
     }
 }

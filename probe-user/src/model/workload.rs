@@ -1,13 +1,46 @@
-//! What a pod belongs to, as far as its labels tell: controllers set them, and name their pods after themselves.
+//! What a pod belongs to: as its owner reference says, or else as far as its labels tell, which controllers set, and
+//! name their pods after themselves.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 /// A controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// `Deployment`, `DaemonSet`, `StatefulSet`, `Job`.
-    pub kind: &'static str,
+    /// `Deployment`, `DaemonSet`, `StatefulSet`, `Job`, `CronJob`, or what else owns pods.
+    pub kind: Cow<'static, str>,
     pub name: String,
+    pub source: WorkloadSource,
+}
+
+/// How a workload was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkloadSource {
+    /// The pod's labels, as the container runtime keeps them.
+    Labels,
+    /// The pod's owner reference, from the kubelet.
+    Kubelet,
+    /// The same from the Kubernetes API.
+    KubeApi,
+}
+
+impl WorkloadSource {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Labels => "labels",
+            Self::Kubelet => "kubelet",
+            Self::KubeApi => "kube-api",
+        }
+    }
+}
+
+/// The Deployment behind a ReplicaSet; `None` for one that stands alone. A Deployment names its ReplicaSets after itself
+/// and the hash of the template, which is also a label of their pods.
+pub fn deployment<'a>(replica_set: &'a str, template_hash: Option<&str>) -> Option<&'a str> {
+    let hash = template_hash.filter(|hash| !hash.is_empty())?;
+    replica_set
+        .strip_suffix(hash)?
+        .strip_suffix('-')
+        .filter(|name| !name.is_empty())
 }
 
 /// The controller of the pod `name`; `None` where its labels name none, or do not fit its name.
@@ -20,8 +53,9 @@ pub fn of_labels(name: &str, labels: &HashMap<String, String>) -> Option<Workloa
     };
     let workload = |kind, name: &str| {
         (!name.is_empty()).then(|| Workload {
-            kind,
+            kind: Cow::Borrowed(kind),
             name: name.to_owned(),
+            source: WorkloadSource::Labels,
         })
     };
     if let Some(job) = label("batch.kubernetes.io/job-name").or_else(|| label("job-name")) {
@@ -29,8 +63,7 @@ pub fn of_labels(name: &str, labels: &HashMap<String, String>) -> Option<Workloa
     }
     if let Some(hash) = label("pod-template-hash") {
         // <deployment>-<hash>-<random>
-        let replica_set = without_suffix(name)?;
-        return workload("Deployment", replica_set.strip_suffix(hash)?.strip_suffix('-')?);
+        return workload("Deployment", deployment(without_suffix(name)?, Some(hash))?);
     }
     if label("statefulset.kubernetes.io/pod-name") == Some(name) {
         return workload("StatefulSet", without_suffix(name)?);
@@ -100,7 +133,7 @@ mod tests {
             let found = of_labels(name, &labels.collect());
             let found = found
                 .as_ref()
-                .map(|workload| (workload.kind, workload.name.as_str()));
+                .map(|workload| (workload.kind.as_ref(), workload.name.as_str()));
             assert_eq!(found, expected, "{name}");
         }
     }

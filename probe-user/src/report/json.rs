@@ -83,6 +83,14 @@ struct Owner<'a> {
     container: Option<Container<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<Pod<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Node<'a>>,
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    name: &'a str,
+    source: &'static str,
 }
 
 impl<'a> Owner<'a> {
@@ -91,6 +99,10 @@ impl<'a> Owner<'a> {
             process: owner.process.as_ref().map(Process::new),
             container: owner.container.as_ref().map(Container::new),
             pod: owner.pod.as_ref().map(Pod::new),
+            node: owner.node.as_ref().map(|node| Node {
+                name: &node.name,
+                source: "kube-api",
+            }),
         }
     }
 
@@ -164,8 +176,9 @@ struct Pod<'a> {
 
 #[derive(Serialize)]
 struct Workload<'a> {
-    kind: &'static str,
+    kind: &'a str,
     name: &'a str,
+    source: &'static str,
 }
 
 impl<'a> Pod<'a> {
@@ -177,8 +190,9 @@ impl<'a> Pod<'a> {
             source: pod.source.name(),
             qos: pod.qos.map(model::Qos::name),
             workload: pod.workload.as_ref().map(|workload| Workload {
-                kind: workload.kind,
+                kind: &workload.kind,
                 name: &workload.name,
+                source: workload.source.name(),
             }),
         }
     }

@@ -46,6 +46,14 @@ impl Format {
     }
 }
 
+/// Text from outside made safe for one line of a terminal.
+pub fn escaped(text: &str) -> String {
+    const LONGEST: usize = 1000;
+    let mut out = Vec::new();
+    escape::push(&mut out, text, LONGEST);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// The buffer is written out when it holds so many bytes, and at each [`Reporter::flush`].
 const FULL: usize = 64 << 10;
 

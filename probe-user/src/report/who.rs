@@ -18,7 +18,7 @@ pub enum Detail {
 
 /// Columns for a process name: 15 bytes, some of which may need an escape.
 const PROCESS: usize = 60;
-/// The longest name of a pod or a namespace in Kubernetes.
+/// The longest name of a pod, a namespace or a node in Kubernetes.
 const POD: usize = 253;
 /// As `crictl` and `docker` print container ids.
 const CONTAINER: usize = 12;
@@ -78,6 +78,9 @@ pub fn arrow(out: &mut Vec<u8>) -> usize {
 
 /// One owner. Of a container without a pod, and of a process without either, this is the process.
 pub fn owner(out: &mut Vec<u8>, owner: &Owner, detail: Detail) -> usize {
+    if let Some(node) = &owner.node {
+        return text::ascii(out, "node ") + escape::push(out, &node.name, POD);
+    }
     let process = owner.process.as_ref();
     if let Some(pod) = &owner.pod {
         let mut width = match &pod.name {

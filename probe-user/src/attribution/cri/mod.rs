@@ -22,6 +22,7 @@ use self::{
     client::{Client, CriError},
     table::Table,
 };
+use super::health::{Health, News};
 
 /// Where runtimes listen: containerd, CRI-O, cri-dockerd, and those of k3s, k0s and MicroK8s.
 pub const SOCKETS: [&str; 6] = [
@@ -39,18 +40,6 @@ const EVERY: Duration = Duration::from_secs(5);
 const REST: Duration = Duration::from_millis(20);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
-
-/// How the runtime is doing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    /// Not asked yet.
-    #[default]
-    Starting,
-    /// Answers: `containerd v1.6.20`.
-    Well(String),
-    /// Does not, for this reason.
-    Failing(String),
-}
 
 /// The runtime of this node, and what it said.
 #[derive(Debug)]
@@ -106,7 +95,7 @@ impl Runtime {
             .spawn(move || runtime.block_on(keep_asking(&theirs)))?;
         Ok(Self {
             shared,
-            told: Health::Starting,
+            told: Health::default(),
         })
     }
 
@@ -139,22 +128,13 @@ impl Runtime {
     }
 
     /// How it is doing, if that changed since it was last asked.
-    pub fn news(&mut self) -> Option<Health> {
-        let health = self.shared.state().health.clone();
-        let same = match (&health, &self.told) {
-            (Health::Failing(_), Health::Failing(_)) => true,
-            (health, told) => health == told,
-        };
-        if same {
-            return None;
-        }
-        self.told = health.clone();
-        Some(health)
-    }
-
-    /// Where it listens.
-    pub fn socket(&self) -> &Path {
-        &self.shared.socket
+    pub fn news(&mut self) -> Option<News> {
+        let now = self.shared.state().health.clone();
+        Some(News {
+            health: self.told.update(now)?,
+            who: format!("the container runtime at {}", self.shared.socket.display()),
+            lost: "containers have no names",
+        })
     }
 }
 

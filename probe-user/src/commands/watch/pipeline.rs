@@ -1,6 +1,7 @@
 //! Records → owners → report.
 
 use std::{
+    collections::HashSet,
     io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::ControlFlow,
@@ -24,7 +25,9 @@ use super::{
 use crate::{
     attribution::{
         Attribution, Paths,
-        cri::{Health, Runtime},
+        cri::Runtime,
+        health::{Health, News},
+        kube::Cluster,
     },
     capture::{clock::Clock, connection as capture},
     cli::Watch,
@@ -35,7 +38,7 @@ use crate::{
     },
     netfilter::conntrack::ConntrackError,
     recording::write::Recording,
-    report::Reporter,
+    report::{Reporter, escaped},
 };
 
 /// How often the handshakes that never finished are looked at.
@@ -69,8 +72,8 @@ struct Watching<W: Write> {
     /// The output's error: the run ends with it.
     failed: Option<std::io::Error>,
     unrecorded: Option<std::io::Error>,
-    /// The container runtime did not answer, and that was told.
-    runtime_failed: bool,
+    /// Those who did not answer when asked for names, which was told.
+    failing: HashSet<String>,
 }
 
 impl<W: Write> Pipeline<W> {
@@ -80,6 +83,7 @@ impl<W: Write> Pipeline<W> {
         reporter: Reporter<W>,
         recorder: Option<Reporter<Recording>>,
         runtime: Option<Runtime>,
+        cluster: Option<Cluster>,
     ) -> Self {
         let paths = Paths {
             proc: PathBuf::from("/proc"),
@@ -96,7 +100,7 @@ impl<W: Write> Pipeline<W> {
         let watch = Watching {
             join,
             settings,
-            attribution: Attribution::new(paths, runtime),
+            attribution: Attribution::new(paths, runtime, cluster),
             ends: Ends::new(),
             cadences: Cadences::default(),
             reporter,
@@ -109,7 +113,7 @@ impl<W: Write> Pipeline<W> {
             open_at: None,
             failed: None,
             unrecorded: None,
-            runtime_failed: false,
+            failing: HashSet::new(),
         };
         Self { probe, watch }
     }
@@ -159,25 +163,23 @@ impl<W: Write> Pipeline<W> {
 }
 
 impl<W: Write> Watching<W> {
-    /// Says when the container runtime can't be asked, and when it can again.
+    /// Says when somebody can't be asked for names, and when they can again.
     fn tell_news(&mut self) {
-        let Some((health, socket)) = self.attribution.news() else {
-            return;
-        };
-        let socket = socket.display();
-        match health {
-            Health::Starting => {}
-            Health::Well(runtime) => {
-                if std::mem::take(&mut self.runtime_failed) {
-                    eprintln!("probe: {runtime} at {socket} answers again");
+        while let Some(News { who, lost, health }) = self.attribution.news() {
+            match health {
+                Health::Starting => {}
+                Health::Well(name) => {
+                    if self.failing.remove(&who) {
+                        eprintln!("probe: {} answers again: {}", who, escaped(&name));
+                    }
                 }
-            }
-            Health::Failing(reason) => {
-                self.runtime_failed = true;
-                eprintln!(
-                    "probe: the container runtime at {socket} can't be asked, containers have no names until it can: \
-                     {reason}"
-                );
+                Health::Failing(reason) => {
+                    eprintln!(
+                        "probe: {who} can't be asked, {lost} until it can: {}",
+                        escaped(&reason)
+                    );
+                    self.failing.insert(who);
+                }
             }
         }
     }
@@ -358,6 +360,10 @@ impl<W: Write> Watching<W> {
     fn report(&mut self, mut connection: Connection) {
         self.attribution
             .last_look(&mut connection.owner, connection.netns);
+        // A client that no end here belongs to: another node's, or one behind it.
+        if connection.role == Role::Server && connection.actor().is_none() {
+            connection.peer = self.attribution.node(connection.source.ip());
+        }
         if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
             return;
         }

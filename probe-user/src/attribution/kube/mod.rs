@@ -1,0 +1,274 @@
+//! Names from Kubernetes: workloads, static pods, and whose node an address is.
+//!
+//! Optional, and asked for. A thread of its own asks the API, watching the pods of this node only, or the kubelet, which
+//! answers also when the API doesn't; nothing waits for it.
+
+mod client;
+mod nodes;
+mod table;
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::Pod as Object;
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+
+use self::{client::KubeError, nodes::Nodes, table::Table};
+pub use self::{
+    client::{Access, Credentials},
+    table::Pod,
+};
+use super::health::{Health, News};
+use crate::{
+    error::chain,
+    model::{
+        Owner, PodSource,
+        workload::{Workload, WorkloadSource},
+    },
+};
+
+/// How often the kubelet is asked when nobody needs a name, and at the most.
+const EVERY: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_millis(200);
+/// How long after a failure it is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+/// How many Jobs are remembered with what they belong to.
+const JOBS: usize = 1024;
+
+/// The cluster, and what it said.
+#[derive(Debug)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    /// What was told of it last.
+    told: Health,
+}
+
+#[derive(Debug)]
+struct Shared {
+    access: Access,
+    /// This node.
+    node: String,
+    state: Mutex<State>,
+    /// Its health changed.
+    changed: Condvar,
+    /// A pod is not known.
+    pods_wanted: Notify,
+    /// An address is not known.
+    nodes_wanted: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    pods: Table,
+    nodes: Nodes,
+    health: Health,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is(&self, health: Health) {
+        self.state().health = health;
+        self.changed.notify_all();
+    }
+
+    fn fails(&self, reason: impl ToString) {
+        self.is(Health::Failing(reason.to_string()));
+    }
+}
+
+impl Cluster {
+    /// Begins to ask for the pods of `node`.
+    pub fn start(access: Access, node: String) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            access,
+            node,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            pods_wanted: Notify::new(),
+            nodes_wanted: Notify::new(),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        // The first answer comes with the pods; later ones when an address is not known.
+        shared.state().nodes.asked(Instant::now());
+        shared.nodes_wanted.notify_one();
+        let theirs = Arc::clone(&shared);
+        thread::Builder::new().name("kube".to_owned()).spawn(move || {
+            runtime.block_on(async { tokio::join!(keep_pods(&theirs), keep_nodes(&theirs)) })
+        })?;
+        Ok(Self {
+            shared,
+            told: Health::default(),
+        })
+    }
+
+    /// The pod with this uid, which for a static pod is its configuration's hash.
+    pub fn pod(&self, uid: &str) -> Option<Arc<Pod>> {
+        let pod = self.shared.state().pods.pod(uid).cloned();
+        if pod.is_none() {
+            self.shared.pods_wanted.notify_one();
+        }
+        pod
+    }
+
+    /// The node that has this address, as an owner; nodes are listed when it is not known.
+    pub fn node(&self, address: IpAddr) -> Option<Arc<Owner>> {
+        let mut state = self.shared.state();
+        let found = state.nodes.find(address).cloned();
+        let now = Instant::now();
+        if found.is_none() && state.nodes.is_due(now) {
+            state.nodes.asked(now);
+            self.shared.nodes_wanted.notify_one();
+        }
+        found
+    }
+
+    /// What names from here are marked with.
+    pub fn source(&self) -> PodSource {
+        match self.shared.access.kubelet {
+            Some(_) => PodSource::Kubelet,
+            None => PodSource::KubeApi,
+        }
+    }
+
+    /// Waits until pods are known, or that they will not be.
+    pub fn wait(&self, patience: Duration) {
+        let state = self.shared.state();
+        let starting = |state: &mut State| state.health == Health::Starting;
+        drop(self.shared.changed.wait_timeout_while(state, patience, starting));
+    }
+
+    /// How it is doing, if that changed since it was last asked.
+    pub fn news(&mut self) -> Option<News> {
+        let now = self.shared.state().health.clone();
+        Some(News {
+            health: self.told.update(now)?,
+            who: self.shared.access.description(),
+            lost: "workloads and other nodes are named as far as they are known by other means",
+        })
+    }
+}
+
+async fn keep_pods(shared: &Shared) {
+    loop {
+        if let Err(error) = pods(shared).await {
+            shared.fails(error);
+        }
+        sleep(RETRY).await;
+    }
+}
+
+/// Follows the pods until that fails.
+async fn pods(shared: &Shared) -> Result<(), KubeError> {
+    let api = shared.access.api().await?;
+    let mut jobs = Jobs::default();
+    if let Some(kubelet) = shared.access.kubelet().await? {
+        loop {
+            let listed = client::kubelet_pods(&kubelet).await?;
+            shared
+                .state()
+                .pods
+                .list(listed, WorkloadSource::Kubelet, Instant::now());
+            shared.is(Health::Well(shared.access.description()));
+            if let Some(api) = &api {
+                jobs.resolve(api, shared).await;
+            }
+            sleep(REST).await;
+            // Either way it is time.
+            let _ = timeout(EVERY, shared.pods_wanted.notified()).await;
+        }
+    }
+    let Some(api) = api else { return Ok(()) };
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.node));
+    let mut events = pin!(watcher(Api::<Object>::all(api.clone()), config).default_backoff());
+    let mut listed = Vec::new();
+    while let Some(event) = events.next().await {
+        let now = Instant::now();
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(pod)) => {
+                listed.push(pod);
+                continue;
+            }
+            Ok(Event::InitDone) => {
+                let listed = std::mem::take(&mut listed);
+                shared.state().pods.list(listed, WorkloadSource::KubeApi, now);
+                shared.is(Health::Well(shared.access.description()));
+            }
+            Ok(Event::Apply(pod)) => shared.state().pods.apply(pod, WorkloadSource::KubeApi, now),
+            Ok(Event::Delete(pod)) => shared.state().pods.delete(&pod, now),
+            Err(error @ (watcher::Error::InitialListFailed(_) | watcher::Error::WatchStartFailed(_))) => {
+                shared.fails(format!(
+                    "the pods of node {} can't be read: {}",
+                    shared.node,
+                    chain(&error)
+                ));
+            }
+            // A watch ends now and then, and begins anew.
+            Err(_) => {}
+        }
+        jobs.resolve(&api, shared).await;
+    }
+    Ok(())
+}
+
+/// What Jobs belong to, asked once each.
+#[derive(Default)]
+struct Jobs {
+    known: HashMap<(String, String), Option<Workload>>,
+}
+
+impl Jobs {
+    async fn resolve(&mut self, api: &Client, shared: &Shared) {
+        let jobs = shared.state().pods.jobs();
+        for (namespace, name) in jobs {
+            let key = (namespace, name);
+            if !self.known.contains_key(&key) {
+                if self.known.len() >= JOBS {
+                    self.known.clear();
+                }
+                // One that must not be read stays a Job.
+                let owner = client::owner_of_job(api, &key.0, &key.1).await.ok().flatten();
+                self.known.insert(key.clone(), owner);
+            }
+            if let Some(Some(owner)) = self.known.get(&key) {
+                shared.state().pods.learn_job(&key.0, &key.1, owner);
+            }
+        }
+    }
+}
+
+/// Lists the nodes when somebody asks for one that is not known.
+async fn keep_nodes(shared: &Shared) {
+    loop {
+        shared.nodes_wanted.notified().await;
+        let Ok(Some(api)) = shared.access.api().await else {
+            continue;
+        };
+        // What may not be read, as with the kubelet's own credentials, stays an address.
+        if let Ok(nodes) = client::nodes(&api).await {
+            shared.state().nodes.list(&nodes);
+        }
+    }
+}

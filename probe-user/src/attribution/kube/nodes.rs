@@ -1,0 +1,91 @@
+//! Whose address it is: the cluster's nodes, listed when an address is met that nobody is known behind.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Node as Object;
+
+use crate::model::{Node, Owner};
+
+/// How often nodes are listed at the most: the list of a large cluster is long.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// Addresses → nodes.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    by_address: HashMap<IpAddr, Arc<Owner>>,
+    listed: Option<Instant>,
+}
+
+impl Nodes {
+    pub fn find(&self, address: IpAddr) -> Option<&Arc<Owner>> {
+        self.by_address.get(&address)
+    }
+
+    /// Whether it is time to list them for an address that is not known.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.listed
+            .is_none_or(|listed| now.duration_since(listed) >= EVERY)
+    }
+
+    /// Notes that they are being listed.
+    pub fn asked(&mut self, now: Instant) {
+        self.listed = Some(now);
+    }
+
+    /// Takes all that there are, by their internal and external addresses.
+    pub fn list(&mut self, objects: &[Object]) {
+        self.by_address.clear();
+        for object in objects {
+            let Some(name) = &object.metadata.name else {
+                continue;
+            };
+            let owner = Arc::new(Owner {
+                node: Some(Node { name: name.clone() }),
+                ..Owner::default()
+            });
+            let status = object.status.iter();
+            let addresses = status.flat_map(|status| status.addresses.iter().flatten());
+            for address in addresses.filter_map(|address| address.address.parse().ok()) {
+                self.by_address.insert(address, Arc::clone(&owner));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn by_every_address() {
+        let mut nodes = Nodes::default();
+        let now = Instant::now();
+        assert!(nodes.is_due(now));
+        nodes.asked(now);
+        assert!(!nodes.is_due(now) && nodes.is_due(now + EVERY));
+        let object = json!({"metadata": {"name": "beta"}, "status": {"addresses": [
+            {"type": "InternalIP", "address": "192.168.88.12"},
+            {"type": "InternalIP", "address": "fd88::12"},
+            {"type": "Hostname", "address": "beta"},
+        ]}});
+        nodes.list(&[serde_json::from_value(object).unwrap()]);
+        for (address, expected) in [
+            ("192.168.88.12", Some("beta")),
+            ("fd88::12", Some("beta")),
+            ("10.244.2.2", None),
+        ] {
+            let found = nodes.find(address.parse().unwrap());
+            let name = found
+                .and_then(|owner| owner.node.as_ref())
+                .map(|node| node.name.as_str());
+            assert_eq!(name, expected);
+        }
+    }
+}
