@@ -4,6 +4,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr, TcpStream},
+    process::Command,
     time::Duration,
 };
 
@@ -173,4 +174,29 @@ fn a_conntrack_that_cant_be_asked() {
     );
     assert!(run.stderr.contains("/run/netns/none"), "{}", run.stderr);
     assert_eq!(run.summary["misses"]["conntrack"], 1, "{:#}", run.summary);
+}
+
+/// Where conntrack is not loaded, it is not loaded by asking; said, and the rest goes on.
+#[test]
+fn a_conntrack_that_is_not_loaded() {
+    let (pair, port) = (Pair::new().unwrap(), unique_port());
+    accept_all(pair.listen(Family::V4, port).unwrap());
+    // Hidden from this process, as it is not there on a node without it.
+    let hide = "for directory in /proc/sys/net/netfilter /sys/module; do \
+                [ ! -d $directory ] || mount -t tmpfs none $directory; done; exec \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "sh", "-c", hide])
+        .arg(Probe::binary().unwrap());
+    let probe = Probe::start(&mut command, &["--port", &port.to_string(), "--role", "client"]).unwrap();
+    drop(pair.connect(Family::V4, port).unwrap());
+    probe.wait_for(1, |_| true).unwrap();
+    let run = probe.finish().unwrap();
+    assert_eq!(
+        run.records[0]["untranslated"], "unavailable",
+        "{:#}",
+        run.records[0]
+    );
+    assert_eq!(run.summary["misses"]["conntrack"], 1, "{:#}", run.summary);
+    assert!(run.stderr.contains("conntrack is not loaded"), "{}", run.stderr);
 }

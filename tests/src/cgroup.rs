@@ -17,71 +17,111 @@ use tempfile::TempDir;
 
 use crate::netns::{PREFIX, orphaned};
 
-/// A pod's container as the kubelet's cgroupfs driver lays it, in every hierarchy of the machine.
+/// A control group of the lab's own in every hierarchy of the machine; dropping it removes it with all that is inside.
+#[derive(Debug)]
+pub struct Group {
+    name: String,
+    /// One a hierarchy.
+    paths: Vec<PathBuf>,
+    /// Pods in it.
+    pods: AtomicU32,
+}
+
+impl Group {
+    pub fn new() -> Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static SWEEP: Once = Once::new();
+        let hierarchies = hierarchies()?;
+        SWEEP.call_once(|| sweep(&hierarchies));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut group = Self {
+            name: format!("{PREFIX}{}-{number}", std::process::id()),
+            paths: Vec::new(),
+            pods: AtomicU32::new(number << 8),
+        };
+        for hierarchy in hierarchies {
+            let path = hierarchy.join(&group.name);
+            group.paths.push(path.clone());
+            make(&path)?;
+        }
+        Ok(group)
+    }
+
+    /// Below each hierarchy's root.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A uid for a pod, used by no other.
+    pub fn pod_uid(&self) -> String {
+        let (process, number) = (std::process::id(), self.pods.fetch_add(1, Ordering::Relaxed));
+        format!("{process:08x}-{:04x}-4000-8000-00000000abcd", number & 0xffff)
+    }
+
+    /// Starts `command` inside.
+    pub fn place<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        place(&self.paths, command)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            clear(path);
+        }
+    }
+}
+
+/// A pod's container as the kubelet's cgroupfs driver lays it.
 #[derive(Debug)]
 pub struct Cgroup {
     /// One a hierarchy: the innermost group.
     leaves: Vec<PathBuf>,
-    /// The lab's own group above, one a hierarchy.
-    tops: Vec<PathBuf>,
     pub pod_uid: String,
     pub container_id: String,
+    _group: Group,
 }
 
 impl Cgroup {
     /// `/<unique>/kubepods/besteffort/pod<uid>/<id>`.
     pub fn pod() -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        static SWEEP: Once = Once::new();
-        let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let pod_uid = format!("{process:08x}-{number:04x}-4000-8000-00000000abcd");
-        let container_id = format!("{process:032x}{number:032x}");
-        let mut cgroup = Self {
-            leaves: Vec::new(),
-            tops: Vec::new(),
-            pod_uid,
-            container_id,
-        };
-        let hierarchies = hierarchies()?;
-        SWEEP.call_once(|| sweep(&hierarchies));
-        for hierarchy in hierarchies {
-            let mut path = hierarchy.join(format!("{PREFIX}{process}-{number}"));
-            cgroup.tops.push(path.clone());
-            make(&path)?;
-            for name in [
-                "kubepods",
-                "besteffort",
-                &format!("pod{}", cgroup.pod_uid),
-                &cgroup.container_id,
-            ] {
+        let group = Group::new()?;
+        let pod_uid = group.pod_uid();
+        let container_id = format!("{:0>64}", pod_uid.replace('-', ""));
+        let mut leaves = Vec::new();
+        for path in &group.paths {
+            let mut path = path.clone();
+            for name in ["kubepods", "besteffort", &format!("pod{pod_uid}"), &container_id] {
                 path.push(name);
                 make(&path)?;
             }
-            cgroup.leaves.push(path);
+            leaves.push(path);
         }
-        Ok(cgroup)
+        Ok(Self {
+            leaves,
+            pod_uid,
+            container_id,
+            _group: group,
+        })
     }
 
     /// Starts `command` inside.
     pub fn place<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let files: Vec<PathBuf> = self.leaves.iter().map(|leaf| leaf.join("cgroup.procs")).collect();
-        // SAFETY: between fork and exec it only opens, writes and closes files; the paths were made before.
-        unsafe {
-            command.pre_exec(move || {
-                for file in &files {
-                    fs::write(file, "0")?;
-                }
-                io::Result::Ok(())
-            })
-        }
+        place(&self.leaves, command)
     }
 }
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        for top in &self.tops {
-            clear(top);
-        }
+/// Starts `command` in these control groups.
+fn place<'a>(groups: &[PathBuf], command: &'a mut Command) -> &'a mut Command {
+    let files: Vec<PathBuf> = groups.iter().map(|group| group.join("cgroup.procs")).collect();
+    // SAFETY: between fork and exec it only opens, writes and closes files; the paths were made before.
+    unsafe {
+        command.pre_exec(move || {
+            for file in &files {
+                fs::write(file, "0")?;
+            }
+            io::Result::Ok(())
+        })
     }
 }
 

@@ -96,6 +96,11 @@ impl Node {
         Ok(())
     }
 
+    /// Of its pods' addresses.
+    pub fn subnet(&self) -> String {
+        format!("10.244.{}.0/24", self.number)
+    }
+
     /// A pod on this node, 10.244.<node>.`host`.
     pub fn pod(&self, host: u8) -> Result<Pod> {
         let netns = Netns::new(&format!("pod{}-{host}", self.number))?;

@@ -4,6 +4,7 @@
 
 mod cgroup;
 mod cluster;
+mod containerd;
 mod etcd;
 mod kernel;
 mod monitor;
@@ -12,12 +13,14 @@ mod pair;
 mod probe;
 mod process;
 mod records;
+mod relay;
 mod server;
 mod storm;
 mod wait;
 
 pub use cgroup::{Cgroup, PodLogs};
 pub use cluster::{Cluster, Node, Pod};
+pub use containerd::{Containerd, CriPod, PodSpec};
 pub use etcd::{Etcd, Rejected};
 pub use kernel::{before, release, too_old};
 pub use monitor::Monitor;
@@ -26,6 +29,7 @@ pub use pair::{Family, Pair};
 pub use probe::{Probe, Run};
 pub use process::{Child, run, without_forks};
 pub use records::{end, is, the_record};
+pub use relay::Relay;
 pub use server::accept_all;
 pub use storm::{Close, Storm};
 pub use wait::{patience, wait_until};
@@ -42,6 +46,14 @@ pub const PACKAGES: [&str; 10] = [
     "procps",
     "python3-minimal",
     "util-linux",
+];
+
+/// And those of its container runtime.
+pub const RUNTIME_PACKAGES: [&str; 4] = [
+    "busybox-static",
+    "containerd",
+    "containernetworking-plugins",
+    "runc",
 ];
 
 /// A port that no other scenario of this process uses: probe sees every namespace of the kernel, and scenarios run

@@ -165,6 +165,14 @@ impl Probe {
         })
     }
 
+    /// Waits until it has said so on stderr.
+    pub fn says(&self, words: &str) -> Result<()> {
+        wait_until(&format!("probe says {words:?}"), SOON, || {
+            lock(&self.stderr).contains(words).then_some(())
+        })
+        .with_context(|| format!("it said {:?}", lock(&self.stderr)))
+    }
+
     /// Ends it for what its summary says was lost.
     fn lost(&self) -> Value {
         let _ = self.signal(Signal::SIGINT);

@@ -97,6 +97,7 @@ fn objects() -> Result<()> {
 
 fn lab() -> Result<()> {
     apt::install("the lab", &probe_lab::PACKAGES)?;
+    apt::install("the lab's container runtime", &probe_lab::RUNTIME_PACKAGES)?;
     let probe = run::build_probe()?;
     let mut tests = run::cargo();
     if !root::is() {

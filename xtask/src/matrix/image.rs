@@ -14,7 +14,7 @@ use super::kernels::Kernel;
 use crate::run;
 
 /// What the scenarios and the init run.
-const PROGRAMS: [&str; 23] = [
+const PROGRAMS: [&str; 24] = [
     "bpftool",
     "bridge",
     "cat",
@@ -38,6 +38,7 @@ const PROGRAMS: [&str; 23] = [
     "sysctl",
     "tr",
     "umount",
+    "unshare",
 ];
 /// Where they are; not PATH, where somebody's own python may come first.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
