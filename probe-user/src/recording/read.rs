@@ -63,18 +63,25 @@ fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::
         if io::Read::take(&mut reader, LONGEST).read_until(b'\n', &mut line)? == 0 {
             return Ok(());
         }
-        match serde_json::from_slice::<Line<'_>>(&line) {
-            Ok(line) if line.event != "connection" => {}
-            Ok(line) => {
-                // Where no SYN left there is no port, nobody saw it, and nobody will ask.
-                if let Some(recorded) = line.recorded() {
-                    total.connections += 1;
-                    each(recorded);
-                }
+        match self::line(&line) {
+            Ok(Some(recorded)) => {
+                total.connections += 1;
+                each(recorded);
             }
+            Ok(None) => {}
             Err(_) => total.malformed += 1,
         }
     }
+}
+
+/// Reads one line: a connection that somebody may ask for, or something else that probe records.
+///
+/// # Errors
+/// When it is no JSON of `probe watch`.
+pub fn line(bytes: &[u8]) -> serde_json::Result<Option<Recorded>> {
+    let line: Line<'_> = serde_json::from_slice(bytes)?;
+    // Where no SYN left there is no port, nobody saw it, and nobody will ask.
+    Ok((line.event == "connection").then(|| line.recorded()).flatten())
 }
 
 /// Of all events; those other than a connection have few of these.

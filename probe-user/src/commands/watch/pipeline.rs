@@ -36,7 +36,6 @@ use crate::{
         Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
         summary::{Row, Tally},
     },
-    netfilter::conntrack::ConntrackError,
     recording::write::Recording,
     report::{Reporter, escaped},
 };
@@ -90,11 +89,7 @@ impl<W: Write> Pipeline<W> {
             pod_logs: settings.pod_logs.clone(),
         };
         let join = Join::new(settings.netns.clone());
-        // Without conntrack nothing is translated, so nothing is missing.
-        if let Some(error) = join
-            .unavailable()
-            .filter(|error| !matches!(error, ConntrackError::NotLoaded))
-        {
+        if let Some(error) = join.unavailable() {
             eprintln!("probe: watch runs without the addresses that servers see: {error}");
         }
         let watch = Watching {

@@ -7,6 +7,8 @@ pub mod summary;
 mod time;
 
 #[cfg(test)]
+mod many_tests;
+#[cfg(test)]
 mod tests;
 
 use std::{borrow::Cow, net::SocketAddr};
