@@ -6,6 +6,7 @@ use clap::Parser;
 use probe_user::{
     cli::{Cli, Command, Watch},
     commands,
+    report::say,
 };
 
 const FAULT: u8 = 1;
@@ -27,7 +28,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("probe: {error:#}");
+            say(format_args!("probe: {error:#}"));
             ExitCode::from(FAULT)
         }
     }

@@ -18,7 +18,7 @@ use crate::{
         etcd_log::{Line, REJECTED, Reader, summary::Total},
         flow::Flows,
     },
-    report::etcd_log::Report,
+    report::{etcd_log::Report, say},
 };
 
 /// A line longer than this is cut: etcd's about rejected connections are shorter.
@@ -74,7 +74,10 @@ fn answer(settings: &Settings, flows: &Flows, name: &str, log: impl Read, size: 
                 total.unreadable += 1;
                 if total.unreadable <= UNREADABLE_TOLD {
                     progress.clear();
-                    eprintln!("probe: line {} of {name} can't be read: {why}", total.lines);
+                    say(format_args!(
+                        "probe: line {} of {name} can't be read: {why}",
+                        total.lines
+                    ));
                 }
             }
             Line::Rejected(rejected) => {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
-use crate::{model::flow::Flows, recording::read::read};
+use crate::{model::flow::Flows, recording::read::read, report::say};
 
 /// Every connection in `files`.
 ///
@@ -15,14 +15,17 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
     for file in files {
         let found = read(file, |recorded| flows.add(recorded))?;
         if found.malformed > 0 {
-            eprintln!(
+            say(format_args!(
                 "probe: {} lines of {} are no JSON of probe watch and were left out",
                 found.malformed,
                 file.display()
-            );
+            ));
         }
         if found.connections == 0 {
-            eprintln!("probe: no connection is recorded in {}", file.display());
+            say(format_args!(
+                "probe: no connection is recorded in {}",
+                file.display()
+            ));
         }
     }
     if flows.is_empty() {

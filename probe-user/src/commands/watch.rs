@@ -27,7 +27,7 @@ use crate::{
     cli::Watch,
     kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
     recording::write::Recording,
-    report::{Format, Reporter},
+    report::{Format, Reporter, say},
 };
 
 /// How often the ring is read when the kernel side does not ask for it earlier.
@@ -52,15 +52,15 @@ pub async fn run(settings: Watch) -> Result<()> {
         .with_context(|| format!("watch can't run on kernel {kernel}"))?;
     let told = |lost: &str| probe.degraded.iter().any(|degraded| degraded.hook.gives == lost);
     for Absent { what, lost } in probe.absent.iter().filter(|absent| !told(absent.lost)) {
-        eprintln!(
+        say(format_args!(
             "probe: watch runs without {lost} on kernel {kernel}, whose type information has no {what}"
-        );
+        ));
     }
     for Degraded { hook, reason } in &probe.degraded {
-        eprintln!(
+        say(format_args!(
             "probe: watch runs without {} on kernel {kernel}: {reason}",
             hook.gives
-        );
+        ));
     }
     let ring = probe
         .records
@@ -74,8 +74,9 @@ pub async fn run(settings: Watch) -> Result<()> {
     let cluster = cluster(&settings)?;
     let reporter = reporter(&settings);
     let duration = settings.duration;
-    eprintln!("watching {} (Ctrl-C ends with a summary)", settings.description());
+    let watched = settings.description();
     let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime, cluster);
+    say(format_args!("watching {watched} (Ctrl-C ends with a summary)"));
 
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,7 +6,10 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 
 use super::{quiet_if_closed, recordings};
-use crate::{cli::Who as Settings, report::etcd_log::Report};
+use crate::{
+    cli::Who as Settings,
+    report::{etcd_log::Report, say},
+};
 
 /// Prints who it was, the nearest in time first; whether anybody was found.
 ///
@@ -29,10 +32,10 @@ pub fn run(settings: &Settings) -> Result<bool> {
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
     if near.is_empty() {
-        eprintln!(
+        say(format_args!(
             "probe: no recording has a client with the address {}. Record on the node that has it, or whose pod it is",
             settings.address
-        );
+        ));
     }
     Ok(!near.is_empty())
 }

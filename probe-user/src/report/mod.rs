@@ -15,7 +15,10 @@ mod wide;
 #[cfg(test)]
 mod samples;
 
-use std::io::{self, Write};
+use std::{
+    fmt,
+    io::{self, Write},
+};
 
 use jiff::tz::TimeZone;
 
@@ -46,12 +49,15 @@ impl Format {
     }
 }
 
-/// Text from outside made safe for one line of a terminal.
-pub fn escaped(text: &str) -> String {
+/// Says something on standard error, made safe for a terminal. That nobody reads it (any more) ends nothing.
+pub fn say(what: fmt::Arguments<'_>) {
     const LONGEST: usize = 1000;
     let mut out = Vec::new();
-    escape::push(&mut out, text, LONGEST);
-    String::from_utf8_lossy(&out).into_owned()
+    for line in what.to_string().lines() {
+        escape::push(&mut out, line, LONGEST);
+        out.push(b'\n');
+    }
+    let _ = io::stderr().write_all(&out);
 }
 
 /// The buffer is written out when it holds so many bytes, and at each [`Reporter::flush`].

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    fs,
+    fs, mem,
     num::NonZeroUsize,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -51,6 +51,8 @@ pub struct Join {
     /// Inode of that namespace; 0 where it can't be told.
     inode: u32,
     conntrack: Result<Conntrack, (ConntrackError, Instant)>,
+    /// What was last said of it.
+    told: bool,
     waiting: VecDeque<Joined>,
     /// The start of the latest connection of each pair.
     latest: LruCache<Pair, u64>,
@@ -75,6 +77,7 @@ impl Join {
             conntrack: open(netns.as_deref()),
             inode: inode(netns.as_deref().unwrap_or(Path::new("/proc/self/ns/net"))),
             netns,
+            told: true,
             waiting: VecDeque::new(),
             latest: LruCache::sparse(PAIRS),
             round: 0,
@@ -84,9 +87,13 @@ impl Join {
         }
     }
 
-    /// Why conntrack can't be asked, if so.
-    pub fn unavailable(&self) -> Option<&ConntrackError> {
-        self.conntrack.as_ref().err().map(|(error, _)| error)
+    /// Whether conntrack can be asked, where that is other than it was told before; at first it can.
+    pub fn news(&mut self) -> Option<Result<(), &ConntrackError>> {
+        let was = mem::replace(&mut self.told, self.conntrack.is_ok());
+        if was == self.told {
+            return None;
+        }
+        Some(self.conntrack.as_ref().map(drop).map_err(|(error, _)| error))
     }
 
     pub fn next_round(&mut self) {

@@ -37,7 +37,7 @@ use crate::{
         summary::{Row, Tally},
     },
     recording::write::Recording,
-    report::{Reporter, escaped},
+    report::{Reporter, say},
 };
 
 /// How often the handshakes that never finished are looked at.
@@ -89,10 +89,7 @@ impl<W: Write> Pipeline<W> {
             pod_logs: settings.pod_logs.clone(),
         };
         let join = Join::new(settings.netns.clone());
-        if let Some(error) = join.unavailable() {
-            eprintln!("probe: watch runs without the addresses that servers see: {error}");
-        }
-        let watch = Watching {
+        let mut watch = Watching {
             join,
             settings,
             attribution: Attribution::new(paths, runtime, cluster),
@@ -110,6 +107,7 @@ impl<W: Write> Pipeline<W> {
             unrecorded: None,
             failing: HashSet::new(),
         };
+        watch.tell_news();
         Self { probe, watch }
     }
 
@@ -158,21 +156,30 @@ impl<W: Write> Pipeline<W> {
 }
 
 impl<W: Write> Watching<W> {
-    /// Says when somebody can't be asked for names, and when they can again.
+    /// Says when somebody can't be asked, for names or for translated addresses, and when they can again.
     fn tell_news(&mut self) {
+        match self.join.news() {
+            None => {}
+            Some(Ok(())) => say(format_args!(
+                "probe: conntrack answers: the addresses that servers see are known from now on"
+            )),
+            Some(Err(error)) => say(format_args!(
+                "probe: watch runs without the addresses that servers see: {error}"
+            )),
+        }
         while let Some(News { who, lost, health }) = self.attribution.news() {
             match health {
                 Health::Starting => {}
                 Health::Well(name) => {
                     if self.failing.remove(&who) {
-                        eprintln!("probe: {} answers again: {}", who, escaped(&name));
+                        say(format_args!("probe: {} answers again: {}", who, name));
                     }
                 }
                 Health::Failing(reason) => {
-                    eprintln!(
+                    say(format_args!(
                         "probe: {who} can't be asked, {lost} until it can: {}",
-                        escaped(&reason)
-                    );
+                        reason
+                    ));
                     self.failing.insert(who);
                 }
             }

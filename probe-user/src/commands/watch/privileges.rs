@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::kernel::capabilities::missing;
+use crate::{kernel::capabilities::missing, report::say};
 
 /// Fails when the kernel would refuse to load anything; warns when only names would be missing.
 pub fn check() -> Result<()> {
@@ -21,7 +21,10 @@ pub fn check() -> Result<()> {
     }
     for need in missing {
         let lost = need.lost.unwrap_or_default();
-        eprintln!("probe: watch runs without {lost}, which take {}", need.capability);
+        say(format_args!(
+            "probe: watch runs without {lost}, which take {}",
+            need.capability
+        ));
     }
     Ok(())
 }
