@@ -23,10 +23,14 @@ fn serve(node: &Node) -> (SocketAddr, Arc<AtomicU64>) {
     (address, accept_all(listener))
 }
 
-fn watch(server: SocketAddr, socket: &std::path::Path, logs: &PodLogs) -> Probe {
-    let (port, socket) = (server.port().to_string(), socket.display().to_string());
-    let arguments = ["--port", &port, "--role", "client", "--cri", &socket];
-    Probe::watch(&[arguments.as_slice(), &["--pod-logs", logs.path()]].concat()).unwrap()
+fn watch(servers: &[SocketAddr], socket: &std::path::Path, logs: &PodLogs) -> Probe {
+    let ports: Vec<String> = servers.iter().map(|server| server.port().to_string()).collect();
+    let socket = socket.display().to_string();
+    let mut arguments = vec!["--role", "client", "--cri", &socket, "--pod-logs", logs.path()];
+    for port in &ports {
+        arguments.extend(["--port", port]);
+    }
+    Probe::watch(&arguments).unwrap()
 }
 
 /// A shell's words that dial and close, once.
@@ -53,9 +57,11 @@ fn is_named(record: &Value, pod: &str, container: &str) -> bool {
 fn pods_made_through_cri() {
     let cluster = Cluster::new().unwrap();
     let containerd = Containerd::start(&cluster.alpha).unwrap();
-    let (server, closed) = serve(&cluster.alpha);
+    let (server, _) = serve(&cluster.alpha);
+    // For the one that lives 200 ms alone, so that it is known when it has dialled.
+    let (once, dialled) = serve(&cluster.alpha);
     let logs = PodLogs::new().unwrap();
-    let probe = watch(server, &containerd.socket(), &logs);
+    let probe = watch(&[server, once], &containerd.socket(), &logs);
     let script = again_and_again(server);
 
     let forking = PodSpec {
@@ -99,14 +105,13 @@ fn pods_made_through_cri() {
         pods.push(pod);
     }
     // It lives 200 ms after it has dialled, and is removed at once.
-    let before = closed.load(Ordering::Relaxed);
     let pod = containerd.pod(short).unwrap();
     let id = pod
-        .run("once", &shell(&format!("{}; sleep 0.2", dial(server))))
+        .run("once", &shell(&format!("{}; sleep 0.2", dial(once))))
         .unwrap();
     uids.push((short, "once", pod.uid.clone(), id));
     wait_until("it dialled", LONG, || {
-        (closed.load(Ordering::Relaxed) > before).then_some(())
+        (dialled.load(Ordering::Relaxed) > 0).then_some(())
     })
     .unwrap();
     drop(pod);
@@ -158,7 +163,7 @@ fn a_runtime_that_is_killed_and_started_again() {
     let script = again_and_again(server);
     let old = containerd.pod(spec("old")).unwrap();
     old.run("app", &shell(&script)).unwrap();
-    let probe = watch(server, &containerd.socket(), &logs);
+    let probe = watch(&[server], &containerd.socket(), &logs);
     let named = |record: &Value| is_named(record, "old", "app");
     probe.wait_for_within(LONG, 1, named).unwrap();
 
@@ -197,7 +202,7 @@ fn a_runtime_that_is_slow() {
     let (server, _) = serve(&cluster.alpha);
     let logs = PodLogs::new().unwrap();
     let relay = Relay::start(&containerd.socket().with_extension("relay"), &containerd.socket()).unwrap();
-    let probe = watch(server, relay.path(), &logs);
+    let probe = watch(&[server], relay.path(), &logs);
     let script = again_and_again(server);
     let pod = |name| {
         let spec = PodSpec {
