@@ -1,13 +1,18 @@
 //! How those who are asked for names are doing.
 
+use std::{
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
 /// Of one who is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Health {
     /// Not asked yet.
     #[default]
     Starting,
-    /// Answers; it calls itself so: `containerd v1.6.20`.
-    Well(String),
+    /// Answers; it may call itself so: `containerd v1.6.20`.
+    Well(Option<String>),
     /// Does not, for this reason.
     Failing(String),
 }
@@ -22,29 +27,66 @@ pub struct News {
     pub health: Health,
 }
 
-impl Health {
-    /// Takes how it is doing now; gives it back where that is news. One reason to fail is like another.
-    pub fn update(&mut self, now: Self) -> Option<Self> {
-        let same = match (&now, &*self) {
-            (Self::Failing(_), Self::Failing(_)) => true,
+/// How one who is asked is doing: the thread that asks says it, others wait for it and tell of it.
+#[derive(Debug, Default)]
+pub struct Doing {
+    known: Mutex<Known>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    now: Health,
+    /// What was told last.
+    told: Health,
+}
+
+impl Doing {
+    pub fn is(&self, health: Health) {
+        self.known().now = health;
+        self.changed.notify_all();
+    }
+
+    pub fn is_failing(&self) -> bool {
+        matches!(self.known().now, Health::Failing(_))
+    }
+
+    /// Waits until it has answered, or it is known that it will not.
+    pub fn wait(&self, patience: Duration) {
+        let starting = |known: &mut Known| known.now == Health::Starting;
+        drop(self.changed.wait_timeout_while(self.known(), patience, starting));
+    }
+
+    /// How it is doing, where that is news. One reason to fail is like another.
+    pub fn news(&self) -> Option<Health> {
+        let mut known = self.known();
+        let same = match (&known.now, &known.told) {
+            (Health::Failing(_), Health::Failing(_)) => true,
             (now, told) => now == told,
         };
         if same {
             return None;
         }
-        *self = now.clone();
-        Some(now)
+        known.told = known.now.clone();
+        Some(known.now.clone())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Health::{self, Failing, Starting, Well};
+    use super::{
+        Doing,
+        Health::{Failing, Starting, Well},
+    };
 
     #[test]
     fn told_once() {
-        let mut told = Health::default();
-        let well = || Well("containerd v1.6.20".to_owned());
+        let doing = Doing::default();
+        let well = || Well(Some("containerd v1.6.20".to_owned()));
         let failing = |why: &str| Failing(why.to_owned());
         for (now, news) in [
             (Starting, false),
@@ -54,7 +96,8 @@ mod tests {
             (failing("slow"), false),
             (well(), true),
         ] {
-            assert_eq!(told.update(now.clone()).is_some(), news, "{now:?}");
+            doing.is(now.clone());
+            assert_eq!(doing.news(), news.then_some(now));
         }
     }
 }

@@ -233,7 +233,7 @@ impl Attribution {
     }
 
     /// How one of those who are asked for names is doing, where that changed.
-    pub fn news(&mut self) -> Option<News> {
+    pub fn news(&self) -> Option<News> {
         self.names.news()
     }
 

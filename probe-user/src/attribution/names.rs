@@ -125,9 +125,9 @@ impl Names {
     }
 
     /// How one of those who are asked is doing, where that changed.
-    pub fn news(&mut self) -> Option<News> {
-        let of_runtime = self.runtime.as_mut().and_then(Runtime::news);
-        of_runtime.or_else(|| self.cluster.as_mut()?.news())
+    pub fn news(&self) -> Option<News> {
+        let of_runtime = self.runtime.as_ref().and_then(Runtime::news);
+        of_runtime.or_else(|| self.cluster.as_ref()?.news())
     }
 
     /// Pods whose name was not kept for lack of room.

@@ -10,7 +10,7 @@ mod table;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -22,7 +22,7 @@ use self::{
     client::{Client, CriError},
     table::Table,
 };
-use super::health::{Health, News};
+use super::health::{Doing, Health, News};
 
 /// Where runtimes listen: containerd, CRI-O, cri-dockerd, and those of k3s, k0s and MicroK8s.
 pub const SOCKETS: [&str; 6] = [
@@ -45,23 +45,19 @@ const RETRY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Runtime {
     shared: Arc<Shared>,
-    /// What was told of it last.
-    told: Health,
 }
 
 #[derive(Debug)]
 struct Shared {
     socket: PathBuf,
     state: Mutex<State>,
-    /// Its health changed.
-    changed: Condvar,
+    doing: Doing,
     asked: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     table: Table,
-    health: Health,
     /// When the latest complete list was begun.
     listed: Option<Instant>,
 }
@@ -83,7 +79,7 @@ impl Runtime {
         let shared = Arc::new(Shared {
             socket: socket.to_owned(),
             state: Mutex::default(),
-            changed: Condvar::new(),
+            doing: Doing::default(),
             asked: Notify::new(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -93,10 +89,7 @@ impl Runtime {
         thread::Builder::new()
             .name("cri".to_owned())
             .spawn(move || runtime.block_on(keep_asking(&theirs)))?;
-        Ok(Self {
-            shared,
-            told: Health::default(),
-        })
+        Ok(Self { shared })
     }
 
     /// The container with this id, or the sandbox.
@@ -116,22 +109,18 @@ impl Runtime {
 
     /// Whether a list that was begun after `since` is there, or none can be hoped for.
     pub fn answered(&self, since: Instant) -> bool {
-        let state = self.shared.state();
-        matches!(state.health, Health::Failing(_)) || state.listed.is_some_and(|listed| listed >= since)
+        self.shared.doing.is_failing() || self.shared.state().listed.is_some_and(|listed| listed >= since)
     }
 
     /// Waits until the first list is there, or it is known that there will be none.
     pub fn wait(&self, patience: Duration) {
-        let state = self.shared.state();
-        let starting = |state: &mut State| state.health == Health::Starting;
-        drop(self.shared.changed.wait_timeout_while(state, patience, starting));
+        self.shared.doing.wait(patience);
     }
 
     /// How it is doing, if that changed since it was last asked.
-    pub fn news(&mut self) -> Option<News> {
-        let now = self.shared.state().health.clone();
+    pub fn news(&self) -> Option<News> {
         Some(News {
-            health: self.told.update(now)?,
+            health: self.shared.doing.news()?,
             who: format!("the container runtime at {}", self.shared.socket.display()),
             lost: "containers have no names",
         })
@@ -151,8 +140,7 @@ async fn keep_asking(shared: &Shared) {
         };
         if let Err(error) = result {
             client = None;
-            shared.state().health = Health::Failing(error.to_string());
-            shared.changed.notify_all();
+            shared.doing.is(Health::Failing(error.to_string()));
             tokio::time::sleep(RETRY).await;
             continue;
         }
@@ -169,10 +157,9 @@ async fn list(client: &mut Client, shared: &Shared, begun: Instant) -> Result<()
         let mut state = shared.state();
         state.table.list(&sandboxes, &containers, begun);
         state.listed = Some(begun);
-        state.health = Health::Well(client.runtime.clone());
-        shared.changed.notify_all();
         state.table.without_netns(&sandboxes)
     };
+    shared.doing.is(Health::Well(Some(client.runtime.clone())));
     for id in without {
         // It may be gone by now; then it is not in the next list.
         let Ok(status) = client.sandbox(&id).await else {

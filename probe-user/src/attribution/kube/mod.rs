@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     pin::pin,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -35,7 +35,7 @@ pub use self::{
     client::{Access, Credentials},
     table::Pod,
 };
-use super::health::{Health, News};
+use super::health::{Doing, Health, News};
 use crate::{
     error::chain,
     model::{
@@ -56,8 +56,6 @@ const JOBS: usize = 1024;
 #[derive(Debug)]
 pub struct Cluster {
     shared: Arc<Shared>,
-    /// What was told of it last.
-    told: Health,
 }
 
 #[derive(Debug)]
@@ -66,8 +64,7 @@ struct Shared {
     /// This node.
     node: String,
     state: Mutex<State>,
-    /// Its health changed.
-    changed: Condvar,
+    doing: Doing,
     /// A pod is not known.
     pods_wanted: Notify,
     /// An address is not known.
@@ -78,7 +75,6 @@ struct Shared {
 struct State {
     pods: Table,
     nodes: Nodes,
-    health: Health,
 }
 
 impl Shared {
@@ -86,13 +82,12 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is(&self, health: Health) {
-        self.state().health = health;
-        self.changed.notify_all();
+    fn is_well(&self) {
+        self.doing.is(Health::Well(None));
     }
 
     fn fails(&self, reason: impl ToString) {
-        self.is(Health::Failing(reason.to_string()));
+        self.doing.is(Health::Failing(reason.to_string()));
     }
 }
 
@@ -103,7 +98,7 @@ impl Cluster {
             access,
             node,
             state: Mutex::default(),
-            changed: Condvar::new(),
+            doing: Doing::default(),
             pods_wanted: Notify::new(),
             nodes_wanted: Notify::new(),
         });
@@ -117,10 +112,7 @@ impl Cluster {
         thread::Builder::new().name("kube".to_owned()).spawn(move || {
             runtime.block_on(async { tokio::join!(keep_pods(&theirs), keep_nodes(&theirs)) })
         })?;
-        Ok(Self {
-            shared,
-            told: Health::default(),
-        })
+        Ok(Self { shared })
     }
 
     /// The pod with this uid, which for a static pod is its configuration's hash.
@@ -154,16 +146,13 @@ impl Cluster {
 
     /// Waits until pods are known, or that they will not be.
     pub fn wait(&self, patience: Duration) {
-        let state = self.shared.state();
-        let starting = |state: &mut State| state.health == Health::Starting;
-        drop(self.shared.changed.wait_timeout_while(state, patience, starting));
+        self.shared.doing.wait(patience);
     }
 
     /// How it is doing, if that changed since it was last asked.
-    pub fn news(&mut self) -> Option<News> {
-        let now = self.shared.state().health.clone();
+    pub fn news(&self) -> Option<News> {
         Some(News {
-            health: self.told.update(now)?,
+            health: self.shared.doing.news()?,
             who: self.shared.access.description(),
             lost: "workloads and other nodes are named as far as they are known by other means",
         })
@@ -190,7 +179,7 @@ async fn pods(shared: &Shared) -> Result<(), KubeError> {
                 .state()
                 .pods
                 .list(listed, WorkloadSource::Kubelet, Instant::now());
-            shared.is(Health::Well(shared.access.description()));
+            shared.is_well();
             if let Some(api) = &api {
                 jobs.resolve(api, shared).await;
             }
@@ -214,7 +203,7 @@ async fn pods(shared: &Shared) -> Result<(), KubeError> {
             Ok(Event::InitDone) => {
                 let listed = std::mem::take(&mut listed);
                 shared.state().pods.list(listed, WorkloadSource::KubeApi, now);
-                shared.is(Health::Well(shared.access.description()));
+                shared.is_well();
             }
             Ok(Event::Apply(pod)) => shared.state().pods.apply(pod, WorkloadSource::KubeApi, now),
             Ok(Event::Delete(pod)) => shared.state().pods.delete(&pod, now),

@@ -172,7 +172,8 @@ impl<W: Write> Watching<W> {
                 Health::Starting => {}
                 Health::Well(name) => {
                     if self.failing.remove(&who) {
-                        say(format_args!("probe: {} answers again: {}", who, name));
+                        let name = name.map(|name| format!(": {name}")).unwrap_or_default();
+                        say(format_args!("probe: {who} answers again{name}"));
                     }
                 }
                 Health::Failing(reason) => {
