@@ -1,3 +1,4 @@
 //! What the node's packet filter knows of a connection.
 
 pub mod conntrack;
+pub mod rules;

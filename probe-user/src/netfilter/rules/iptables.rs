@@ -1,0 +1,308 @@
+//! What `iptables-save` prints.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{
+    Action, Family, Place, Tool,
+    model::{Base, Condition, Field, Hook, Rule, Statement, Step, Table, Value, shown},
+};
+
+/// Matches whose options are all in [`option`], or that ask nothing of the packet.
+const KNOWN: [&str; 10] = [
+    "tcp",
+    "udp",
+    "sctp",
+    "dccp",
+    "udplite",
+    "multiport",
+    "addrtype",
+    "iprange",
+    "comment",
+    "standard",
+];
+
+/// The tables of one family. Lines that aren't understood are passed over.
+pub(super) fn tables(tool: Tool, family: Family, text: &str) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('*') {
+            tables.push(Table::new(tool, family, name));
+            continue;
+        }
+        let Some(table) = tables.last_mut() else { continue };
+        if let Some(line) = line.strip_prefix(':') {
+            chain(table, line);
+        } else {
+            rule(table, line);
+        }
+    }
+    tables
+}
+
+/// The tables that iptables-nft can't show, because nft has put something of its own in.
+pub(super) fn incompatible(text: &str) -> impl Iterator<Item = String> {
+    text.lines().filter_map(|line| {
+        let name = line.strip_prefix("# Table `")?.split_once("' is incompatible")?.0;
+        Some(shown(name))
+    })
+}
+
+/// `INPUT DROP [12:720]`, or `OWN - [0:0]`.
+fn chain(table: &mut Table, line: &str) {
+    let mut words = line.split_whitespace();
+    let Some(name) = words.next() else { return };
+    let policy = words.next().unwrap_or("-");
+    let packets = words.next().and_then(counter);
+    let base = Hook::of_name(name).filter(|_| policy != "-").map(|hook| Base {
+        hook,
+        priority: priority(&table.name, hook),
+        nat: table.name == "nat",
+        devices: Vec::new(),
+        drops: policy == "DROP",
+        // nf_tables counts for a policy only if the chain was made so; otherwise this stays 0 whatever
+        // happens.
+        packets: packets.filter(|&packets| table.tool != Tool::IptablesNft || packets > 0),
+    });
+    table.chain_mut(name).base = base;
+}
+
+/// When the table's chains at a hook are asked (NF_IP_PRI_…).
+fn priority(table: &str, hook: Hook) -> i64 {
+    match (table, hook) {
+        ("raw", _) => -300,
+        ("mangle", _) => -150,
+        ("nat", Hook::Prerouting | Hook::Output) => -100,
+        ("nat", _) => 100,
+        ("security", _) => 50,
+        _ => 0,
+    }
+}
+
+/// The packets of `[packets:bytes]`.
+fn counter(text: &str) -> Option<u64> {
+    text.strip_prefix('[')?
+        .strip_suffix(']')?
+        .split_once(':')?
+        .0
+        .parse()
+        .ok()
+}
+
+/// `[5:300] -A INPUT -p udp -j DROP`.
+fn rule(table: &mut Table, line: &str) {
+    let (packets, line) = match line.split_once(' ') {
+        Some((first, rest)) if first.starts_with('[') => (counter(first), rest.trim_start()),
+        Some(_) | None => (None, line),
+    };
+    let mut words = Words(words(line));
+    if words.next().is_none_or(|word| word.text != "-A") {
+        return;
+    }
+    let Some(name) = words.next() else { return };
+    let steps = steps(table, &mut words);
+    let rules = &mut table.chain_mut(&name.text).rules;
+    let place = Place::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
+    rules.push(Rule {
+        place,
+        text: shown(line),
+        packets,
+        steps,
+    });
+}
+
+struct Word {
+    text: String,
+    quoted: bool,
+}
+
+/// Words are in quotes if need be; a backslash there makes the next character an ordinary one.
+fn words(line: &str) -> std::vec::IntoIter<Word> {
+    let mut words = Vec::new();
+    let mut word: Option<Word> = None;
+    let mut within = false;
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character.is_whitespace() && !within {
+            words.extend(word.take());
+            continue;
+        }
+        let word = word.get_or_insert(Word {
+            text: String::new(),
+            quoted: false,
+        });
+        match character {
+            '"' => {
+                within = !within;
+                word.quoted = true;
+            }
+            '\\' if within => word.text.extend(characters.next()),
+            _ => word.text.push(character),
+        }
+    }
+    words.extend(word);
+    words.into_iter()
+}
+
+struct Words(std::vec::IntoIter<Word>);
+
+impl Words {
+    fn next(&mut self) -> Option<Word> {
+        self.0.next()
+    }
+
+    fn value(&mut self) -> String {
+        self.next().map(|word| word.text).unwrap_or_default()
+    }
+
+    /// The values of an option that isn't known: all up to the next one.
+    fn values(&mut self) -> Vec<String> {
+        let values = self.0.as_slice().iter();
+        let count = values
+            .take_while(|w| w.quoted || !(w.text.starts_with('-') || w.text == "!"))
+            .count();
+        self.0.by_ref().take(count).map(|word| word.text).collect()
+    }
+}
+
+fn steps(table: &Table, words: &mut Words) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut not = false;
+    while let Some(word) = words.next() {
+        match word.text.as_str() {
+            "!" => {
+                not = true;
+                continue;
+            }
+            "-m" => {
+                if !KNOWN.contains(&words.value().as_str()) {
+                    steps.push(Step::unknown());
+                }
+            }
+            "-j" => {
+                let target = words.value();
+                let mut options = Vec::new();
+                while let Some(word) = words.next() {
+                    options.push(word.text);
+                }
+                steps.extend(statement(table, target, &options).map(Step::Do));
+            }
+            "-g" => steps.push(Step::Do(Statement::Goto(words.value()))),
+            "--comment" => drop(words.next()),
+            name => match option(name, words) {
+                Some(condition) => steps.push(Step::Match(condition.negated(not))),
+                None => {
+                    words.values();
+                    steps.push(Step::unknown());
+                }
+            },
+        }
+        not = false;
+    }
+    steps
+}
+
+/// The options that are understood. A value that isn't makes the match an unknown one.
+fn option(name: &str, words: &mut Words) -> Option<Condition> {
+    Some(match name {
+        "-p" => Condition::of(Field::Protocol, [protocol(&words.value())]),
+        "-s" => Condition::of(Field::Source, [network(&words.value())]),
+        "-d" => Condition::of(Field::Destination, [network(&words.value())]),
+        "-i" => Condition::of(Field::Input, [device(&words.value())]),
+        "-o" => Condition::of(Field::Output, [device(&words.value())]),
+        "--sport" | "--source-port" | "--sports" | "--source-ports" => {
+            Condition::of(Field::SourcePort, ports(&words.value()))
+        }
+        "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
+            Condition::of(Field::DestinationPort, ports(&words.value()))
+        }
+        "--ports" => Condition::of(Field::EitherPort, ports(&words.value())),
+        "--src-range" => Condition::of(Field::Source, [addresses(&words.value())]),
+        "--dst-range" => Condition::of(Field::Destination, [addresses(&words.value())]),
+        "--dst-type" => {
+            let value = words.value();
+            Condition::of(
+                Field::DestinationType,
+                value.split(',').map(|kind| Value::Text(kind.to_owned())),
+            )
+        }
+        _ => return None,
+    })
+}
+
+fn protocol(name: &str) -> Value {
+    match name {
+        "all" | "0" => Value::Any,
+        _ => Value::Text(name.to_owned()),
+    }
+}
+
+/// `10.0.0.0/8`, or `10.0.0.0/255.0.0.0`.
+fn network(text: &str) -> Value {
+    let masked = || {
+        let (address, mask) = text.split_once('/')?;
+        IpNet::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()
+    };
+    let network = text
+        .parse()
+        .ok()
+        .or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        .or_else(masked);
+    network.map_or(Value::Unknown, |network: IpNet| {
+        Value::Addresses(network.network(), network.broadcast())
+    })
+}
+
+fn device(name: &str) -> Value {
+    match name.strip_suffix('+') {
+        Some(prefix) => Value::Prefix(prefix.to_owned()),
+        None => Value::Text(name.to_owned()),
+    }
+}
+
+/// `80,443,1000:2000`.
+fn ports(text: &str) -> impl Iterator<Item = Value> {
+    text.split(',').map(|range| {
+        let (first, last) = range.split_once(':').unwrap_or((range, range));
+        let number = |text: &str, none| {
+            if text.is_empty() {
+                Some(none)
+            } else {
+                text.parse::<u16>().ok()
+            }
+        };
+        match (number(first, 0), number(last, u16::MAX)) {
+            (Some(first), Some(last)) if !range.is_empty() => Value::Numbers(first.into(), last.into()),
+            (Some(_) | None, Some(_) | None) => Value::Unknown,
+        }
+    })
+}
+
+/// `10.0.0.1-10.0.0.9`.
+fn addresses(text: &str) -> Value {
+    let range = || {
+        let (first, last) = text.split_once('-')?;
+        Some(Value::Addresses(first.parse().ok()?, last.parse().ok()?))
+    };
+    range().unwrap_or(Value::Unknown)
+}
+
+/// What a target does. Those that only write something down, or change the packet, do nothing that matters
+/// here.
+fn statement(table: &Table, target: String, options: &[String]) -> Option<Statement> {
+    Some(match target.as_str() {
+        "ACCEPT" => Statement::Accept,
+        "DROP" => Statement::Act(Action::Drop),
+        "REJECT" => Statement::Act(Action::Reject),
+        "RETURN" => Statement::Return,
+        "NOTRACK" => Statement::Act(Action::NoTrack),
+        "CT" if options.iter().any(|option| option == "--notrack") => Statement::Act(Action::NoTrack),
+        // The address is translated, and the table left.
+        "SNAT" | "DNAT" | "MASQUERADE" | "REDIRECT" | "NETMAP" => Statement::Accept,
+        // A program, a missing socket or a bad handshake decides.
+        "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "TARPIT" => Statement::May(Action::Drop),
+        _ if table.chain(&target).is_some() => Statement::Jump(target),
+        _ => return None,
+    })
+}

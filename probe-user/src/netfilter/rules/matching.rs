@@ -1,0 +1,181 @@
+//! Whether a packet matches.
+
+use std::net::IpAddr;
+
+use super::{
+    Packet, Path,
+    model::{Field, Hook, Row, Value},
+    names,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Yes,
+    No,
+    Maybe,
+}
+
+impl Answer {
+    fn of(yes: bool) -> Self {
+        if yes { Self::Yes } else { Self::No }
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::No, _) | (_, Self::No) => Self::No,
+            (Self::Yes, Self::Yes) => Self::Yes,
+            (Self::Maybe, Self::Yes | Self::Maybe) | (Self::Yes, Self::Maybe) => Self::Maybe,
+        }
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        self.not().and(other.not()).not()
+    }
+
+    pub(super) fn not(self) -> Self {
+        match self {
+            Self::Yes => Self::No,
+            Self::No => Self::Yes,
+            Self::Maybe => Self::Maybe,
+        }
+    }
+}
+
+/// The packet as a hook sees it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    packet: &'a Packet,
+    source: IpAddr,
+    destination: IpAddr,
+    input: Option<&'a str>,
+    output: Option<&'a str>,
+}
+
+impl<'a> View<'a> {
+    pub(super) fn new(packet: &'a Packet, hook: Hook) -> Self {
+        // Where a device isn't known to the kernel yet, or any more, its name is the empty string.
+        let input = match (hook, packet.path) {
+            (Hook::Output, _) | (Hook::Postrouting | Hook::Egress, Path::Out) => Some(""),
+            (Hook::Postrouting | Hook::Egress, Path::In | Path::Forward)
+            | (Hook::Ingress | Hook::Prerouting | Hook::Input | Hook::Forward, _) => packet.input.as_deref(),
+        };
+        let output = match hook {
+            Hook::Ingress | Hook::Prerouting | Hook::Input => Some(""),
+            Hook::Forward | Hook::Output | Hook::Postrouting | Hook::Egress => packet.output.as_deref(),
+        };
+        let (source, destination) = (packet.source.to_canonical(), packet.destination.to_canonical());
+        Self {
+            packet,
+            source,
+            destination,
+            input,
+            output,
+        }
+    }
+
+    pub(super) fn destination(&self) -> IpAddr {
+        self.destination
+    }
+
+    /// Whether the fields are what the row says.
+    pub(super) fn row(&self, fields: &[Field], row: &Row) -> Answer {
+        if fields.len() != row.values.len() {
+            return Answer::Maybe;
+        }
+        let answers = fields
+            .iter()
+            .zip(&row.values)
+            .map(|(&field, value)| self.field(field, value));
+        answers.fold(Answer::Yes, Answer::and)
+    }
+
+    pub(super) fn field(&self, field: Field, value: &Value) -> Answer {
+        if *value == Value::Any {
+            return Answer::Yes;
+        }
+        match field {
+            Field::Family => self.family(value),
+            Field::Protocol => match value {
+                Value::Text(name) => match names::protocol(name) {
+                    Some(protocol) => Answer::of(protocol == self.packet.protocol),
+                    None => Answer::Maybe,
+                },
+                Value::Any
+                | Value::Numbers(..)
+                | Value::Addresses(..)
+                | Value::Prefix(_)
+                | Value::Unknown => number(Some(self.packet.protocol), value),
+            },
+            Field::Source => address(self.source, value),
+            Field::Destination => address(self.destination, value),
+            Field::SourcePort => number(self.packet.source_port, value),
+            Field::DestinationPort => number(self.packet.destination_port, value),
+            Field::EitherPort => {
+                number(self.packet.source_port, value).or(number(self.packet.destination_port, value))
+            }
+            Field::Input => device(self.input, value),
+            Field::Output => device(self.output, value),
+            Field::DestinationType => self.destination_type(value),
+            Field::Unknown => Answer::Maybe,
+        }
+    }
+
+    fn family(&self, value: &Value) -> Answer {
+        match value {
+            Value::Text(name) => match name.as_str() {
+                "ipv4" | "ip" => Answer::of(self.destination.is_ipv4()),
+                "ipv6" | "ip6" => Answer::of(self.destination.is_ipv6()),
+                "arp" => Answer::No,
+                _ => Answer::Maybe,
+            },
+            // NFPROTO_IPV4 and ETH_P_IP; NFPROTO_IPV6 and ETH_P_IPV6.
+            Value::Numbers(2, 2) | Value::Numbers(0x0800, 0x0800) => Answer::of(self.destination.is_ipv4()),
+            Value::Numbers(10, 10) | Value::Numbers(0x86dd, 0x86dd) => Answer::of(self.destination.is_ipv6()),
+            Value::Numbers(..) | Value::Addresses(..) | Value::Prefix(_) | Value::Unknown | Value::Any => {
+                Answer::Maybe
+            }
+        }
+    }
+
+    /// What arrives here for one host is for this one.
+    fn destination_type(&self, value: &Value) -> Answer {
+        let one = !self.destination.is_multicast()
+            && match self.destination {
+                IpAddr::V4(address) => !address.is_broadcast(),
+                IpAddr::V6(_) => true,
+            };
+        let local = matches!(value, Value::Text(name) if name.eq_ignore_ascii_case("local"));
+        match self.packet.path {
+            Path::In if local => Answer::of(one),
+            Path::In | Path::Out | Path::Forward => Answer::Maybe,
+        }
+    }
+}
+
+fn number(number: Option<impl Into<u64>>, value: &Value) -> Answer {
+    match (number, value) {
+        (Some(number), Value::Numbers(first, last)) => Answer::of((*first..=*last).contains(&number.into())),
+        (None, _)
+        | (_, Value::Any | Value::Addresses(..) | Value::Text(_) | Value::Prefix(_) | Value::Unknown) => {
+            Answer::Maybe
+        }
+    }
+}
+
+fn address(address: IpAddr, value: &Value) -> Answer {
+    match value {
+        // All of IPv4 are before all of IPv6.
+        Value::Addresses(first, last) => Answer::of((*first..=*last).contains(&address)),
+        Value::Any | Value::Numbers(..) | Value::Text(_) | Value::Prefix(_) | Value::Unknown => Answer::Maybe,
+    }
+}
+
+fn device(device: Option<&str>, value: &Value) -> Answer {
+    match (device, value) {
+        (Some(device), Value::Text(name)) => Answer::of(device == name),
+        (Some(device), Value::Prefix(name)) => Answer::of(device.starts_with(name.as_str())),
+        (None, _) | (_, Value::Any | Value::Numbers(..) | Value::Addresses(..) | Value::Unknown) => {
+            Answer::Maybe
+        }
+    }
+}

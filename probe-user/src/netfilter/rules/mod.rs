@@ -1,0 +1,264 @@
+//! Which rule dropped a packet, or left it untracked: iptables (both kinds) and nftables.
+//!
+//! The kernel says that netfilter dropped a packet, not by which rule. So the rules of the network namespace
+//! are read with the node's own tools, and the packet is walked through them. What a rule asks that can't be
+//! known from here (conntrack states, marks, limits, ipsets) may match or not: such a rule is named as
+//! possible, and ends nothing.
+
+mod expression;
+mod iptables;
+mod matching;
+mod model;
+mod names;
+mod nft;
+mod nft_text;
+mod read;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::{
+    collections::HashSet,
+    fmt::{self, Display, Formatter},
+    net::IpAddr,
+};
+
+use self::{
+    model::{Table, clean},
+    read::Outputs,
+};
+
+/// Whose rule it is: the tool that shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Tool {
+    /// `iptables-legacy`: x_tables of the kernel.
+    IptablesLegacy,
+    /// `iptables-nft`: rules of iptables, kept by nf_tables.
+    IptablesNft,
+    /// `nft`.
+    Nft,
+}
+
+impl Tool {
+    /// The command's name. That for IPv6 differs with iptables.
+    pub fn name(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::IptablesLegacy, Family::Ip6) => "ip6tables-legacy",
+            (Self::IptablesLegacy, Family::Ip | Family::Inet | Family::Netdev) => "iptables-legacy",
+            (Self::IptablesNft, Family::Ip6) => "ip6tables-nft",
+            (Self::IptablesNft, Family::Ip | Family::Inet | Family::Netdev) => "iptables-nft",
+            (Self::Nft, Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev) => "nft",
+        }
+    }
+}
+
+/// Of which packets a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+    /// Both, at a device.
+    Netdev,
+}
+
+impl Family {
+    /// The family as nft writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+            Self::Netdev => "netdev",
+        }
+    }
+
+    /// The other way round; none for those that no IP packet of ours goes through (bridge, arp).
+    fn of_name(name: &str) -> Option<Self> {
+        [Self::Ip, Self::Ip6, Self::Inet, Self::Netdev]
+            .into_iter()
+            .find(|family| family.name() == name)
+    }
+
+    /// Whether packets of this address's kind go through the family's tables.
+    fn covers(self, address: IpAddr) -> bool {
+        match self {
+            Self::Ip => address.is_ipv4(),
+            Self::Ip6 => address.is_ipv6(),
+            Self::Inet | Self::Netdev => true,
+        }
+    }
+}
+
+/// What a rule did to the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Dropped it without a word.
+    Drop,
+    /// Dropped it and told the sender.
+    Reject,
+    /// Kept it from connection tracking. The packet goes on.
+    NoTrack,
+}
+
+/// Which hooks the packet came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// To this network namespace: prerouting, input.
+    In,
+    /// From this network namespace: output, postrouting.
+    Out,
+    /// Through this network namespace: prerouting, forward, postrouting.
+    Forward,
+}
+
+/// What is known of the packet. Unknown is not the same as absent: a rule that asks for it then may match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// Which hooks it came by.
+    pub path: Path,
+    /// The transport protocol's number (6 is TCP, 17 is UDP).
+    pub protocol: u8,
+    /// Where it comes from, as it was when dropped: translation isn't undone.
+    pub source: IpAddr,
+    /// Where it goes, as it was when dropped.
+    pub destination: IpAddr,
+    /// `None` is unknown.
+    pub source_port: Option<u16>,
+    /// `None` is unknown.
+    pub destination_port: Option<u16>,
+    /// The device it came in by; `None` is unknown.
+    pub input: Option<String>,
+    /// The device it was to leave by; `None` is unknown.
+    pub output: Option<String>,
+}
+
+/// Where in its chain a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Counted from 1, as `iptables -L --line-numbers` does.
+    Position(u32),
+    /// The handle, as `nft --handle list ruleset` shows.
+    Handle(u64),
+    /// No rule of the chain: its policy.
+    Policy,
+}
+
+/// A rule, or a chain's policy, that did it or may have done it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// Whose rule it is.
+    pub tool: Tool,
+    /// The table's family.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// Where in the chain.
+    pub place: Place,
+    /// The rule as its tool writes it, without counters, 200 characters at the most. Free of control
+    /// characters.
+    pub text: String,
+    /// What it does.
+    pub action: Action,
+    /// Every match of the rule is understood and matches, and so does every jump on the way: a packet that
+    /// comes to the rule is caught by it. Rules before it may still have let the packet go.
+    pub certain: bool,
+    /// How many packets the rule, or the policy, counted; `None` where it doesn't count.
+    pub packets: Option<u64>,
+}
+
+impl Display for Suspect {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.tool.name(self.family))?;
+        match self.tool {
+            Tool::IptablesLegacy | Tool::IptablesNft => {}
+            Tool::Nft => write!(f, "{} ", self.family.name())?,
+        }
+        write!(f, "{} {} ", clean(&self.table), clean(&self.chain))?;
+        match self.place {
+            Place::Position(position) => write!(f, "rule {position}: {}", self.text),
+            Place::Handle(handle) => write!(f, "handle {handle}: {}", self.text),
+            Place::Policy => f.write_str(&self.text),
+        }
+    }
+}
+
+/// The rules of a network namespace, as they were when read.
+#[derive(Debug, Default)]
+pub struct Rules {
+    tables: Vec<Table>,
+    unread: Vec<String>,
+}
+
+impl Rules {
+    /// Reads the rules of the calling thread's network namespace with the tools found on this machine.
+    ///
+    /// Nothing here fails: what can't be read is told by [`Rules::unread`]. Each tool has three seconds.
+    pub fn read() -> Self {
+        Self::of(read::outputs())
+    }
+
+    /// The rules that may have done one of `actions` to the packet, in the order the packet meets them; 16 at
+    /// the most.
+    ///
+    /// The walk is bounded, so of a ruleset that's built to be endless only the beginning is looked at.
+    pub fn suspects(&self, packet: &Packet, actions: &[Action]) -> Vec<Suspect> {
+        walk::suspects(&self.tables, packet, actions)
+    }
+
+    /// What could not be read, in sentences.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
+    }
+
+    /// The rules in what the tools printed.
+    fn of(outputs: Outputs) -> Self {
+        let mut rules = Self {
+            tables: Vec::new(),
+            unread: outputs.unread,
+        };
+        for save in &outputs.saves {
+            rules
+                .tables
+                .extend(iptables::tables(save.tool, save.family, &save.text));
+        }
+        let Some(json) = outputs.nft else {
+            for save in &outputs.saves {
+                rules
+                    .unread
+                    .extend(iptables::incompatible(&save.text).map(|table| {
+                        let name = save.tool.name(save.family);
+                        format!("{name} can't show its table {table}, and nft couldn't be asked")
+                    }));
+            }
+            return rules;
+        };
+        match nft::tables(&json, &nft_text::listed(&outputs.nft_text.unwrap_or_default())) {
+            Ok(tables) => {
+                // What iptables-nft keeps is shown by nft as well. Its users know it by iptables' account.
+                let known: HashSet<(Family, String)> = rules
+                    .tables
+                    .iter()
+                    .filter(|table| table.tool == Tool::IptablesNft)
+                    .map(|table| (table.family, table.name.clone()))
+                    .collect();
+                let more = tables
+                    .into_iter()
+                    .filter(|t| !known.contains(&(t.family, t.name.clone())));
+                rules.tables.extend(more);
+            }
+            Err(error) => {
+                rules.unread.push(format!(
+                    "nft's list of rules isn't understood: {}",
+                    clean(&error.to_string())
+                ));
+            }
+        }
+        rules
+    }
+}

@@ -1,0 +1,276 @@
+//! Tables, chains and rules, of whatever tool.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use super::{Action, Family, Path, Place, Tool};
+
+/// How long a rule's text may be, in characters.
+const TEXT: usize = 200;
+
+/// A point of the kernel where chains are attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    Ingress,
+    Prerouting,
+    Input,
+    Forward,
+    Output,
+    Postrouting,
+    Egress,
+}
+
+impl Hook {
+    /// By its name, in whatever case: iptables names its chains after the hooks, in capitals.
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        Some(match name.to_ascii_lowercase().as_str() {
+            "ingress" => Self::Ingress,
+            "prerouting" => Self::Prerouting,
+            "input" => Self::Input,
+            "forward" => Self::Forward,
+            "output" => Self::Output,
+            "postrouting" => Self::Postrouting,
+            "egress" => Self::Egress,
+            _ => return None,
+        })
+    }
+
+    /// Those that a packet passes, in order.
+    pub(super) fn passed(path: Path) -> &'static [Self] {
+        match path {
+            Path::In => &[Self::Ingress, Self::Prerouting, Self::Input],
+            Path::Out => &[Self::Output, Self::Postrouting, Self::Egress],
+            Path::Forward => &[
+                Self::Ingress,
+                Self::Prerouting,
+                Self::Forward,
+                Self::Postrouting,
+                Self::Egress,
+            ],
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) tool: Tool,
+    pub(super) family: Family,
+    pub(super) name: String,
+    /// Switched off as a whole (nft).
+    pub(super) dormant: bool,
+    pub(super) sets: HashMap<String, Set>,
+    chains: Vec<Chain>,
+    places: HashMap<String, usize>,
+}
+
+impl Table {
+    pub(super) fn new(tool: Tool, family: Family, name: &str) -> Self {
+        Self {
+            tool,
+            family,
+            name: name.to_owned(),
+            dormant: false,
+            sets: HashMap::new(),
+            chains: Vec::new(),
+            places: HashMap::new(),
+        }
+    }
+
+    pub(super) fn chains(&self) -> &[Chain] {
+        &self.chains
+    }
+
+    pub(super) fn chain(&self, name: &str) -> Option<&Chain> {
+        self.places.get(name).and_then(|&place| self.chains.get(place))
+    }
+
+    /// The chain of that name, added if there was none.
+    pub(super) fn chain_mut(&mut self, name: &str) -> &mut Chain {
+        let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
+            self.chains.push(Chain {
+                name: name.to_owned(),
+                base: None,
+                rules: Vec::new(),
+            });
+            self.chains.len() - 1
+        });
+        &mut self.chains[place]
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Chain {
+    pub(super) name: String,
+    pub(super) base: Option<Base>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// What a chain that is attached to a hook has more than others.
+#[derive(Debug)]
+pub(super) struct Base {
+    pub(super) hook: Hook,
+    pub(super) priority: i64,
+    /// Only a connection's first packet goes through.
+    pub(super) nat: bool,
+    /// Of an ingress or egress chain.
+    pub(super) devices: Vec<Value>,
+    /// The policy is to drop.
+    pub(super) drops: bool,
+    /// The policy's counter.
+    pub(super) packets: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) place: Place,
+    pub(super) text: String,
+    pub(super) packets: Option<u64>,
+    pub(super) steps: Vec<Step>,
+}
+
+/// A part of a rule. They are gone through in order, until one doesn't match.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    Match(Condition),
+    Do(Statement),
+    /// What is done depends on the packet (nft's `vmap`); the rule ends here.
+    Choose(Condition),
+}
+
+impl Step {
+    /// A match that can't be told from here.
+    pub(super) fn unknown() -> Self {
+        Self::Match(Condition::of(Field::Unknown, [Value::Unknown]))
+    }
+}
+
+/// Are the packet's `fields` one of `values`?
+#[derive(Debug, PartialEq)]
+pub(super) struct Condition {
+    pub(super) not: bool,
+    /// Several if concatenated.
+    pub(super) fields: Vec<Field>,
+    pub(super) values: Values,
+}
+
+impl Condition {
+    pub(super) fn of(field: Field, values: impl IntoIterator<Item = Value>) -> Self {
+        let rows = values
+            .into_iter()
+            .map(|value| Row {
+                values: vec![value],
+                statement: None,
+            })
+            .collect();
+        Self {
+            not: false,
+            fields: vec![field],
+            values: Values::Rows(rows),
+        }
+    }
+
+    pub(super) fn negated(self, not: bool) -> Self {
+        Self {
+            not: self.not != not,
+            ..self
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Field {
+    Family,
+    Protocol,
+    Source,
+    Destination,
+    SourcePort,
+    DestinationPort,
+    EitherPort,
+    Input,
+    Output,
+    /// Local, multicast, …
+    DestinationType,
+    Unknown,
+}
+
+#[derive(Debug, PartialEq)]
+pub(super) enum Values {
+    Rows(Vec<Row>),
+    /// A set or map of the table.
+    Named(String),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Set {
+    pub(super) rows: Vec<Row>,
+    /// Elements come and go with packets or time: what it held when the packet came isn't known.
+    pub(super) loose: bool,
+}
+
+/// An element of a set, or of a map to verdicts.
+#[derive(Debug, PartialEq)]
+pub(super) struct Row {
+    /// As many as the fields.
+    pub(super) values: Vec<Value>,
+    pub(super) statement: Option<Statement>,
+}
+
+impl Row {
+    /// For whatever no other element is for.
+    pub(super) fn is_rest(&self) -> bool {
+        self.values.iter().all(|value| *value == Value::Any)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Any,
+    /// From, to.
+    Numbers(u64, u64),
+    /// From, to.
+    Addresses(IpAddr, IpAddr),
+    Text(String),
+    /// A name that begins so.
+    Prefix(String),
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Statement {
+    Accept,
+    Act(Action),
+    /// Does it to some packets, for reasons that can't be seen from here.
+    May(Action),
+    Return,
+    Jump(String),
+    Goto(String),
+    /// May let the packet go; nothing else that matters here.
+    Unknown,
+    Continue,
+}
+
+/// A rule's text as it's shown: one line, not too long, nothing a terminal would obey.
+pub(super) fn shown(text: &str) -> String {
+    let text = clean(text.trim());
+    match text.char_indices().nth(TEXT) {
+        None => text,
+        Some(_) => text.chars().take(TEXT - 1).chain(['…']).collect(),
+    }
+}
+
+/// Without control characters: names and comments are anybody's who may write rules in some container.
+pub(super) fn clean(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c.is_control() || is_bidi(c) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }
+        })
+        .collect()
+}
+
+/// Characters that turn the reading direction of what follows.
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}

@@ -1,0 +1,189 @@
+//! Rules as nft writes them: taken from its list, or written here.
+
+use std::collections::HashMap;
+
+use serde_json::Value as Json;
+
+use super::{Family, model::shown};
+
+/// What nft's list for people says.
+#[derive(Debug, Default)]
+pub(super) struct Listed {
+    /// The texts of rules, by their handles.
+    rules: HashMap<Key, HashMap<u64, String>>,
+    /// The devices of chains, which the JSON of some versions lacks.
+    devices: HashMap<Key, Vec<String>>,
+}
+
+/// Which chain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) family: Family,
+    pub(super) table: String,
+    pub(super) chain: String,
+}
+
+impl Listed {
+    pub(super) fn rule(&self, chain: &Key, handle: u64) -> Option<&str> {
+        self.rules.get(chain)?.get(&handle).map(String::as_str)
+    }
+
+    pub(super) fn devices(&self, chain: &Key) -> &[String] {
+        self.devices.get(chain).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// What is in what `nft --handle list ruleset` prints.
+///
+/// It is laid out by tabs: tables at the margin, chains one in, rules two. A rule's last line ends with its
+/// handle.
+pub(super) fn listed(text: &str) -> Listed {
+    let mut listed = Listed::default();
+    let mut table: Option<(Family, String)> = None;
+    let mut chain: Option<Key> = None;
+    let mut begun = String::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let depth = line.bytes().take_while(|&byte| byte == b'\t').count();
+        let line = line.trim();
+        if depth < 2 {
+            begun.clear();
+        }
+        match (depth, &table, &chain) {
+            (0, ..) => (table, chain) = (opened(line, "table").and_then(table_named), None),
+            (1, Some((family, table)), _) => {
+                let name = opened(line, "chain").map(str::to_owned);
+                chain = name.map(|chain| Key {
+                    family: *family,
+                    table: table.clone(),
+                    chain,
+                });
+            }
+            (_, _, Some(chain)) => {
+                begun.push_str(line);
+                let handle = begun
+                    .rsplit_once(" # handle ")
+                    .and_then(|(text, n)| Some((text, n.parse().ok()?)));
+                if let Some((text, handle)) = handle {
+                    listed
+                        .rules
+                        .entry(chain.clone())
+                        .or_default()
+                        .insert(handle, shown(text));
+                    begun.clear();
+                } else if line.ends_with(';') {
+                    listed
+                        .devices
+                        .entry(chain.clone())
+                        .or_default()
+                        .extend(attached(&begun));
+                    begun.clear();
+                } else {
+                    begun.push(' ');
+                }
+            }
+            (_, _, None) => {}
+        }
+    }
+    listed
+}
+
+/// The devices in `type filter hook ingress devices = { eth0, eth1 } priority filter; policy accept;`.
+fn attached(line: &str) -> Vec<String> {
+    let named = line.strip_prefix("type ").and_then(|line| {
+        let (_, rest) = line.split_once(" device")?;
+        Some(rest.split_once(" priority ")?.0)
+    });
+    let marks = |c: char| c.is_whitespace() || matches!(c, ',' | '"' | '{' | '}');
+    let Some(named) = named else { return Vec::new() };
+    // One follows `device`, several follow `devices =`.
+    let list = named.strip_prefix("s =").unwrap_or(named);
+    list.split(marks)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The name in `KIND NAME { # handle 1`.
+fn opened<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
+    let line = line.strip_prefix(kind)?.strip_prefix(' ')?;
+    Some(line.split_once('{')?.0.trim().trim_matches('"'))
+}
+
+fn table_named(words: &str) -> Option<(Family, String)> {
+    let (family, name) = words.split_once(' ')?;
+    Some((Family::of_name(family)?, name.trim_matches('"').to_owned()))
+}
+
+/// A rule written from its expressions. What isn't known here stays JSON.
+pub(super) fn written(expressions: &Json) -> String {
+    match expressions {
+        Json::Array(expressions) => expressions.iter().map(expression).collect::<Vec<_>>().join(" "),
+        other => other.to_string(),
+    }
+}
+
+fn expression(json: &Json) -> String {
+    known(json).unwrap_or_else(|| json.to_string())
+}
+
+fn known(json: &Json) -> Option<String> {
+    if let Json::String(text) = json {
+        return Some(text.clone());
+    }
+    let (key, value) = json.as_object()?.iter().next()?;
+    let text = |key: &str| value.get(key)?.as_str();
+    Some(match key.as_str() {
+        "match" => {
+            let (left, right) = (expression(value.get("left")?), expression(value.get("right")?));
+            match text("op").unwrap_or("==") {
+                "==" | "in" => format!("{left} {right}"),
+                op => format!("{left} {op} {right}"),
+            }
+        }
+        "payload" => format!("{} {}", text("protocol")?, text("field")?),
+        "meta" => match text("key")? {
+            key @ ("iif" | "iifname" | "oif" | "oifname" | "mark") => key.to_owned(),
+            key => format!("meta {key}"),
+        },
+        "ct" => format!("ct {}", text("key")?),
+        "prefix" => format!("{}/{}", text("addr")?, value.get("len")?.as_u64()?),
+        "range" => value
+            .as_array()?
+            .iter()
+            .map(expression)
+            .collect::<Vec<_>>()
+            .join("-"),
+        "concat" => value
+            .as_array()?
+            .iter()
+            .map(expression)
+            .collect::<Vec<_>>()
+            .join(" . "),
+        "set" => match value {
+            Json::Array(elements) => {
+                format!(
+                    "{{ {} }}",
+                    elements.iter().map(element).collect::<Vec<_>>().join(", ")
+                )
+            }
+            _ => return None,
+        },
+        "vmap" => format!(
+            "{} vmap {}",
+            expression(value.get("key")?),
+            expression(value.get("data")?)
+        ),
+        "jump" | "goto" => format!("{key} {}", text("target")?),
+        "counter" | "accept" | "drop" | "return" | "continue" | "notrack" | "masquerade" | "reject"
+        | "log" => key.clone(),
+        _ => return None,
+    })
+}
+
+/// Of a set, or of a map: key, value.
+fn element(json: &Json) -> String {
+    match json.as_array().map(Vec::as_slice) {
+        Some([key, value]) => format!("{} : {}", expression(key), expression(value)),
+        Some(_) | None => expression(json),
+    }
+}

@@ -1,0 +1,333 @@
+//! Asks the tools. The only part that does I/O.
+
+use std::{
+    env,
+    io::{self, Read},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Family, Tool, model::shown};
+
+/// How long a tool may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it's looked whether a tool that has closed its output has ended.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How much a tool may print.
+const OUTPUT: u64 = 16 << 20;
+/// How much of its complaints is kept.
+const COMPLAINTS: u64 = 4096;
+/// Looked through after PATH, which in containers and units may lack them.
+const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
+
+/// What the tools printed.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    pub(super) saves: Vec<Save>,
+    /// The ruleset in JSON.
+    pub(super) nft: Option<String>,
+    /// The ruleset as people see it, with handles.
+    pub(super) nft_text: Option<String>,
+    /// What couldn't be read, in sentences.
+    pub(super) unread: Vec<String>,
+}
+
+/// What an iptables-save printed.
+#[derive(Debug)]
+pub(super) struct Save {
+    pub(super) tool: Tool,
+    pub(super) family: Family,
+    pub(super) text: String,
+}
+
+pub(super) fn outputs() -> Outputs {
+    read(&folders())
+}
+
+fn folders() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    // A relative one is nothing to run programs from as root.
+    env::split_paths(&path)
+        .filter(|p| p.is_absolute())
+        .chain(FOLDERS.map(PathBuf::from))
+        .collect()
+}
+
+fn read(folders: &[PathBuf]) -> Outputs {
+    let mut outputs = Outputs::default();
+    let mut found = false;
+    for (family, ip) in [(Family::Ip, "iptables"), (Family::Ip6, "ip6tables")] {
+        for (tool, program) in saves(folders, ip) {
+            found = true;
+            match run(&program, &["-c"]) {
+                Ok(text) => outputs.saves.push(Save { tool, family, text }),
+                Err(error) => outputs.unread.push(error),
+            }
+        }
+    }
+    if let Some(nft) = find(folders, "nft") {
+        found = true;
+        match run(&nft, &["--json", "--handle", "list", "ruleset"]) {
+            Ok(text) => outputs.nft = Some(text),
+            Err(error) => outputs.unread.push(error),
+        }
+        // Only for the rules' texts, which can be written without.
+        if outputs
+            .nft
+            .as_deref()
+            .is_some_and(|json| json.contains("\"rule\""))
+        {
+            outputs.nft_text = run(&nft, &["--stateless", "--handle", "list", "ruleset"]).ok();
+        }
+    }
+    if !found {
+        outputs
+            .unread
+            .push("neither iptables-save nor nft is on this machine: no rules can be read".to_owned());
+    }
+    outputs
+}
+
+/// The programs that save tables of iptables. Which kind the plain one is, it says itself.
+fn saves(folders: &[PathBuf], ip: &str) -> Vec<(Tool, PathBuf)> {
+    let kinds = [(Tool::IptablesLegacy, "legacy"), (Tool::IptablesNft, "nft")];
+    let named: Vec<_> = kinds
+        .into_iter()
+        .filter_map(|(tool, kind)| Some((tool, find(folders, &format!("{ip}-{kind}-save"))?)))
+        .collect();
+    if !named.is_empty() {
+        return named;
+    }
+    let plain = find(folders, &format!("{ip}-save")).map(|program| {
+        let version = run(&program, &["--version"]).unwrap_or_default();
+        (kind(&version), program)
+    });
+    plain.into_iter().collect()
+}
+
+/// Of versions that don't say, there was one kind only.
+fn kind(version: &str) -> Tool {
+    if version.contains("(nf_tables)") {
+        Tool::IptablesNft
+    } else {
+        Tool::IptablesLegacy
+    }
+}
+
+fn find(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
+    folders.iter().map(|folder| folder.join(name)).find(|path| {
+        path.metadata()
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    })
+}
+
+/// What the program prints. It runs in the calling thread's network namespace, as children do.
+fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
+    let name = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let deadline = Instant::now() + TIMEOUT;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{name} can't be run: {error}"))?;
+    let result = listen(&mut child, deadline);
+    if result.is_err() {
+        // It may have ended by itself; then there is nothing to kill.
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    result.map_err(|error| format!("{name} {error}"))
+}
+
+fn listen(child: &mut Child, deadline: Instant) -> Result<String, String> {
+    let complaints = child.stderr.take().map(|stderr| collect(stderr, COMPLAINTS));
+    let printed = child.stdout.take().map(|stdout| collect(stdout, OUTPUT + 1));
+    let text = wait(printed, deadline)?;
+    if text.len() as u64 > OUTPUT {
+        return Err(format!("prints more than {} MB", OUTPUT >> 20));
+    }
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if Instant::now() < deadline => thread::sleep(LOOK_EVERY),
+            Ok(None) => return Err(late()),
+            Err(error) => return Err(format!("can't be waited for: {error}")),
+        }
+    };
+    if !status.success() {
+        let complaints = wait(complaints, deadline).unwrap_or_default();
+        let complaints = String::from_utf8_lossy(&complaints);
+        let first = complaints
+            .lines()
+            .find(|line| !line.trim().is_empty())
+            .unwrap_or_default();
+        return Err(shown(&format!("failed ({status}): {first}")));
+    }
+    // A comment may be in any encoding.
+    Ok(
+        String::from_utf8(text)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+    )
+}
+
+/// Reads on a thread of its own, up to a limit; reads on without keeping only so that the writer doesn't
+/// wait.
+fn collect(mut from: impl Read + Send + 'static, limit: u64) -> Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        let result = from.by_ref().take(limit).read_to_end(&mut kept);
+        let whole = result.is_ok() && (kept.len() as u64) < limit;
+        // Nobody listens any more once the time is over.
+        let _ = sender.send(result.map(|_| kept));
+        if !whole {
+            let _ = io::copy(&mut from, &mut io::sink());
+        }
+    });
+    receiver
+}
+
+fn wait(from: Option<Receiver<io::Result<Vec<u8>>>>, deadline: Instant) -> Result<Vec<u8>, String> {
+    let Some(from) = from else { return Ok(Vec::new()) };
+    match from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) => Err(format!("can't be read from: {error}")),
+        Err(RecvTimeoutError::Timeout) => Err(late()),
+        Err(RecvTimeoutError::Disconnected) => Err("can't be read from".to_owned()),
+    }
+}
+
+fn late() -> String {
+    format!("takes longer than {} s", TIMEOUT.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::OpenOptionsExt};
+
+    use super::*;
+
+    fn program(folder: &Path, name: &str, script: &str) {
+        let mut options = fs::OpenOptions::new();
+        let file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(folder.join(name))
+            .unwrap();
+        io::Write::write_all(&mut { file }, format!("#!/bin/sh\n{script}\n").as_bytes()).unwrap();
+    }
+
+    fn with(programs: &[(&str, &str)]) -> Outputs {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, script) in programs {
+            program(folder.path(), name, script);
+        }
+        read(&[folder.path().to_owned()])
+    }
+
+    #[test]
+    fn no_tool_is_told_once() {
+        let outputs = with(&[]);
+        assert_eq!(
+            outputs.unread,
+            ["neither iptables-save nor nft is on this machine: no rules can be read"]
+        );
+    }
+
+    #[test]
+    fn the_plain_tool_says_its_kind() {
+        for (version, tool) in [
+            ("iptables-save v1.8.9 (nf_tables)", Tool::IptablesNft),
+            ("iptables-save v1.8.9 (legacy)", Tool::IptablesLegacy),
+            ("iptables-save v1.6.1", Tool::IptablesLegacy),
+        ] {
+            let outputs = with(&[(
+                "ip6tables-save",
+                &format!("[ $1 = -c ] && echo '*raw' || echo '{version}'"),
+            )]);
+            let [save] = outputs.saves.as_slice() else {
+                panic!("{outputs:?}")
+            };
+            assert_eq!(
+                (save.tool, save.family, save.text.as_str()),
+                (tool, Family::Ip6, "*raw\n")
+            );
+        }
+    }
+
+    #[test]
+    fn the_plain_tool_is_left_alone_if_its_kinds_are_there() {
+        let outputs = with(&[
+            ("iptables-save", "echo plain"),
+            ("iptables-nft-save", "echo nft"),
+            ("iptables-legacy-save", "echo legacy; echo $LC_ALL"),
+        ]);
+        let texts: Vec<_> = outputs
+            .saves
+            .iter()
+            .map(|save| (save.tool, save.text.as_str()))
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                (Tool::IptablesLegacy, "legacy\nC\n"),
+                (Tool::IptablesNft, "nft\n")
+            ]
+        );
+    }
+
+    #[test]
+    fn a_failure_is_a_sentence() {
+        let outputs = with(&[
+            ("iptables-legacy-save", "echo \"it's\x1b[1m bad\" >&2; exit 3"),
+            ("iptables-nft-save", "echo fine"),
+        ]);
+        assert_eq!(outputs.saves.len(), 1);
+        assert_eq!(
+            outputs.unread,
+            ["iptables-legacy-save failed (exit status: 3): it's\u{fffd}[1m bad"]
+        );
+    }
+
+    #[test]
+    fn a_tool_that_hangs_is_ended() {
+        let begun = Instant::now();
+        let outputs = with(&[("nft", "echo a; exec sleep 100")]);
+        assert_eq!(outputs.unread, ["nft takes longer than 3 s"]);
+        assert!(begun.elapsed() < TIMEOUT * 2);
+        // Not even if it has closed its output, or left it to a child of its own.
+        for script in ["exec >&- 2>&-; exec sleep 100", "sleep 5 & wait"] {
+            assert_eq!(
+                with(&[("nft", script)]).unread,
+                ["nft takes longer than 3 s"],
+                "{script}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tool_that_prints_without_end_is_ended() {
+        assert_eq!(
+            with(&[("nft", "exec yes")]).unread,
+            ["nft prints more than 16 MB"]
+        );
+    }
+
+    #[test]
+    fn many_complaints_stop_nothing() {
+        let outputs = with(&[("nft", "head -c 1000000 /dev/zero >&2 || exit 7; echo '{}'")]);
+        assert_eq!((outputs.nft.as_deref(), outputs.unread.len()), (Some("{}\n"), 0));
+    }
+}

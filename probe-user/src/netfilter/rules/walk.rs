@@ -1,0 +1,371 @@
+//! The packet's way through the chains.
+//!
+//! All ways it may have taken are followed at once: a rule that may match is a fork. What ends the walk is
+//! what ends every way, so a drop behind an accept that may have matched doesn't hide the chains that come
+//! after.
+
+use super::{
+    Action, Packet, Place, Suspect, Tool,
+    matching::{Answer, View},
+    model::{Base, Chain, Condition, Field, Hook, Row, Rule, Statement, Step, Table, Values},
+};
+
+/// How deep jumps are followed, as the kernel does.
+const DEPTH: u32 = 16;
+/// How many rules, and elements of sets, are looked at.
+const STEPS: usize = 1_000_000;
+/// How many rules are named.
+const SUSPECTS: usize = 16;
+
+pub(super) fn suspects(tables: &[Table], packet: &Packet, actions: &[Action]) -> Vec<Suspect> {
+    let mut walk = Walk {
+        actions,
+        found: Vec::new(),
+        steps: STEPS,
+    };
+    for &hook in Hook::passed(packet.path) {
+        let view = View::new(packet, hook);
+        let mut bases: Vec<(&Table, &Chain, &Base)> = tables
+            .iter()
+            .filter(|table| !table.dormant && table.family.covers(view.destination()))
+            .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
+            .filter_map(|(table, chain)| chain.base.as_ref().map(|base| (table, chain, base)))
+            .filter(|(_, _, base)| base.hook == hook)
+            .collect();
+        bases.sort_by_key(|(_, _, base)| base.priority);
+        // Which of those with the same priority comes first isn't shown by any tool, so none of them hides
+        // another.
+        for equals in bases.chunk_by(|(_, _, one), (_, _, other)| one.priority == other.priority) {
+            let mut goes_on = true;
+            for &(table, chain, base) in equals {
+                goes_on &= walk.base(At { table, view }, chain, base);
+            }
+            if !goes_on {
+                return walk.found;
+            }
+        }
+    }
+    walk.found
+}
+
+/// Where the packet may be after a chain.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ways {
+    /// Behind the jump that led to the chain, or at the policy.
+    through: bool,
+    /// At the next base chain.
+    left: bool,
+}
+
+impl Ways {
+    const ANY: Self = Self {
+        through: true,
+        left: true,
+    };
+}
+
+/// What comes after a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Step,
+    Rule,
+    /// Nothing more in this chain.
+    End,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct At<'a> {
+    table: &'a Table,
+    view: View<'a>,
+}
+
+/// A rule met on the way.
+#[derive(Debug, Clone, Copy)]
+struct Met<'a> {
+    at: At<'a>,
+    chain: &'a Chain,
+    rule: &'a Rule,
+    /// The way to the chain was certain.
+    way: bool,
+    /// The rule's matches so far are.
+    matched: bool,
+    depth: u32,
+}
+
+struct Walk<'a> {
+    actions: &'a [Action],
+    found: Vec<Suspect>,
+    steps: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// Walks a base chain; says whether the packet may go on to the next one.
+    fn base(&mut self, at: At<'a>, chain: &'a Chain, base: &'a Base) -> bool {
+        let field = match base.hook {
+            Hook::Ingress => Field::Input,
+            Hook::Egress => Field::Output,
+            Hook::Prerouting | Hook::Input | Hook::Forward | Hook::Output | Hook::Postrouting => {
+                Field::Unknown
+            }
+        };
+        let entered = match field {
+            Field::Unknown => Answer::Yes,
+            field => base
+                .devices
+                .iter()
+                .fold(Answer::No, |any, device| any.or(at.view.field(field, device))),
+        };
+        if entered == Answer::No {
+            return true;
+        }
+        let way = entered == Answer::Yes && !base.nat;
+        let mut ways = self.chain(at, chain, way, 0);
+        if ways.through {
+            if base.drops {
+                let text = match at.table.tool {
+                    Tool::IptablesLegacy | Tool::IptablesNft => "policy DROP",
+                    Tool::Nft => "policy drop",
+                };
+                self.report(
+                    at.table,
+                    chain,
+                    Place::Policy,
+                    text,
+                    base.packets,
+                    Action::Drop,
+                    way,
+                );
+            } else {
+                ways.left = true;
+            }
+        }
+        ways.left || !way
+    }
+
+    fn chain(&mut self, at: At<'a>, chain: &'a Chain, way: bool, depth: u32) -> Ways {
+        let mut ways = Ways::default();
+        for rule in &chain.rules {
+            if !self.spend() {
+                return Ways::ANY;
+            }
+            if self.rule(
+                Met {
+                    at,
+                    chain,
+                    rule,
+                    way,
+                    matched: true,
+                    depth,
+                },
+                &mut ways,
+            ) == Next::End
+            {
+                return ways;
+            }
+        }
+        ways.through = true;
+        ways
+    }
+
+    fn rule(&mut self, mut met: Met<'a>, ways: &mut Ways) -> Next {
+        for step in &met.rule.steps {
+            match step {
+                Step::Match(condition) => match self.answer(met.at, condition) {
+                    Answer::Yes => {}
+                    Answer::No => return Next::Rule,
+                    Answer::Maybe => met.matched = false,
+                },
+                Step::Do(statement) => match self.statement(met, statement, ways) {
+                    Next::Step => {}
+                    next @ (Next::Rule | Next::End) => return next,
+                },
+                Step::Choose(condition) => return self.choose(met, condition, ways),
+            }
+        }
+        Next::Rule
+    }
+
+    fn statement(&mut self, met: Met<'a>, statement: &'a Statement, ways: &mut Ways) -> Next {
+        let after = if met.matched { Next::End } else { Next::Rule };
+        match statement {
+            Statement::Accept => {
+                ways.left = true;
+                after
+            }
+            Statement::Act(action) => {
+                self.caught(met, *action, met.way && met.matched);
+                match action {
+                    Action::Drop | Action::Reject => after,
+                    Action::NoTrack => Next::Step,
+                }
+            }
+            Statement::May(action) => {
+                self.caught(met, *action, false);
+                match action {
+                    Action::Drop | Action::Reject => ways.left = true,
+                    Action::NoTrack => {}
+                }
+                Next::Step
+            }
+            Statement::Return => {
+                ways.through = true;
+                after
+            }
+            Statement::Jump(name) => {
+                let below = self.below(met, name);
+                ways.left |= below.left;
+                if below.through { Next::Rule } else { after }
+            }
+            Statement::Goto(name) => {
+                let below = self.below(met, name);
+                ways.left |= below.left;
+                ways.through |= below.through;
+                after
+            }
+            Statement::Unknown => {
+                ways.left = true;
+                Next::Step
+            }
+            Statement::Continue => Next::Step,
+        }
+    }
+
+    fn below(&mut self, met: Met<'a>, name: &str) -> Ways {
+        match met.at.table.chain(name) {
+            Some(chain) if met.depth < DEPTH => {
+                self.chain(met.at, chain, met.way && met.matched, met.depth + 1)
+            }
+            Some(_) | None => Ways::ANY,
+        }
+    }
+
+    /// Does what the map says. If there is nothing in it for the packet, the rule doesn't match.
+    fn choose(&mut self, met: Met<'a>, condition: &'a Condition, ways: &mut Ways) -> Next {
+        let Some((rows, loose)) = rows(met.at.table, condition) else {
+            ways.left = true;
+            return Next::Rule;
+        };
+        // What is for all the rest is asked last, and certain only if nothing else can be meant.
+        let mut sure = met.matched && !loose;
+        for rest in [false, true] {
+            for row in rows {
+                if !self.spend() {
+                    *ways = Ways::ANY;
+                    return Next::Rule;
+                }
+                if row.is_rest() != rest {
+                    continue;
+                }
+                let answer = met.at.view.row(&condition.fields, row);
+                let matched = match answer {
+                    Answer::No => continue,
+                    Answer::Yes => sure,
+                    Answer::Maybe => false,
+                };
+                let statement = row.statement.as_ref().unwrap_or(&Statement::Unknown);
+                let next = self.statement(Met { matched, ..met }, statement, ways);
+                if answer == Answer::Yes && !loose {
+                    return next;
+                }
+                sure = false;
+            }
+        }
+        Next::Rule
+    }
+
+    fn answer(&mut self, at: At<'a>, condition: &'a Condition) -> Answer {
+        let Some((rows, loose)) = rows(at.table, condition) else {
+            return Answer::Maybe;
+        };
+        let mut answer = Answer::No;
+        for row in rows {
+            if answer == Answer::Yes {
+                break;
+            }
+            if !self.spend() {
+                return Answer::Maybe;
+            }
+            answer = answer.or(at.view.row(&condition.fields, row));
+        }
+        if loose {
+            return Answer::Maybe;
+        }
+        if condition.not { answer.not() } else { answer }
+    }
+
+    fn spend(&mut self) -> bool {
+        self.steps = self.steps.saturating_sub(1);
+        self.steps > 0
+    }
+
+    fn caught(&mut self, met: Met<'a>, action: Action, certain: bool) {
+        let rule = met.rule;
+        self.report(
+            met.at.table,
+            met.chain,
+            rule.place,
+            &rule.text,
+            rule.packets,
+            action,
+            certain,
+        );
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "all that makes a suspect")]
+    fn report(
+        &mut self,
+        table: &Table,
+        chain: &Chain,
+        place: Place,
+        text: &str,
+        packets: Option<u64>,
+        action: Action,
+        certain: bool,
+    ) {
+        if !self.actions.contains(&action) {
+            return;
+        }
+        let suspect = Suspect {
+            tool: table.tool,
+            family: table.family,
+            table: table.name.clone(),
+            chain: chain.name.clone(),
+            place,
+            text: text.to_owned(),
+            action,
+            certain,
+            packets,
+        };
+        // Several ways may lead to one rule.
+        if let Some(known) = self.found.iter_mut().find(|known| same(known, &suspect)) {
+            known.certain |= certain;
+            return;
+        }
+        if self.found.len() >= SUSPECTS {
+            // One that's certain is worth more than the last of those that aren't.
+            let Some(place) = self
+                .found
+                .iter()
+                .rposition(|known| !known.certain)
+                .filter(|_| certain)
+            else {
+                return;
+            };
+            self.found.remove(place);
+        }
+        self.found.push(suspect);
+    }
+}
+
+fn same(one: &Suspect, other: &Suspect) -> bool {
+    let key = |s: &Suspect| (s.tool, s.family, s.place, s.action);
+    key(one) == key(other) && one.table == other.table && one.chain == other.chain
+}
+
+/// What the condition compares with, and whether that changes by itself.
+fn rows<'a>(table: &'a Table, condition: &'a Condition) -> Option<(&'a [Row], bool)> {
+    match &condition.values {
+        Values::Rows(rows) => Some((rows, false)),
+        Values::Named(name) => table.sets.get(name).map(|set| (set.rows.as_slice(), set.loose)),
+    }
+}
