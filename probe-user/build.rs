@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const OBJECTS: [&str; 1] = ["connection"];
+const OBJECTS: [&str; 2] = ["connection", "vxlan"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");

@@ -2,6 +2,7 @@
 
 mod recordings;
 mod settings;
+mod vxlan;
 
 use std::path::PathBuf;
 
@@ -14,10 +15,11 @@ use jiff::SignedDuration;
 
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Names, Watch};
+pub use vxlan::{Vxlan, VxlanArgs};
 
 use crate::{
     attribution::kube::{Access, Credentials},
-    kernel::{btf::VMLINUX, connection::Source},
+    kernel::{btf::VMLINUX, object::Source},
     model::{Outcome, Role},
     report::Format,
 };
@@ -35,6 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Watch(Box<WatchArgs>),
+    Vxlan(VxlanArgs),
     Who(WhoArgs),
     EtcdLog(EtcdLogArgs),
     Check(CheckArgs),

@@ -10,3 +10,4 @@ pub mod model;
 pub mod netfilter;
 pub mod recording;
 pub mod report;
+pub mod rtnetlink;

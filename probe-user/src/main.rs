@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use probe_user::{
-    cli::{Cli, Command, Watch},
+    cli::{Cli, Command, Vxlan, Watch},
     commands,
     report::say,
 };
@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Watch(args) => match Watch::try_from(*args) {
             Ok(settings) => run(commands::watch::run(settings)).map(|()| ExitCode::SUCCESS),
+            Err(error) => error.exit(),
+        },
+        Command::Vxlan(args) => match Vxlan::try_from(args) {
+            Ok(settings) => vxlan(settings).map(|healthy| code(healthy, FAULT)),
             Err(error) => error.exit(),
         },
         Command::Who(args) => commands::who::run(&args.into()).map(|found| code(found, NOTHING_FOUND)),
@@ -34,8 +38,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// In the network namespace that was asked for, all of it: this process has no thread yet but this one.
+fn vxlan(settings: Vxlan) -> anyhow::Result<bool> {
+    if let Some(netns) = &settings.netns {
+        commands::vxlan::enter(netns)?;
+    }
+    run(commands::vxlan::run(settings))
+}
+
 /// One thread: what there is to do between two looks at the ring is little.
-fn run(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn run<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

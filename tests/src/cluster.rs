@@ -61,28 +61,13 @@ impl Node {
             address,
             number,
         } = self;
-        let mac = |number: u8| format!("02:00:00:00:88:{number:02}");
         netns.ip(&format!("addr add {address}/24 dev eth0"))?;
         netns.ip("link set eth0 up")?;
         netns.ip("link add cni0 type bridge")?;
         netns.ip(&format!("addr add 10.244.{number}.1/24 dev cni0"))?;
         netns.ip("link set cni0 mtu 1450 up")?;
-        netns.ip(&format!(
-            "link add flannel.1 address {} type vxlan id 1 dev eth0 local {address} dstport 8472 nolearning",
-            mac(*number)
-        ))?;
-        netns.ip("link set flannel.1 mtu 1450 up")?;
-        netns.ip(&format!("addr add 10.244.{number}.0/32 dev flannel.1"))?;
-        let (far, far_mac, far_address) = (peer.number, mac(peer.number), peer.address);
-        netns.ip(&format!(
-            "neigh add 10.244.{far}.0 lladdr {far_mac} dev flannel.1 nud permanent"
-        ))?;
-        netns.run(&format!(
-            "bridge fdb append {far_mac} dev flannel.1 dst {far_address}"
-        ))?;
-        netns.ip(&format!(
-            "route add 10.244.{far}.0/24 via 10.244.{far}.0 dev flannel.1 onlink"
-        ))?;
+        self.device(1, 8472)?;
+        self.entries(peer)?;
         netns.run("sysctl -qw net.ipv4.ip_forward=1")?;
         for rule in [
             "-N FLANNEL-POSTRTG",
@@ -94,6 +79,44 @@ impl Node {
             netns.run(&format!("iptables -w -t nat {rule}"))?;
         }
         Ok(())
+    }
+
+    /// Its VXLAN device, in place of the one it has.
+    pub fn device(&self, vni: u32, port: u16) -> Result<()> {
+        let Self {
+            netns,
+            address,
+            number,
+        } = self;
+        // There is none yet.
+        let _ = netns.ip("link del flannel.1");
+        netns.ip(&format!(
+            "link add flannel.1 address {} type vxlan id {vni} dev eth0 local {address} dstport {port} nolearning",
+            self.mac()
+        ))?;
+        netns.ip("link set flannel.1 mtu 1450 up")?;
+        netns.ip(&format!("addr add 10.244.{number}.0/32 dev flannel.1"))?;
+        Ok(())
+    }
+
+    /// What leads to a peer: neighbour, forwarding entry, route.
+    pub fn entries(&self, peer: &Self) -> Result<()> {
+        let (far, far_mac, far_address) = (peer.number, peer.mac(), peer.address);
+        self.netns.ip(&format!(
+            "neigh replace 10.244.{far}.0 lladdr {far_mac} dev flannel.1 nud permanent"
+        ))?;
+        self.netns.run(&format!(
+            "bridge fdb replace {far_mac} dev flannel.1 dst {far_address}"
+        ))?;
+        self.netns.ip(&format!(
+            "route replace 10.244.{far}.0/24 via 10.244.{far}.0 dev flannel.1 onlink"
+        ))?;
+        Ok(())
+    }
+
+    /// The address of its VXLAN device.
+    pub fn mac(&self) -> String {
+        format!("02:00:00:00:88:{:02}", self.number)
     }
 
     /// Of its pods' addresses.

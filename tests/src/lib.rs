@@ -3,6 +3,7 @@
 //! Everything made here is a guard: dropping it takes it away.
 
 mod cgroup;
+mod chatter;
 mod cluster;
 mod containerd;
 mod etcd;
@@ -19,6 +20,7 @@ mod storm;
 mod wait;
 
 pub use cgroup::{Cgroup, PodLogs};
+pub use chatter::Chatter;
 pub use cluster::{Cluster, Node, Pod};
 pub use containerd::{Containerd, CriPod, PodSpec};
 pub use etcd::{Etcd, Rejected};
@@ -35,16 +37,18 @@ pub use storm::{Close, Storm};
 pub use wait::{patience, wait_until};
 
 /// Debian packages that the lab runs.
-pub const PACKAGES: [&str; 10] = [
+pub const PACKAGES: [&str; 12] = [
     "bpftool",
     "conntrack",
     "etcd-server",
     "iproute2",
     "iptables",
     "netcat-openbsd",
+    "nftables",
     "openssl",
     "procps",
     "python3-minimal",
+    "tcpdump",
     "util-linux",
 ];
 

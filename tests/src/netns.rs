@@ -99,6 +99,19 @@ impl Netns {
     }
 }
 
+impl Netns {
+    /// A thread that has entered, and runs on.
+    pub fn spawn(&self, inside: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>> {
+        let (file, name) = (self.file.try_clone()?, self.name.clone());
+        Ok(thread::spawn(move || {
+            match setns(&file, CloneFlags::CLONE_NEWNET) {
+                Ok(()) => inside(),
+                Err(error) => eprintln!("can't enter {name}: {error}"),
+            }
+        }))
+    }
+}
+
 impl Drop for Netns {
     fn drop(&mut self) {
         self.pause = None;

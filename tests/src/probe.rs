@@ -13,12 +13,12 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{process::Child, wait::wait_until};
+use crate::{netns::Netns, process::Child, wait::wait_until};
 
 /// For what happens at once; generous, since machines are busy.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A running `probe watch -o json`.
+/// A running `probe watch -o json` or `probe vxlan -o json`.
 pub struct Probe {
     child: Child,
     records: Arc<Mutex<Vec<Value>>>,
@@ -63,11 +63,20 @@ impl Probe {
         Self::start(&mut Self::command(&[])?, arguments)
     }
 
+    /// Starts `probe vxlan -o json` in a network namespace and waits until it watches: a record a look, twice a second.
+    pub fn vxlan(netns: &Netns, arguments: &[&str]) -> Result<Self> {
+        let file = format!("/run/netns/{}", netns.name());
+        let fixed = ["vxlan", "-o", "json", "--interval", "500ms", "--netns", &file];
+        Self::run(Self::command(&fixed)?.args(arguments))
+    }
+
     /// The same with `probe` started in another way: `command` is it without arguments.
     pub fn start(command: &mut Command, arguments: &[&str]) -> Result<Self> {
+        Self::run(command.args(["watch", "-o", "json"]).args(arguments))
+    }
+
+    fn run(command: &mut Command) -> Result<Self> {
         command
-            .args(["watch", "-o", "json"])
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -163,6 +172,16 @@ impl Probe {
                 lock(&self.stderr),
             )
         })
+    }
+
+    /// How many records there are so far.
+    pub fn seen(&self) -> usize {
+        lock(&self.records).len()
+    }
+
+    /// The records after so many.
+    pub fn since(&self, seen: usize) -> Vec<Value> {
+        lock(&self.records).iter().skip(seen).cloned().collect()
     }
 
     /// Waits until it has said so on stderr.

@@ -15,7 +15,7 @@ pub struct Hook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
     pub name: &'static str,
-    /// The tracepoint's name, without its system.
+    /// The tracepoint's name, without its system; of a [`Classifier`](Access::Classifier), which way the packets go.
     pub tracepoint: &'static str,
     pub access: Access,
     /// Arguments that the tracepoint must have: kernels add some, and with them the meaning that is wanted.
@@ -29,6 +29,9 @@ pub enum Access {
     Typed,
     /// A raw tracepoint with `bpf_probe_read_kernel`. Kernel 4.17, the helper 5.5.
     Probed,
+    /// A tc program that sees a device's packets, loaded once and attached to each device: by tcx (6.6), before that as a
+    /// filter of its clsact queue (4.5). `gso_segs` can be read since 5.1.
+    Classifier,
 }
 
 const fn typed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
@@ -44,6 +47,13 @@ const fn probed(name: &'static str, tracepoint: &'static str, arguments: u32) ->
     Program {
         access: Access::Probed,
         ..typed(name, tracepoint, arguments)
+    }
+}
+
+const fn classifier(name: &'static str, way: &'static str) -> Program {
+    Program {
+        access: Access::Classifier,
+        ..typed(name, way, 0)
     }
 }
 
@@ -92,10 +102,34 @@ pub const WATCH: [Hook; 4] = [
     },
 ];
 
+/// The hooks of `vxlan`.
+pub const VXLAN: [Hook; 3] = [
+    Hook {
+        gives: "VXLAN packets that arrive",
+        required: true,
+        programs: &[classifier(super::vxlan::program::IN, "ingress")],
+    },
+    Hook {
+        gives: "VXLAN packets that leave",
+        required: true,
+        programs: &[classifier(super::vxlan::program::OUT, "egress")],
+    },
+    Hook {
+        gives: "dropped VXLAN packets",
+        required: false,
+        programs: &[
+            // 5.17: has a third argument, the reason. Before, that a packet was dropped is all it tells.
+            typed("vxlan_drop", "kfree_skb", 2),
+            probed("vxlan_drop_raw", "kfree_skb", 2),
+        ],
+    },
+];
+
 /// The tracepoints of a feature's hooks, some twice.
 pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     hooks
         .iter()
         .flat_map(|hook| hook.programs)
+        .filter(|program| !matches!(program.access, Access::Classifier))
         .map(|program| program.tracepoint)
 }

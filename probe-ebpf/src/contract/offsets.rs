@@ -106,6 +106,9 @@ offsets! {
     /// Why a packet was dropped: its port had no socket. Kernel 5.17.
     drop_no_socket: Kind::Enumerator { of: "skb_drop_reason", name: "SKB_DROP_REASON_NO_SOCKET" }, REFUSED;
     device_net: member("net_device", &["nd_net.net"]), REQUIRED;
+    device_index: member("net_device", &["ifindex"]), REQUIRED;
+    /// Network byte order.
+    skb_protocol: member("sk_buff", &["protocol"]), REQUIRED;
 }
 
 #[cfg(test)]

@@ -3,20 +3,11 @@
 
 use core::mem::zeroed;
 
-use crate::contract::{
-    connection::{Ports, Settings},
-    offsets::Offsets,
-};
+use crate::contract::offsets::Offsets;
 
-// SAFETY: all three are `Zeroable`.
+// SAFETY: it is `Zeroable`.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = unsafe { zeroed() };
-// SAFETY: as above.
-#[unsafe(no_mangle)]
-pub static SETTINGS: Settings = unsafe { zeroed() };
-// SAFETY: as above.
-#[unsafe(no_mangle)]
-pub static PORTS: Ports = unsafe { zeroed() };
 
 /// Reads a global as the kernel will have filled it: volatile, or the compiler would use the zero it sees here.
 #[inline(always)]
@@ -33,12 +24,4 @@ macro_rules! offset {
     };
 }
 
-/// One member of [`SETTINGS`]: `setting!(roles)`.
-#[macro_export]
-macro_rules! setting {
-    ($name:ident) => {
-        $crate::kernel::globals::filled(&$crate::kernel::globals::SETTINGS.$name)
-    };
-}
-
-pub use {offset, setting};
+pub use offset;

@@ -1,11 +1,7 @@
-//! The shared part of the BPF objects.
+//! The shared part of the BPF objects. No maps: each object would have them all.
 
+pub mod atomic;
 pub mod copy;
-pub mod counters;
-pub mod filter;
 pub mod globals;
-pub mod owner;
 pub mod read;
-pub mod ring;
 pub mod sock;
-pub mod table;

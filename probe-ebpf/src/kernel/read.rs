@@ -4,7 +4,7 @@
 //! a known offset is checked against it when the program loads: a wrong offset never runs. In a raw tracepoint it
 //! has none, and every read goes through `bpf_probe_read_kernel`.
 
-use core::{ffi::c_void, mem::MaybeUninit, ptr::null};
+use core::{arch::asm, ffi::c_void, mem::MaybeUninit, ptr::null};
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_skc_to_tcp_sock,
@@ -99,6 +99,24 @@ pub unsafe fn pointer<M: Memory>(base: Pointer, offset: u32) -> Pointer {
     unsafe { M::read::<Pointer>(base, offset) }
 }
 
+/// A protocol header at `head + offset`; zero where it can't be read.
+///
+/// # Safety
+/// `T` is plain bytes.
+#[inline(always)]
+pub unsafe fn header<T>(head: Pointer, offset: u16) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes all of `value`, zero when it can't read.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            head.wrapping_add(usize::from(offset)).cast(),
+        );
+        value.assume_init()
+    }
+}
+
 /// Sixteen bytes, two loads.
 ///
 /// # Safety
@@ -119,6 +137,16 @@ pub fn mapped(v4: u32) -> [u64; 2] {
 #[inline(always)]
 pub fn bytes(words: [u64; 2]) -> Address {
     bytemuck::cast(words)
+}
+
+/// The lower half of a typed pointer as a number.
+#[inline(always)]
+pub fn low(pointer: Pointer) -> u32 {
+    let low: u64;
+    // The verifier allows no arithmetic on a typed pointer, but makes a number of one that is copied by half.
+    // SAFETY: a copy of one register into another.
+    unsafe { asm!("w0 = w1", in("r1") pointer, lateout("r0") low) };
+    low as u32
 }
 
 /// A pointer to nothing.

@@ -92,6 +92,46 @@ pub fn search(proc: &Proc, netns: u32, server: SocketAddr) -> Option<u32> {
     inside.iter().chain(&outside).copied().find(holds)
 }
 
+/// The process, `nginx (pid 4242)`, that has a UDP port of this thread's network namespace, if one has: the kernel's own
+/// sockets belong to none.
+pub fn udp_holder(port: u16) -> Option<String> {
+    let proc = Proc::new("/proc".into());
+    let inodes: Vec<String> = ["udp", "udp6"]
+        .into_iter()
+        .filter_map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES))
+        .flat_map(|table| bound(&String::from_utf8_lossy(&table), port))
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    if inodes.is_empty() {
+        return None;
+    }
+    let holds = |pid: &u32| {
+        let descriptors = fs::read_dir(proc.path(*pid, "fd"));
+        descriptors
+            .into_iter()
+            .flatten()
+            .flatten()
+            .any(|entry| inodes.iter().any(|inode| is_link(&entry.path(), inode)))
+    };
+    let pid = proc.pids().into_iter().find(holds)?;
+    let name = proc.identity(pid).map(|(name, _)| name).unwrap_or_default();
+    Some(format!("{name} (pid {pid})"))
+}
+
+/// Inodes of the sockets bound to a port in a `/proc/net/udp` or `udp6`.
+fn bound(table: &str, port: u16) -> Vec<u64> {
+    let lines = table.lines().skip(1);
+    lines
+        .filter_map(|line| {
+            let mut fields = line.split_ascii_whitespace();
+            if address(fields.nth(1)?)?.port() != port {
+                return None;
+            }
+            fields.nth(7)?.parse().ok()
+        })
+        .collect()
+}
+
 fn is_link(path: &Path, to: &str) -> bool {
     fs::read_link(path).is_ok_and(|link| link.as_os_str() == to)
 }

@@ -22,6 +22,7 @@ use std::{
 use lru::LruCache;
 use probe_ebpf::contract::connection::Task;
 
+pub use self::listener::udp_holder;
 use self::{
     cgroup::{Placement, placement, placement_of_path},
     cri::Runtime,

@@ -7,6 +7,7 @@ use std::{
 
 use clap::{CommandFactory, error::ErrorKind};
 use ipnet::IpNet;
+use jiff::SignedDuration;
 
 use super::{Cli, WatchArgs};
 use crate::{
@@ -178,11 +179,10 @@ impl TryFrom<WatchArgs> for Watch {
                 args.ring_size
             )));
         }
-        let duration = args.duration.map(Duration::try_from).transpose();
-        let duration = duration.map_err(|_| usage("--duration is negative".to_owned()))?;
-        if duration.is_some_and(|duration| duration.is_zero()) {
-            return Err(usage("--duration is zero: nothing would be seen".to_owned()));
-        }
+        let duration = args
+            .duration
+            .map(|time| positive("--duration", time))
+            .transpose()?;
         Ok(Self {
             kernel: Options {
                 max_connections: args
@@ -213,13 +213,27 @@ impl TryFrom<WatchArgs> for Watch {
             record_bytes: args.record_size.as_u64(),
             node: args.node.unwrap_or_else(host_name),
             netns: args.netns,
-            cri: match args.cri {
-                None => cri::find(),
-                Some(socket) => Some(socket).filter(|socket| socket.as_os_str() != "none"),
-            },
+            cri: runtime(args.cri),
             kube: args.kube.access(in_pod()),
         })
     }
+}
+
+/// The container runtime's socket that was named, or found; `none`: no.
+pub fn runtime(socket: Option<PathBuf>) -> Option<PathBuf> {
+    match socket {
+        None => cri::find(),
+        Some(socket) => Some(socket).filter(|socket| socket.as_os_str() != "none"),
+    }
+}
+
+/// A time that is more than none.
+pub fn positive(option: &str, time: SignedDuration) -> Result<Duration, clap::Error> {
+    let time = Duration::try_from(time).map_err(|_| usage(format!("{option} is negative")))?;
+    if time.is_zero() {
+        return Err(usage(format!("{option} is zero: nothing would be seen")));
+    }
+    Ok(time)
 }
 
 /// Whether this process runs in a pod that has a service account.
@@ -229,7 +243,7 @@ fn in_pod() -> bool {
 }
 
 /// The kubelet names its node so, where nothing else was asked for.
-fn host_name() -> String {
+pub fn host_name() -> String {
     nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().to_lowercase())
         .unwrap_or_default()

@@ -7,7 +7,13 @@ use anyhow::{Context, Result};
 use super::quiet_if_closed;
 use crate::{
     cli::Check as Settings,
-    kernel::{self, capabilities, connection, system},
+    kernel::{
+        self, KernelError,
+        capabilities::{self, Need},
+        connection,
+        object::Checked,
+        system, vxlan,
+    },
     model::check::{Check, Command, Fact, Hook, Loss, Program, Runs},
     report,
 };
@@ -20,7 +26,14 @@ pub fn run(settings: Settings) -> Result<bool> {
     let check = Check {
         kernel: kernel::release(),
         facts: facts(&settings),
-        commands: vec![watch(settings.source)],
+        commands: vec![
+            command("watch", &capabilities::WATCH, || {
+                connection::check(settings.source.clone())
+            }),
+            command("vxlan", &capabilities::VXLAN, || {
+                vxlan::check(settings.source.clone())
+            }),
+        ],
     };
     let text = if settings.json {
         report::check::json(&check)? + "\n"
@@ -37,7 +50,10 @@ pub fn run(settings: Settings) -> Result<bool> {
 }
 
 fn facts(settings: &Settings) -> Vec<Fact> {
-    let missing = capabilities::missing();
+    let mut all = [capabilities::WATCH.as_slice(), &capabilities::VXLAN].concat();
+    all.sort_by_key(|need| need.capability as u8);
+    all.dedup_by_key(|need| need.capability);
+    let missing = capabilities::missing(&all);
     let capabilities = if missing.is_empty() {
         "all that are asked for".to_owned()
     } else {
@@ -61,14 +77,19 @@ fn facts(settings: &Settings) -> Vec<Fact> {
     .collect()
 }
 
-fn watch(source: connection::Source) -> Command {
+/// Tries one command: what it takes of this process, and of the kernel.
+fn command(
+    name: &'static str,
+    needs: &[Need],
+    check: impl FnOnce() -> Result<Checked, KernelError>,
+) -> Command {
     let mut command = Command {
-        name: "watch",
+        name,
         hooks: Vec::new(),
         absent: Vec::new(),
         fault: None,
     };
-    for need in capabilities::missing() {
+    for need in capabilities::missing(needs) {
         let (what, takes) = (
             need.capability.to_string(),
             format!("it takes {} to {}", need.capability, need.purpose),
@@ -84,7 +105,7 @@ fn watch(source: connection::Source) -> Command {
     if command.fault.is_some() {
         return command;
     }
-    match connection::check(source) {
+    match check() {
         Ok(checked) => {
             command
                 .absent

@@ -2,7 +2,9 @@
 
 pub mod check;
 pub mod etcd_log;
+mod privileges;
 mod recordings;
+pub mod vxlan;
 pub mod watch;
 pub mod who;
 

@@ -4,7 +4,6 @@ mod ends;
 mod join;
 mod names;
 mod pipeline;
-mod privileges;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -21,11 +20,11 @@ use tokio::{
 };
 
 use self::pipeline::Pipeline;
-use super::quiet_if_closed;
+use super::{privileges, quiet_if_closed};
 use crate::{
     attribution::{cri::Runtime, kube::Cluster},
     cli::Watch,
-    kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
+    kernel::{self, btf::Absent, capabilities, connection::ConnectionProbe, hooks::Degraded},
     recording::write::Recording,
     report::{Format, Reporter, say},
 };
@@ -43,7 +42,7 @@ const FIRST_ANSWER_OF_CLUSTER: Duration = Duration::from_secs(2);
 /// # Errors
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Watch) -> Result<()> {
-    privileges::check()?;
+    privileges::check("watch", &capabilities::WATCH)?;
     let mut interrupt = signal(SignalKind::interrupt()).context("can't handle SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't handle SIGTERM")?;
 

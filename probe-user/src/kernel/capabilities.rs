@@ -19,18 +19,22 @@ const MEMORY: Need = Need {
     lost: None,
 };
 
-/// What `watch` needs. `CAP_SYS_ADMIN` stands for the first two, as it does in the kernel.
-const WATCH: [Need; 5] = [
-    Need {
-        capability: Capability::CAP_BPF,
-        purpose: "load BPF programs and maps (kernel 5.8; before that CAP_SYS_ADMIN)",
-        lost: None,
-    },
-    Need {
-        capability: Capability::CAP_PERFMON,
-        purpose: "attach them to tracepoints and read kernel memory there",
-        lost: None,
-    },
+/// `CAP_SYS_ADMIN` stands for this and the next, as it does in the kernel.
+const LOAD: Need = Need {
+    capability: Capability::CAP_BPF,
+    purpose: "load BPF programs and maps (kernel 5.8; before that CAP_SYS_ADMIN)",
+    lost: None,
+};
+const TRACE: Need = Need {
+    capability: Capability::CAP_PERFMON,
+    purpose: "attach them to tracepoints and read kernel memory there",
+    lost: None,
+};
+
+/// What `watch` needs.
+pub const WATCH: [Need; 5] = [
+    LOAD,
+    TRACE,
     Need {
         capability: Capability::CAP_SYS_PTRACE,
         purpose: "read the executable, network namespace and sockets of other users' processes",
@@ -48,16 +52,33 @@ const WATCH: [Need; 5] = [
     },
 ];
 
-/// What `watch` needs on this kernel and this process does not have.
-pub fn missing() -> Vec<Need> {
+/// What `vxlan` needs.
+pub const VXLAN: [Need; 4] = [
+    LOAD,
+    TRACE,
+    Need {
+        capability: Capability::CAP_NET_ADMIN,
+        purpose: "attach BPF programs to network devices, and read the packet filter's rules",
+        lost: None,
+    },
+    Need {
+        capability: Capability::CAP_SYS_PTRACE,
+        purpose: "read which process has a UDP port",
+        lost: Some("the name of a process that has VXLAN's port"),
+    },
+];
+
+/// What of `needs` this process does not have on this kernel.
+pub fn missing(needs: &[Need]) -> Vec<Need> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);
     let admin = has(Capability::CAP_SYS_ADMIN);
     let unlimited = getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft == libc::RLIM_INFINITY);
     let memory = (super::version(&super::release()) < (5, 11) && !unlimited).then_some(MEMORY);
     let stood_for =
         |need: &Need| admin && matches!(need.capability, Capability::CAP_BPF | Capability::CAP_PERFMON);
-    WATCH
-        .into_iter()
+    needs
+        .iter()
+        .copied()
         .chain(memory)
         .filter(|need| !has(need.capability) && !stood_for(need))
         .collect()

@@ -1,15 +1,14 @@
 //! The connection object: load, attach, read.
 
 use std::{
-    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     ops::ControlFlow,
     os::fd::{AsFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{
-    Btf as AyaBtf, Ebpf, EbpfLoader, Endianness,
+    Ebpf, EbpfLoader,
     maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use ipnet::IpNet;
@@ -18,18 +17,19 @@ use probe_ebpf::contract::{
         CgroupPath, Connection, CounterKey, Handshake, HandshakeKey, Loss, Ports, Process, Settings, Slot,
         global, map,
     },
-    hooks::{Hook, WATCH, tracepoints},
+    hooks::WATCH,
     outcome::{Outcome, Role},
 };
 
 use super::{
     KernelError,
-    btf::{Absent, Btf, VMLINUX},
+    btf::{Absent, Btf},
     cgroup,
-    hooks::{Attempt, Degraded, HookError, Target, take_away},
+    hooks::{Degraded, take_away},
     losses,
     maps::{Table, take},
     memory,
+    object::{Checked, Source, Types},
 };
 use crate::error::chain;
 
@@ -54,24 +54,6 @@ pub struct Options {
     pub source: Source,
 }
 
-/// What is taken of this kernel.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Its type information.
-    pub btf: PathBuf,
-    /// Tracepoints to do without.
-    pub without: Vec<String>,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Self {
-            btf: VMLINUX.into(),
-            without: Vec::new(),
-        }
-    }
-}
-
 /// The loaded object. Dropping it, or the end of the process however it comes, removes all of it from the kernel.
 pub struct ConnectionProbe {
     pub records: Records,
@@ -82,12 +64,6 @@ pub struct ConnectionProbe {
     pub degraded: Vec<Degraded>,
     skipped: u64,
     ebpf: Ebpf,
-}
-
-/// What this kernel makes of the connection object: every program for every hook, tried.
-pub struct Checked {
-    pub absent: Vec<Absent>,
-    pub hooks: Vec<(Hook, Vec<Attempt>)>,
 }
 
 /// Loads every program for real, and takes all of it away again.
@@ -104,86 +80,48 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         max_connections: 16,
         source,
     };
-    let Object {
-        mut ebpf,
-        tracepoints,
-        arguments,
-        absent,
-    } = Object::load(&options)?;
-    let btf = tracepoint_ids(&tracepoints)?;
-    let mut target = Target {
-        ebpf: &mut ebpf,
-        btf: &btf,
-        feature: FEATURE,
-        without: &options.source.without,
-        arguments: &arguments,
-    };
-    let mut hooks = Vec::new();
-    for hook in WATCH {
-        hooks.push((hook, target.check(hook)?));
-    }
-    Ok(Checked { absent, hooks })
+    let (mut ebpf, types) = load(&options)?;
+    types.check(&mut ebpf, FEATURE, &WATCH, &options.source)
 }
 
 /// The object with its maps, its programs not yet loaded.
-struct Object {
-    ebpf: Ebpf,
-    /// BTF with the ids of the tracepoints.
-    tracepoints: Vec<u8>,
-    arguments: HashMap<&'static str, u32>,
-    absent: Vec<Absent>,
-}
-
-impl Object {
-    fn load(options: &Options) -> Result<Self, KernelError> {
-        memory::raise_limit();
-        let btf = Btf::read(&options.source.btf)?;
-        let (offsets, absent) = btf.offsets()?;
-        let slots = options.max_connections.next_power_of_two();
-        let settings = Settings {
-            outcomes: options
-                .outcomes
-                .iter()
-                .fold(0, |mask, outcome| mask | outcome.bit()),
-            roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
-            by_port: u32::from(!options.ports.is_empty()),
-            by_prefix: u32::from(!options.peers.is_empty()),
-            wake_bytes: options.ring_bytes / 4,
-            slots_mask: slots - 1,
-            cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
-        };
-        let names: BTreeSet<_> = tracepoints(&WATCH).collect();
-        let arguments = names
+fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
+    memory::raise_limit();
+    let btf = Btf::read(&options.source.btf)?;
+    let types = Types::of(&btf, &WATCH)?;
+    let slots = options.max_connections.next_power_of_two();
+    let settings = Settings {
+        outcomes: options
+            .outcomes
             .iter()
-            .filter_map(|name| Some((*name, btf.arguments(name)?)))
-            .collect();
-        let tracepoints = btf.tracepoints(&Vec::from_iter(names));
-        // 6 MB on most kernels, and no more needed.
-        drop(btf);
-        memory::give_back();
-        let ports = Ports::new(options.ports.iter().copied());
+            .fold(0, |mask, outcome| mask | outcome.bit()),
+        roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
+        by_port: u32::from(!options.ports.is_empty()),
+        by_prefix: u32::from(!options.peers.is_empty()),
+        wake_bytes: options.ring_bytes / 4,
+        slots_mask: slots - 1,
+        cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
+    };
+    // 6 MB on most kernels, and no more needed.
+    drop(btf);
+    memory::give_back();
+    let ports = Ports::new(options.ports.iter().copied());
 
-        let ebpf = memory::without_files(EbpfLoader::new)
-            .btf(None)
-            .override_global(global::OFFSETS, bytemuck::bytes_of(&offsets), true)
-            .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-            .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
-            .map_max_entries(map::RECORDS, options.ring_bytes)
-            .map_max_entries(map::SLOTS, slots)
-            // For the few that find their slots taken while others are free.
-            .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
-            .load(OBJECT)
-            .map_err(|error| KernelError::Object {
-                feature: FEATURE,
-                reason: chain(&error),
-            })?;
-        Ok(Self {
-            ebpf,
-            tracepoints,
-            arguments,
-            absent,
-        })
-    }
+    let ebpf = memory::without_files(EbpfLoader::new)
+        .btf(None)
+        .override_global(global::OFFSETS, bytemuck::bytes_of(&types.offsets), true)
+        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+        .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
+        .map_max_entries(map::RECORDS, options.ring_bytes)
+        .map_max_entries(map::SLOTS, slots)
+        // For the few that find their slots taken while others are free.
+        .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
+        .load(OBJECT)
+        .map_err(|error| KernelError::Object {
+            feature: FEATURE,
+            reason: chain(&error),
+        })?;
+    Ok((ebpf, types))
 }
 
 /// The ring of finished connections.
@@ -208,24 +146,10 @@ impl ConnectionProbe {
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let Object {
-            mut ebpf,
-            tracepoints,
-            arguments,
-            absent,
-        } = Object::load(options)?;
+        let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, &options.peers)?;
-
-        let btf = tracepoint_ids(&tracepoints)?;
-        let degraded = attach_all(Target {
-            ebpf: &mut ebpf,
-            btf: &btf,
-            feature: FEATURE,
-            without: &options.source.without,
-            arguments: &arguments,
-        })?;
-        drop(btf);
-        drop(tracepoints);
+        let degraded = types.attach(&mut ebpf, FEATURE, &WATCH, &options.source)?;
+        let absent = types.absent;
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
         Ok(Self {
@@ -349,34 +273,8 @@ impl Tables {
 
     /// How much of one kind the kernel side could not keep.
     pub fn lost(&self, loss: Loss) -> u64 {
-        losses::total(&self.losses, loss)
+        losses::total(&self.losses, loss as u32)
     }
-}
-
-fn tracepoint_ids(btf: &[u8]) -> Result<AyaBtf, KernelError> {
-    AyaBtf::parse(btf, Endianness::default()).map_err(|error| KernelError::Object {
-        feature: FEATURE,
-        reason: chain(&error),
-    })
-}
-
-fn attach_all(mut target: Target<'_>) -> Result<Vec<Degraded>, KernelError> {
-    let mut degraded = Vec::new();
-    // Connections, which make the records, after what they are told by: none is reported before all of it is seen.
-    for hook in WATCH.into_iter().rev() {
-        match target.attach(hook) {
-            Ok(()) => {}
-            Err(HookError::Mismatch(error)) => return Err(error),
-            Err(HookError::Kernel(reason)) if hook.required => {
-                return Err(KernelError::Hook {
-                    gives: hook.gives,
-                    reason,
-                });
-            }
-            Err(HookError::Kernel(reason)) => degraded.push(Degraded { hook, reason }),
-        }
-    }
-    Ok(degraded)
 }
 
 fn prefixes(ebpf: &mut Ebpf, peers: &[IpNet]) -> Result<(), KernelError> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, ProgramError, RawTracePoint},
+    programs::{BtfTracePoint, ProgramError, RawTracePoint, SchedClassifier},
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
@@ -42,7 +42,8 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Loads and attaches the best program that this kernel takes for `hook`.
+    /// Loads and attaches the best program that this kernel takes for `hook`; one that is attached to devices is loaded
+    /// only.
     ///
     /// # Errors
     /// [`HookError::Kernel`] with the reasons of all of them when it takes none.
@@ -107,6 +108,10 @@ impl Target<'_> {
                 program.load()?;
                 program.attach(tracepoint)?;
             }
+            Access::Classifier => {
+                let program: &mut SchedClassifier = self.program(name)?;
+                program.load()?;
+            }
         }
         Ok(())
     }
@@ -137,7 +142,9 @@ pub fn take_away(ebpf: &mut Ebpf) {
         if let Ok(program) = <&mut BtfTracePoint>::try_from(&mut *program) {
             // What was not loaded can't be unloaded, which is as good.
             let _ = program.unload();
-        } else if let Ok(program) = <&mut RawTracePoint>::try_from(program) {
+        } else if let Ok(program) = <&mut RawTracePoint>::try_from(&mut *program) {
+            let _ = program.unload();
+        } else if let Ok(program) = <&mut SchedClassifier>::try_from(program) {
             let _ = program.unload();
         }
     }

@@ -9,13 +9,10 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use probe_ebpf::contract::connection::Loss;
 
 /// Adds up one counter over all CPUs.
-pub fn total(map: &PerCpuArray<MapData, u64>, loss: Loss) -> u64 {
-    map.get(&(loss as u32), 0)
-        .map(|per_cpu| per_cpu.iter().sum())
-        .unwrap_or(0)
+pub fn total(map: &PerCpuArray<MapData, u64>, loss: u32) -> u64 {
+    map.get(&loss, 0).map(|per_cpu| per_cpu.iter().sum()).unwrap_or(0)
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU: an interrupt came in while

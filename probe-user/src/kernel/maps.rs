@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError},
+    maps::{HashMap, Map, MapData, MapError, PerCpuHashMap},
 };
 
 use super::KernelError;
@@ -25,6 +25,45 @@ pub fn take<T: TryFrom<Map, Error = MapError>>(
         map: name,
         reason: chain(&error),
     })
+}
+
+/// The same of which each CPU has its own values.
+pub struct PerCpuTable<const K: usize, const V: usize> {
+    map: PerCpuHashMap<MapData, [u8; K], [u8; V]>,
+    name: &'static str,
+}
+
+impl<const K: usize, const V: usize> PerCpuTable<K, V> {
+    pub fn take(ebpf: &mut Ebpf, feature: &'static str, name: &'static str) -> Result<Self, KernelError> {
+        Ok(Self {
+            map: take(ebpf, feature, name)?,
+            name,
+        })
+    }
+
+    /// Calls `each` with every entry and its values, one a CPU. What comes or goes meanwhile may be missed or seen
+    /// twice.
+    pub fn each(&self, mut each: impl FnMut(&[u8; K], &[[u8; V]])) -> Result<(), KernelError> {
+        for entry in self.map.iter() {
+            match entry {
+                Ok((key, values)) => each(&key, &values),
+                // Deleted under the walk, which then starts over.
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => {
+                    return Err(KernelError::Map {
+                        map: self.name,
+                        reason: chain(&error),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn remove(&mut self, key: &[u8; K]) {
+        // Gone already is as good.
+        let _ = self.map.remove(key);
+    }
 }
 
 /// A hash map whose keys and values are the contract's types, as the bytes they are.

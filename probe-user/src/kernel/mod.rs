@@ -8,7 +8,9 @@ pub mod hooks;
 mod losses;
 mod maps;
 mod memory;
+pub mod object;
 pub mod system;
+pub mod vxlan;
 
 use std::path::PathBuf;
 
@@ -29,6 +31,8 @@ pub enum KernelError {
         kind: &'static str,
         name: &'static str,
     },
+    #[error("the kernel lets no program see the packets of {device}: {reason}")]
+    Attach { device: String, reason: String },
     #[error("reading the kernel's map {map} failed: {reason}")]
     Map { map: &'static str, reason: String },
     #[error("reading {path} failed: {source}", path = path.display())]

@@ -8,6 +8,7 @@ pub mod flow;
 pub mod owner;
 pub mod summary;
 pub mod translation;
+pub mod vxlan;
 pub mod workload;
 
 pub use cadence::{Cadence, Cadences};

@@ -9,6 +9,7 @@ mod style;
 mod summary;
 mod table;
 mod text;
+pub mod vxlan;
 mod who;
 mod wide;
 

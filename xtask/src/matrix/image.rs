@@ -14,7 +14,7 @@ use super::kernels::Kernel;
 use crate::run;
 
 /// What the scenarios and the init run.
-const PROGRAMS: [&str; 24] = [
+const PROGRAMS: [&str; 32] = [
     "bpftool",
     "bridge",
     "cat",
@@ -23,12 +23,19 @@ const PROGRAMS: [&str; 24] = [
     "etcd",
     "ip",
     "ip6tables",
+    "ip6tables-legacy-save",
+    "ip6tables-nft-save",
     "iptables",
+    "iptables-legacy",
+    "iptables-legacy-save",
+    "iptables-nft",
+    "iptables-nft-save",
     "kill",
     "mkdir",
     "modprobe",
     "mount",
     "nc",
+    "nft",
     "nsenter",
     "openssl",
     "python3",
@@ -36,6 +43,7 @@ const PROGRAMS: [&str; 24] = [
     "sh",
     "sleep",
     "sysctl",
+    "tcpdump",
     "tr",
     "umount",
     "unshare",

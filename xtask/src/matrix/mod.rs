@@ -27,8 +27,8 @@ const PACKAGES: [&str; 5] = [
 /// Kernels by default, and one with control groups of version 1: all others have version 2 only.
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
-/// Programs of scenarios that make up `watch`.
-const SCENARIOS: [&str; 8] = [
+/// Programs of scenarios that need no container runtime.
+const SCENARIOS: [&str; 9] = [
     "connection",
     "attribution",
     "check",
@@ -36,6 +36,7 @@ const SCENARIOS: [&str; 8] = [
     "etcd",
     "translation",
     "etcd_log",
+    "vxlan",
     "storm",
 ];
 /// Guests at once: each has two processors, and waits most of the time.

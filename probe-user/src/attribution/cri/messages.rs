@@ -60,9 +60,32 @@ pub struct PodSandboxStatusRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct PodSandboxStatusResponse {
+    #[prost(message, optional, tag = "1")]
+    pub status: Option<PodSandboxStatus>,
     /// With `verbose`: what the runtime knows besides, as JSON.
     #[prost(map = "string, string", tag = "2")]
     pub info: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PodSandboxStatus {
+    #[prost(message, optional, tag = "5")]
+    pub network: Option<PodSandboxNetworkStatus>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PodSandboxNetworkStatus {
+    /// Empty for a pod on the host's network.
+    #[prost(string, tag = "1")]
+    pub ip: String,
+    #[prost(message, repeated, tag = "2")]
+    pub additional_ips: Vec<PodIp>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct PodIp {
+    #[prost(string, tag = "1")]
+    pub ip: String,
 }
 
 /// Without its filter: all.

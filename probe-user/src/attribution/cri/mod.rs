@@ -9,6 +9,8 @@ mod netns;
 mod table;
 
 use std::{
+    collections::HashMap,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -107,6 +109,13 @@ impl Runtime {
         self.shared.asked.notify_one();
     }
 
+    /// The pods that have addresses of their own, by these.
+    pub fn addresses(&self) -> HashMap<IpAddr, Named> {
+        let state = self.shared.state();
+        let pods = state.table.addresses();
+        pods.map(|(address, named)| (address, named.clone())).collect()
+    }
+
     /// Whether a list that was begun after `since` is there, or none can be hoped for.
     pub fn answered(&self, since: Instant) -> bool {
         self.shared.doing.is_failing() || self.shared.state().listed.is_some_and(|listed| listed >= since)
@@ -166,7 +175,14 @@ async fn list(client: &mut Client, shared: &Shared, begun: Instant) -> Result<()
             continue;
         };
         let inode = status.info.get("info").and_then(|info| netns::inode(info));
-        shared.state().table.learn_netns(inode, id);
+        let network = status
+            .status
+            .and_then(|status| status.network)
+            .unwrap_or_default();
+        let addresses = std::iter::once(network.ip)
+            .chain(network.additional_ips.into_iter().map(|more| more.ip))
+            .filter_map(|address| address.parse().ok());
+        shared.state().table.learn_network(inode, addresses.collect(), id);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,6 +43,8 @@ pub struct Table {
     containers: HashMap<String, Kept<Named>>,
     /// Network namespace inode → sandbox id. Pods on the host's network have none.
     netns: HashMap<u32, String>,
+    /// Address → sandbox id. A later pod may get the address of one that is gone.
+    addresses: HashMap<IpAddr, String>,
     /// Sandboxes whose network namespace was asked for.
     asked: HashSet<String>,
 }
@@ -65,8 +68,17 @@ impl Table {
             .collect()
     }
 
-    /// Takes the network namespace of a sandbox; a pod on the host's network has none.
-    pub fn learn_netns(&mut self, inode: Option<u32>, sandbox: String) {
+    /// The pods that have addresses of their own.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &Named)> {
+        let named = |(address, id): (&IpAddr, &String)| Some((*address, self.container(id)?));
+        self.addresses.iter().filter_map(named)
+    }
+
+    /// Takes the network namespace of a sandbox and its addresses; a pod on the host's network has none.
+    pub fn learn_network(&mut self, inode: Option<u32>, addresses: Vec<IpAddr>, sandbox: String) {
+        for address in addresses {
+            self.addresses.insert(address, sandbox.clone());
+        }
         if let Some(inode) = inode {
             self.netns.insert(inode, sandbox.clone());
         }
@@ -129,6 +141,7 @@ impl Table {
         }
         let containers = &self.containers;
         self.netns.retain(|_, id| containers.contains_key(id));
+        self.addresses.retain(|_, id| containers.contains_key(id));
         self.asked.retain(|id| containers.contains_key(id));
     }
 }
@@ -178,7 +191,15 @@ mod tests {
         ];
         table.list(&sandboxes, &containers, start);
         assert_eq!(table.without_netns(&sandboxes), ["s1", "s2"]);
-        table.learn_netns(Some(7), "s1".to_owned());
+        let address: IpAddr = "10.244.1.2".parse().unwrap();
+        table.learn_network(Some(7), vec![address], "s1".to_owned());
+        let with_addresses = |table: &Table| {
+            let pods = table
+                .addresses()
+                .map(|(address, named)| (address, named.pod.name.clone()));
+            pods.collect::<Vec<_>>()
+        };
+        assert_eq!(with_addresses(&table), [(address, "cart".to_owned())]);
         assert_eq!(table.without_netns(&sandboxes), ["s2"]);
         let app = Some(("cart".to_owned(), Some("app".to_owned())));
         assert_eq!(names(&table, "c1"), app);
@@ -198,6 +219,7 @@ mod tests {
         // Much later no more; what is still there stays.
         table.list(&sandboxes[1..], &[], start + REMEMBERED + Duration::from_secs(2));
         assert_eq!((names(&table, "c1"), table.netns(7)), (None, None));
+        assert_eq!(with_addresses(&table), []);
         assert!(names(&table, "s2").is_some());
     }
 

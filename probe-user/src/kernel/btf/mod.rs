@@ -179,6 +179,24 @@ impl Btf {
         self.enumerator_of(*by_name.get(of)?, name)
     }
 
+    /// Names of an enumeration's values, one each, without `prefix`.
+    pub fn names(&self, of: &str, prefix: &str) -> HashMap<u32, String> {
+        let mut names = HashMap::new();
+        let by_name = self.find(&HashSet::from([of]));
+        let Some((t, size)) = by_name.get(of).and_then(|id| self.enumeration(*id)) else {
+            return names;
+        };
+        for index in 0..t.count {
+            let at = t.body + index * size;
+            if let (Ok(name), Ok(value)) = (self.u32(at), self.u32(at + 4)) {
+                let name = String::from_utf8_lossy(self.string(name));
+                let name = name.strip_prefix(prefix).unwrap_or(&name).to_owned();
+                names.entry(value).or_insert(name);
+            }
+        }
+        names
+    }
+
     /// How many arguments a tracepoint hands to a BTF or raw program; `None` when it is not in this kernel.
     pub fn arguments(&self, tracepoint: &str) -> Option<u32> {
         let named = |t: &Type| {
@@ -268,16 +286,21 @@ impl Btf {
     }
 
     fn enumerator_of(&self, id: u32, wanted: &str) -> Option<u32> {
-        let t = self.type_(id)?;
-        let size = match t.kind {
-            kind::ENUM => 8,
-            kind::ENUM64 => 12,
-            _ => return None,
-        };
+        let (t, size) = self.enumeration(id)?;
         (0..t.count).find_map(|index| {
             let at = t.body + index * size;
             (self.string(self.u32(at).ok()?) == wanted.as_bytes()).then(|| self.u32(at + 4).ok())?
         })
+    }
+
+    /// An enumeration, and how many bytes each of its values takes.
+    fn enumeration(&self, id: u32) -> Option<(Type, usize)> {
+        let t = self.type_(id)?;
+        match t.kind {
+            kind::ENUM => Some((t, 8)),
+            kind::ENUM64 => Some((t, 12)),
+            _ => None,
+        }
     }
 
     /// The type behind typedefs and qualifiers.

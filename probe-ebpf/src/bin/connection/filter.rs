@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{LpmTrie, lpm_trie::Key},
 };
 
-use super::globals::{PORTS, setting};
-use crate::contract::{connection::Address, outcome::Role};
+use probe_ebpf::contract::{connection::Address, outcome::Role};
+
+use crate::settings::{PORTS, setting};
 
 #[map]
 static PREFIXES: LpmTrie<Address, u8> = LpmTrie::with_max_entries(1024, BPF_F_NO_PREALLOC);

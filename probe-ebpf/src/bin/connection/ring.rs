@@ -5,7 +5,7 @@ use aya_ebpf::{
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 
-use super::globals::setting;
+use crate::settings::setting;
 
 /// Submits a record made at `now`. The reader looks on a timer by itself; waking it for each record would cost more
 /// than all else here, so it is woken only when the ring fills, and only one record in sixteen, by the time's

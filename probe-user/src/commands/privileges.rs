@@ -2,13 +2,16 @@
 
 use anyhow::{Result, bail};
 
-use crate::{kernel::capabilities::missing, report::say};
+use crate::{
+    kernel::capabilities::{Need, missing},
+    report::say,
+};
 
 /// Fails when the kernel would refuse to load anything; warns when only names would be missing.
-pub fn check() -> Result<()> {
-    let missing = missing();
+pub fn check(command: &str, needs: &[Need]) -> Result<()> {
+    let missing = missing(needs);
     if missing.iter().any(|need| need.lost.is_none()) {
-        let mut text = "not allowed to watch connections. Missing capabilities:\n".to_owned();
+        let mut text = format!("not allowed to run {command}. Missing capabilities:\n");
         for need in &missing {
             text.push_str(&format!(
                 "  {:<20} {}\n",
@@ -22,7 +25,7 @@ pub fn check() -> Result<()> {
     for need in missing {
         let lost = need.lost.unwrap_or_default();
         say(format_args!(
-            "probe: watch runs without {lost}, which take {}",
+            "probe: {command} runs without {lost}, which take {}",
             need.capability
         ));
     }

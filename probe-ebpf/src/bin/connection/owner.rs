@@ -6,14 +6,18 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray},
 };
 
-use super::{
-    globals::{offset, setting},
-    read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
+use probe_ebpf::{
+    contract::{
+        connection::{CGROUP_LEVELS, CGROUP_NAME, CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
+        offsets::ABSENT,
+    },
+    kernel::{
+        globals::offset,
+        read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
+    },
 };
-use crate::contract::{
-    connection::{CGROUP_LEVELS, CGROUP_NAME, CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
-    offsets::ABSENT,
-};
+
+use crate::settings::setting;
 
 /// `task_struct.flags`: a kernel thread (`include/linux/sched.h`, unchanged since 2.6).
 const PF_KTHREAD: u32 = 0x0020_0000;

@@ -6,15 +6,21 @@
 //! happens under its lock, so a slot taken is nobody else's. What finds no slot goes to the hash map; kernels
 //! without the instruction (before 5.12) use that alone.
 
-use core::arch::asm;
-
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap},
 };
 
-use super::{copy::zero, globals::setting, read::Pointer};
-use crate::contract::connection::{Connection, Slot};
+use probe_ebpf::{
+    contract::connection::{Connection, Slot},
+    kernel::{
+        atomic::exchange,
+        copy::zero,
+        read::{Pointer, low},
+    },
+};
+
+use crate::settings::setting;
 
 #[map]
 static SLOTS: Array<Slot> = Array::with_max_entries(8192, 0);
@@ -119,11 +125,7 @@ impl Table for Slots {
 /// Where a socket may be: sockets are kilobytes apart, and the multiplication spreads what the low bits lack.
 #[inline(always)]
 fn index(sk: Pointer, way: u32) -> u32 {
-    let low: u64;
-    // The verifier allows no arithmetic on a typed pointer, but makes a number of one that is copied by half.
-    // SAFETY: a copy of one register into another.
-    unsafe { asm!("w0 = w1", in("r1") sk, lateout("r0") low) };
-    ((low as u32 >> 6).wrapping_mul(0x9e37_79b1) >> 12).wrapping_add(way) & setting!(slots_mask)
+    ((low(sk) >> 6).wrapping_mul(0x9e37_79b1) >> 12).wrapping_add(way) & setting!(slots_mask)
 }
 
 #[inline(never)]
@@ -138,19 +140,4 @@ fn take_hashed(sk: Pointer) {
         zero(entry.as_mut_ptr());
         let _ = CONNECTIONS.insert(sk as u64, &*entry.as_ptr(), 0);
     }
-}
-
-/// Writes `new` if `old` is there, atomically and with a full barrier; whether it did. Kernel 5.12.
-///
-/// # Safety
-/// `at` is a value of a map, aligned to 8 bytes.
-#[inline(always)]
-unsafe fn exchange(at: *mut u64, old: u64, new: u64) -> bool {
-    let found: u64;
-    // core has no compare-and-exchange for BPF targets.
-    // SAFETY: the caller's.
-    unsafe {
-        asm!("r0 = cmpxchg_64({at} + 0, r0, {new})", at = in(reg) at, new = in(reg) new, inout("r0") old => found);
-    }
-    found == old
 }

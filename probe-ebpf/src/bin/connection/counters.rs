@@ -1,6 +1,6 @@
 //! Counts of what no record tells of, and of what was lost.
 
-use core::{arch::asm, mem::MaybeUninit};
+use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -8,8 +8,10 @@ use aya_ebpf::{
     maps::{HashMap, PerCpuArray},
 };
 
-use super::copy::zero;
-use crate::contract::connection::{CounterKey, Loss};
+use probe_ebpf::{
+    contract::connection::{CounterKey, Loss},
+    kernel::{atomic::add_one, copy::zero},
+};
 
 #[map]
 static COUNTERS: HashMap<CounterKey, u64> = HashMap::with_max_entries(16_384, 0);
@@ -54,16 +56,6 @@ fn increment(key: &CounterKey) -> bool {
     // SAFETY: map values stay in place while the program runs.
     unsafe { add_one(count) };
     true
-}
-
-/// core has no atomic addition for BPF targets, though the instruction set has (kernel 3.18).
-///
-/// # Safety
-/// `count` is a value of a map, aligned to 8 bytes.
-#[inline(always)]
-unsafe fn add_one(count: *mut u64) {
-    // SAFETY: the caller's.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64) };
 }
 
 /// Counts something that could not be kept.

@@ -10,7 +10,7 @@
 use core::{mem::MaybeUninit, panic::PanicInfo};
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_kernel},
+    helpers::generated::bpf_ktime_get_ns,
     macros::{btf_tracepoint, map, raw_tracepoint},
     maps::{Array, HashMap, RingBuf},
     programs::{BtfTracePointContext, RawTracePointContext},
@@ -26,15 +26,24 @@ use probe_ebpf::{
     },
     kernel::{
         copy::{copy, zero},
-        counters::{count, lost},
-        filter,
-        globals::{offset, setting},
-        owner,
-        read::{Memory, Pointer, Probed, Typed, bytes, mapped, pointer},
-        ring, sock,
-        table::{Hashed, Slots, Table},
+        globals::offset,
+        read::{Memory, Pointer, Probed, Typed, bytes, header, mapped, pointer},
+        sock,
     },
 };
+
+use self::{
+    counters::{count, lost},
+    settings::setting,
+    table::{Hashed, Slots, Table},
+};
+
+mod counters;
+mod filter;
+mod owner;
+mod ring;
+mod settings;
+mod table;
 
 #[map]
 static HANDSHAKES: HashMap<HandshakeKey, Handshake> = HashMap::with_max_entries(8192, 0);
@@ -498,24 +507,6 @@ unsafe fn refused<M: Memory>(skb: Pointer) {
             0,
             0,
         );
-    }
-}
-
-/// A protocol header at `head + offset`; zero where it can't be read.
-///
-/// # Safety
-/// `T` is plain bytes.
-#[inline(always)]
-unsafe fn header<T>(head: Pointer, offset: u16) -> T {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes all of `value`, zero when it can't read.
-    unsafe {
-        bpf_probe_read_kernel(
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            head.wrapping_add(usize::from(offset)).cast(),
-        );
-        value.assume_init()
     }
 }
 

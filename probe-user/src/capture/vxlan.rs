@@ -1,0 +1,144 @@
+//! Counters of the VXLAN object into the model. What has a number that means nothing is left out.
+
+use std::collections::HashMap;
+
+use probe_ebpf::contract::vxlan as raw;
+
+use super::connection::socket_address;
+use crate::model::vxlan::{
+    settings::Mac,
+    traffic::{
+        Complaint, Count, Direction, DropCount, Dropped, ErrorCount, Flow, FlowCount, IcmpError, Place,
+        Stream,
+    },
+};
+
+fn ip(address: [u8; 16]) -> std::net::IpAddr {
+    socket_address(address, 0).ip()
+}
+
+pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count)> {
+    let stream = Stream {
+        local: ip(key.local),
+        peer: ip(key.peer),
+        vni: key.vni,
+        port: key.port,
+        underlay: key.underlay,
+        direction: Direction::from_raw(key.direction)?,
+    };
+    let count = Count {
+        packets: counters.packets,
+        frames: counters.frames,
+        bytes: counters.bytes,
+        last_ns: counters.last_ns,
+        syn: counters.syn,
+        syn_ack: counters.syn_ack,
+        rst: counters.rst,
+        asks: counters.asks,
+        answers: counters.answers,
+        fragments: counters.fragments,
+        malformed: counters.malformed,
+        malformed_header: counters.malformed_header,
+        source_mac: Mac(counters.source_mac),
+        destination_mac: Mac(counters.destination_mac),
+    };
+    Some((stream, count))
+}
+
+pub fn error(key: &raw::ErrorKey, count: &raw::ErrorCount) -> Option<(IcmpError, ErrorCount)> {
+    let destination = ip(key.destination);
+    let error = IcmpError {
+        reporter: ip(key.reporter),
+        source: ip(key.source),
+        destination,
+        port: key.port,
+        complaint: Complaint::of(destination.is_ipv6(), key.kind, key.code),
+        direction: Direction::from_raw(key.direction)?,
+    };
+    let count = ErrorCount {
+        packets: count.packets,
+        last_ns: count.last_ns,
+        mtu: u32::try_from(count.mtu).unwrap_or(u32::MAX),
+    };
+    Some((error, count))
+}
+
+/// `reasons`: this kernel's names for them, where it tells reasons at all.
+pub fn drop(
+    key: &raw::DropKey,
+    count: &raw::DropCount,
+    reasons: Option<&HashMap<u32, String>>,
+) -> Option<(Dropped, DropCount)> {
+    let reason = reasons.map(|reasons| {
+        let name = reasons.get(&key.reason).cloned();
+        name.unwrap_or_else(|| format!("reason {}", key.reason))
+    });
+    let dropped = Dropped {
+        place: Place::from_raw(key.place)?,
+        reason,
+        device: key.device,
+        source: ip(key.source),
+        destination: ip(key.destination),
+        vni: key.vni,
+        port: key.port,
+        ethertype: key.ethertype,
+    };
+    let count = DropCount {
+        packets: count.packets,
+        last_ns: count.last_ns,
+    };
+    Some((dropped, count))
+}
+
+pub fn flow(key: &raw::FlowKey, flow: &raw::Flow) -> Option<(Flow, FlowCount)> {
+    let count = FlowCount {
+        packets: flow.packets,
+        bytes: flow.bytes,
+        first_ns: flow.first_ns,
+        last_ns: flow.last_ns,
+        tcp_flags: flow.flags as u8,
+    };
+    let flow = Flow {
+        source: socket_address(key.source, key.source_port),
+        destination: socket_address(key.destination, key.destination_port),
+        protocol: key.protocol,
+        vni: key.vni,
+        direction: Direction::from_raw(key.direction)?,
+    };
+    Some((flow, count))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        let mut key = raw::DropKey::zeroed();
+        key.reason = 3;
+        let count = raw::DropCount {
+            packets: 2,
+            last_ns: 9,
+        };
+        let names = HashMap::from([(3, "NO_SOCKET".to_owned())]);
+        let none = HashMap::new();
+        let reason = |names| drop(&key, &count, names).unwrap().0.reason;
+        assert_eq!(reason(Some(&names)).as_deref(), Some("NO_SOCKET"));
+        assert_eq!(reason(Some(&none)).as_deref(), Some("reason 3"));
+        assert_eq!(reason(None), None);
+    }
+
+    #[test]
+    fn what_means_nothing_is_left_out() {
+        let (mut key, mut drop_key) = (raw::Key::zeroed(), raw::DropKey::zeroed());
+        (key.direction, drop_key.place) = (7, 7);
+        assert!(stream(&key, &raw::Counters::zeroed()).is_none());
+        let count = raw::DropCount {
+            packets: 0,
+            last_ns: 0,
+        };
+        assert!(drop(&drop_key, &count, None).is_none());
+    }
+}

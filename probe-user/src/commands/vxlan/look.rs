@@ -1,0 +1,283 @@
+//! One look: the tables, the counters, and what they come to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+use probe_ebpf::contract::vxlan::{FlowKey, Loss};
+
+use super::{checksums, rules::Rules, underlays::Underlays};
+use crate::{
+    attribution::{
+        cri::{Named, Runtime},
+        health::Health,
+        udp_holder,
+    },
+    capture::vxlan as capture,
+    cli::Vxlan as Settings,
+    kernel::{
+        KernelError,
+        vxlan::{Options, VxlanProbe},
+    },
+    model::vxlan::{
+        Diagnosis, Overlay, Traffic,
+        overlay::Tables,
+        view::{Name, View},
+    },
+    report::say,
+    rtnetlink::Routing,
+};
+
+/// Carry VXLAN by default: Linux' own port, which flannel uses, and the standard's.
+const PORTS: [u16; 2] = [8472, 4789];
+/// How long to wait for the container runtime's first answer.
+const FIRST_ANSWER: Duration = Duration::from_millis(300);
+/// An inner connection without a packet for so long makes room for others.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Looks again and again.
+pub struct Looker {
+    probe: VxlanProbe,
+    underlays: Underlays,
+    routing: Routing,
+    diagnosis: Diagnosis,
+    rules: Rules,
+    /// Who tells the names of pods, where inner connections are asked for.
+    runtime: Option<Runtime>,
+    device: Option<String>,
+    underlay: Option<String>,
+    overlays: Vec<Overlay>,
+}
+
+impl Looker {
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let netns = std::fs::metadata("/proc/thread-self/ns/net")
+            .context("can't read this process's network namespace in /proc")?;
+        let probe = VxlanProbe::load(&Options {
+            netns: std::os::unix::fs::MetadataExt::ino(&netns) as u32,
+            flows: settings.flows.then_some(settings.max_flows),
+            source: settings.source.clone(),
+        })?;
+        let mut looker = Self {
+            probe,
+            underlays: Underlays::new()?,
+            routing: Routing::open()?,
+            diagnosis: Diagnosis::new(settings.once),
+            rules: Rules::default(),
+            runtime: runtime(settings)?,
+            device: settings.device.clone(),
+            underlay: settings.underlay.clone(),
+            overlays: Vec::new(),
+        };
+        let tables = looker.tables()?;
+        looker.follow(&tables)?;
+        Ok(looker)
+    }
+
+    /// What this kernel does not give, and why.
+    pub fn degraded(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self
+            .probe
+            .degraded
+            .iter()
+            .map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason))
+            .collect();
+        if lines.is_empty() && !self.probe.has_reasons {
+            lines.push(
+                "the reasons for drops, which come with 5.17: what drops packets is inferred,".to_owned(),
+            );
+        }
+        lines
+    }
+
+    /// What is looked at, for people.
+    pub fn description(&self) -> String {
+        let overlays: Vec<_> = self
+            .overlays
+            .iter()
+            .map(|overlay| {
+                format!(
+                    "{} (VNI {}, UDP port {}) on {}",
+                    overlay.device.name,
+                    overlay.vxlan.vni,
+                    overlay.vxlan.port,
+                    overlay
+                        .underlay
+                        .as_ref()
+                        .map_or("no underlay", |underlay| &underlay.name)
+                )
+            })
+            .collect();
+        if overlays.is_empty() {
+            return format!(
+                "no VXLAN device in this network namespace{}",
+                self.device
+                    .as_ref()
+                    .map(|name| format!(" of the name {name}"))
+                    .unwrap_or_default()
+            );
+        }
+        let way = if self.underlays.outlive_a_kill() {
+            "; as filters of clsact queues, before 6.6: if killed, they stay until probe vxlan runs again"
+        } else {
+            ""
+        };
+        format!("{} (Ctrl-C ends){way}", overlays.join(", "))
+    }
+
+    fn tables(&mut self) -> Result<Tables> {
+        Ok(Tables {
+            devices: self.routing.devices()?,
+            addresses: self.routing.addresses()?,
+            routes: self.routing.routes()?,
+            neighbours: self.routing.neighbours()?,
+            forwarding: self.routing.forwarding()?,
+        })
+    }
+
+    /// Takes over what the tables have now: devices come and go.
+    fn follow(&mut self, tables: &Tables) -> Result<()> {
+        let mut overlays = Overlay::all(tables);
+        if let Some(name) = &self.device {
+            overlays.retain(|overlay| overlay.device.name == *name);
+        }
+        let mut ports: HashSet<u16> = PORTS.into();
+        ports.extend(overlays.iter().map(|overlay| overlay.vxlan.port));
+        self.probe.watch_ports(&ports)?;
+        let devices = overlays.iter().map(|overlay| overlay.device.index).collect();
+        self.probe.watch_devices(&devices)?;
+        let mut underlays: HashMap<u32, String> = overlays
+            .iter()
+            .filter_map(|overlay| overlay.underlay.as_ref())
+            .filter(|underlay| underlay.ethernet)
+            .map(|underlay| (underlay.index, underlay.name.clone()))
+            .collect();
+        if let Some(name) = &self.underlay {
+            let device = tables.devices.iter().find(|device| device.name == *name);
+            let device = device.with_context(|| format!("there is no device {name}"))?;
+            underlays = HashMap::from([(device.index, name.clone())]);
+        }
+        self.underlays
+            .follow(&mut self.probe, &mut self.routing, &underlays)?;
+        self.overlays = overlays;
+        Ok(())
+    }
+
+    /// Looks once; `blame`: looks for the rules that drop packets, too, which takes other tools' time.
+    pub fn look(&mut self, blame: bool) -> Result<View> {
+        let tables = self.tables()?;
+        self.follow(&tables)?;
+        let traffic = self.traffic()?;
+        let own: HashSet<IpAddr> = tables.addresses.iter().map(|(_, address)| *address).collect();
+        let mut findings = self.diagnosis.look(&self.overlays, &own, &traffic);
+        for finding in &mut findings {
+            if let Some(packets) = finding.filtered.clone().filter(|_| blame) {
+                finding.blame(&self.rules.culprits(&packets));
+            }
+        }
+        Ok(View {
+            time: Timestamp::now(),
+            overlays: self.overlays.clone(),
+            devices: tables
+                .devices
+                .iter()
+                .map(|device| (device.index, device.name.clone()))
+                .collect(),
+            names: self.names(),
+            traffic,
+            findings,
+            unread: self.rules.unread().to_vec(),
+        })
+    }
+
+    fn names(&self) -> HashMap<IpAddr, Name> {
+        let Some(runtime) = &self.runtime else {
+            return HashMap::new();
+        };
+        while let Some(news) = runtime.news() {
+            if let Health::Failing(reason) = news.health {
+                say(format_args!(
+                    "probe: {} can't be asked, pods have no names until it can: {reason}",
+                    news.who
+                ));
+            }
+        }
+        let name = |named: Named| Name {
+            namespace: named.pod.namespace.clone(),
+            pod: named.pod.name.clone(),
+        };
+        let pods = runtime.addresses().into_iter();
+        pods.map(|(address, named)| (address, name(named))).collect()
+    }
+
+    fn traffic(&mut self) -> Result<Traffic, KernelError> {
+        let probe = &mut self.probe;
+        let mut traffic = Traffic {
+            now_ns: now_ns(),
+            checksum_errors: checksums::udp(),
+            losses: Loss::ALL.map(|loss| (loss.name(), probe.lost(loss))).to_vec(),
+            ..Traffic::default()
+        };
+        probe.counters(|key, counters| traffic.streams.extend(capture::stream(&key, &counters)))?;
+        probe.errors(|key, count| traffic.errors.extend(capture::error(&key, &count)))?;
+        let reasons = probe.has_reasons.then_some(&probe.reasons);
+        probe.drops(|key, count| traffic.drops.extend(capture::drop(&key, &count, reasons)))?;
+        let mut idle: Vec<FlowKey> = Vec::new();
+        probe.flows(|key, flow| {
+            let quiet = traffic.now_ns.saturating_sub(flow.last_ns);
+            if Duration::from_nanos(quiet) > IDLE {
+                idle.push(key);
+            } else {
+                traffic.flows.extend(capture::flow(&key, &flow));
+            }
+        })?;
+        for key in idle {
+            probe.forget_flow(&key);
+        }
+        traffic.streams.sort_unstable_by_key(|(stream, _)| *stream);
+        traffic.errors.sort_unstable_by_key(|(error, _)| *error);
+        traffic
+            .drops
+            .sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        traffic
+            .flows
+            .sort_unstable_by_key(|(_, count)| std::cmp::Reverse(count.bytes));
+        let down = self.overlays.iter().filter(|overlay| !overlay.device.up);
+        traffic.holders = down
+            .filter_map(|overlay| {
+                let port = overlay.vxlan.port;
+                Some((port, udp_holder(port)?))
+            })
+            .collect();
+        Ok(traffic)
+    }
+}
+
+/// The container runtime, with its first answer where that comes soon.
+fn runtime(settings: &Settings) -> Result<Option<Runtime>> {
+    let Some(socket) = settings.cri.as_ref().filter(|_| settings.flows) else {
+        return Ok(None);
+    };
+    let runtime = Runtime::start(socket).context("can't start the thread that asks the container runtime")?;
+    runtime.wait(FIRST_ANSWER);
+    Ok(Some(runtime))
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        self.probe.detach();
+        self.underlays.clear(&mut self.routing);
+    }
+}
+
+/// The clock that the kernel side reads.
+fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(|time| Duration::from(time).as_nanos() as u64)
+        .unwrap_or_default()
+}

@@ -1,0 +1,155 @@
+//! What all objects need: this kernel's offsets, its tracepoints, and their programs loaded.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+};
+
+use aya::{Btf as AyaBtf, Ebpf, Endianness};
+use probe_ebpf::contract::{
+    hooks::{Hook, tracepoints},
+    offsets::Offsets,
+};
+
+use super::{
+    KernelError,
+    btf::{Absent, Btf, VMLINUX},
+    hooks::{Attempt, Degraded, HookError, Target},
+};
+use crate::error::chain;
+
+/// What is taken of this kernel.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Its type information.
+    pub btf: PathBuf,
+    /// Tracepoints to do without.
+    pub without: Vec<String>,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self {
+            btf: VMLINUX.into(),
+            without: Vec::new(),
+        }
+    }
+}
+
+/// What this kernel makes of an object: every program for every hook, tried.
+pub struct Checked {
+    pub absent: Vec<Absent>,
+    pub hooks: Vec<(Hook, Vec<Attempt>)>,
+}
+
+/// This kernel's types, as far as an object needs them.
+pub struct Types {
+    pub offsets: Offsets,
+    /// Fields this kernel does not have.
+    pub absent: Vec<Absent>,
+    /// BTF with the ids of the tracepoints.
+    tracepoints: Vec<u8>,
+    /// How many arguments each tracepoint has.
+    arguments: HashMap<&'static str, u32>,
+}
+
+impl Types {
+    /// # Errors
+    /// When a required field is not there.
+    pub fn of(btf: &Btf, hooks: &[Hook]) -> Result<Self, KernelError> {
+        let (offsets, absent) = btf.offsets()?;
+        let names: BTreeSet<_> = tracepoints(hooks).collect();
+        let arguments = names
+            .iter()
+            .filter_map(|name| Some((*name, btf.arguments(name)?)))
+            .collect();
+        Ok(Self {
+            offsets,
+            absent,
+            tracepoints: btf.tracepoints(&Vec::from_iter(names)),
+            arguments,
+        })
+    }
+
+    /// How many arguments a tracepoint has; 0 where there is none of that name.
+    pub fn arguments(&self, tracepoint: &str) -> u32 {
+        self.arguments.get(tracepoint).copied().unwrap_or(0)
+    }
+
+    /// Loads and attaches the best program for each hook, and tells which hooks this kernel does not give.
+    ///
+    /// # Errors
+    /// When it does not give one that is required.
+    pub fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        feature: &'static str,
+        hooks: &[Hook],
+        source: &Source,
+    ) -> Result<Vec<Degraded>, KernelError> {
+        let btf = self.ids(feature)?;
+        let mut target = self.target(ebpf, &btf, feature, source);
+        let mut degraded = Vec::new();
+        // The first hook last: with `watch` it makes the records, and none is to be made before all of it is seen.
+        for hook in hooks.iter().rev() {
+            match target.attach(*hook) {
+                Ok(()) => {}
+                Err(HookError::Mismatch(error)) => return Err(error),
+                Err(HookError::Kernel(reason)) if hook.required => {
+                    return Err(KernelError::Hook {
+                        gives: hook.gives,
+                        reason,
+                    });
+                }
+                Err(HookError::Kernel(reason)) => degraded.push(Degraded { hook: *hook, reason }),
+            }
+        }
+        Ok(degraded)
+    }
+
+    /// Loads every program for real, and takes all of it away again.
+    ///
+    /// # Errors
+    /// When the object is not this probe's.
+    pub fn check(
+        self,
+        ebpf: &mut Ebpf,
+        feature: &'static str,
+        hooks: &[Hook],
+        source: &Source,
+    ) -> Result<Checked, KernelError> {
+        let btf = self.ids(feature)?;
+        let mut target = self.target(ebpf, &btf, feature, source);
+        let mut checked = Vec::new();
+        for hook in hooks {
+            checked.push((*hook, target.check(*hook)?));
+        }
+        Ok(Checked {
+            absent: self.absent,
+            hooks: checked,
+        })
+    }
+
+    fn ids(&self, feature: &'static str) -> Result<AyaBtf, KernelError> {
+        AyaBtf::parse(&self.tracepoints, Endianness::default()).map_err(|error| KernelError::Object {
+            feature,
+            reason: chain(&error),
+        })
+    }
+
+    fn target<'a>(
+        &'a self,
+        ebpf: &'a mut Ebpf,
+        btf: &'a AyaBtf,
+        feature: &'static str,
+        source: &'a Source,
+    ) -> Target<'a> {
+        Target {
+            ebpf,
+            btf,
+            feature,
+            without: &source.without,
+            arguments: &self.arguments,
+        }
+    }
+}

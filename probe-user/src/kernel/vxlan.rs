@@ -1,0 +1,399 @@
+//! The VXLAN object: load, attach to underlay devices, read.
+
+use std::collections::{HashMap, HashSet};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap as AyaMap, MapData, PerCpuArray},
+    programs::{
+        LinkOrder, SchedClassifier, TcAttachType,
+        links::Link as _,
+        tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle, qdisc_add_clsact},
+    },
+};
+use probe_ebpf::contract::{
+    hooks::VXLAN,
+    vxlan::{
+        Counters, DropCount, DropKey, ErrorCount, ErrorKey, Flow, FlowKey, Key, Loss, Settings, global, map,
+        program,
+    },
+};
+
+use super::{
+    KernelError,
+    btf::Btf,
+    hooks::{Degraded, take_away},
+    losses,
+    maps::{PerCpuTable, Table, take},
+    memory,
+    object::{Checked, Source, Types},
+};
+use crate::error::chain;
+
+const FEATURE: &str = "vxlan";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN"));
+
+/// What the kernel side counts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Inner connections counted at once; `None`: none are.
+    pub flows: Option<u32>,
+    pub source: Source,
+}
+
+/// How the programs see a device's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// Links of this process: they end with it. Kernel 6.6.
+    Tcx,
+    /// Filters of the device's clsact queue, which outlive a process that is killed. `made`: the queue was not there.
+    Clsact { made: bool },
+}
+
+/// The loaded object. Dropping it removes it from the kernel.
+pub struct VxlanProbe {
+    /// Hooks this kernel does not give.
+    pub degraded: Vec<Degraded>,
+    /// Names of the reasons for drops, by this kernel's numbers; none before 5.17.
+    pub reasons: HashMap<u32, String>,
+    /// Whether the kernel tells reasons.
+    pub has_reasons: bool,
+    ports: Array<MapData, u64>,
+    ports_set: HashSet<u16>,
+    devices: AyaMap<MapData, u32, u32>,
+    devices_set: HashSet<u32>,
+    counters: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
+    errors: Table<{ size_of::<ErrorKey>() }, { size_of::<ErrorCount>() }>,
+    drops: Table<{ size_of::<DropKey>() }, { size_of::<DropCount>() }>,
+    flows: PerCpuTable<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>,
+    losses: PerCpuArray<MapData, u64>,
+    links: Vec<SchedClassifierLink>,
+    ebpf: Ebpf,
+}
+
+/// Loads every program for real, and takes all of it away again. None is attached to a device.
+///
+/// # Errors
+/// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
+pub fn check(source: Source) -> Result<Checked, KernelError> {
+    let options = Options {
+        netns: 0,
+        flows: None,
+        source,
+    };
+    let (mut ebpf, types, _) = load(&options)?;
+    let mut checked = types.check(&mut ebpf, FEATURE, &VXLAN, &options.source)?;
+    // Fields of sockets and processes, which it does not read.
+    checked.absent.clear();
+    Ok(checked)
+}
+
+fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), KernelError> {
+    memory::raise_limit();
+    let btf = Btf::read(&options.source.btf)?;
+    let types = Types::of(&btf, &VXLAN)?;
+    let reasons = btf.names("skb_drop_reason", "SKB_DROP_REASON_");
+    drop(btf);
+    memory::give_back();
+    let settings = Settings {
+        netns: options.netns,
+        flows: u32::from(options.flows.is_some()),
+        reasons: u32::from(types.arguments("kfree_skb") >= 3),
+        zero: 0,
+    };
+    let ebpf = memory::without_files(EbpfLoader::new)
+        .btf(None)
+        .override_global(
+            probe_ebpf::contract::connection::global::OFFSETS,
+            bytemuck::bytes_of(&types.offsets),
+            true,
+        )
+        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+        .map_max_entries(map::FLOWS, options.flows.unwrap_or(1))
+        .load(OBJECT)
+        .map_err(|error| KernelError::Object {
+            feature: FEATURE,
+            reason: chain(&error),
+        })?;
+    Ok((ebpf, types, reasons))
+}
+
+impl VxlanProbe {
+    /// Loads the object, and attaches what is attached to no device.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        let (mut ebpf, types, reasons) = load(options)?;
+        let degraded = types.attach(&mut ebpf, FEATURE, &VXLAN, &options.source)?;
+        let has_reasons = types.arguments("kfree_skb") >= 3;
+        drop(types);
+        memory::give_back();
+        Ok(Self {
+            degraded,
+            reasons,
+            has_reasons,
+            ports: take(&mut ebpf, FEATURE, map::PORTS)?,
+            ports_set: HashSet::new(),
+            devices: take(&mut ebpf, FEATURE, map::DEVICES)?,
+            devices_set: HashSet::new(),
+            counters: PerCpuTable::take(&mut ebpf, FEATURE, map::COUNTERS)?,
+            errors: Table::take(&mut ebpf, FEATURE, map::ERRORS)?,
+            drops: Table::take(&mut ebpf, FEATURE, map::DROPS)?,
+            flows: PerCpuTable::take(&mut ebpf, FEATURE, map::FLOWS)?,
+            losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
+            links: Vec::new(),
+            ebpf,
+        })
+    }
+
+    /// Attaches both programs to a device of this thread's network namespace. They run first, and every other program
+    /// after them. With clsact their filters have the number `handle`, and one bit more where the queue was made for them.
+    ///
+    /// # Errors
+    /// When the kernel takes neither way.
+    pub fn attach(&mut self, device: &str, handle: u32) -> Result<Attached, KernelError> {
+        match self.attach_both(device, || TcAttachOptions::TcxOrder(LinkOrder::first())) {
+            Ok(()) => return Ok(Attached::Tcx),
+            Err(error) if !is_kernel(&error) => return Err(error),
+            // Before 6.6 there is no tcx.
+            Err(_) => {}
+        }
+        let made = qdisc_add_clsact(device).is_ok();
+        let handle = if made { handle | MADE_QUEUE } else { handle };
+        let filter = |priority| {
+            move || {
+                TcAttachOptions::Netlink(NlOptions {
+                    priority,
+                    handle: TcHandle::from(handle),
+                    ..NlOptions::default()
+                })
+            }
+        };
+        // Filters of another kind may have the first priority for themselves.
+        self.attach_both(device, filter(1))
+            .or_else(|_| self.attach_both(device, filter(0)))?;
+        Ok(Attached::Clsact { made })
+    }
+
+    fn attach_both(
+        &mut self,
+        device: &str,
+        options: impl Fn() -> TcAttachOptions,
+    ) -> Result<(), KernelError> {
+        let mut first = None;
+        for (name, way) in [
+            (program::IN, TcAttachType::Ingress),
+            (program::OUT, TcAttachType::Egress),
+        ] {
+            let mismatch = || KernelError::Mismatch {
+                feature: FEATURE,
+                kind: "program",
+                name,
+            };
+            let program: &mut SchedClassifier = self
+                .ebpf
+                .program_mut(name)
+                .ok_or_else(mismatch)?
+                .try_into()
+                .map_err(|_| mismatch())?;
+            let link = program.attach_with_options(device, way, options());
+            let link = link.and_then(|id| program.take_link(id));
+            match link {
+                Ok(link) => match first.take() {
+                    None => first = Some(link),
+                    Some(other) => self.links.extend([other, link]),
+                },
+                Err(error) => {
+                    if let Some(first) = first {
+                        // Not one without the other.
+                        let _ = first.detach();
+                    }
+                    return Err(KernelError::Attach {
+                        device: device.to_owned(),
+                        reason: chain(&error),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets which UDP ports carry VXLAN.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be written.
+    pub fn watch_ports(&mut self, ports: &HashSet<u16>) -> Result<(), KernelError> {
+        if *ports == self.ports_set {
+            return Ok(());
+        }
+        let words: HashSet<u16> = ports.union(&self.ports_set).map(|port| port >> 6).collect();
+        for word in words {
+            let bits = ports
+                .iter()
+                .filter(|port| *port >> 6 == word)
+                .fold(0_u64, |bits, port| bits | 1 << (port & 63));
+            self.ports
+                .set(u32::from(word), bits, 0)
+                .map_err(|error| KernelError::Map {
+                    map: map::PORTS,
+                    reason: chain(&error),
+                })?;
+        }
+        self.ports_set.clone_from(ports);
+        Ok(())
+    }
+
+    /// Sets which devices are VXLAN devices, by index.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be written.
+    pub fn watch_devices(&mut self, devices: &HashSet<u32>) -> Result<(), KernelError> {
+        let error = |error: aya::maps::MapError| KernelError::Map {
+            map: map::DEVICES,
+            reason: chain(&error),
+        };
+        for gone in self.devices_set.difference(devices) {
+            // Gone already is as good.
+            let _ = self.devices.remove(gone);
+        }
+        for new in devices.difference(&self.devices_set) {
+            self.devices.insert(new, 1, 0).map_err(error)?;
+        }
+        self.devices_set.clone_from(devices);
+        Ok(())
+    }
+
+    /// Every key with its counters, added up over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn counters(&self, mut each: impl FnMut(Key, Counters)) -> Result<(), KernelError> {
+        self.counters.each(|key, values| {
+            let per_cpu = values
+                .iter()
+                .map(|value| bytemuck::pod_read_unaligned::<Counters>(value));
+            if let Some(sum) = per_cpu.reduce(add) {
+                each(bytemuck::pod_read_unaligned(key), sum);
+            }
+        })
+    }
+
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn errors(&self, mut each: impl FnMut(ErrorKey, ErrorCount)) -> Result<(), KernelError> {
+        self.errors.each(|key, value| {
+            each(
+                bytemuck::pod_read_unaligned(key),
+                bytemuck::pod_read_unaligned(value),
+            );
+            std::ops::ControlFlow::Continue(())
+        })
+    }
+
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn drops(&self, mut each: impl FnMut(DropKey, DropCount)) -> Result<(), KernelError> {
+        self.drops.each(|key, value| {
+            each(
+                bytemuck::pod_read_unaligned(key),
+                bytemuck::pod_read_unaligned(value),
+            );
+            std::ops::ControlFlow::Continue(())
+        })
+    }
+
+    /// Every inner connection's direction, added up over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn flows(&self, mut each: impl FnMut(FlowKey, Flow)) -> Result<(), KernelError> {
+        self.flows.each(|key, values| {
+            let per_cpu = values
+                .iter()
+                .map(|value| bytemuck::pod_read_unaligned::<Flow>(value));
+            if let Some(sum) = per_cpu.reduce(add_flow) {
+                each(bytemuck::pod_read_unaligned(key), sum);
+            }
+        })
+    }
+
+    /// Makes room for others.
+    pub fn forget_flow(&mut self, key: &FlowKey) {
+        if let Ok(key) = bytemuck::bytes_of(key).try_into() {
+            self.flows.remove(key);
+        }
+    }
+
+    /// How much of one kind the kernel side could not keep.
+    pub fn lost(&self, loss: Loss) -> u64 {
+        losses::total(&self.losses, loss as u32)
+    }
+
+    /// Ends the counting; what was counted can still be read.
+    pub fn detach(&mut self) {
+        for link in self.links.drain(..) {
+            // A device that is gone took it along.
+            let _ = link.detach();
+        }
+        take_away(&mut self.ebpf);
+    }
+}
+
+/// In a filter's handle: its clsact queue was made for it.
+pub const MADE_QUEUE: u32 = 1 << 31;
+
+fn is_kernel(error: &KernelError) -> bool {
+    matches!(error, KernelError::Attach { .. })
+}
+
+fn add(one: Counters, other: Counters) -> Counters {
+    let latest = if one.last_ns >= other.last_ns { one } else { other };
+    let zero = |mac: [u8; 6]| mac == [0; 6];
+    let mac = |of: fn(&Counters) -> [u8; 6]| {
+        if zero(of(&latest)) && !zero(of(&one)) {
+            of(&one)
+        } else if zero(of(&latest)) {
+            of(&other)
+        } else {
+            of(&latest)
+        }
+    };
+    Counters {
+        packets: one.packets + other.packets,
+        frames: one.frames + other.frames,
+        bytes: one.bytes + other.bytes,
+        last_ns: latest.last_ns,
+        syn: one.syn + other.syn,
+        syn_ack: one.syn_ack + other.syn_ack,
+        rst: one.rst + other.rst,
+        asks: one.asks + other.asks,
+        answers: one.answers + other.answers,
+        fragments: one.fragments + other.fragments,
+        malformed: one.malformed + other.malformed,
+        source_mac: mac(|counters| counters.source_mac),
+        destination_mac: mac(|counters| counters.destination_mac),
+        malformed_header: if one.malformed_header == 0 {
+            other.malformed_header
+        } else {
+            one.malformed_header
+        },
+    }
+}
+
+fn add_flow(one: Flow, other: Flow) -> Flow {
+    let first_ns = match (one.first_ns, other.first_ns) {
+        (0, first) | (first, 0) => first,
+        (one, other) => one.min(other),
+    };
+    Flow {
+        packets: one.packets + other.packets,
+        bytes: one.bytes + other.bytes,
+        first_ns,
+        last_ns: one.last_ns.max(other.last_ns),
+        flags: one.flags | other.flags,
+    }
+}

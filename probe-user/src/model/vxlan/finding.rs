@@ -1,0 +1,162 @@
+//! What is wrong, how it is known, and what to do.
+
+use std::net::IpAddr;
+
+use super::traffic::Direction;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Fault {
+    PortMismatch,
+    VniMismatch,
+    Filtered,
+    Refused,
+    NoAnswer,
+    MissingRoute,
+    MissingNeighbour,
+    MissingForwarding,
+    DeadVtep,
+    StaleMac,
+    BadChecksum,
+    Mtu,
+    MalformedHeader,
+    PortTaken,
+    DeviceDown,
+    Dropped,
+}
+
+impl Fault {
+    pub const ALL: [Self; 16] = [
+        Self::PortMismatch,
+        Self::VniMismatch,
+        Self::Filtered,
+        Self::Refused,
+        Self::NoAnswer,
+        Self::MissingRoute,
+        Self::MissingNeighbour,
+        Self::MissingForwarding,
+        Self::DeadVtep,
+        Self::StaleMac,
+        Self::BadChecksum,
+        Self::Mtu,
+        Self::MalformedHeader,
+        Self::PortTaken,
+        Self::DeviceDown,
+        Self::Dropped,
+    ];
+
+    /// The name in JSON and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::PortMismatch => "port-mismatch",
+            Self::VniMismatch => "vni-mismatch",
+            Self::Filtered => "filtered",
+            Self::Refused => "refused",
+            Self::NoAnswer => "no-answer",
+            Self::MissingRoute => "missing-route",
+            Self::MissingNeighbour => "missing-neighbour",
+            Self::MissingForwarding => "missing-forwarding",
+            Self::DeadVtep => "dead-vtep",
+            Self::StaleMac => "stale-mac",
+            Self::BadChecksum => "bad-checksum",
+            Self::Mtu => "mtu",
+            Self::MalformedHeader => "malformed-header",
+            Self::PortTaken => "port-taken",
+            Self::DeviceDown => "device-down",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// One fault of one device, mostly with one peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub fault: Fault,
+    /// The VXLAN device.
+    pub device: String,
+    /// The peer's VTEP.
+    pub peer: Option<IpAddr>,
+    /// Tells findings of one kind apart: port, VNI, gateway.
+    pub detail: String,
+    /// What is wrong, one sentence.
+    pub what: String,
+    /// What was seen: numbers, addresses, rules.
+    pub evidence: Vec<String>,
+    /// What to do, one sentence.
+    pub remedy: String,
+    /// The kernel said so itself, or its tables do; else it is what the counters leave as explanation.
+    pub certain: bool,
+    /// When it was seen first, `CLOCK_MONOTONIC` nanoseconds.
+    pub since_ns: u64,
+    /// The packets that a rule drops, where one is looked for.
+    pub filtered: Option<FilteredPackets>,
+}
+
+/// VXLAN packets that the packet filter drops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilteredPackets {
+    pub direction: Direction,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// UDP destination port.
+    pub port: u16,
+    /// The underlay device.
+    pub underlay: Option<String>,
+}
+
+/// A rule of the packet filter that may drop a finding's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// `iptables-legacy: filter INPUT rule 3: -A INPUT -p udp --dport 8472 -j DROP`
+    pub rule: String,
+    /// Its own counter, where it has one.
+    pub packets: Option<u64>,
+    /// All that it asks for is met by the packets.
+    pub certain: bool,
+    /// It answers with an error, instead of silence.
+    pub rejects: bool,
+}
+
+impl Finding {
+    /// Names the rules that may be to blame.
+    pub fn blame(&mut self, culprits: &[Culprit]) {
+        let Some(packets) = &self.filtered else { return };
+        let sure: Vec<_> = culprits.iter().filter(|culprit| culprit.certain).collect();
+        let (culprits, word) = if sure.is_empty() {
+            (culprits.iter().collect(), "perhaps by")
+        } else {
+            (sure, "by")
+        };
+        let Some(first) = culprits.first() else {
+            if self.fault == Fault::Filtered {
+                self.evidence.push(
+                    "no rule of iptables or nft that could be read matches: it may be another hook, such as a BPF \
+                     program's"
+                        .to_owned(),
+                );
+            }
+            return;
+        };
+        let which = match packets.direction {
+            Direction::In => format!("{} sends", packets.source),
+            Direction::Out => format!("this node sends to {}", packets.destination),
+        };
+        let does = if first.rejects { "rejected" } else { "dropped" };
+        self.fault = Fault::Filtered;
+        self.what = format!(
+            "VXLAN packets that {which} to UDP port {} are {does} on this node {word} a rule: {}",
+            packets.port, first.rule
+        );
+        for culprit in culprits {
+            let counted = culprit.packets.map_or_else(
+                || "it has no counter".to_owned(),
+                |packets| format!("it counted {packets} packets"),
+            );
+            self.evidence.push(format!("{}; {counted}", culprit.rule));
+        }
+        self.remedy = format!(
+            "Remove that rule, or accept UDP port {} between the nodes before it.",
+            packets.port
+        );
+    }
+}

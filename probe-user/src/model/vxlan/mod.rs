@@ -1,0 +1,16 @@
+//! VXLAN overlays: what should be, what is on the wire, and what is wrong.
+
+pub mod diagnosis;
+pub mod finding;
+pub mod overlay;
+pub mod settings;
+pub mod traffic;
+pub mod view;
+
+#[cfg(test)]
+mod tests;
+
+pub use diagnosis::Diagnosis;
+pub use finding::{Fault, Finding};
+pub use overlay::Overlay;
+pub use traffic::Traffic;

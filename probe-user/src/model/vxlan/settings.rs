@@ -1,0 +1,117 @@
+//! What the node is set to, as the kernel's tables have it.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// `None` where it has another length.
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
+    pub fn is_zero(self) -> bool {
+        self.0 == [0; 6]
+    }
+
+    /// Of a group, such as all of IPv6's neighbours.
+    pub fn is_group(self) -> bool {
+        self.0[0] & 1 != 0
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub index: u32,
+    pub name: String,
+    /// Set up by its administrator.
+    pub up: bool,
+    /// Its packets have an Ethernet header.
+    pub ethernet: bool,
+    pub mtu: u32,
+    pub mac: Option<Mac>,
+    /// Index of the bridge, bond or VRF it is in.
+    pub controller: Option<u32>,
+    /// It is a bridge.
+    pub bridge: bool,
+    /// Packets received, as it counts them.
+    pub received: u64,
+    /// Packets sent, as it counts them.
+    pub sent: u64,
+    /// Packets it could not send.
+    pub send_failures: u64,
+    pub vxlan: Option<Vxlan>,
+}
+
+/// What a VXLAN device is set to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Vxlan {
+    pub vni: u32,
+    pub port: u16,
+    pub local: Option<IpAddr>,
+    /// Index of the device it sends through; `None`: what the routes say.
+    pub underlay: Option<u32>,
+    /// It learns where addresses are from what arrives.
+    pub learning: bool,
+    /// Somebody else tells it VNI and peer for each packet (`external`).
+    pub external: bool,
+    /// A multicast group to which it sends what it has no entry for.
+    pub group: Option<IpAddr>,
+}
+
+/// A route, or one way of a route with several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub prefix: IpNet,
+    pub gateway: Option<IpAddr>,
+    /// Index of the device it leads through.
+    pub device: Option<u32>,
+    /// Lower goes first.
+    pub metric: u32,
+}
+
+/// A neighbour: the link layer address of an IP address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    pub device: u32,
+    pub address: IpAddr,
+    pub mac: Option<Mac>,
+    pub state: State,
+}
+
+/// How far a neighbour is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Set by hand, or by what manages the overlay; never asked for.
+    Permanent,
+    /// Asked for, and known.
+    Known,
+    /// Asked for, no answer yet.
+    Asked,
+    /// Asked for in vain.
+    Failed,
+    /// Needs no asking, as group addresses.
+    NoNeed,
+}
+
+/// A forwarding entry of a VXLAN device: the peer behind a link layer address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardingEntry {
+    pub device: u32,
+    pub mac: Mac,
+    pub peer: IpAddr,
+    /// Set, not learned.
+    pub permanent: bool,
+}
