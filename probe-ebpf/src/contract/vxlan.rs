@@ -46,7 +46,8 @@ pub struct Settings {
     pub flows: u32,
     /// 1: `kfree_skb` has a third argument, the reason. Kernel 5.17.
     pub reasons: u32,
-    pub zero: u32,
+    /// 1: the kernel has `bpf_ktime_get_coarse_ns`, which costs a tenth. Kernel 5.11.
+    pub coarse: u32,
 }
 
 /// Which way a packet passes the underlay device.
@@ -117,12 +118,18 @@ pub struct Counters {
     pub fragments: u64,
     /// Packets whose VXLAN header says that it has no VNI, or has a flag that no extension defines.
     pub malformed: u64,
-    /// Inner source address of the latest unicast packet.
-    pub source_mac: [u8; 6],
-    /// Inner destination address of the latest unicast packet.
-    pub destination_mac: [u8; 6],
+    /// Inner link layer addresses of the latest unicast packet as they lie in it: destination, source.
+    pub macs: [u32; 3],
     /// The first word of the latest VXLAN header that was malformed, host byte order.
     pub malformed_header: u32,
+}
+
+impl Counters {
+    /// Inner destination and source link layer address of the latest unicast packet; zeros where there was none.
+    pub fn link_layer(&self) -> ([u8; 6], [u8; 6]) {
+        let [a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12] = bytemuck::cast(self.macs);
+        ([a, b, c, d, e, f], [g, h, i, j, k, l])
+    }
 }
 
 /// The VXLAN header's flag that says it has a VNI; all others are reserved, but for [`KNOWN_FLAGS`].

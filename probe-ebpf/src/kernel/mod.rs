@@ -3,5 +3,6 @@
 pub mod atomic;
 pub mod copy;
 pub mod globals;
+pub mod packet;
 pub mod read;
 pub mod sock;

@@ -26,6 +26,7 @@ pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count
         underlay: key.underlay,
         direction: Direction::from_raw(key.direction)?,
     };
+    let (destination_mac, source_mac) = counters.link_layer();
     let count = Count {
         packets: counters.packets,
         frames: counters.frames,
@@ -39,8 +40,8 @@ pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count
         fragments: counters.fragments,
         malformed: counters.malformed,
         malformed_header: counters.malformed_header,
-        source_mac: Mac(counters.source_mac),
-        destination_mac: Mac(counters.destination_mac),
+        source_mac: Mac(source_mac),
+        destination_mac: Mac(destination_mac),
     };
     Some((stream, count))
 }

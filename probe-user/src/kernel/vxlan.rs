@@ -96,13 +96,16 @@ fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), Kernel
     let btf = Btf::read(&options.source.btf)?;
     let types = Types::of(&btf, &VXLAN)?;
     let reasons = btf.names("skb_drop_reason", "SKB_DROP_REASON_");
+    let coarse = btf
+        .enumerator("bpf_func_id", "BPF_FUNC_ktime_get_coarse_ns")
+        .is_some();
     drop(btf);
     memory::give_back();
     let settings = Settings {
         netns: options.netns,
         flows: u32::from(options.flows.is_some()),
         reasons: u32::from(types.arguments("kfree_skb") >= 3),
-        zero: 0,
+        coarse: u32::from(coarse),
     };
     let ebpf = memory::without_files(EbpfLoader::new)
         .btf(None)
@@ -333,6 +336,11 @@ impl VxlanProbe {
         losses::total(&self.losses, loss as u32)
     }
 
+    /// Drops that the kernel did not show, because an interrupt brought them while the program ran.
+    pub fn skipped(&self) -> u64 {
+        losses::skipped(&self.ebpf, &[])
+    }
+
     /// Ends the counting; what was counted can still be read.
     pub fn detach(&mut self) {
         for link in self.links.drain(..) {
@@ -352,16 +360,8 @@ fn is_kernel(error: &KernelError) -> bool {
 
 fn add(one: Counters, other: Counters) -> Counters {
     let latest = if one.last_ns >= other.last_ns { one } else { other };
-    let zero = |mac: [u8; 6]| mac == [0; 6];
-    let mac = |of: fn(&Counters) -> [u8; 6]| {
-        if zero(of(&latest)) && !zero(of(&one)) {
-            of(&one)
-        } else if zero(of(&latest)) {
-            of(&other)
-        } else {
-            of(&latest)
-        }
-    };
+    let macs = [latest.macs, one.macs, other.macs];
+    let macs = macs.into_iter().find(|macs| *macs != [0; 3]).unwrap_or_default();
     Counters {
         packets: one.packets + other.packets,
         frames: one.frames + other.frames,
@@ -374,8 +374,7 @@ fn add(one: Counters, other: Counters) -> Counters {
         answers: one.answers + other.answers,
         fragments: one.fragments + other.fragments,
         malformed: one.malformed + other.malformed,
-        source_mac: mac(|counters| counters.source_mac),
-        destination_mac: mac(|counters| counters.destination_mac),
+        macs,
         malformed_header: if one.malformed_header == 0 {
             other.malformed_header
         } else {

@@ -1,0 +1,143 @@
+//! Packets that were dropped: VXLAN, or without it at a VXLAN device.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
+use probe_ebpf::{
+    contract::vxlan::{DropCount, DropKey, Loss, Place},
+    kernel::{
+        atomic::add_one,
+        globals::offset,
+        read::{Memory, Pointer, bytes, header, mapped, pointer},
+    },
+};
+
+use super::{
+    headers::{Ends, IPV6, Ipv4, Ipv6, ethertype, ports, protocol},
+    losses::lost,
+    settings::{carries, now, setting},
+};
+
+/// Indices of the VXLAN devices.
+#[map]
+static DEVICES: HashMap<u32, u32> = HashMap::with_max_entries(64, 0);
+
+#[map]
+static DROPS: HashMap<DropKey, DropCount> = HashMap::with_max_entries(2048, 0);
+
+/// Counts a packet that was dropped, if it is VXLAN, or was at a VXLAN device.
+///
+/// # Safety
+/// `skb` is the hook's `struct sk_buff`.
+#[inline(always)]
+pub unsafe fn dropped<M: Memory>(skb: Pointer, reason: u32) {
+    // SAFETY: the hook's packet; headers are plain memory, read with the helper that survives a wrong pointer.
+    unsafe {
+        let device = pointer::<M>(skb, offset!(skb_device));
+        let net = pointer::<M>(device, offset!(device_net));
+        if M::read::<u32>(net, offset!(netns_inode)) != setting!(netns) {
+            return;
+        }
+        let head = pointer::<M>(skb, offset!(skb_head));
+        let network = M::read::<u16>(skb, offset!(skb_network_header));
+        let ethertype = u16::from_be(M::read::<u16>(skb, offset!(skb_protocol)));
+        let index = M::read::<u32>(device, offset!(device_index));
+
+        let mut key = DropKey {
+            source: [0; 16],
+            destination: [0; 16],
+            reason,
+            device: index,
+            vni: 0,
+            port: 0,
+            ethertype,
+            place: Place::Inside as u8,
+            zero: [0; 3],
+        };
+        let transport;
+        let protocol;
+        match ethertype {
+            ethertype::IPV4 => {
+                let ip = Ipv4(header(head, network));
+                Ends {
+                    source: key.source,
+                    destination: key.destination,
+                } = ip.ends();
+                transport = network.wrapping_add(ip.length() as u16);
+                protocol = ip.protocol();
+            }
+            ethertype::IPV6 => {
+                let ip = Ipv6(header(head, network));
+                Ends {
+                    source: key.source,
+                    destination: key.destination,
+                } = ip.ends();
+                transport = network.wrapping_add(IPV6 as u16);
+                protocol = ip.next_header();
+            }
+            ethertype::ARP => {
+                // The address asked for ends a packet of 28 bytes.
+                key.destination = bytes(mapped(header(head, network.wrapping_add(24))));
+                transport = network;
+                protocol = 0;
+            }
+            _ => return,
+        }
+        if protocol == protocol::UDP {
+            let [both, _, _, vni]: [u32; 4] = header(head, transport);
+            let (_, port) = ports(both);
+            if carries(port) {
+                key.port = port;
+                key.vni = vni.swap_bytes() >> 8;
+                key.place = Place::Outside as u8;
+                return count_drop(&mut key);
+            }
+        }
+        if DEVICES.get(index).is_some() {
+            key.source = [0; 16];
+            count_drop(&mut key);
+        }
+    }
+}
+
+/// Adds one to a drop's counter, or, when the table is full, to the one without its ends.
+#[inline(always)]
+fn count_drop(key: &mut DropKey) {
+    if add_drop(key) {
+        return;
+    }
+    key.source = [0; 16];
+    key.destination = [0; 16];
+    lost(if add_drop(key) {
+        Loss::DropDestination
+    } else {
+        Loss::Drop
+    });
+}
+
+#[inline(never)]
+fn add_drop(key: &DropKey) -> bool {
+    let time = now();
+    if let Some(count) = DROPS.get_ptr_mut(key) {
+        // SAFETY: map values stay in place while the program runs.
+        unsafe {
+            add_one(&raw mut (*count).packets);
+            (*count).last_ns = time;
+        }
+        return true;
+    }
+    let count = DropCount {
+        packets: 1,
+        last_ns: time,
+    };
+    if DROPS.insert(key, &count, u64::from(BPF_NOEXIST)).is_ok() {
+        return true;
+    }
+    // Another CPU made the entry meanwhile, or the table is full.
+    match DROPS.get_ptr_mut(key) {
+        Some(count) => {
+            // SAFETY: as above.
+            unsafe { add_one(&raw mut (*count).packets) };
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,77 @@
+//! VXLAN on the wire: who sends how much to whom, and what is dropped.
+//!
+//! Two tc programs count on the underlay device. They see arriving packets before the packet filter does, and
+//! leaving ones after it. What is dropped in between, or inside the VXLAN device, `kfree_skb` tells.
+
+#![no_std]
+#![no_main]
+
+use core::panic::PanicInfo;
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, classifier, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext, TcContext},
+};
+use probe_ebpf::{
+    contract::vxlan::Direction,
+    kernel::{
+        packet::Packet,
+        read::{Probed, Typed},
+    },
+};
+
+use self::settings::setting;
+
+mod counters;
+mod drops;
+mod errors;
+mod flows;
+mod headers;
+mod inner;
+mod losses;
+mod outer;
+mod settings;
+
+/// The next program has its say, too: this one decides nothing.
+const NEXT: i32 = -1;
+
+// --- tc, both ways through the underlay device
+
+#[classifier]
+pub fn vxlan_in(ctx: TcContext) -> i32 {
+    outer::passed(Packet::of(&ctx), Direction::In);
+    NEXT
+}
+
+#[classifier]
+pub fn vxlan_out(ctx: TcContext) -> i32 {
+    outer::passed(Packet::of(&ctx), Direction::Out);
+    NEXT
+}
+
+// --- kfree_skb(skb, location, reason): the third from 5.17 on
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn vxlan_drop(ctx: BtfTracePointContext) -> i32 {
+    let reason = if setting!(reasons) != 0 { ctx.arg(2) } else { 0 };
+    // SAFETY: the hook's packet.
+    unsafe { drops::dropped::<Typed>(ctx.arg(0), reason) };
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn vxlan_drop_raw(ctx: RawTracePointContext) -> i32 {
+    let reason = if setting!(reasons) != 0 { ctx.arg(2) } else { 0 };
+    // SAFETY: the hook's packet.
+    unsafe { drops::dropped::<Probed>(ctx.arg(0), reason) };
+    0
+}
+
+#[panic_handler]
+fn panic(_: &PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
