@@ -5,7 +5,7 @@
 use std::{net::UdpSocket, time::Duration};
 
 use nix::sys::signal::Signal;
-use probe_lab::{Chatter, Cluster, Netns, Pod, Probe, before, run, wait_until};
+use probe_lab::{Bulk, Chatter, Cluster, Family, Netns, Pair, Pod, Probe, before, patience, run, wait_until};
 use serde_json::Value;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -153,6 +153,29 @@ fn missing_entries() {
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
 }
 
+/// A node that sends here, and of which this one knows nothing.
+#[test]
+fn a_peer_without_any_entry() {
+    let lab = Lab::new();
+    let probe = Lab::healthy(lab.alpha());
+    let mac = lab.cluster.beta.mac();
+    for command in [
+        "ip route del 10.244.2.0/24",
+        "ip neigh del 10.244.2.0 dev flannel.1",
+        &format!("bridge fdb del {mac} dev flannel.1 dst {BETA}"),
+    ] {
+        lab.alpha().run(command).unwrap();
+    }
+    let fault = found(&probe, "missing-forwarding", Some(BETA));
+    says(
+        &fault,
+        &["flannel.1 has no entries for 192.168.88.12, which sends to it"],
+    );
+    lab.cluster.alpha.entries(&lab.cluster.beta).unwrap();
+    healed(&probe);
+    probe.finish().unwrap();
+}
+
 #[test]
 fn rules_are_named() {
     let lab = Lab::new();
@@ -186,6 +209,12 @@ fn rules_are_named() {
         "iptables-legacy: filter INPUT rule 2: -A INPUT -p udp -m udp --dport 8472 -j DROP",
     );
     alpha.run("iptables-legacy -w -F INPUT").unwrap();
+    // Gone at once, and not taken for another hook's doing.
+    let removed = probe.seen();
+    healed(&probe);
+    let looks = probe.since(removed);
+    let puzzled = |look: &&Value| look.to_string().contains("no rule of iptables or nft");
+    assert_eq!(looks.iter().find(puzzled), None);
 
     alpha
         .run(&format!(
@@ -421,6 +450,118 @@ fn two_faults_at_once() {
     healed(&probe);
     let run = probe.finish().unwrap();
     assert_eq!(run.status.code(), Some(0), "healed at the end");
+}
+
+/// VXLAN between IPv6 addresses, on the standard's port, and with `how` a device is told its peer.
+fn six(how: &[&str; 2], mtu: u32) -> [Pod; 2] {
+    let Pair { client, server } = Pair::new().unwrap();
+    let pods = [client, server].map(|netns| Pod {
+        netns,
+        address: [0, 0, 0, 0].into(),
+    });
+    let mut number = 0;
+    pods.map(|pod| {
+        number += 1;
+        let (other, netns) = (3 - number, &pod.netns);
+        let mac = |number: u8| format!("02:00:00:00:77:0{number}");
+        for command in [
+            &format!(
+                "link add vxlan7 address {} mtu {mtu} type vxlan id 7 dev eth0 local fd77::{number} dstport 4789 {}",
+                mac(number),
+                how[usize::from(number - 1)]
+            ),
+            "link set vxlan7 up",
+            &format!("addr add 10.99.{number}.0/32 dev vxlan7"),
+            &format!("route add 10.99.{other}.0/24 via 10.99.{other}.0 dev vxlan7 onlink"),
+        ] {
+            netns.ip(command).unwrap();
+        }
+        Pod {
+            address: [10, 99, number, 0].into(),
+            netns: pod.netns,
+        }
+    })
+}
+
+#[test]
+fn an_underlay_of_ipv6() {
+    let pods = six(&["nolearning"; 2], 1430);
+    for (pod, other) in [(&pods[0], 2), (&pods[1], 1)] {
+        let mac = format!("02:00:00:00:77:0{other}");
+        let neighbour = format!("neigh add 10.99.{other}.0 lladdr {mac} dev vxlan7 nud permanent");
+        pod.netns.ip(&neighbour).unwrap();
+        let entry = format!("bridge fdb append {mac} dev vxlan7 dst fd77::{other}");
+        pod.netns.run(&entry).unwrap();
+    }
+    let _chatter = Chatter::between(&pods[0], &pods[1]).unwrap();
+    let netns = &pods[0].netns;
+    let probe = Lab::healthy(netns);
+    Pair::iptables(netns, Family::V6, "-A INPUT -p udp --dport 4789 -j DROP").unwrap();
+    let fault = found(&probe, "filtered", Some("fd77::2"));
+    says(
+        &fault,
+        &[
+            "fd77::2 sends to UDP port 4789",
+            "filter INPUT rule 1: -A INPUT -p udp",
+        ],
+    );
+    netns.run("ip6tables -w -F INPUT").unwrap();
+    healed(&probe);
+    // IPv6 takes twenty bytes more.
+    netns.ip("link set eth0 mtu 1450").unwrap();
+    let fault = found(&probe, "mtu", None);
+    says(&fault, &["eth0 carries only 1380 and VXLAN's 70 bytes"]);
+    probe.finish().unwrap();
+}
+
+#[test]
+fn a_device_that_learns_lacks_nothing() {
+    let pods = six(&["remote fd77::2", "remote fd77::1"], 1430);
+    let _chatter = Chatter::between(&pods[0], &pods[1]).unwrap();
+    let probe = Lab::healthy(&pods[0].netns);
+    let run = probe.finish().unwrap();
+    let device = &run.summary["devices"][0];
+    assert_eq!(
+        (&device["name"], &device["kind"]),
+        (&"vxlan7".into(), &"learning".into())
+    );
+    assert_eq!(run.summary["healthy"], true, "{:#}", run.summary);
+}
+
+/// `PROBE_SOAK`: for how many seconds.
+#[test]
+fn a_healthy_overlay_is_left_alone() {
+    let seconds = std::env::var("PROBE_SOAK")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let lasts = Duration::from_secs(seconds.unwrap_or(10));
+    let lab = Lab::new();
+    let probes = [Lab::healthy(lab.alpha()), Lab::healthy(lab.beta())];
+    let mut ping = lab.pods[0].netns.command("ping");
+    ping.args(["-q", "-i", "0.2", &lab.pods[1].address.to_string()])
+        .stdout(std::process::Stdio::null());
+    let _ping = probe_lab::Child::spawn(&mut ping).unwrap();
+    let mut bulk = Bulk::between(&lab.pods[1], &lab.pods[0]).unwrap();
+    let start = std::time::Instant::now();
+    while start.elapsed() < lasts {
+        bulk.run(20_000_000 / u64::from(patience())).unwrap();
+        std::thread::park_timeout(Duration::from_millis(300));
+    }
+    for probe in probes {
+        let looks = probe.since(0);
+        let ill: Vec<_> = looks.iter().filter(|look| !is_healthy(look)).collect();
+        assert!(ill.is_empty(), "{:#}", ill[0]);
+        let run = probe.finish().unwrap();
+        let lost = run.summary["lost"].as_object().unwrap();
+        assert!(lost.values().all(|count| count == 0), "{lost:?}");
+        let end = &run.summary["peers"][0];
+        println!(
+            "{} looks without a fault, {} packets sent, {} received",
+            looks.len(),
+            end["sent"]["packets"],
+            end["received"]["packets"]
+        );
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cluster;
 mod containerd;
 mod etcd;
 mod kernel;
+mod load;
 mod monitor;
 mod netns;
 mod pair;
@@ -25,6 +26,7 @@ pub use cluster::{Cluster, Node, Pod};
 pub use containerd::{Containerd, CriPod, PodSpec};
 pub use etcd::{Etcd, Rejected};
 pub use kernel::{before, release, too_old};
+pub use load::{Bulk, Datagrams};
 pub use monitor::Monitor;
 pub use netns::Netns;
 pub use pair::{Family, Pair};
@@ -37,12 +39,13 @@ pub use storm::{Close, Storm};
 pub use wait::{patience, wait_until};
 
 /// Debian packages that the lab runs.
-pub const PACKAGES: [&str; 12] = [
+pub const PACKAGES: [&str; 13] = [
     "bpftool",
     "conntrack",
     "etcd-server",
     "iproute2",
     "iptables",
+    "iputils-ping",
     "netcat-openbsd",
     "nftables",
     "openssl",

@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What probe costs a storm of connections: rate, kernel time, CPU, memory; bpftrace beside it
+    /// What probe costs what it watches: `bench watch`, `bench vxlan`
     Bench(bench::Args),
     /// Find or install what builds the BPF objects; says what it does
     Setup,

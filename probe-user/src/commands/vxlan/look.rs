@@ -175,10 +175,8 @@ impl Looker {
         let traffic = self.traffic()?;
         let own: HashSet<IpAddr> = tables.addresses.iter().map(|(_, address)| *address).collect();
         let mut findings = self.diagnosis.look(&self.overlays, &own, &traffic);
-        for finding in &mut findings {
-            if let Some(packets) = finding.filtered.clone().filter(|_| blame) {
-                finding.blame(&self.rules.culprits(&packets));
-            }
+        if blame {
+            self.rules.blame(&mut findings);
         }
         Ok(View {
             time: Timestamp::now(),
@@ -220,7 +218,11 @@ impl Looker {
         let mut traffic = Traffic {
             now_ns: now_ns(),
             checksum_errors: checksums::udp(),
-            losses: Loss::ALL.map(|loss| (loss.name(), probe.lost(loss))).to_vec(),
+            losses: Loss::ALL
+                .map(|loss| (loss.name(), probe.lost(loss)))
+                .into_iter()
+                .chain([("skipped", probe.skipped())])
+                .collect(),
             ..Traffic::default()
         };
         probe.counters(|key, counters| traffic.streams.extend(capture::stream(&key, &counters)))?;
@@ -276,7 +278,7 @@ impl Drop for Looker {
 }
 
 /// The clock that the kernel side reads.
-fn now_ns() -> u64 {
+pub fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map(|time| Duration::from(time).as_nanos() as u64)
         .unwrap_or_default()

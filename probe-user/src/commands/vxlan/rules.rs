@@ -1,10 +1,16 @@
 //! Which rule drops packets: read when it is asked for, and again after a while.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    mem::take,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
+use super::look::now_ns;
 use crate::{
     model::vxlan::{
-        finding::{Culprit, FilteredPackets},
+        finding::{Culprit, FilteredPackets, Finding},
         traffic::Direction,
     },
     netfilter::rules::{self, Action, Packet, Path},
@@ -14,18 +20,57 @@ use crate::{
 const EVERY: Duration = Duration::from_secs(2);
 const UDP: u8 = 17;
 
+/// Rules as they were, read after that moment.
+#[derive(Debug)]
+struct Read {
+    at: Instant,
+    /// The same by the clock of the counts, `CLOCK_MONOTONIC` nanoseconds.
+    at_ns: u64,
+    rules: rules::Rules,
+}
+
+/// Packets that one rule drops.
+type Identity = (Direction, IpAddr, IpAddr, u16);
+
 #[derive(Debug, Default)]
 pub struct Rules {
-    read: Option<(Instant, rules::Rules)>,
+    read: Option<Read>,
+    /// Those for which a rule was named at the last look.
+    named: HashSet<Identity>,
 }
 
 impl Rules {
-    /// The rules that may drop these packets.
-    pub fn culprits(&mut self, packets: &FilteredPackets) -> Vec<Culprit> {
-        let fresh = self.read.take().filter(|(at, _)| at.elapsed() < EVERY);
-        let (_, rules) = self
-            .read
-            .insert(fresh.unwrap_or_else(|| (Instant::now(), rules::Rules::read())));
+    /// Names the rules to blame in findings of filtered packets, and takes away those whose rule has gone since.
+    pub fn blame(&mut self, findings: &mut Vec<Finding>) {
+        let before = take(&mut self.named);
+        findings.retain_mut(|finding| {
+            let Some(packets) = finding.filtered.clone() else {
+                return true;
+            };
+            let identity = (
+                packets.direction,
+                packets.source,
+                packets.destination,
+                packets.port,
+            );
+            let (culprits, read_ns) = self.culprits(&packets);
+            let gone = culprits.is_empty() && before.contains(&identity) && packets.latest_ns <= read_ns;
+            if gone || !culprits.is_empty() {
+                self.named.insert(identity);
+            }
+            finding.blame(&culprits);
+            !gone
+        });
+    }
+
+    /// The rules that may drop these packets, and when they were read.
+    fn culprits(&mut self, packets: &FilteredPackets) -> (Vec<Culprit>, u64) {
+        let fresh = self.read.take().filter(|read| read.at.elapsed() < EVERY);
+        let read = self.read.insert(fresh.unwrap_or_else(|| Read {
+            at: Instant::now(),
+            at_ns: now_ns(),
+            rules: rules::Rules::read(),
+        }));
         let (path, input, output) = match packets.direction {
             Direction::In => (Path::In, packets.underlay.clone(), None),
             Direction::Out => (Path::Out, None, packets.underlay.clone()),
@@ -41,8 +86,9 @@ impl Rules {
             input,
             output,
         };
-        let suspects = rules.suspects(&packet, &[Action::Drop, Action::Reject]);
-        suspects
+        let suspects = read
+            .rules
+            .suspects(&packet, &[Action::Drop, Action::Reject])
             .into_iter()
             // A counter at zero is an alibi.
             .filter(|suspect| suspect.packets != Some(0))
@@ -51,12 +97,12 @@ impl Rules {
                 packets: suspect.packets,
                 certain: suspect.certain,
                 rejects: suspect.action == Action::Reject,
-            })
-            .collect()
+            });
+        (suspects.collect(), read.at_ns)
     }
 
     /// What could not be read.
     pub fn unread(&self) -> &[String] {
-        self.read.as_ref().map_or(&[], |(_, rules)| rules.unread())
+        self.read.as_ref().map_or(&[], |read| read.rules.unread())
     }
 }

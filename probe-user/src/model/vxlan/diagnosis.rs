@@ -791,12 +791,13 @@ impl Look<'_> {
             destination: dropped.destination,
             port: dropped.port,
             underlay: overlay.underlay.as_ref().map(|underlay| underlay.name.clone()),
+            latest_ns: count.last_ns,
         };
         let checksums = checksum_errors_at.is_some_and(|at| self.holds(at));
         match dropped.reason.as_deref() {
             Some("NETFILTER_DROP") => {
                 let evidence = vec![format!("dropped with reason NETFILTER_DROP: {seen}")];
-                self.filtered(overlay, peer, evidence, filtered, true);
+                self.filtered(overlay, peer, evidence, filtered);
             }
             Some("UDP_CSUM") => {
                 self.checksum(
@@ -858,7 +859,6 @@ impl Look<'_> {
         peer: IpAddr,
         evidence: Vec<String>,
         filtered: FilteredPackets,
-        certain: bool,
     ) {
         let way = match filtered.direction {
             Direction::In => "from",
@@ -871,7 +871,6 @@ impl Look<'_> {
         );
         let detail = filtered.direction.name().to_owned();
         let finding = self.find(Fault::Filtered, overlay, Some(peer), what, evidence, remedy);
-        finding.certain = certain;
         finding.detail = detail;
         finding.filtered = Some(filtered);
     }

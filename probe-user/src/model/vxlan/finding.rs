@@ -102,6 +102,8 @@ pub struct FilteredPackets {
     pub port: u16,
     /// The underlay device.
     pub underlay: Option<String>,
+    /// When the latest was dropped, `CLOCK_MONOTONIC` nanoseconds.
+    pub latest_ns: u64,
 }
 
 /// A rule of the packet filter that may drop a finding's packets.
