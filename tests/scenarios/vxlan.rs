@@ -583,7 +583,7 @@ fn counts_are_those_of_tcpdump_and_of_the_device() {
     let probe = Probe::vxlan(netns, &["--flows"]).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     let dump = format!(
-        "tcpdump -i eth0 -w {} -U --immediate-mode udp port 8472",
+        "tcpdump -Z root -i eth0 -w {} -U --immediate-mode udp port 8472",
         file.path().display()
     );
     let mut words = dump.split(' ');
@@ -611,7 +611,11 @@ fn counts_are_those_of_tcpdump_and_of_the_device() {
     let end = probe.finish().unwrap().summary;
     tcpdump.signal(Signal::SIGINT).unwrap();
     tcpdump.wait().unwrap();
-    let dumped = run(&format!("tcpdump -n -r {} udp port 8472", file.path().display())).unwrap();
+    let dumped = run(&format!(
+        "tcpdump -Z root -n -r {} udp port 8472",
+        file.path().display()
+    ))
+    .unwrap();
     let outgoing = dumped
         .lines()
         .filter(|line| line.contains(&format!("IP {ALPHA}.")))

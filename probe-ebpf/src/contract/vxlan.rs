@@ -114,6 +114,8 @@ pub struct Counters {
     pub asks: u64,
     /// Inner packets that answer: SYN-ACK, RST, echo replies, DNS answers, ICMP "unreachable".
     pub answers: u64,
+    /// Inner TCP segments with ACK and without SYN: their sender has received what was sent to it.
+    pub acks: u64,
     /// Packets whose outer packet is the first fragment of several. Of the others nothing is counted.
     pub fragments: u64,
     /// Packets whose VXLAN header says that it has no VNI, or has a flag that no extension defines.
@@ -302,7 +304,7 @@ mod tests {
     #[test]
     fn nothing_has_padding_and_words_are_aligned() {
         assert_eq!(size_of::<Key>(), 44);
-        assert_eq!(size_of::<Counters>(), 104);
+        assert_eq!(size_of::<Counters>(), 112);
         assert_eq!(size_of::<ErrorKey>(), 56);
         assert_eq!(size_of::<DropKey>(), 52);
         assert_eq!(size_of::<FlowKey>(), 44);

@@ -33,7 +33,8 @@ pub trait Memory {
     fn current() -> Pointer;
 }
 
-/// Plain loads, checked by the verifier: BTF tracepoints.
+/// Plain loads, checked by the verifier: BTF tracepoints. For pointers that lead somewhere for sure: where one does not,
+/// the load faults, and kernels before 6.4 don't survive that in a program that calls functions of its own.
 pub struct Typed;
 
 impl Memory for Typed {

@@ -37,6 +37,7 @@ pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count
         rst: counters.rst,
         asks: counters.asks,
         answers: counters.answers,
+        acks: counters.acks,
         fragments: counters.fragments,
         malformed: counters.malformed,
         malformed_header: counters.malformed_header,

@@ -105,6 +105,6 @@ fn reporter(settings: &Settings) -> Reporter<io::StdoutLock<'static>> {
     } else {
         Output::Text
     };
-    let height = size.map(|(_, height)| usize::from(height.0));
-    Reporter::new(output, height, settings.node.clone(), io::stdout().lock())
+    let size = size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
+    Reporter::new(output, size, settings.node.clone(), io::stdout().lock())
 }

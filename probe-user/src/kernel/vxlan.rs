@@ -372,6 +372,7 @@ fn add(one: Counters, other: Counters) -> Counters {
         rst: one.rst + other.rst,
         asks: one.asks + other.asks,
         answers: one.answers + other.answers,
+        acks: one.acks + other.acks,
         fragments: one.fragments + other.fragments,
         malformed: one.malformed + other.malformed,
         macs,

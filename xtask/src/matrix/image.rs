@@ -14,7 +14,7 @@ use super::kernels::Kernel;
 use crate::run;
 
 /// What the scenarios and the init run.
-const PROGRAMS: [&str; 32] = [
+const PROGRAMS: [&str; 34] = [
     "bpftool",
     "bridge",
     "cat",
@@ -38,11 +38,13 @@ const PROGRAMS: [&str; 32] = [
     "nft",
     "nsenter",
     "openssl",
+    "ping",
     "python3",
     "setpriv",
     "sh",
     "sleep",
     "sysctl",
+    "tc",
     "tcpdump",
     "tr",
     "umount",

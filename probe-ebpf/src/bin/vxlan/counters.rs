@@ -79,6 +79,9 @@ pub fn count(packet: Packet, direction: Direction, outer: &Outer) {
             (*counters).macs = macs;
         }
         let Some(inner) = inner else { return };
+        if inner.tcp_flags & (SYN | ACK) == ACK {
+            (*counters).acks += 1;
+        }
         if inner.tcp_flags & (SYN | RST) != 0 {
             let syn = inner.tcp_flags & (SYN | ACK);
             (*counters).syn += u64::from(syn == SYN);

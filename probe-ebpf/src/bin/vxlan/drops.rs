@@ -1,4 +1,9 @@
 //! Packets that were dropped: VXLAN, or without it at a VXLAN device.
+//!
+//! Every packet of the machine that is dropped comes by, those in sockets' queues too, where `skb->dev` is something
+//! else: part of a tree's node with TCP, a scratch word with UDP. So nothing is read but with the helper that survives
+//! a wrong pointer. A typed load would rely on the kernel's table of loads that may fault, which kernels before 6.4
+//! don't find in programs that call functions of their own ("bpf: ensure main program has an extable"): 5.10 panicked.
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use probe_ebpf::{
@@ -6,7 +11,7 @@ use probe_ebpf::{
     kernel::{
         atomic::add_one,
         globals::offset,
-        read::{Memory, Pointer, bytes, header, mapped, pointer},
+        read::{Memory, Pointer, Probed, bytes, header, mapped, pointer},
     },
 };
 
@@ -28,18 +33,18 @@ static DROPS: HashMap<DropKey, DropCount> = HashMap::with_max_entries(2048, 0);
 /// # Safety
 /// `skb` is the hook's `struct sk_buff`.
 #[inline(always)]
-pub unsafe fn dropped<M: Memory>(skb: Pointer, reason: u32) {
-    // SAFETY: the hook's packet; headers are plain memory, read with the helper that survives a wrong pointer.
+pub unsafe fn dropped(skb: Pointer, reason: u32) {
+    // SAFETY: the hook's packet, and memory read with the helper that survives a wrong pointer.
     unsafe {
-        let device = pointer::<M>(skb, offset!(skb_device));
-        let net = pointer::<M>(device, offset!(device_net));
-        if M::read::<u32>(net, offset!(netns_inode)) != setting!(netns) {
+        let device = pointer::<Probed>(skb, offset!(skb_device));
+        let net = pointer::<Probed>(device, offset!(device_net));
+        if Probed::read::<u32>(net, offset!(netns_inode)) != setting!(netns) {
             return;
         }
-        let head = pointer::<M>(skb, offset!(skb_head));
-        let network = M::read::<u16>(skb, offset!(skb_network_header));
-        let ethertype = u16::from_be(M::read::<u16>(skb, offset!(skb_protocol)));
-        let index = M::read::<u32>(device, offset!(device_index));
+        let head = pointer::<Probed>(skb, offset!(skb_head));
+        let network = Probed::read::<u16>(skb, offset!(skb_network_header));
+        let ethertype = u16::from_be(Probed::read::<u16>(skb, offset!(skb_protocol)));
+        let index = Probed::read::<u32>(device, offset!(device_index));
 
         let mut key = DropKey {
             source: [0; 16],

@@ -9,16 +9,10 @@
 use core::panic::PanicInfo;
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, classifier, raw_tracepoint},
-    programs::{BtfTracePointContext, RawTracePointContext, TcContext},
+    macros::{classifier, raw_tracepoint},
+    programs::{RawTracePointContext, TcContext},
 };
-use probe_ebpf::{
-    contract::vxlan::Direction,
-    kernel::{
-        packet::Packet,
-        read::{Probed, Typed},
-    },
-};
+use probe_ebpf::{contract::vxlan::Direction, kernel::packet::Packet};
 
 use self::settings::setting;
 
@@ -49,21 +43,13 @@ pub fn vxlan_out(ctx: TcContext) -> i32 {
     NEXT
 }
 
-// --- kfree_skb(skb, location, reason): the third from 5.17 on
-
-#[btf_tracepoint(function = "kfree_skb")]
-pub fn vxlan_drop(ctx: BtfTracePointContext) -> i32 {
-    let reason = if setting!(reasons) != 0 { ctx.arg(2) } else { 0 };
-    // SAFETY: the hook's packet.
-    unsafe { drops::dropped::<Typed>(ctx.arg(0), reason) };
-    0
-}
+// --- kfree_skb(skb, location, reason): the third from 5.17 on. No BTF tracepoint: see `drops`
 
 #[raw_tracepoint(tracepoint = "kfree_skb")]
-pub fn vxlan_drop_raw(ctx: RawTracePointContext) -> i32 {
+pub fn vxlan_drop(ctx: RawTracePointContext) -> i32 {
     let reason = if setting!(reasons) != 0 { ctx.arg(2) } else { 0 };
     // SAFETY: the hook's packet.
-    unsafe { drops::dropped::<Probed>(ctx.arg(0), reason) };
+    unsafe { drops::dropped(ctx.arg(0), reason) };
     0
 }
 

@@ -71,6 +71,8 @@ pub struct Peer {
     pub lacks: Vec<Entry>,
     /// The VTEP, or the gateway to it, did not answer when it was asked for its address on the underlay.
     pub unreachable: bool,
+    /// It is being asked for its address on the underlay, and has not answered yet.
+    pub asked: bool,
 }
 
 /// An entry that a peer needs.
@@ -130,7 +132,11 @@ impl Overlay {
         };
         let underlay = underlay(tables, &vxlan, &peers);
         for peer in &mut peers {
-            peer.unreachable = peer.vtep.is_some_and(|vtep| unreachable(tables, index, vtep));
+            let state = |state| {
+                peer.vtep
+                    .is_some_and(|vtep| neighbour_is(tables, index, vtep, state))
+            };
+            (peer.unreachable, peer.asked) = (state(State::Failed), state(State::Asked));
         }
         Self {
             device,
@@ -304,12 +310,12 @@ fn underlay(tables: &Tables, vxlan: &Vxlan, peers: &[Peer]) -> Option<Underlay> 
     })
 }
 
-/// Whether who has to be asked for the way to a VTEP did not answer.
-fn unreachable(tables: &Tables, device: u32, vtep: IpAddr) -> bool {
+/// How far who has to be asked for the way to a VTEP is known.
+fn neighbour_is(tables: &Tables, device: u32, vtep: IpAddr, state: State) -> bool {
     let route = route_to(tables, device, vtep);
     let next = route.and_then(|route| route.gateway).unwrap_or(vtep);
     tables
         .neighbours
         .iter()
-        .any(|neighbour| neighbour.address == next && neighbour.state == State::Failed)
+        .any(|neighbour| neighbour.address == next && neighbour.state == state)
 }

@@ -175,6 +175,24 @@ impl Run {
     }
 }
 
+#[test]
+fn a_dead_peer_without_reasons() {
+    let mut tables = tables();
+    tables.neighbours[1].state = State::Asked;
+    let findings = found(&tables, |traffic| {
+        let (source, destination) = (ip("192.168.88.11"), ip("192.168.88.12"));
+        let unreasoned = Dropped {
+            reason: None,
+            source,
+            destination,
+            ..dropped("")
+        };
+        drop_packets(traffic, unreasoned);
+    });
+    assert_eq!(faults(&findings), [Fault::DeadVtep]);
+    assert!(!findings[0].certain);
+}
+
 fn faults(findings: &[Finding]) -> Vec<Fault> {
     findings.iter().map(|finding| finding.fault).collect()
 }
@@ -380,8 +398,8 @@ fn since_when() {
 
 #[test]
 fn questions_without_an_answer() {
-    // Answers, other packets received, and questions, each second.
-    for (answers, others, asks, expected) in [
+    // Answers, acknowledgements received, and questions, each second.
+    for (answers, acks, asks, expected) in [
         (0, 0, 2, true),
         (1, 0, 2, false),
         (0, 50, 2, false),
@@ -395,14 +413,16 @@ fn questions_without_an_answer() {
                 let (received, sent) = (&mut traffic.streams[0].1, 1);
                 received.answers = answers * round;
                 received.asks = 0;
-                received.packets = (answers + others) * round;
+                received.acks = acks * round;
+                // Which say nothing.
+                received.packets = 99 * round;
                 traffic.streams[sent].1.asks = asks * round;
             });
         }
         assert_eq!(
             faults(&last).contains(&Fault::NoAnswer),
             expected,
-            "{answers} {others} {asks}"
+            "{answers} {acks} {asks}"
         );
     }
 }

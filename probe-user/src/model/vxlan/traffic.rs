@@ -37,6 +37,8 @@ pub struct Count {
     pub asks: u64,
     /// Inner packets that answer.
     pub answers: u64,
+    /// Inner TCP segments with ACK and without SYN.
+    pub acks: u64,
     /// Packets whose outer packet came in fragments.
     pub fragments: u64,
     pub malformed: u64,

@@ -3,7 +3,10 @@
 mod json;
 mod text;
 
-use std::io::{self, Write};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
 
 use jiff::tz::TimeZone;
 
@@ -24,8 +27,8 @@ pub enum Output {
 /// Writes look by look.
 pub struct Reporter<W> {
     output: Output,
-    /// Lines of the terminal.
-    height: Option<usize>,
+    /// Columns and lines of the terminal.
+    size: Option<(usize, usize)>,
     node: String,
     clock: Clock,
     /// Lines to go back over.
@@ -36,10 +39,11 @@ pub struct Reporter<W> {
 }
 
 impl<W: Write> Reporter<W> {
-    pub fn new(output: Output, height: Option<usize>, node: String, out: W) -> Self {
+    /// `size`: columns and lines, where `out` is a terminal.
+    pub fn new(output: Output, size: Option<(usize, usize)>, node: String, out: W) -> Self {
         Self {
             output,
-            height,
+            size,
             node,
             clock: Clock::new(TimeZone::system()),
             written: 0,
@@ -86,12 +90,14 @@ impl<W: Write> Reporter<W> {
     /// Writes over what was written last.
     fn live(&mut self, view: &View) -> io::Result<()> {
         let text = text::all(view, &mut self.clock);
-        let mut lines: Vec<&str> = text.lines().collect();
+        let (columns, height) = self.size.unwrap_or((usize::MAX, usize::MAX));
+        let mut lines = fitted(&text, columns);
         // What scrolled away can't be written over.
-        let most = self.height.unwrap_or(usize::MAX).saturating_sub(1).max(4);
+        let most = height.saturating_sub(1).max(4);
         if lines.len() > most {
             lines.truncate(most - 1);
-            lines.push("… (the terminal is too small for all of it: see -o json, or --once)");
+            let more = "… (the terminal is too small for all of it: see -o json, or --once)";
+            lines.extend(fitted(more, columns).into_iter().take(1));
         }
         let mut frame = String::new();
         if self.written > 0 {
@@ -126,5 +132,42 @@ impl<W: Write> Reporter<W> {
         self.told = now;
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
+    }
+}
+
+/// The lines of a text, those broken that are longer than the terminal is wide: it would break them itself, and nobody
+/// would know how many there are.
+fn fitted(text: &str, columns: usize) -> Vec<Cow<'_, str>> {
+    let options = textwrap::Options::new(columns.max(20)).subsequent_indent("          ");
+    text.lines()
+        .flat_map(|line| {
+            if line.is_empty() {
+                vec![Cow::Borrowed(line)]
+            } else {
+                textwrap::wrap(line, &options)
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitted;
+
+    #[test]
+    fn lines_fit_the_terminal() {
+        let text = "    do:   Remove that rule, or accept it.\n\nshort";
+        assert_eq!(fitted(text, 80), text.lines().collect::<Vec<_>>());
+        let lines = fitted(text, 30);
+        assert_eq!(
+            lines,
+            [
+                "    do:   Remove that rule, or",
+                "          accept it.",
+                "",
+                "short"
+            ]
+        );
+        assert!(fitted(&"x".repeat(100), 30).iter().all(|line| line.len() <= 30));
     }
 }
