@@ -112,16 +112,20 @@ impl Look<'_> {
             .filter_map(|peer| Some((peer, peer.vtep?)))
             .collect();
         for (peer, vtep) in vteps {
-            let failed = |dropped: &Dropped| {
-                dropped.place == Place::Outside
-                    && dropped.destination == vtep
-                    && match dropped.reason.as_deref() {
-                        // Before 5.17 what is dropped while nobody answers is dropped for that.
-                        None | Some("NOT_SPECIFIED") => peer.asked,
-                        Some(reason) => reason.starts_with("NEIGH_"),
-                    }
+            let to_it = |dropped: &Dropped| dropped.place == Place::Outside && dropped.destination == vtep;
+            let of_neighbours = |dropped: &Dropped| {
+                let reason = dropped.reason.as_deref();
+                to_it(dropped) && reason.is_some_and(|reason| reason.starts_with("NEIGH_"))
             };
-            let drops = self.dropped(failed);
+            // Before 5.17: what is dropped while nobody answers.
+            let unreasoned = |dropped: &Dropped| {
+                to_it(dropped) && matches!(dropped.reason.as_deref(), None | Some("NOT_SPECIFIED"))
+            };
+            let mut drops = self.dropped(of_neighbours);
+            let named = drops.is_some();
+            if !named && peer.asked {
+                drops = self.dropped(unreasoned);
+            }
             if !peer.unreachable && drops.is_none() {
                 continue;
             }
@@ -151,10 +155,8 @@ impl Look<'_> {
                 "See whether that node runs and has {vtep}; if it is gone, delete its Node object, so that flanneld \
                  removes its entries."
             );
-            let certain =
-                peer.unreachable || self.traffic.drops.iter().any(|(drop, _)| drop.reason.is_some());
             let finding = self.find(Fault::DeadVtep, overlay, Some(vtep), what, evidence, remedy);
-            finding.certain = certain;
+            finding.certain = peer.unreachable || named;
         }
     }
 
