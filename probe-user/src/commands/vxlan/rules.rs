@@ -58,8 +58,7 @@ impl Rules {
             if gone || !culprits.is_empty() {
                 self.named.insert(identity);
             }
-            finding.blame(&culprits);
-            !gone
+            finding.blame(&culprits) && !gone
         });
     }
 

@@ -92,6 +92,9 @@ pub struct Finding {
     pub filtered: Option<FilteredPackets>,
 }
 
+/// So many packets dropped are more than what is dropped now and then for reasons that say nothing of an overlay.
+pub const MANY: u64 = 10;
+
 /// VXLAN packets that the packet filter drops.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilteredPackets {
@@ -102,6 +105,8 @@ pub struct FilteredPackets {
     pub port: u16,
     /// The underlay device.
     pub underlay: Option<String>,
+    /// How many were dropped.
+    pub packets: u64,
     /// When the latest was dropped, `CLOCK_MONOTONIC` nanoseconds.
     pub latest_ns: u64,
 }
@@ -120,9 +125,13 @@ pub struct Culprit {
 }
 
 impl Finding {
-    /// Names the rules that may be to blame.
-    pub fn blame(&mut self, culprits: &[Culprit]) {
-        let Some(packets) = &self.filtered else { return };
+    /// Names the rules that may be to blame; whether there is a fault at all: single packets that no reason and no rule
+    /// explains are none.
+    #[must_use]
+    pub fn blame(&mut self, culprits: &[Culprit]) -> bool {
+        let Some(packets) = &self.filtered else {
+            return true;
+        };
         let sure: Vec<_> = culprits.iter().filter(|culprit| culprit.certain).collect();
         let (culprits, word) = if sure.is_empty() {
             (culprits.iter().collect(), "perhaps by")
@@ -130,14 +139,15 @@ impl Finding {
             (sure, "by")
         };
         let Some(first) = culprits.first() else {
-            if self.fault == Fault::Filtered {
-                self.evidence.push(
+            if self.fault != Fault::Filtered {
+                return packets.packets >= MANY;
+            }
+            self.evidence.push(
                     "no rule of iptables or nft that could be read matches: it may be another hook, such as a BPF \
                      program's"
                         .to_owned(),
-                );
-            }
-            return;
+            );
+            return true;
         };
         let which = match packets.direction {
             Direction::In => format!("{} sends", packets.source),
@@ -160,5 +170,6 @@ impl Finding {
             "Remove that rule, or accept UDP port {} between the nodes before it.",
             packets.port
         );
+        true
     }
 }

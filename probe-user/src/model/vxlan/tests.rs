@@ -482,15 +482,17 @@ fn rules_to_blame() {
         let mut findings = found(&tables(), |traffic| {
             drop_packets(traffic, dropped("NETFILTER_DROP"))
         });
-        findings[0].blame(&culprits);
+        assert!(findings[0].blame(&culprits));
         assert_eq!(findings[0].fault, fault);
         assert!(findings[0].what.contains(word), "{}", findings[0].what);
     }
     // Without a reason it takes a rule to say that it was one.
     let mut findings = found(&tables(), |traffic| drop_packets(traffic, dropped("")));
-    findings[0].blame(&[]);
+    assert!(findings[0].blame(&[]), "many packets");
+    findings[0].filtered.as_mut().unwrap().packets = 1;
+    assert!(!findings[0].blame(&[]), "a single packet");
     assert_eq!(findings[0].fault, Fault::Dropped);
-    findings[0].blame(&[culprit(true)]);
+    assert!(findings[0].blame(&[culprit(true)]));
     assert_eq!((findings[0].fault, findings[0].certain), (Fault::Filtered, false));
 }
 

@@ -102,10 +102,7 @@ fn peers(out: &mut String, view: &View) {
     if peers.is_empty() {
         return;
     }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    let mut table = plain();
     table.set_header([
         "DEVICE",
         "PEER",
@@ -128,9 +125,22 @@ fn peers(out: &mut String, view: &View) {
             peer.state(),
         ]);
     }
+    push(out, table, &[3, 4, 6]);
+}
+
+fn plain() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table
+}
+
+/// Adds a table. `right`: the columns that hold numbers.
+fn push(out: &mut String, mut table: Table, right: &[usize]) {
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, 2));
-        if [3, 4, 6].contains(&index) {
+        if right.contains(&index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -166,10 +176,7 @@ fn flows(out: &mut String, view: &View) {
     if flows.is_empty() {
         return;
     }
-    let mut table = Table::new();
-    table
-        .load_style(presets::NOTHING)
-        .set_content_arrangement(ContentArrangement::Disabled);
+    let mut table = plain();
     table.set_header([
         "INNER CONNECTION",
         "",
@@ -194,15 +201,7 @@ fn flows(out: &mut String, view: &View) {
             ago(view.traffic.now_ns, count.last_ns),
         ]);
     }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if [4, 5].contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    out.push('\n');
-    out.push_str(&table.trim_fmt());
-    out.push('\n');
+    push(out, table, &[4, 5]);
     if flows.len() > FLOWS {
         out.push_str(&format!(
             "and {} more, with fewer bytes: -o json has all\n",

@@ -4,13 +4,11 @@ use std::net::IpAddr;
 
 use super::Look;
 use crate::model::vxlan::{
-    finding::{Fault, FilteredPackets},
+    finding::{Fault, FilteredPackets, MANY},
     overlay::{Kind, Overlay},
     traffic::{Direction, DropCount, Dropped, Place},
 };
 
-/// Single packets are dropped for reasons that say nothing of an overlay.
-const DROPPED: u64 = 10;
 /// Reasons that say nothing of the packet: its copy for a listener such as tcpdump was dropped.
 const OF_COPIES: [&str; 2] = ["PACKET_SOCK_ERROR", "SOCKET_FILTER"];
 
@@ -75,6 +73,7 @@ impl Look<'_> {
             destination: dropped.destination,
             port: dropped.port,
             underlay: overlay.underlay.as_ref().map(|underlay| underlay.name.clone()),
+            packets: count.packets,
             latest_ns: count.last_ns,
         };
         let checksums = checksum_errors_at.is_some_and(|at| self.holds(at));
@@ -123,7 +122,7 @@ impl Look<'_> {
             // Told by name elsewhere.
             Some("NO_SOCKET" | "VXLAN_INVALID_HDR" | "VXLAN_VNI_NOT_FOUND") => {}
             Some(reason) if reason.starts_with("NEIGH_") || OF_COPIES.contains(&reason) => {}
-            Some(reason) if count.packets >= DROPPED => {
+            Some(reason) if count.packets >= MANY => {
                 let what = format!("VXLAN packets {way} are dropped on this node: {reason}.");
                 let evidence = vec![format!("dropped with reason {reason}: {seen}")];
                 let remedy = format!(
