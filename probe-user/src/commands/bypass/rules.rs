@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    commands::vxlan::now_ns,
     model::bypass::{
         rule::{Culprit, Intended, Rule},
         service::Services,
@@ -62,6 +63,7 @@ impl Rules {
             .iter()
             .filter_map(|suspect| Some((identity(suspect), suspect.packets?)))
             .collect();
+        rules.known.clear();
         rules.list();
         rules
     }
@@ -69,6 +71,8 @@ impl Rules {
     /// Reads them anew where that is due; `busy`: there are untracked packets, `puzzled`: and no rule for them.
     pub fn refresh(&mut self, busy: bool, puzzled: bool) -> bool {
         let age = self.read.elapsed();
+        // A rule may let packets past that never leave: its counter is all there is to see.
+        let busy = busy || self.list.iter().any(|rule| rule.intended.is_none());
         let due = match (puzzled, busy) {
             (true, _) => age >= AT_ONCE,
             (false, true) => age >= SOON,
@@ -89,16 +93,25 @@ impl Rules {
     }
 
     fn list(&mut self) {
-        let first = &self.first;
+        let (first, known) = (&self.first, &self.known);
         self.list = self
             .rules
             .every(Action::NoTrack)
             .iter()
             .map(|suspect| {
                 let text = suspect.to_string();
-                let before = first.get(&identity(suspect)).copied().unwrap_or(0);
+                let since = suspect.packets.map(|packets| {
+                    packets.saturating_sub(first.get(&identity(suspect)).copied().unwrap_or(0))
+                });
+                let then = known.get(&text);
+                let moved = since > then.map_or(Some(0), |then| then.since);
                 Rule {
-                    since: suspect.packets.map(|packets| packets.saturating_sub(before)),
+                    since,
+                    moved_ns: if moved {
+                        now_ns()
+                    } else {
+                        then.map_or(0, |then| then.moved_ns)
+                    },
                     packets: suspect.packets,
                     remedy: suspect.removal(),
                     intended: Intended::of_rule(&suspect.chain, &suspect.text),

@@ -121,9 +121,50 @@ pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: boo
             .push(seen);
     }
     let groups = groups.into_values();
-    groups
+    let mut findings: Vec<Finding> = groups
         .filter_map(|group| finding(&group, streams, known))
-        .collect()
+        .collect();
+    if findings.is_empty() {
+        let mut unseen: Vec<Finding> = known
+            .rules
+            .values()
+            .filter(|rule| rule.intended.is_none() && rule.since.is_some_and(|since| since > 0))
+            .filter(|rule| to_the_end || Duration::from_nanos(now_ns.saturating_sub(rule.moved_ns)) <= OVER)
+            .map(never_left)
+            .collect();
+        unseen.sort_by(|one, other| one.what.cmp(&other.what));
+        findings = unseen;
+    }
+    findings
+}
+
+/// A rule's counter moves, and no packet was seen behind it.
+fn never_left(rule: &Rule) -> Finding {
+    Finding {
+        fault: Fault::Untracked,
+        rules: vec![rule.text.clone()],
+        service: None,
+        felt_by: Vec::new(),
+        what: format!(
+            "packets slip past conntrack by {}{}, and were not seen to leave: they are dropped, or nobody has the address \
+             that they go to untranslated, or they are delivered where this kernel does not show it",
+            rule.text,
+            moved(rule)
+        ),
+        evidence: vec![format!(
+            "{}; it counted {} packets{}",
+            rule.text,
+            rule.packets.unwrap_or(0),
+            moved(rule)
+        )],
+        remedy: format!(
+            "Take the rule away, or narrow it, and find who sets it: {}",
+            rule.remedy
+        ),
+        certain: false,
+        packets: rule.since.unwrap_or(0),
+        since_ns: rule.moved_ns,
+    }
 }
 
 fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>) -> Option<Finding> {

@@ -11,6 +11,8 @@ pub struct Rule {
     pub packets: Option<u64>,
     /// What was added to it since probe began; `None`: it has no counter.
     pub since: Option<u64>,
+    /// When its counter was last seen to have moved, `CLOCK_MONOTONIC` nanoseconds; 0: not yet.
+    pub moved_ns: u64,
     /// What takes it away, as a command.
     pub remedy: String,
     /// Whose rule it is, where it has to be.
