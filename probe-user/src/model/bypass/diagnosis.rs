@@ -20,6 +20,9 @@ const OVER: Duration = Duration::from_secs(10);
 /// Streams, and names of whom it hits, that a finding tells.
 const TOLD: usize = 5;
 
+/// What makes one finding: the damage, the Service, the rules.
+type Group<'a> = (Fault, Option<&'a str>, Vec<&'a str>);
+
 /// What is known of the node.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
@@ -105,7 +108,7 @@ pub fn settle(streams: &mut [Seen]) {
 pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: bool) -> Vec<Finding> {
     let current =
         |count: &Count| to_the_end || Duration::from_nanos(now_ns.saturating_sub(count.last_ns)) <= OVER;
-    let mut groups: BTreeMap<(Fault, Option<&str>, Vec<&str>), Vec<&Seen>> = BTreeMap::new();
+    let mut groups = BTreeMap::<Group<'_>, Vec<&Seen>>::new();
     for seen in streams
         .iter()
         .filter(|seen| seen.intended.is_none() && current(&seen.count))

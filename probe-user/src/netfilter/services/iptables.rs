@@ -34,10 +34,10 @@ pub(super) fn services(save: &str) -> Vec<Service> {
         if rule.target.starts_with("KUBE-S") {
             jumps.entry(rule.chain).or_default().push(rule.target);
         }
-        if rule.chain.starts_with("KUBE-SEP-") {
-            if let Some(to) = rule.to {
-                ends.insert(rule.chain, to);
-            }
+        if rule.chain.starts_with("KUBE-SEP-")
+            && let Some(to) = rule.to
+        {
+            ends.insert(rule.chain, to);
         }
         // The comment tells it too, where iptables can't show what the rule translates to.
         if rule.target.starts_with("KUBE-SEP-")
