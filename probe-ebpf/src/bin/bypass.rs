@@ -158,23 +158,6 @@ unsafe fn came_in<M: Memory>(skb: Pointer) {
     }
 }
 
-// --- netfilter, LOCAL_IN: the link is of the namespace, and sees no other's packets
-
-/// A netfilter program, whose context is two words as a raw tracepoint's: the hook's state, the packet. aya knows no such
-/// type, so user space loads its instructions itself.
-#[raw_tracepoint(tracepoint = "netfilter")]
-pub fn bypass_filter(ctx: RawTracePointContext) -> i32 {
-    const NF_ACCEPT: i32 = 1;
-    // SAFETY: the hook's packet.
-    unsafe {
-        let skb: Pointer = ctx.arg(1);
-        if is_untracked::<Typed>(skb) {
-            came_in::<Typed>(skb);
-        }
-    }
-    NF_ACCEPT
-}
-
 /// Counts an untracked packet. Read with the helper, whatever the program: these are few.
 #[inline(never)]
 fn count_at(skb: u64, input: u32, output: u32, direction: u32) {

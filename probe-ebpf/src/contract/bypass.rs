@@ -23,12 +23,6 @@ pub mod global {
     pub const SETTINGS: &str = "BYPASS";
 }
 
-/// Names of the programs that are not attached to a tracepoint or function.
-pub mod program {
-    /// The netfilter program, the same for IPv4 and IPv6.
-    pub const FILTER: &str = "bypass_filter";
-}
-
 /// The lowest bits of `_nfct` of a packet that conntrack was told to leave alone (`IP_CT_UNTRACKED`, user interface of
 /// the kernel since 4.12).
 pub const UNTRACKED: u64 = 7;

@@ -16,7 +16,7 @@ pub struct Hook {
 pub struct Program {
     pub name: &'static str,
     /// The tracepoint's name, without its system; of a [`Classifier`](Access::Classifier), which way the packets go; of
-    /// an [`Entry`](Access::Entry), the function's name; of a [`Filter`](Access::Filter), the hook of netfilter.
+    /// an [`Entry`](Access::Entry), the function's name.
     pub tracepoint: &'static str,
     pub access: Access,
     /// Arguments that the tracepoint must have: kernels add some, and with them the meaning that is wanted.
@@ -36,9 +36,6 @@ pub enum Access {
     /// At a kernel function's entry (fentry), with typed loads. Kernel 5.5, `CONFIG_FUNCTION_TRACER` and trampolines of
     /// the architecture.
     Entry,
-    /// A netfilter program, which sees the packets of one hook after all rules but conntrack's confirmation. Kernel 6.4,
-    /// `CONFIG_NETFILTER_BPF_LINK`.
-    Filter,
 }
 
 const fn typed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
@@ -68,13 +65,6 @@ const fn entry(name: &'static str, function: &'static str) -> Program {
     Program {
         access: Access::Entry,
         ..typed(name, function, 0)
-    }
-}
-
-const fn filter(name: &'static str, hook: &'static str) -> Program {
-    Program {
-        access: Access::Filter,
-        ..typed(name, hook, 0)
     }
 }
 
@@ -162,16 +152,12 @@ pub const BYPASS: [Hook; 3] = [
         programs: &[
             // What comes after the rules of INPUT; conntrack's mark is cleared behind it.
             entry("bypass_in", "ip_local_deliver_finish"),
-            filter(super::bypass::program::FILTER, "LOCAL_IN, IPv4"),
         ],
     },
     Hook {
         gives: "untracked IPv6 packets that are delivered here",
         required: false,
-        programs: &[
-            entry("bypass_in6", "ip6_input_finish"),
-            filter(super::bypass::program::FILTER, "LOCAL_IN, IPv6"),
-        ],
+        programs: &[entry("bypass_in6", "ip6_input_finish")],
     },
 ];
 
@@ -179,7 +165,7 @@ pub const BYPASS: [Hook; 3] = [
 pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     named(hooks, |access| match access {
         Access::Typed | Access::Probed => true,
-        Access::Classifier | Access::Entry | Access::Filter => false,
+        Access::Classifier | Access::Entry => false,
     })
 }
 
@@ -187,7 +173,7 @@ pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
 pub fn functions(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     named(hooks, |access| match access {
         Access::Entry => true,
-        Access::Typed | Access::Probed | Access::Classifier | Access::Filter => false,
+        Access::Typed | Access::Probed | Access::Classifier => false,
     })
 }
 

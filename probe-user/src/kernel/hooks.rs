@@ -118,8 +118,6 @@ impl Target<'_> {
                 program.load(tracepoint, btf)?;
                 program.attach()?;
             }
-            // aya has no such type: the feature that wants it loads it by itself (`kernel/filter.rs`).
-            Access::Filter => return Err(HookError::Kernel("no netfilter program".to_owned())),
         }
         Ok(())
     }
