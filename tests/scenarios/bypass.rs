@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, wait_until};
+use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, too_old, wait_until};
 use serde_json::Value;
 
 /// Of a Service, as the lab's kube-proxy would have it.
@@ -481,12 +481,18 @@ fn ipv6() {
 fn delivered() {
     const NUMBER: u64 = 40;
     let pair = Pair::new().unwrap();
-    for family in Family::PLAIN {
+    // Debian's 5.10 has ip6_input_finish, and calls a copy of it that the compiler put elsewhere.
+    let families = if too_old((6, 1), "ip6_input_finish is not called") {
+        vec![Family::V4]
+    } else {
+        Family::PLAIN.to_vec()
+    };
+    for &family in &families {
         let rule = "-t raw -A PREROUTING -p udp --dport 9 -j NOTRACK";
         Pair::iptables(&pair.server, family, rule).unwrap();
     }
     let probe = Probe::bypass(&pair.server, &[]).unwrap();
-    for family in Family::PLAIN {
+    for &family in &families {
         send(&pair.client, SocketAddr::new(Pair::server_ip(family), 9), NUMBER);
     }
     let looks = probe.wait_for(1, |look| !findings(look).is_empty()).unwrap();
@@ -501,11 +507,13 @@ fn delivered() {
         return;
     }
     let looks = probe
-        .wait_for(1, |look| packets(look, "delivered", 9) >= 2 * NUMBER)
+        .wait_for(1, |look| {
+            packets(look, "delivered", 9) >= families.len() as u64 * NUMBER
+        })
         .unwrap();
-    assert_eq!(packets(&looks[0], "delivered", 9), 2 * NUMBER);
+    assert_eq!(packets(&looks[0], "delivered", 9), families.len() as u64 * NUMBER);
     let text: String = findings(&looks[0]).iter().map(text).collect();
-    for tool in ["iptables", "ip6tables"] {
+    for tool in ["iptables", "ip6tables"].iter().take(families.len()) {
         assert!(text.contains(&format!("{tool}-")), "{text}");
     }
     assert!(
