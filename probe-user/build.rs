@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const OBJECTS: [&str; 2] = ["connection", "vxlan"];
+const OBJECTS: [&str; 3] = ["bypass", "connection", "vxlan"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");

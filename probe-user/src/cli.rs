@@ -1,5 +1,7 @@
 //! Raw arguments → validated settings. What clap can't say about one argument alone is said in [`settings`].
 
+mod bypass;
+mod pace;
 mod recordings;
 mod settings;
 mod vxlan;
@@ -13,6 +15,8 @@ use clap::{
 };
 use jiff::SignedDuration;
 
+pub use bypass::{Bypass, BypassArgs};
+pub use pace::Pace;
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Names, Watch};
 pub use vxlan::{Vxlan, VxlanArgs};
@@ -38,6 +42,7 @@ pub struct Cli {
 pub enum Command {
     Watch(Box<WatchArgs>),
     Vxlan(VxlanArgs),
+    Bypass(BypassArgs),
     Who(WhoArgs),
     EtcdLog(EtcdLogArgs),
     Check(CheckArgs),

@@ -1,10 +1,10 @@
 //! Exit codes only: 0 fine, 1 a fault, 2 usage, 3 nothing found.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 use probe_user::{
-    cli::{Cli, Command, Vxlan, Watch},
+    cli::{Bypass, Cli, Command, Vxlan, Watch},
     commands,
     report::say,
 };
@@ -20,7 +20,13 @@ fn main() -> ExitCode {
             Err(error) => error.exit(),
         },
         Command::Vxlan(args) => match Vxlan::try_from(args) {
-            Ok(settings) => vxlan(settings).map(|healthy| code(healthy, FAULT)),
+            Ok(settings) => inside(settings.netns.clone().as_deref(), commands::vxlan::run(settings))
+                .map(|healthy| code(healthy, FAULT)),
+            Err(error) => error.exit(),
+        },
+        Command::Bypass(args) => match Bypass::try_from(args) {
+            Ok(settings) => inside(settings.netns.clone().as_deref(), commands::bypass::run(settings))
+                .map(|healthy| code(healthy, FAULT)),
             Err(error) => error.exit(),
         },
         Command::Who(args) => commands::who::run(&args.into()).map(|found| code(found, NOTHING_FOUND)),
@@ -39,11 +45,11 @@ fn main() -> ExitCode {
 }
 
 /// In the network namespace that was asked for, all of it: this process has no thread yet but this one.
-fn vxlan(settings: Vxlan) -> anyhow::Result<bool> {
-    if let Some(netns) = &settings.netns {
-        commands::vxlan::enter(netns)?;
+fn inside<T>(netns: Option<&Path>, command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    if let Some(netns) = netns {
+        commands::looks::enter(netns)?;
     }
-    run(commands::vxlan::run(settings))
+    run(command)
 }
 
 /// One thread: what there is to do between two looks at the ring is little.

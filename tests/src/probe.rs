@@ -70,7 +70,24 @@ impl Probe {
         Self::run(Self::command(&fixed)?.args(arguments))
     }
 
-    /// The same with `probe` started in another way: `command` is it without arguments.
+    /// Starts `probe bypass -o json` in a network namespace and waits until it watches: a record a look, twice a second.
+    pub fn bypass(netns: &Netns, arguments: &[&str]) -> Result<Self> {
+        let file = format!("/run/netns/{}", netns.name());
+        let fixed = [
+            "bypass",
+            "-o",
+            "json",
+            "--interval",
+            "500ms",
+            "--cri",
+            "none",
+            "--netns",
+            &file,
+        ];
+        Self::run(Self::command(&fixed)?.args(arguments))
+    }
+
+    /// `probe watch` with `probe` started in another way: `command` is it without arguments.
     pub fn start(command: &mut Command, arguments: &[&str]) -> Result<Self> {
         Self::run(command.args(["watch", "-o", "json"]).args(arguments))
     }

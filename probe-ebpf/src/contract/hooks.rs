@@ -15,7 +15,8 @@ pub struct Hook {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
     pub name: &'static str,
-    /// The tracepoint's name, without its system; of a [`Classifier`](Access::Classifier), which way the packets go.
+    /// The tracepoint's name, without its system; of a [`Classifier`](Access::Classifier), which way the packets go; of
+    /// an [`Entry`](Access::Entry), the function's name.
     pub tracepoint: &'static str,
     pub access: Access,
     /// Arguments that the tracepoint must have: kernels add some, and with them the meaning that is wanted.
@@ -32,6 +33,9 @@ pub enum Access {
     /// A tc program that sees a device's packets, loaded once and attached to each device: by tcx (6.6), before that as a
     /// filter of its clsact queue (4.5). `gso_segs` can be read since 5.1.
     Classifier,
+    /// At a kernel function's entry (fentry), with typed loads. Kernel 5.5, `CONFIG_FUNCTION_TRACER` and trampolines of
+    /// the architecture.
+    Entry,
 }
 
 const fn typed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
@@ -54,6 +58,13 @@ const fn classifier(name: &'static str, way: &'static str) -> Program {
     Program {
         access: Access::Classifier,
         ..typed(name, way, 0)
+    }
+}
+
+const fn entry(name: &'static str, function: &'static str) -> Program {
+    Program {
+        access: Access::Entry,
+        ..typed(name, function, 0)
     }
 }
 
@@ -125,11 +136,51 @@ pub const VXLAN: [Hook; 3] = [
     },
 ];
 
+/// The hooks of `bypass`.
+pub const BYPASS: [Hook; 3] = [
+    Hook {
+        gives: "untracked packets that are forwarded or sent",
+        required: true,
+        programs: &[
+            typed("bypass_xmit", "net_dev_start_xmit", 2),
+            probed("bypass_xmit_raw", "net_dev_start_xmit", 0),
+        ],
+    },
+    Hook {
+        gives: "untracked IPv4 packets that are delivered here",
+        required: false,
+        programs: &[
+            // What comes after the rules of INPUT; conntrack's mark is cleared behind it.
+            entry("bypass_in", "ip_local_deliver_finish"),
+        ],
+    },
+    Hook {
+        gives: "untracked IPv6 packets that are delivered here",
+        required: false,
+        programs: &[entry("bypass_in6", "ip6_input_finish")],
+    },
+];
+
 /// The tracepoints of a feature's hooks, some twice.
 pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
+    named(hooks, |access| match access {
+        Access::Typed | Access::Probed => true,
+        Access::Classifier | Access::Entry => false,
+    })
+}
+
+/// The kernel functions of a feature's hooks.
+pub fn functions(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
+    named(hooks, |access| match access {
+        Access::Entry => true,
+        Access::Typed | Access::Probed | Access::Classifier => false,
+    })
+}
+
+fn named(hooks: &[Hook], by: fn(Access) -> bool) -> impl Iterator<Item = &'static str> {
     hooks
         .iter()
         .flat_map(|hook| hook.programs)
-        .filter(|program| !matches!(program.access, Access::Classifier))
+        .filter(move |program| by(program.access))
         .map(|program| program.tracepoint)
 }

@@ -1,5 +1,6 @@
 //! Records, map names, the hooks and offsets tables and the outcome rule: all that both sides must agree on.
 
+pub mod bypass;
 pub mod connection;
 pub mod hooks;
 pub mod offsets;

@@ -47,6 +47,8 @@ const REQUIRED: Option<&str> = None;
 const IPV6: Option<&str> = Some("IPv6 connections");
 const REFUSED: Option<&str> = Some("server-side refused connections");
 const CONTAINERS: Option<&str> = Some("names of containers and pods");
+/// What only `bypass` loses: a kernel without conntrack has nothing to slip past.
+pub const UNTRACKED: &str = "untracked packets";
 
 const fn member(of: &'static str, paths: &'static [&'static str]) -> Kind {
     Kind::Member { of, paths }
@@ -109,6 +111,14 @@ offsets! {
     device_index: member("net_device", &["ifindex"]), REQUIRED;
     /// Network byte order.
     skb_protocol: member("sk_buff", &["protocol"]), REQUIRED;
+    /// Conntrack's entry and, in the lowest three bits, its state; absent without `CONFIG_NF_CONNTRACK`. `nfct` before
+    /// 4.12 was a pointer without them, so it is none of the spellings.
+    skb_conntrack: member("sk_buff", &["_nfct"]), Some(UNTRACKED);
+    /// Index of the device a packet came by; 0 of one that was made here.
+    skb_input: member("sk_buff", &["skb_iif"]), REQUIRED;
+    /// Where `skb_shared_info` begins, from `head` on.
+    skb_end: member("sk_buff", &["end"]), REQUIRED;
+    shared_segments: member("skb_shared_info", &["gso_segs"]), REQUIRED;
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Raw records into the model. No I/O.
 
+pub mod bypass;
 pub mod clock;
 pub mod connection;
 pub mod vxlan;

@@ -1,11 +1,11 @@
 //! Arguments of `probe vxlan`.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use super::SourceArgs;
+use super::{SourceArgs, pace::Pace};
 use crate::kernel::object::Source;
 
 const HELP: &str = "\
@@ -102,15 +102,11 @@ pub enum VxlanFormat {
 pub struct Vxlan {
     pub device: Option<String>,
     pub underlay: Option<String>,
-    pub once: bool,
-    pub duration: Option<Duration>,
-    pub interval: Duration,
+    pub pace: Pace,
     pub flows: bool,
     pub max_flows: u32,
     /// The container runtime's socket.
     pub cri: Option<PathBuf>,
-    pub json: bool,
-    pub node: String,
     pub netns: Option<PathBuf>,
     pub source: Source,
 }
@@ -119,24 +115,20 @@ impl TryFrom<VxlanArgs> for Vxlan {
     type Error = clap::Error;
 
     fn try_from(args: VxlanArgs) -> Result<Self, clap::Error> {
-        /// More often costs, and shows nothing more.
-        const LEAST: Duration = Duration::from_millis(100);
-        let duration = args
-            .duration
-            .map(|time| super::settings::positive("--duration", time))
-            .transpose()?;
-        let interval = super::settings::positive("--interval", args.interval)?.max(LEAST);
+        let pace = Pace::of(
+            args.once,
+            args.duration,
+            args.interval,
+            args.output == VxlanFormat::Json,
+            args.node,
+        )?;
         Ok(Self {
             device: args.device,
             underlay: args.underlay,
-            once: args.once,
-            duration: duration.or_else(|| args.once.then_some(Duration::from_secs(5))),
-            interval,
+            pace,
             flows: args.flows,
             max_flows: args.max_flows,
             cri: super::settings::runtime(args.cri),
-            json: args.output == VxlanFormat::Json,
-            node: args.node.unwrap_or_else(super::settings::host_name),
             netns: args.netns,
             source: args.source.into(),
         })

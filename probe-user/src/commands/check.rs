@@ -8,7 +8,7 @@ use super::quiet_if_closed;
 use crate::{
     cli::Check as Settings,
     kernel::{
-        self, KernelError,
+        self, KernelError, bypass,
         capabilities::{self, Need},
         connection,
         object::Checked,
@@ -33,6 +33,9 @@ pub fn run(settings: Settings) -> Result<bool> {
             command("vxlan", &capabilities::VXLAN, || {
                 vxlan::check(settings.source.clone())
             }),
+            command("bypass", &capabilities::BYPASS, || {
+                bypass::check(settings.source.clone())
+            }),
         ],
     };
     let text = if settings.json {
@@ -50,7 +53,12 @@ pub fn run(settings: Settings) -> Result<bool> {
 }
 
 fn facts(settings: &Settings) -> Vec<Fact> {
-    let mut all = [capabilities::WATCH.as_slice(), &capabilities::VXLAN].concat();
+    let mut all = [
+        capabilities::WATCH.as_slice(),
+        &capabilities::VXLAN,
+        &capabilities::BYPASS,
+    ]
+    .concat();
     all.sort_by_key(|need| need.capability as u8);
     all.dedup_by_key(|need| need.capability);
     let missing = capabilities::missing(&all);

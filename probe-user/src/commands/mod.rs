@@ -1,7 +1,10 @@
 //! One file a subcommand. A command composes the rooms; it decides nothing about packets or pods.
 
+pub mod bypass;
 pub mod check;
 pub mod etcd_log;
+pub mod looks;
+mod pods;
 mod privileges;
 mod recordings;
 pub mod vxlan;

@@ -68,6 +68,17 @@ pub const VXLAN: [Need; 4] = [
     },
 ];
 
+/// What `bypass` needs.
+pub const BYPASS: [Need; 3] = [
+    LOAD,
+    TRACE,
+    Need {
+        capability: Capability::CAP_NET_ADMIN,
+        purpose: "read the packet filter's rules",
+        lost: None,
+    },
+];
+
 /// What of `needs` this process does not have on this kernel.
 pub fn missing(needs: &[Need]) -> Vec<Need> {
     let has = |capability| caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false);

@@ -18,6 +18,7 @@ use probe_ebpf::contract::{
         global, map,
     },
     hooks::WATCH,
+    offsets::UNTRACKED,
     outcome::{Outcome, Role},
 };
 
@@ -81,7 +82,9 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types) = load(&options)?;
-    types.check(&mut ebpf, FEATURE, &WATCH, &options.source)
+    let mut checked = types.check(&mut ebpf, FEATURE, &WATCH, &options.source)?;
+    checked.absent.retain(|absent| absent.lost != UNTRACKED);
+    Ok(checked)
 }
 
 /// The object with its maps, its programs not yet loaded.
@@ -149,7 +152,8 @@ impl ConnectionProbe {
         let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, &options.peers)?;
         let degraded = types.attach(&mut ebpf, FEATURE, &WATCH, &options.source)?;
-        let absent = types.absent;
+        let mut absent = types.absent;
+        absent.retain(|absent| absent.lost != UNTRACKED);
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
         Ok(Self {

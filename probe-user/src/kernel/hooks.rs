@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, ProgramError, RawTracePoint, SchedClassifier},
+    programs::{BtfTracePoint, FEntry, ProgramError, RawTracePoint, SchedClassifier},
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
@@ -112,6 +112,12 @@ impl Target<'_> {
                 let program: &mut SchedClassifier = self.program(name)?;
                 program.load()?;
             }
+            Access::Entry => {
+                let btf = self.btf;
+                let program: &mut FEntry = self.program(name)?;
+                program.load(tracepoint, btf)?;
+                program.attach()?;
+            }
         }
         Ok(())
     }
@@ -143,6 +149,8 @@ pub fn take_away(ebpf: &mut Ebpf) {
             // What was not loaded can't be unloaded, which is as good.
             let _ = program.unload();
         } else if let Ok(program) = <&mut RawTracePoint>::try_from(&mut *program) {
+            let _ = program.unload();
+        } else if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
             let _ = program.unload();
         } else if let Ok(program) = <&mut SchedClassifier>::try_from(program) {
             let _ = program.unload();

@@ -1,6 +1,7 @@
 //! The only room that names aya: what this kernel offers, and how the objects get into it.
 
 pub mod btf;
+pub mod bypass;
 pub mod capabilities;
 pub mod cgroup;
 pub mod connection;

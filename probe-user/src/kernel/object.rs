@@ -7,7 +7,7 @@ use std::{
 
 use aya::{Btf as AyaBtf, Ebpf, Endianness};
 use probe_ebpf::contract::{
-    hooks::{Hook, tracepoints},
+    hooks::{Hook, functions, tracepoints},
     offsets::Offsets,
 };
 
@@ -47,7 +47,7 @@ pub struct Types {
     pub offsets: Offsets,
     /// Fields this kernel does not have.
     pub absent: Vec<Absent>,
-    /// BTF with the ids of the tracepoints.
+    /// BTF with the ids of the tracepoints and functions.
     tracepoints: Vec<u8>,
     /// How many arguments each tracepoint has.
     arguments: HashMap<&'static str, u32>,
@@ -66,7 +66,7 @@ impl Types {
         Ok(Self {
             offsets,
             absent,
-            tracepoints: btf.tracepoints(&Vec::from_iter(names)),
+            tracepoints: btf.hooks(&Vec::from_iter(names), &Vec::from_iter(functions(hooks))),
             arguments,
         })
     }

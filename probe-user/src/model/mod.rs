@@ -1,5 +1,6 @@
 //! Pure types and rules: no aya, no tokio, no files.
 
+pub mod bypass;
 pub mod cadence;
 pub mod check;
 pub mod connection;

@@ -2,3 +2,4 @@
 
 pub mod conntrack;
 pub mod rules;
+pub mod services;

@@ -1,10 +1,12 @@
 //! What probe prints: a live table, wide lines, JSON, and the summary at the end. It sees model types only.
 
+pub mod bypass;
 pub mod check;
 mod clock;
 mod escape;
 pub mod etcd_log;
 mod json;
+pub mod looks;
 mod style;
 mod summary;
 mod table;

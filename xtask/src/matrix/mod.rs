@@ -28,7 +28,7 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that need no container runtime.
-const SCENARIOS: [&str; 9] = [
+const SCENARIOS: [&str; 10] = [
     "connection",
     "attribution",
     "check",
@@ -37,6 +37,7 @@ const SCENARIOS: [&str; 9] = [
     "translation",
     "etcd_log",
     "vxlan",
+    "bypass",
     "storm",
 ];
 /// Guests at once: each has two processors, and waits most of the time.

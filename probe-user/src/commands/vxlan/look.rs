@@ -8,35 +8,27 @@ use std::{
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
 use probe_ebpf::contract::vxlan::{FlowKey, Loss};
 
 use super::{checksums, rules::Rules, underlays::Underlays};
 use crate::{
-    attribution::{
-        cri::{Named, Runtime},
-        health::Health,
-        udp_holder,
-    },
+    attribution::{cri::Runtime, udp_holder},
     capture::vxlan as capture,
     cli::Vxlan as Settings,
+    commands::{
+        looks::{Looks, now_ns},
+        pods,
+    },
     kernel::{
         KernelError,
         vxlan::{Options, VxlanProbe},
     },
-    model::vxlan::{
-        Diagnosis, Overlay, Traffic,
-        overlay::Tables,
-        view::{Name, View},
-    },
-    report::say,
+    model::vxlan::{Diagnosis, Overlay, Traffic, overlay::Tables, view::View},
     rtnetlink::Routing,
 };
 
 /// Carry VXLAN by default: Linux' own port, which flannel uses, and the standard's.
 const PORTS: [u16; 2] = [8472, 4789];
-/// How long to wait for the container runtime's first answer.
-const FIRST_ANSWER: Duration = Duration::from_millis(300);
 /// An inner connection without a packet for so long makes room for others.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -67,9 +59,9 @@ impl Looker {
             probe,
             underlays: Underlays::new()?,
             routing: Routing::open()?,
-            diagnosis: Diagnosis::new(settings.once),
+            diagnosis: Diagnosis::new(settings.pace.once),
             rules: Rules::default(),
-            runtime: runtime(settings)?,
+            runtime: pods::runtime(settings.cri.as_deref().filter(|_| settings.flows))?,
             device: settings.device.clone(),
             underlay: settings.underlay.clone(),
             overlays: Vec::new(),
@@ -168,51 +160,6 @@ impl Looker {
         Ok(())
     }
 
-    /// Looks once; `blame`: looks for the rules that drop packets, too, which takes other tools' time.
-    pub fn look(&mut self, blame: bool) -> Result<View> {
-        let tables = self.tables()?;
-        self.follow(&tables)?;
-        let traffic = self.traffic()?;
-        let own: HashSet<IpAddr> = tables.addresses.iter().map(|(_, address)| *address).collect();
-        let mut findings = self.diagnosis.look(&self.overlays, &own, &traffic);
-        if blame {
-            self.rules.blame(&mut findings);
-        }
-        Ok(View {
-            time: Timestamp::now(),
-            overlays: self.overlays.clone(),
-            devices: tables
-                .devices
-                .iter()
-                .map(|device| (device.index, device.name.clone()))
-                .collect(),
-            names: self.names(),
-            traffic,
-            findings,
-            unread: self.rules.unread().to_vec(),
-        })
-    }
-
-    fn names(&self) -> HashMap<IpAddr, Name> {
-        let Some(runtime) = &self.runtime else {
-            return HashMap::new();
-        };
-        while let Some(news) = runtime.news() {
-            if let Health::Failing(reason) = news.health {
-                say(format_args!(
-                    "probe: {} can't be asked, pods have no names until it can: {reason}",
-                    news.who
-                ));
-            }
-        }
-        let name = |named: Named| Name {
-            namespace: named.pod.namespace.clone(),
-            pod: named.pod.name.clone(),
-        };
-        let pods = runtime.addresses().into_iter();
-        pods.map(|(address, named)| (address, name(named))).collect()
-    }
-
     fn traffic(&mut self) -> Result<Traffic, KernelError> {
         let probe = &mut self.probe;
         let mut traffic = Traffic {
@@ -260,14 +207,32 @@ impl Looker {
     }
 }
 
-/// The container runtime, with its first answer where that comes soon.
-fn runtime(settings: &Settings) -> Result<Option<Runtime>> {
-    let Some(socket) = settings.cri.as_ref().filter(|_| settings.flows) else {
-        return Ok(None);
-    };
-    let runtime = Runtime::start(socket).context("can't start the thread that asks the container runtime")?;
-    runtime.wait(FIRST_ANSWER);
-    Ok(Some(runtime))
+impl Looks for Looker {
+    type View = View;
+
+    fn look(&mut self, explain: bool) -> Result<View> {
+        let tables = self.tables()?;
+        self.follow(&tables)?;
+        let traffic = self.traffic()?;
+        let own: HashSet<IpAddr> = tables.addresses.iter().map(|(_, address)| *address).collect();
+        let mut findings = self.diagnosis.look(&self.overlays, &own, &traffic);
+        if explain {
+            self.rules.blame(&mut findings);
+        }
+        Ok(View {
+            time: Timestamp::now(),
+            overlays: self.overlays.clone(),
+            devices: tables
+                .devices
+                .iter()
+                .map(|device| (device.index, device.name.clone()))
+                .collect(),
+            names: self.runtime.as_ref().map(pods::names).unwrap_or_default(),
+            traffic,
+            findings,
+            unread: self.rules.unread().to_vec(),
+        })
+    }
 }
 
 impl Drop for Looker {
@@ -275,11 +240,4 @@ impl Drop for Looker {
         self.probe.detach();
         self.underlays.clear(&mut self.routing);
     }
-}
-
-/// The clock that the kernel side reads.
-pub fn now_ns() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map(|time| Duration::from(time).as_nanos() as u64)
-        .unwrap_or_default()
 }

@@ -7,8 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::look::now_ns;
 use crate::{
+    commands::looks::now_ns,
     model::vxlan::{
         finding::{Culprit, FilteredPackets, Finding},
         traffic::Direction,

@@ -3,18 +3,23 @@
 use super::{Btf, MAGIC, TYPE_BYTES, kind};
 
 impl Btf {
-    /// A BTF file that has nothing but the typedefs of these tracepoints, at the ids they have in this one.
+    /// A BTF file that has nothing but the typedefs of these tracepoints and these functions, at the ids they have in this
+    /// one.
     ///
-    /// aya needs one id for each BTF tracepoint, and reads the whole of a file for it: measured, 14 MB of memory.
-    pub fn tracepoints(&self, names: &[&str]) -> Vec<u8> {
-        let wanted = |name: &&[u8]| {
+    /// aya needs one id for each, and reads the whole of a file for it: measured, 14 MB of memory.
+    pub fn hooks(&self, tracepoints: &[&str], functions: &[&str]) -> Vec<u8> {
+        let is_of = |names: &[&str], name: &[u8]| names.iter().any(|wanted| wanted.as_bytes() == name);
+        let wanted = |(kind, name): &(u32, &[u8])| {
+            if *kind == kind::FUNC {
+                return is_of(functions, name);
+            }
             name.strip_prefix(b"btf_trace_")
-                .is_some_and(|name| names.iter().any(|wanted| wanted.as_bytes() == name))
+                .is_some_and(|name| is_of(tracepoints, name))
         };
         let typedef = |id| {
             self.type_(id)
-                .filter(|t| t.kind == kind::TYPEDEF)
-                .map(|t| self.string(t.name))
+                .filter(|t| t.kind == kind::TYPEDEF || t.kind == kind::FUNC)
+                .map(|t| (t.kind, self.string(t.name)))
         };
         let last = (1..=self.types.len() as u32)
             .rev()
@@ -23,11 +28,11 @@ impl Btf {
         let (mut types, mut strings) = (Vec::with_capacity(last as usize * TYPE_BYTES), vec![0_u8]);
         for id in 1..=last {
             let words = match typedef(id).filter(wanted) {
-                Some(name) => {
+                Some((kind, name)) => {
                     let at = strings.len() as u32;
                     strings.extend(name);
                     strings.push(0);
-                    [at, kind::TYPEDEF << 24, 0]
+                    [at, kind << 24, 0]
                 }
                 // A pointer to void: the smallest there is, and nameless.
                 None => [0, kind::PTR << 24, 0],

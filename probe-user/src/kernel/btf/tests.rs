@@ -91,7 +91,12 @@ fn members_through_anonymous_structs_qualifiers_and_paths() {
 
 #[test]
 fn tracepoints_keep_their_ids() {
-    let reduced = parse(parse(sample().bytes()).unwrap().tracepoints(&["absent", "ready"])).unwrap();
+    let reduced = parse(
+        parse(sample().bytes())
+            .unwrap()
+            .hooks(&["absent", "ready"], &["absent"]),
+    )
+    .unwrap();
     assert_eq!(reduced.types.len(), 6, "what follows the last is left out");
     for id in 1..=6 {
         let t = reduced.type_(id).unwrap();
@@ -133,7 +138,7 @@ fn hostile_files() {
             if let Ok(btf) = parse(changed) {
                 let _ = btf.offsets();
                 let _ = btf.enumerator("colour", "BLUE");
-                btf.tracepoints(&["ready"]);
+                btf.hooks(&["ready"], &[]);
             }
         }
     }

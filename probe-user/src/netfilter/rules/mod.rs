@@ -5,6 +5,7 @@
 //! known from here (conntrack states, marks, limits, ipsets) may match or not: such a rule is named as
 //! possible, and ends nothing.
 
+mod every;
 mod expression;
 mod iptables;
 mod matching;
@@ -12,7 +13,7 @@ mod model;
 mod names;
 mod nft;
 mod nft_text;
-mod read;
+pub(super) mod read;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -27,6 +28,7 @@ use self::{
     model::{Table, clean},
     read::Outputs,
 };
+use crate::model::bypass::service::Service;
 
 /// Whose rule it is: the tool that shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -172,6 +174,33 @@ pub struct Suspect {
     pub packets: Option<u64>,
 }
 
+impl Suspect {
+    /// What takes the rule away, as a command of its tool.
+    pub fn removal(&self) -> String {
+        let tool = self.tool.name(self.family);
+        let (table, chain) = (clean(&self.table), clean(&self.chain));
+        let cut = self.text.ends_with('…');
+        match (self.tool, self.place, self.text.strip_prefix("-A ")) {
+            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Position(_), Some(rule)) if !cut => {
+                format!("{tool} -t {table} -D {rule}")
+            }
+            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Position(position), _) => {
+                format!("{tool} -t {table} -D {chain} {position}")
+            }
+            (Tool::Nft, Place::Handle(handle), _) => {
+                format!(
+                    "nft delete rule {} {table} {chain} handle {handle}",
+                    self.family.name()
+                )
+            }
+            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Handle(_) | Place::Policy, _)
+            | (Tool::Nft, Place::Position(_) | Place::Policy, _) => {
+                format!("{tool}: {table} {chain}: {}", self.text)
+            }
+        }
+    }
+}
+
 impl Display for Suspect {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.tool.name(self.family))?;
@@ -203,12 +232,24 @@ impl Rules {
         Self::of(read::outputs())
     }
 
+    /// The same, with the Services that kube-proxy made rules of.
+    pub fn read_with_services() -> (Self, Vec<Service>) {
+        let outputs = read::outputs();
+        let services = super::services::of(&outputs);
+        (Self::of(outputs), services)
+    }
+
     /// The rules that may have done one of `actions` to the packet, in the order the packet meets them; 16 at
     /// the most.
     ///
     /// The walk is bounded, so of a ruleset that's built to be endless only the beginning is looked at.
     pub fn suspects(&self, packet: &Packet, actions: &[Action]) -> Vec<Suspect> {
         walk::suspects(&self.tables, packet, actions)
+    }
+
+    /// Every rule that does `action`, whether or not a packet can come to it, in no order; none is certain.
+    pub fn every(&self, action: Action) -> Vec<Suspect> {
+        every::rules(&self.tables, action)
     }
 
     /// What could not be read, in sentences.

@@ -26,10 +26,10 @@ const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// What the tools printed.
 #[derive(Debug, Default)]
-pub(super) struct Outputs {
-    pub(super) saves: Vec<Save>,
+pub(in crate::netfilter) struct Outputs {
+    pub(in crate::netfilter) saves: Vec<Save>,
     /// The ruleset in JSON.
-    pub(super) nft: Option<String>,
+    pub(in crate::netfilter) nft: Option<String>,
     /// The ruleset as people see it, with handles.
     pub(super) nft_text: Option<String>,
     /// What couldn't be read, in sentences.
@@ -38,10 +38,10 @@ pub(super) struct Outputs {
 
 /// What an iptables-save printed.
 #[derive(Debug)]
-pub(super) struct Save {
+pub(in crate::netfilter) struct Save {
     pub(super) tool: Tool,
     pub(super) family: Family,
-    pub(super) text: String,
+    pub(in crate::netfilter) text: String,
 }
 
 pub(super) fn outputs() -> Outputs {

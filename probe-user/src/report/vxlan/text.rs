@@ -4,23 +4,15 @@ use std::time::Duration;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::super::{clock::Clock, escape};
+use super::super::{clock::Clock, looks::safe};
 use crate::model::vxlan::{
     finding::Finding,
     overlay::Kind,
     view::{PeerView, View},
 };
 
-/// The longest sentence shown; JSON has all of it.
-const LONGEST: usize = 600;
 /// Inner connections shown.
 const FLOWS: usize = 20;
-
-pub fn safe(text: &str) -> String {
-    let mut out = Vec::new();
-    escape::push(&mut out, text, LONGEST);
-    String::from_utf8_lossy(&out).into_owned()
-}
 
 pub fn time(view: &View, clock: &mut Clock) -> String {
     let mut out = Vec::new();
@@ -159,7 +151,7 @@ fn pods(peer: &PeerView<'_>) -> String {
     }
 }
 
-fn ago(now_ns: u64, at_ns: u64) -> String {
+pub(in crate::report) fn ago(now_ns: u64, at_ns: u64) -> String {
     if at_ns == 0 {
         return "never".to_owned();
     }

@@ -1,0 +1,106 @@
+//! Arguments of `probe bypass`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use jiff::SignedDuration;
+
+use super::{SourceArgs, pace::Pace};
+use crate::kernel::object::Source;
+
+const HELP: &str = "\
+Examples:
+  probe bypass                          a live table of what slips past conntrack, the rules, and what they break
+  probe bypass --once --duration 5s     for scripts: looks for 5 s, exit code 1 if anything slips past unintended
+  probe bypass -o json --interval 10s   one object each 10 s
+  kubectl exec ... -- curl https://SERVICE/   meanwhile: what nobody sends, nobody sees
+
+Findings:
+  untracked-request   packets to a Service's address leave untranslated: nobody answers, connections time out
+  untracked-reply     packets of a Service's endpoint come back untranslated: the client resets them
+  untracked           other packets, which are not translated or masqueraded: pods lose the world outside
+
+A rule is named when all it asks for is met by the packets, no rule before it lets them go, and its counter moved. Rules
+that nothing has hit are listed as latent; they are no finding, nor is what NodeLocal DNSCache and Cilium leave untracked.
+A finding ends when no packet showed it for 10 s, in a run --once at its end. No rule is changed. Exit codes: 0 no finding
+at the end, 1 a finding or a fault, 2 usage.";
+
+/// What slips past conntrack: the traffic, the rule that lets it, the Service it breaks
+///
+/// Counts in the kernel every packet that passed conntrack untracked (NOTRACK, CT --notrack, nft notrack), names the rule
+/// with its counter, and the Service whose requests leave without translation or whose replies come back without it.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub struct BypassArgs {
+    /// Print one table at the end; the exit code is 1 when there is a finding. Takes --duration, default 5s
+    #[arg(long)]
+    pub once: bool,
+
+    /// End after this time: 10s, 5m, 1h30m
+    #[arg(long, value_name = "TIME")]
+    pub duration: Option<SignedDuration>,
+
+    /// How often to look
+    #[arg(long, value_name = "TIME", default_value = "1s")]
+    pub interval: SignedDuration,
+
+    /// Streams counted at once: a client, a server's port, one way
+    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    pub max_streams: u32,
+
+    /// The container runtime's socket (CRI), which tells names of pods; `none`: ask none. Default: the first that is there
+    #[arg(long, value_name = "SOCKET")]
+    pub cri: Option<PathBuf>,
+
+    /// A table, or one JSON object a look
+    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = BypassFormat::Table)]
+    pub output: BypassFormat,
+
+    /// The node's name, for JSON. Default: the host's name
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub node: Option<String>,
+
+    /// The node's network namespace. Default: the one probe runs in
+    #[arg(long, value_name = "FILE")]
+    pub netns: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BypassFormat {
+    Table,
+    Json,
+}
+
+/// What `probe bypass` does.
+#[derive(Clone, Debug)]
+pub struct Bypass {
+    pub pace: Pace,
+    pub max_streams: u32,
+    /// The container runtime's socket.
+    pub cri: Option<PathBuf>,
+    pub netns: Option<PathBuf>,
+    pub source: Source,
+}
+
+impl TryFrom<BypassArgs> for Bypass {
+    type Error = clap::Error;
+
+    fn try_from(args: BypassArgs) -> Result<Self, clap::Error> {
+        Ok(Self {
+            pace: Pace::of(
+                args.once,
+                args.duration,
+                args.interval,
+                args.output == BypassFormat::Json,
+                args.node,
+            )?,
+            max_streams: args.max_streams,
+            cri: super::settings::runtime(args.cri),
+            netns: args.netns,
+            source: args.source.into(),
+        })
+    }
+}

@@ -1,0 +1,43 @@
+//! How often to look, how long, and in which words: of the commands that look again and again.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::settings;
+
+#[derive(Clone, Debug)]
+pub struct Pace {
+    /// One report at the end.
+    pub once: bool,
+    pub duration: Option<Duration>,
+    pub interval: Duration,
+    pub json: bool,
+    /// The node's name, for JSON.
+    pub node: String,
+}
+
+impl Pace {
+    /// # Errors
+    /// A time that is none.
+    pub fn of(
+        once: bool,
+        duration: Option<SignedDuration>,
+        interval: SignedDuration,
+        json: bool,
+        node: Option<String>,
+    ) -> Result<Self, clap::Error> {
+        /// More often costs, and shows nothing more.
+        const LEAST: Duration = Duration::from_millis(100);
+        let duration = duration
+            .map(|time| settings::positive("--duration", time))
+            .transpose()?;
+        Ok(Self {
+            once,
+            duration: duration.or_else(|| once.then_some(Duration::from_secs(5))),
+            interval: settings::positive("--interval", interval)?.max(LEAST),
+            json,
+            node: node.unwrap_or_else(settings::host_name),
+        })
+    }
+}

@@ -1,0 +1,36 @@
+//! `probe bypass`: look by look, what slips past conntrack.
+
+mod look;
+mod rules;
+
+use anyhow::{Context, Result};
+
+use self::look::Looker;
+use super::{looks, privileges};
+use crate::{
+    cli::Bypass as Settings,
+    kernel::{self, capabilities},
+    report::say,
+};
+
+/// Runs until Ctrl-C, SIGTERM or `--duration`; whether all was well at the end.
+///
+/// # Errors
+/// Missing privileges, a kernel that can't do it, or an output that can't be written.
+pub async fn run(settings: Settings) -> Result<bool> {
+    privileges::check("bypass", &capabilities::BYPASS)?;
+    let signals = looks::Signals::new()?;
+    let kernel = kernel::release();
+    let mut looker =
+        Looker::new(&settings).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+    for degraded in looker.degraded() {
+        say(format_args!(
+            "probe: bypass runs without {degraded} on kernel {kernel}"
+        ));
+    }
+    say(format_args!(
+        "watching untracked packets: {}",
+        looker.description()
+    ));
+    looks::run(&mut looker, &settings.pace, signals).await
+}

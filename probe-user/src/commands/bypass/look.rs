@@ -1,0 +1,200 @@
+//! One look: the counters, the rules, the Services, and what they come to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use probe_ebpf::contract::bypass::Key;
+
+use super::rules::Rules;
+use crate::{
+    attribution::cri::Runtime,
+    capture::bypass as capture,
+    cli::Bypass as Settings,
+    commands::{
+        looks::{Looks, now_ns},
+        pods,
+    },
+    kernel::bypass::{BypassProbe, Options},
+    model::{
+        bypass::{
+            View, diagnose,
+            diagnosis::{self, Known},
+            rule::Culprit,
+            stream::{self, Count, Stream},
+        },
+        vxlan::settings::Device,
+    },
+    rtnetlink::Routing,
+};
+
+/// A stream without a packet for so long makes room for others.
+const IDLE: Duration = Duration::from_secs(120);
+
+/// Looks again and again.
+pub struct Looker {
+    probe: BypassProbe,
+    routing: Routing,
+    rules: Rules,
+    runtime: Option<Runtime>,
+    once: bool,
+    /// Which rules let a stream past, and how many packets it had then: a rule that is gone did it all the same.
+    blamed: HashMap<Stream, (u64, Vec<Culprit>)>,
+}
+
+impl Looker {
+    pub fn new(settings: &Settings) -> Result<Self> {
+        let netns = std::fs::metadata("/proc/thread-self/ns/net")
+            .context("can't read this process's network namespace in /proc")?;
+        let mut routing = Routing::open()?;
+        // Before anything is counted: what their counters have by then is older.
+        let rules = Rules::read();
+        routing.devices()?;
+        let mut probe = BypassProbe::load(&Options {
+            netns: std::os::unix::fs::MetadataExt::ino(&netns) as u32,
+            streams: settings.max_streams,
+            source: settings.source.clone(),
+        })?;
+        probe.know_ports(&rules.services().ports().collect())?;
+        Ok(Self {
+            probe,
+            routing,
+            rules,
+            runtime: pods::runtime(settings.cri.as_deref())?,
+            once: settings.pace.once,
+            blamed: HashMap::new(),
+        })
+    }
+
+    /// What this kernel does not give, and why.
+    pub fn degraded(&self) -> Vec<String> {
+        self.probe
+            .degraded
+            .iter()
+            .map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason))
+            .collect()
+    }
+
+    /// What is looked at, for people.
+    pub fn description(&self) -> String {
+        let (rules, services) = (self.rules.all().len(), self.rules.services().all().len());
+        let word = |number, one: &'static str, more: &'static str| if number == 1 { one } else { more };
+        format!(
+            "{rules} {} here that sets notrack, {services} {} (Ctrl-C ends)",
+            word(rules, "rule is", "rules are"),
+            word(services, "Service", "Services"),
+        )
+        .replace("are here that sets", "are here that set")
+    }
+
+    fn streams(&mut self, now_ns: u64) -> Result<Vec<(Stream, Count)>> {
+        let (mut streams, mut idle) = (Vec::new(), Vec::<Key>::new());
+        self.probe.streams(|key, counters| {
+            let quiet = Duration::from_nanos(now_ns.saturating_sub(counters.last_ns));
+            if quiet > IDLE && !self.once {
+                idle.push(key);
+            } else {
+                streams.extend(capture::stream(&key, &counters));
+            }
+        })?;
+        for key in idle {
+            self.probe.forget(&key);
+        }
+        Ok(streams)
+    }
+
+    fn culprits(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<Vec<Culprit>> {
+        let names: HashMap<u32, &Device> = devices.iter().map(|device| (device.index, device)).collect();
+        // A bridge's port is not what the rules see, but the bridge.
+        let name = |index: u32| {
+            let device = names.get(&index)?;
+            let bridge = device.controller.and_then(|index| names.get(&index));
+            let seen = bridge.filter(|bridge| bridge.bridge).unwrap_or(device);
+            Some(seen.name.clone())
+        };
+        streams
+            .iter()
+            .map(|(stream, count)| match self.blamed.get(stream) {
+                Some((packets, culprits)) if *packets == count.packets && !culprits.is_empty() => {
+                    culprits.clone()
+                }
+                Some(_) | None => self.rules.culprits(stream, count, name),
+            })
+            .collect()
+    }
+}
+
+impl Looks for Looker {
+    type View = View;
+
+    fn look(&mut self, explain: bool) -> Result<View> {
+        let now_ns = now_ns();
+        let streams = self.streams(now_ns)?;
+        // After the counters: what was counted passed devices that were there.
+        let devices = self.routing.devices()?;
+        let mut streams = stream::once(streams, &devices);
+        streams.sort_unstable_by_key(|(stream, count)| (std::cmp::Reverse(count.packets), *stream));
+        let mut culprits = self.culprits(&streams, &devices);
+        let puzzled = culprits.iter().any(Vec::is_empty);
+        if explain && self.rules.refresh(!streams.is_empty(), puzzled) {
+            self.probe.know_ports(&self.rules.services().ports().collect())?;
+            culprits = self.culprits(&streams, &devices);
+        }
+        self.blamed = streams
+            .iter()
+            .zip(&culprits)
+            .map(|((stream, count), culprits)| (*stream, (count.packets, culprits.clone())))
+            .collect();
+        let own: HashSet<IpAddr> = self
+            .routing
+            .addresses()?
+            .into_iter()
+            .map(|(_, address)| address)
+            .collect();
+        let names = self.runtime.as_ref().map(pods::names).unwrap_or_default();
+        let known = Known {
+            services: self.rules.services(),
+            rules: self.rules.known(),
+            own: &own,
+            names: &names,
+        };
+        let mut seen: Vec<_> = streams
+            .into_iter()
+            .zip(culprits)
+            .map(|((stream, count), culprits)| diagnosis::see(stream, count, culprits, known))
+            .collect();
+        diagnosis::settle(&mut seen);
+        let findings = diagnose(&seen, known, now_ns, self.once);
+        Ok(View {
+            time: Timestamp::now(),
+            now_ns,
+            findings,
+            rules: self.rules.all().to_vec(),
+            services: self.rules.services().all().len(),
+            devices: devices
+                .into_iter()
+                .map(|device| (device.index, device.name))
+                .collect(),
+            streams: seen,
+            names,
+            rest: self.probe.rest(),
+            unseen: self
+                .probe
+                .degraded
+                .iter()
+                .map(|degraded| degraded.hook.gives)
+                .collect(),
+            unread: self.rules.unread().to_vec(),
+        })
+    }
+}
+
+impl Drop for Looker {
+    fn drop(&mut self) {
+        self.probe.detach();
+    }
+}

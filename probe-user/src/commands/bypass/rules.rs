@@ -1,0 +1,203 @@
+//! Rules that set notrack, their counters from look to look, and the Services.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    commands::looks::now_ns,
+    model::bypass::{
+        rule::{Culprit, Intended, Rule},
+        service::Services,
+        stream::{Count, Direction, Server, Stream},
+    },
+    netfilter::rules::{self, Action, Packet, Path, Suspect},
+};
+
+/// Reading takes some 100 ms of other tools' time.
+const EVERY: Duration = Duration::from_secs(10);
+/// The same while something slips past.
+const SOON: Duration = Duration::from_secs(2);
+/// The same while something slips past that no rule explains: it may be younger than what was read.
+const AT_ONCE: Duration = Duration::from_millis(300);
+/// Rules remembered, those that are gone too.
+const REMEMBERED: usize = 4096;
+
+pub struct Rules {
+    read: Instant,
+    rules: rules::Rules,
+    services: Services,
+    /// Counters as they were when a rule was first seen.
+    first: HashMap<String, u64>,
+    list: Vec<Rule>,
+    /// By their texts, those that are gone too: what they did is told for a while.
+    known: HashMap<String, Rule>,
+}
+
+/// A rule, wherever others push it in its chain.
+fn identity(suspect: &Suspect) -> String {
+    format!(
+        "{} {} {} {}",
+        suspect.tool.name(suspect.family),
+        suspect.table,
+        suspect.chain,
+        suspect.text
+    )
+}
+
+impl Rules {
+    pub fn read() -> Self {
+        let mut rules = Self {
+            read: Instant::now(),
+            rules: rules::Rules::default(),
+            services: Services::default(),
+            first: HashMap::new(),
+            list: Vec::new(),
+            known: HashMap::new(),
+        };
+        rules.again();
+        // What is there from the beginning counts from there; a rule that comes later, from nothing.
+        let every = rules.rules.every(Action::NoTrack);
+        rules.first = every
+            .iter()
+            .filter_map(|suspect| Some((identity(suspect), suspect.packets?)))
+            .collect();
+        rules.known.clear();
+        rules.list();
+        rules
+    }
+
+    /// Reads them anew where that is due; `busy`: there are untracked packets, `puzzled`: and no rule for them.
+    pub fn refresh(&mut self, busy: bool, puzzled: bool) -> bool {
+        let age = self.read.elapsed();
+        // A rule may let packets past that never leave: its counter is all there is to see.
+        let busy = busy || self.list.iter().any(|rule| rule.intended.is_none());
+        let due = match (puzzled, busy) {
+            (true, _) => age >= AT_ONCE,
+            (false, true) => age >= SOON,
+            (false, false) => age >= EVERY,
+        };
+        if due {
+            self.again();
+        }
+        due
+    }
+
+    fn again(&mut self) {
+        let (rules, services) = rules::Rules::read_with_services();
+        self.read = Instant::now();
+        self.rules = rules;
+        self.services = Services::new(services);
+        self.list();
+    }
+
+    fn list(&mut self) {
+        let (first, known) = (&self.first, &self.known);
+        self.list = self
+            .rules
+            .every(Action::NoTrack)
+            .iter()
+            .map(|suspect| {
+                let text = suspect.to_string();
+                let since = suspect.packets.map(|packets| {
+                    packets.saturating_sub(first.get(&identity(suspect)).copied().unwrap_or(0))
+                });
+                let then = known.get(&text);
+                let moved = since > then.map_or(Some(0), |then| then.since);
+                Rule {
+                    since,
+                    moved_ns: if moved {
+                        now_ns()
+                    } else {
+                        then.map_or(0, |then| then.moved_ns)
+                    },
+                    packets: suspect.packets,
+                    remedy: suspect.removal(),
+                    intended: Intended::of_rule(&suspect.chain, &suspect.text),
+                    text,
+                }
+            })
+            .collect();
+        if self.known.len() + self.list.len() > REMEMBERED {
+            self.known.clear();
+        }
+        let texts = self.list.iter().map(|rule| (rule.text.clone(), rule.clone()));
+        self.known.extend(texts);
+    }
+
+    /// Those that are, and those that were, by their texts.
+    pub fn known(&self) -> &HashMap<String, Rule> {
+        &self.known
+    }
+
+    pub fn all(&self) -> &[Rule] {
+        &self.list
+    }
+
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
+    /// What could not be read.
+    pub fn unread(&self) -> &[String] {
+        self.rules.unread()
+    }
+
+    /// The rules that let a stream past: those that are certain, or else those that may be. `name`: of a device, as the
+    /// rules see it.
+    pub fn culprits(
+        &self,
+        stream: &Stream,
+        count: &Count,
+        name: impl Fn(u32) -> Option<String>,
+    ) -> Vec<Culprit> {
+        let ports = |port: u16| (stream.server != Server::Neither).then_some(port);
+        let (source_port, destination_port) = match stream.server {
+            Server::Neither | Server::Destination => (ports(count.other_port), ports(stream.port)),
+            Server::Source => (ports(stream.port), ports(count.other_port)),
+        };
+        let packet = Packet {
+            path: match stream.direction {
+                Direction::Forwarded => Path::Forward,
+                Direction::Outgoing => Path::Out,
+                Direction::Delivered => Path::In,
+            },
+            protocol: stream.protocol,
+            source: stream.source,
+            destination: stream.destination,
+            source_port,
+            destination_port,
+            input: stream.input.and_then(&name),
+            output: stream.output.and_then(&name),
+        };
+        let culprits: Vec<Culprit> = self
+            .rules
+            .suspects(&packet, &[Action::NoTrack])
+            .into_iter()
+            // A counter that never moved is an alibi.
+            .filter(|suspect| suspect.packets != Some(0))
+            .map(|suspect| Culprit {
+                rule: suspect.to_string(),
+                certain: suspect.certain,
+            })
+            .filter(|culprit| self.moved(culprit))
+            .collect();
+        if culprits.iter().any(|culprit| culprit.certain) {
+            // The first one on the way did it; the others found it done.
+            culprits
+                .into_iter()
+                .filter(|culprit| culprit.certain)
+                .take(1)
+                .collect()
+        } else {
+            culprits
+        }
+    }
+
+    /// Whether the rule's counter moved while probe looked, where it has one.
+    fn moved(&self, culprit: &Culprit) -> bool {
+        let rule = self.known.get(&culprit.rule);
+        rule.is_none_or(|rule| rule.since != Some(0))
+    }
+}

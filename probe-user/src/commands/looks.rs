@@ -1,0 +1,127 @@
+//! Looking again and again, as `vxlan` and `bypass` do.
+
+use std::{
+    io::{self, IsTerminal as _},
+    path::Path,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use nix::{
+    sched::{CloneFlags, setns},
+    time::{ClockId, clock_gettime},
+};
+use tokio::{
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::quiet_if_closed;
+use crate::{
+    cli::Pace,
+    report::looks::{Look, Output, Reporter},
+};
+
+/// Goes to the network namespace asked for. Only while there is no other thread.
+///
+/// # Errors
+/// When it is not there, or not allowed.
+pub fn enter(netns: &Path) -> Result<()> {
+    let file = std::fs::File::open(netns)
+        .with_context(|| format!("can't open the network namespace {}", netns.display()))?;
+    setns(&file, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("can't enter the network namespace {}", netns.display()))
+}
+
+/// What ends a run before its time.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    /// # Errors
+    /// When this process may not handle them.
+    pub fn new() -> Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("can't handle SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("can't handle SIGTERM")?,
+        })
+    }
+}
+
+/// Who looks.
+pub trait Looks {
+    type View: Look;
+
+    /// Looks once; `explain`: looks for the rules to blame, too, which takes other tools' time.
+    ///
+    /// # Errors
+    /// When the kernel can't be asked.
+    fn look(&mut self, explain: bool) -> Result<Self::View>;
+}
+
+/// Looks until Ctrl-C, SIGTERM or the end of `pace`; whether there was no finding at the end.
+///
+/// # Errors
+/// Of a look, or an output that can't be written.
+pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, mut signals: Signals) -> Result<bool> {
+    let mut reporter = reporter(pace);
+    // The first look is what later ones are compared with.
+    looker.look(false)?;
+    let end = async {
+        match pace.duration {
+            Some(duration) => sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end);
+    let mut tick = interval(pace.interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    let view = loop {
+        let ended = select! {
+            _ = signals.interrupt.recv() => true,
+            _ = signals.terminate.recv() => true,
+            () = &mut end => true,
+            _ = tick.tick() => false,
+        };
+        let view = looker.look(ended || !pace.once)?;
+        if ended {
+            break view;
+        }
+        if !pace.once
+            && let Err(error) = reporter.view(&view)
+        {
+            return quiet_if_closed(error.into()).map(|()| true);
+        }
+    };
+    let healthy = view.is_healthy();
+    reporter
+        .last(&view)
+        .map_err(anyhow::Error::from)
+        .or_else(quiet_if_closed)?;
+    Ok(healthy)
+}
+
+fn reporter(pace: &Pace) -> Reporter<io::StdoutLock<'static>> {
+    let terminal = io::stdout().is_terminal();
+    let size = terminal_size::terminal_size_of(io::stdout());
+    let output = if pace.json {
+        Output::Json
+    } else if terminal && !pace.once {
+        Output::Live
+    } else {
+        Output::Text
+    };
+    let size = size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
+    Reporter::new(output, size, pace.node.clone(), io::stdout().lock())
+}
+
+/// The clock that the kernel side reads: `CLOCK_MONOTONIC`, nanoseconds.
+pub fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map(|time| Duration::from(time).as_nanos() as u64)
+        .unwrap_or_default()
+}

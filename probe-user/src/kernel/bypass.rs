@@ -1,0 +1,206 @@
+//! The object of packets that slip past conntrack: load, read.
+
+use std::collections::HashSet;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, MapData, PerCpuArray},
+};
+use probe_ebpf::contract::{
+    bypass::{Counters, Key, Settings, global, map},
+    hooks::BYPASS,
+    offsets::UNTRACKED,
+};
+
+use super::{
+    KernelError,
+    btf::Btf,
+    hooks::{Degraded, take_away},
+    maps::{PerCpuTable, take},
+    memory,
+    object::{Checked, Source, Types},
+};
+use crate::error::chain;
+
+const FEATURE: &str = "bypass";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS"));
+
+/// What the kernel side counts.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Streams counted at once.
+    pub streams: u32,
+    pub source: Source,
+}
+
+/// The loaded object. Dropping it removes it from the kernel.
+pub struct BypassProbe {
+    /// Hooks this kernel does not give.
+    pub degraded: Vec<Degraded>,
+    ports: Array<MapData, u64>,
+    ports_set: HashSet<u16>,
+    streams: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
+    rest: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
+    ebpf: Ebpf,
+}
+
+/// Loads every program for real, and takes all of it away again.
+///
+/// # Errors
+/// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
+pub fn check(source: Source) -> Result<Checked, KernelError> {
+    let options = Options {
+        netns: 0,
+        streams: 1,
+        source,
+    };
+    let (mut ebpf, types) = load(&options)?;
+    let mut checked = types.check(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
+    // Fields of sockets and processes, which it does not read.
+    checked.absent.retain(|absent| absent.lost == UNTRACKED);
+    Ok(checked)
+}
+
+fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
+    memory::raise_limit();
+    let btf = Btf::read(&options.source.btf)?;
+    let types = Types::of(&btf, &BYPASS)?;
+    drop(btf);
+    memory::give_back();
+    let settings = Settings {
+        netns: options.netns,
+        zero: 0,
+    };
+    let ebpf = memory::without_files(EbpfLoader::new)
+        .btf(None)
+        .override_global(
+            probe_ebpf::contract::connection::global::OFFSETS,
+            bytemuck::bytes_of(&types.offsets),
+            true,
+        )
+        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+        .map_max_entries(map::STREAMS, options.streams)
+        .load(OBJECT)
+        .map_err(|error| KernelError::Object {
+            feature: FEATURE,
+            reason: chain(&error),
+        })?;
+    Ok((ebpf, types))
+}
+
+impl BypassProbe {
+    /// Loads the object and attaches every hook this kernel has.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        let (mut ebpf, types) = load(options)?;
+        if let Some(absent) = types.absent.iter().find(|absent| absent.lost == UNTRACKED) {
+            return Err(KernelError::Hook {
+                gives: UNTRACKED,
+                reason: format!("this kernel has no conntrack: no {} in its types", absent.what),
+            });
+        }
+        let ports = take(&mut ebpf, FEATURE, map::PORTS)?;
+        let streams = PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?;
+        let rest = take(&mut ebpf, FEATURE, map::REST)?;
+        let degraded = types.attach(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
+        drop(types);
+        memory::give_back();
+        Ok(Self {
+            degraded,
+            ports,
+            ports_set: HashSet::new(),
+            streams,
+            rest,
+            ebpf,
+        })
+    }
+
+    /// Sets which ports are known to be servers'.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be written.
+    pub fn know_ports(&mut self, ports: &HashSet<u16>) -> Result<(), KernelError> {
+        if *ports == self.ports_set {
+            return Ok(());
+        }
+        let words: HashSet<u16> = ports.union(&self.ports_set).map(|port| port >> 6).collect();
+        for word in words {
+            let bits = ports
+                .iter()
+                .filter(|port| *port >> 6 == word)
+                .fold(0_u64, |bits, port| bits | 1 << (port & 63));
+            self.ports
+                .set(u32::from(word), bits, 0)
+                .map_err(|error| KernelError::Map {
+                    map: map::PORTS,
+                    reason: chain(&error),
+                })?;
+        }
+        self.ports_set.clone_from(ports);
+        Ok(())
+    }
+
+    /// Every stream with its counters, added up over all CPUs.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn streams(&self, mut each: impl FnMut(Key, Counters)) -> Result<(), KernelError> {
+        self.streams.each(|key, values| {
+            if let Some(sum) = sum(values) {
+                each(bytemuck::pod_read_unaligned(key), sum);
+            }
+        })
+    }
+
+    /// Makes room for others.
+    pub fn forget(&mut self, key: &Key) {
+        if let Ok(key) = bytemuck::bytes_of(key).try_into() {
+            self.streams.remove(key);
+        }
+    }
+
+    /// Packets that are in no stream, for lack of room.
+    pub fn rest(&self) -> u64 {
+        let values = self.rest.get(&0, 0);
+        values
+            .ok()
+            .and_then(|values| sum(&values))
+            .map_or(0, |sum| sum.packets)
+    }
+
+    /// Ends the counting; what was counted can still be read.
+    pub fn detach(&mut self) {
+        take_away(&mut self.ebpf);
+    }
+}
+
+fn sum(per_cpu: &[[u8; size_of::<Counters>()]]) -> Option<Counters> {
+    per_cpu
+        .iter()
+        .map(|value| bytemuck::pod_read_unaligned::<Counters>(value))
+        .reduce(add)
+}
+
+fn add(one: Counters, other: Counters) -> Counters {
+    let latest = if one.last_ns >= other.last_ns { one } else { other };
+    let first_ns = match (one.first_ns, other.first_ns) {
+        (0, first) | (first, 0) => first,
+        (one, other) => one.min(other),
+    };
+    Counters {
+        packets: one.packets + other.packets,
+        frames: one.frames + other.frames,
+        bytes: one.bytes + other.bytes,
+        syn: one.syn + other.syn,
+        syn_ack: one.syn_ack + other.syn_ack,
+        rst: one.rst + other.rst,
+        first_ns,
+        last_ns: latest.last_ns,
+        other_port: latest.other_port,
+    }
+}

@@ -1,0 +1,13 @@
+//! Traffic that slips past conntrack: what is seen, which rule lets it, what it breaks.
+
+pub mod diagnosis;
+pub mod finding;
+pub mod rule;
+pub mod service;
+pub mod stream;
+#[cfg(test)]
+mod tests;
+pub mod view;
+
+pub use diagnosis::diagnose;
+pub use view::View;

@@ -1,0 +1,112 @@
+//! Services, as the node's own rules have them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
+
+/// What kube-proxy makes its rules of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    Iptables,
+    Ipvs,
+    Nftables,
+}
+
+impl Mode {
+    /// The name in JSON, kube-proxy's own.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+/// One port of a Service at one of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// `namespace/name:port`; `None` where the rules don't tell.
+    pub name: Option<String>,
+    pub address: SocketAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    pub endpoints: Vec<SocketAddr>,
+    pub mode: Mode,
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "Service {name} ({})", self.address),
+            None => write!(f, "the Service at {}", self.address),
+        }
+    }
+}
+
+/// All Services that the node has rules for, by their addresses and by their endpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    all: Vec<Service>,
+    by_address: HashMap<(u8, SocketAddr), usize>,
+    by_endpoint: HashMap<(u8, SocketAddr), usize>,
+}
+
+impl Services {
+    pub fn new(all: Vec<Service>) -> Self {
+        let mut services = Self {
+            all,
+            ..Self::default()
+        };
+        for (place, service) in services.all.iter().enumerate() {
+            let protocol = service.protocol;
+            services
+                .by_address
+                .entry((protocol, service.address))
+                .or_insert(place);
+            for endpoint in &service.endpoints {
+                services.by_endpoint.entry((protocol, *endpoint)).or_insert(place);
+            }
+        }
+        services
+    }
+
+    pub fn all(&self) -> &[Service] {
+        &self.all
+    }
+
+    /// The Service at an address.
+    pub fn at(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Service> {
+        let place = self.by_address.get(&(protocol, SocketAddr::new(address, port)))?;
+        self.all.get(*place)
+    }
+
+    /// The first Service that has this endpoint.
+    pub fn of_endpoint(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Service> {
+        let place = self
+            .by_endpoint
+            .get(&(protocol, SocketAddr::new(address, port)))?;
+        self.all.get(*place)
+    }
+
+    /// Ports of Services and endpoints.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        self.all
+            .iter()
+            .flat_map(|service| service.endpoints.iter().chain([&service.address]))
+            .map(SocketAddr::port)
+    }
+
+    /// Whether this is the cluster's DNS Service, which NodeLocal DNSCache also listens at.
+    pub fn is_dns(&self, address: IpAddr) -> bool {
+        self.all.iter().any(|service| {
+            service.address.ip() == address
+                && service
+                    .name
+                    .as_deref()
+                    .is_some_and(|name| name.starts_with("kube-system/") && name.contains("dns"))
+        })
+    }
+}

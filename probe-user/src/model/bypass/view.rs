@@ -1,0 +1,75 @@
+//! All that one look showed, to be told.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use jiff::Timestamp;
+
+use super::{
+    finding::{Fault, Finding},
+    rule::{Culprit, Intended, Rule},
+    stream::{Count, Stream},
+};
+use crate::model::vxlan::view::Name;
+
+#[derive(Clone, Debug)]
+pub struct View {
+    pub time: Timestamp,
+    /// `CLOCK_MONOTONIC`.
+    pub now_ns: u64,
+    /// Most packets first.
+    pub streams: Vec<Seen>,
+    /// Every rule that sets notrack.
+    pub rules: Vec<Rule>,
+    pub findings: Vec<Finding>,
+    /// Services that the node has rules for.
+    pub services: usize,
+    /// Names of devices by index.
+    pub devices: HashMap<u32, String>,
+    pub names: HashMap<IpAddr, Name>,
+    /// Packets counted in no stream, for lack of room.
+    pub rest: u64,
+    /// What this kernel does not show.
+    pub unseen: Vec<&'static str>,
+    /// What of the packet filter could not be read.
+    pub unread: Vec<String>,
+}
+
+/// A stream, and what it is taken for.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub stream: Stream,
+    pub count: Count,
+    /// The rules that let it past; empty where none is found.
+    pub culprits: Vec<Culprit>,
+    pub intended: Option<Intended>,
+    /// Without meaning where it is intended.
+    pub fault: Fault,
+    /// The Service it breaks.
+    pub service: Option<String>,
+}
+
+/// How far a rule that sets notrack is known to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleState {
+    /// Its counter moved since probe began.
+    Hit,
+    /// It has no counter, or it did not move.
+    Latent,
+}
+
+impl RuleState {
+    /// The name in JSON and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Latent => "latent",
+        }
+    }
+
+    pub fn of(rule: &Rule) -> Self {
+        match rule.since {
+            Some(1..) => Self::Hit,
+            Some(0) | None => Self::Latent,
+        }
+    }
+}

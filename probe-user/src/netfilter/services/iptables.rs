@@ -1,0 +1,220 @@
+//! kube-proxy in iptables mode: chains `KUBE-SERVICES`, `KUBE-SVC-…`, `KUBE-SEP-…` of the table nat, and in the table
+//! filter the Services without endpoints.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use super::protocol;
+use crate::model::bypass::service::{Mode, Service};
+
+/// How deep chains lead to endpoints: KUBE-EXT, KUBE-SVC, KUBE-SEP.
+const DEPTH: usize = 4;
+
+/// What is asked for of a rule.
+#[derive(Default)]
+struct Rule<'a> {
+    chain: &'a str,
+    destination: Option<IpAddr>,
+    protocol: Option<u8>,
+    port: Option<u16>,
+    comment: String,
+    target: &'a str,
+    to: Option<SocketAddr>,
+}
+
+pub(super) fn services(save: &str) -> Vec<Service> {
+    let rules: Vec<Rule<'_>> = save.lines().filter_map(rule).collect();
+    let (mut jumps, mut ends) = (
+        HashMap::<&str, Vec<&str>>::new(),
+        HashMap::<&str, SocketAddr>::new(),
+    );
+    for rule in &rules {
+        if rule.target.starts_with("KUBE-S") {
+            jumps.entry(rule.chain).or_default().push(rule.target);
+        }
+        if rule.chain.starts_with("KUBE-SEP-")
+            && let Some(to) = rule.to
+        {
+            ends.insert(rule.chain, to);
+        }
+        // The comment tells it too, where iptables can't show what the rule translates to.
+        if rule.target.starts_with("KUBE-SEP-")
+            && let Some(to) = rule.comment.rsplit("-> ").next().and_then(|to| to.parse().ok())
+        {
+            ends.entry(rule.target).or_insert(to);
+        }
+    }
+    rules
+        .iter()
+        .filter(|rule| rule.chain == "KUBE-SERVICES")
+        .filter(|rule| {
+            rule.target.starts_with("KUBE-SVC-")
+                || rule.target.starts_with("KUBE-EXT-")
+                || rule.target.starts_with("KUBE-XLB-")
+                || rule.target == "REJECT"
+        })
+        .filter_map(|rule| {
+            let mut endpoints = Vec::new();
+            follow(rule.target, &jumps, &ends, &mut endpoints, DEPTH);
+            Some(Service {
+                name: rule
+                    .comment
+                    .split_whitespace()
+                    .next()
+                    .filter(|name| name.contains('/'))
+                    .map(str::to_owned),
+                address: SocketAddr::new(rule.destination?, rule.port?),
+                protocol: rule.protocol?,
+                endpoints,
+                mode: Mode::Iptables,
+            })
+        })
+        .collect()
+}
+
+fn follow(
+    chain: &str,
+    jumps: &HashMap<&str, Vec<&str>>,
+    ends: &HashMap<&str, SocketAddr>,
+    found: &mut Vec<SocketAddr>,
+    depth: usize,
+) {
+    if let Some(end) = ends.get(chain).filter(|end| !found.contains(end)) {
+        found.push(*end);
+    }
+    if depth > 0 {
+        for next in jumps.get(chain).into_iter().flatten() {
+            follow(next, jumps, ends, found, depth - 1);
+        }
+    }
+}
+
+fn rule(line: &str) -> Option<Rule<'_>> {
+    let at = line.find("-A KUBE-")?;
+    let line = line.get(at..)?;
+    let mut rule = Rule::default();
+    let mut rest = line;
+    while let Some((word, after)) = word(rest) {
+        rest = after;
+        let value = || self::word(rest).map(|(value, _)| value);
+        match word {
+            "-A" => rule.chain = value()?,
+            "-d" => rule.destination = value().and_then(address),
+            "-p" => rule.protocol = value().and_then(protocol),
+            "--dport" => rule.port = value()?.parse().ok(),
+            "--comment" => rule.comment = value()?.to_owned(),
+            "-j" | "-g" => rule.target = value()?,
+            "--to-destination" => rule.to = value()?.parse().ok(),
+            _ => {}
+        }
+    }
+    Some(rule)
+}
+
+/// A word, or what stands in quotes.
+fn word(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start();
+    if let Some(quoted) = text.strip_prefix('"') {
+        return quoted.split_once('"');
+    }
+    if text.is_empty() {
+        return None;
+    }
+    Some(text.split_once(char::is_whitespace).unwrap_or((text, "")))
+}
+
+/// `10.96.0.1/32`
+fn address(text: &str) -> Option<IpAddr> {
+    let (address, length) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address.parse().ok()?;
+    let host = if address.is_ipv4() { "32" } else { "128" };
+    (length.is_empty() || length == host).then_some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As kube-proxy 1.27 writes them.
+    const SAVE: &str = r#"*nat
+:KUBE-SERVICES - [0:0]
+[0:0] -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+[7:420] -A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 -j KUBE-SVC-NPX46M4PTMTKRN6Y
+-A KUBE-SERVICES -d 10.96.0.10/32 -p udp -m comment --comment "kube-system/kube-dns:dns cluster IP" -m udp --dport 53 -j KUBE-SVC-TCOU7JCQXEZGVUNU
+-A KUBE-SERVICES -d 203.0.113.7/32 -p tcp -m comment --comment "shop/web:http loadbalancer IP" -m tcp --dport 80 -j KUBE-EXT-ABC
+-A KUBE-SERVICES -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS
+-A KUBE-EXT-ABC -j KUBE-SVC-ABC
+-A KUBE-SVC-ABC ! -s 10.244.0.0/16 -d 10.96.9.9/32 -p tcp -m comment --comment "shop/web:http cluster IP" -m tcp --dport 80 -j KUBE-MARK-MASQ
+-A KUBE-SVC-ABC -m comment --comment "shop/web:http -> 10.244.1.7:8080" -m statistic --mode random --probability 0.50000000000 -j KUBE-SEP-ONE
+-A KUBE-SVC-ABC -m comment --comment "shop/web:http -> 10.244.2.7:8080" -j KUBE-SEP-TWO
+-A KUBE-SEP-ONE -s 10.244.1.7/32 -m comment --comment "shop/web:http" -j KUBE-MARK-MASQ
+-A KUBE-SEP-ONE -p tcp -m comment --comment "shop/web:http" -m tcp -j DNAT --to-destination  [unsupported revision]
+-A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/kubernetes:https" -j KUBE-SEP-API
+-A KUBE-SEP-API -p tcp -m comment --comment "default/kubernetes:https" -m tcp -j DNAT --to-destination 192.168.88.11:6443
+*filter
+-A KUBE-SERVICES -d 10.96.5.5/32 -p tcp -m comment --comment "shop/empty:http has no endpoints" -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable
+"#;
+
+    #[test]
+    fn what_kube_proxy_writes() {
+        let found: Vec<_> = services(SAVE)
+            .into_iter()
+            .map(|service| {
+                let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
+                (
+                    service.name.unwrap_or_default(),
+                    service.address.to_string(),
+                    service.protocol,
+                    endpoints.join(" "),
+                )
+            })
+            .collect();
+        let row = |name: &str, address: &str, protocol, endpoints: &str| {
+            (
+                name.to_owned(),
+                address.to_owned(),
+                protocol,
+                endpoints.to_owned(),
+            )
+        };
+        assert_eq!(
+            found,
+            [
+                row(
+                    "default/kubernetes:https",
+                    "10.96.0.1:443",
+                    6,
+                    "192.168.88.11:6443"
+                ),
+                row("kube-system/kube-dns:dns", "10.96.0.10:53", 17, ""),
+                row(
+                    "shop/web:http",
+                    "203.0.113.7:80",
+                    6,
+                    "10.244.1.7:8080 10.244.2.7:8080"
+                ),
+                row("shop/empty:http", "10.96.5.5:80", 6, ""),
+            ]
+        );
+    }
+
+    #[test]
+    fn nonsense_is_no_service() {
+        for text in [
+            "",
+            "-A KUBE-SERVICES",
+            "-A KUBE-SERVICES -d",
+            "-A KUBE-SERVICES -d 10.0.0.0/8 -p tcp --dport 1 -j KUBE-SVC-A",
+            "-A KUBE-SERVICES -d 10.0.0.1/32 -p icmp --dport 1 -j KUBE-SVC-A",
+            "-A KUBE-SVC-A -j KUBE-SVC-A",
+        ] {
+            assert!(services(text).is_empty(), "{text}");
+        }
+        // A loop of chains ends.
+        let text =
+            "-A KUBE-SERVICES -d 10.0.0.1 -p tcp --dport 1 -j KUBE-SVC-A\n-A KUBE-SVC-A -j KUBE-SVC-A\n";
+        assert_eq!(services(text).len(), 1);
+    }
+}

@@ -1,0 +1,152 @@
+//! kube-proxy in nftables mode: tables `kube-proxy`, maps of addresses to chains, which have the Services' names.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use serde::Deserialize;
+use serde_json::{Value as Json, value::RawValue};
+
+use super::protocol;
+use crate::model::bypass::service::{Mode, Service};
+
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    nftables: Vec<&'a RawValue>,
+}
+
+/// Reads `nft --json list ruleset`.
+pub(super) fn services(json: &str) -> Vec<Service> {
+    if !json.contains("\"kube-proxy\"") {
+        return Vec::new();
+    }
+    let Ok(document) = serde_json::from_str::<Document<'_>>(json) else {
+        return Vec::new();
+    };
+    let mut services = Vec::new();
+    let mut endpoints: HashMap<String, Vec<SocketAddr>> = HashMap::new();
+    for item in document.nftables {
+        let text = item.get();
+        if !text.contains("\"kube-proxy\"") {
+            continue;
+        }
+        let Ok(item) = serde_json::from_str::<Json>(text) else {
+            continue;
+        };
+        if let Some(map) = item.get("map")
+            && map.get("name").and_then(Json::as_str) == Some("service-ips")
+        {
+            let elements = map.get("elem").and_then(Json::as_array);
+            services.extend(elements.into_iter().flatten().filter_map(service));
+        }
+        let chain = item.get("chain").and_then(|chain| chain.get("name"));
+        if let Some((service, endpoint)) = chain.and_then(Json::as_str).and_then(endpoint) {
+            endpoints.entry(service).or_default().push(endpoint);
+        }
+    }
+    for service in &mut services {
+        let key = key(service.name.as_deref().unwrap_or_default(), service.protocol);
+        service.endpoints = endpoints.get(&key).cloned().unwrap_or_default();
+    }
+    services
+}
+
+fn key(name: &str, protocol: u8) -> String {
+    format!("{name} {protocol}")
+}
+
+/// `[{"concat": ["10.96.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}]`
+fn service(element: &Json) -> Option<Service> {
+    let (what, to) = (element.get(0)?, element.get(1)?);
+    let parts = what.get("concat")?;
+    let address: IpAddr = parts.get(0)?.as_str()?.parse().ok()?;
+    let port = match parts.get(2)? {
+        Json::Number(port) => u16::try_from(port.as_u64()?).ok()?,
+        Json::String(port) => port.parse().ok()?,
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => return None,
+    };
+    let target = to
+        .get("goto")
+        .or_else(|| to.get("jump"))?
+        .get("target")?
+        .as_str()?;
+    Some(Service {
+        name: named(target, &["service-", "external-"]).map(|(name, _)| name),
+        address: SocketAddr::new(address, port),
+        protocol: protocol(parts.get(1)?.as_str()?)?,
+        endpoints: Vec::new(),
+        mode: Mode::Nftables,
+    })
+}
+
+/// `service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp` into `kube-system/kube-dns:dns-tcp`, and what stands for the rest.
+fn named<'a>(chain: &'a str, prefixes: &[&str]) -> Option<(String, &'a str)> {
+    let rest = prefixes.iter().find_map(|prefix| chain.strip_prefix(prefix))?;
+    let (_hash, rest) = rest.split_once('-')?;
+    let mut parts = rest.splitn(4, '/');
+    let (namespace, name, protocol, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let port = port.split("__").next().unwrap_or_default();
+    let port = if port.is_empty() {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    Some((format!("{namespace}/{name}{port}"), protocol))
+}
+
+/// `endpoint-5OJB2KTY-kube-system/kube-dns/tcp/dns-tcp__10.180.0.1/53`; IPv6 has dots for colons.
+fn endpoint(chain: &str) -> Option<(String, SocketAddr)> {
+    let (name, protocol_name) = named(chain, &["endpoint-"])?;
+    let (address, port) = chain.rsplit_once("__")?.1.split_once('/')?;
+    let address: IpAddr = address
+        .parse()
+        .or_else(|_| address.replace('.', ":").parse())
+        .ok()?;
+    let endpoint = SocketAddr::new(address, port.parse().ok()?);
+    Some((key(&name, protocol(protocol_name)?), endpoint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kube_proxy_makes() {
+        let json = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"table": {"family": "ip", "name": "kube-proxy", "handle": 1}},
+            {"chain": {"family": "ip", "table": "kube-proxy", "name": "endpoint-5OJB2KTY-kube-system/kube-dns/tcp/dns-tcp__10.180.0.1/53", "handle": 9}},
+            {"chain": {"family": "ip", "table": "kube-proxy", "name": "endpoint-5OJB2KTX-default/plain/tcp/__10.180.0.2/8080", "handle": 9}},
+            {"map": {"family": "ip", "name": "service-ips", "table": "kube-proxy", "type": ["ipv4_addr", "inet_proto", "inet_service"], "handle": 2, "map": "verdict",
+             "elem": [[{"concat": ["172.30.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}],
+                      [{"concat": ["172.30.0.41", "tcp", 80]}, {"goto": {"target": "service-ULMVA6XW-default/plain/tcp/"}}],
+                      [{"concat": ["nonsense", "tcp", 80]}, {"goto": {"target": "x"}}]]}}]}"#;
+        let found: Vec<_> = services(json)
+            .iter()
+            .map(|service| {
+                format!(
+                    "{} {} {:?}",
+                    service.name.as_deref().unwrap_or("-"),
+                    service.address,
+                    service.endpoints
+                )
+            })
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "kube-system/kube-dns:dns-tcp 172.30.0.10:53 [10.180.0.1:53]",
+                "default/plain 172.30.0.41:80 [10.180.0.2:8080]",
+            ]
+        );
+        for json in [
+            "",
+            "{}",
+            "\"kube-proxy\"",
+            "{\"nftables\": [{\"map\": \"kube-proxy\"}]}",
+        ] {
+            assert!(services(json).is_empty());
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One object a look; docs/json.md describes it.
+
+use std::{io, net::IpAddr, time::Duration};
+
+use serde::Serialize;
+
+use super::super::clock::Clock;
+use crate::model::bypass::{
+    View,
+    diagnosis::protocol,
+    finding::Finding,
+    rule::Rule,
+    stream::Server,
+    view::{RuleState, Seen},
+};
+
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    time: String,
+    node: &'a str,
+    healthy: bool,
+    streams: Vec<Stream<'a>>,
+    rules: Vec<RuleLine<'a>>,
+    services: usize,
+    findings: Vec<Found<'a>>,
+    lost: Lost,
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    unseen: &'a [&'static str],
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    unread: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Lost {
+    packets: u64,
+}
+
+#[derive(Serialize)]
+struct End<'a> {
+    address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Stream<'a> {
+    source: End<'a>,
+    destination: End<'a>,
+    protocol: String,
+    direction: &'static str,
+    input: Option<&'a str>,
+    output: Option<&'a str>,
+    packets: u64,
+    frames: u64,
+    bytes: u64,
+    syn: u64,
+    syn_ack: u64,
+    rst: u64,
+    first_seen_ms: Option<u64>,
+    last_seen_ms: Option<u64>,
+    rules: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intended: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct RuleLine<'a> {
+    rule: &'a str,
+    packets: Option<u64>,
+    since: Option<u64>,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intended: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Found<'a> {
+    fault: &'static str,
+    rules: &'a [String],
+    service: Option<&'a str>,
+    felt_by: Vec<End<'a>>,
+    what: &'a str,
+    evidence: &'a [String],
+    remedy: &'a str,
+    certain: bool,
+    packets: u64,
+    since_ms: Option<u64>,
+}
+
+pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> io::Result<Vec<u8>> {
+    let mut time = Vec::new();
+    clock.utc(&mut time, view.time);
+    let line = Line {
+        event,
+        time: String::from_utf8_lossy(&time).into_owned(),
+        node,
+        healthy: view.findings.is_empty(),
+        streams: view.streams.iter().map(|seen| stream(view, seen)).collect(),
+        rules: view.rules.iter().map(rule).collect(),
+        services: view.services,
+        findings: view.findings.iter().map(|finding| found(view, finding)).collect(),
+        lost: Lost { packets: view.rest },
+        unseen: &view.unseen,
+        unread: &view.unread,
+    };
+    Ok(serde_json::to_vec(&line)?)
+}
+
+/// Milliseconds ago; `None`: never.
+fn ago(now_ns: u64, at_ns: u64) -> Option<u64> {
+    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns));
+    (at_ns != 0).then_some(ago.as_millis() as u64)
+}
+
+fn end(view: &View, address: IpAddr, port: Option<u16>) -> End<'_> {
+    let name = view.names.get(&address);
+    End {
+        address,
+        port,
+        pod: name.map(|name| name.pod.as_str()),
+        namespace: name.map(|name| name.namespace.as_str()),
+    }
+}
+
+fn stream<'a>(view: &'a View, seen: &'a Seen) -> Stream<'a> {
+    let (stream, count) = (&seen.stream, &seen.count);
+    let device = |index: Option<u32>| view.devices.get(&index?).map(String::as_str);
+    let port = |which| (stream.server == which).then_some(stream.port);
+    Stream {
+        source: end(view, stream.source, port(Server::Source)),
+        destination: end(view, stream.destination, port(Server::Destination)),
+        protocol: protocol(stream.protocol),
+        direction: stream.direction.name(),
+        input: device(stream.input),
+        output: device(stream.output),
+        packets: count.packets,
+        frames: count.frames,
+        bytes: count.bytes,
+        syn: count.syn,
+        syn_ack: count.syn_ack,
+        rst: count.rst,
+        first_seen_ms: ago(view.now_ns, count.first_ns),
+        last_seen_ms: ago(view.now_ns, count.last_ns),
+        rules: seen
+            .culprits
+            .iter()
+            .map(|culprit| culprit.rule.as_str())
+            .collect(),
+        intended: seen.intended.map(|intended| intended.name()),
+        service: seen.service.as_deref(),
+    }
+}
+
+fn rule(rule: &Rule) -> RuleLine<'_> {
+    RuleLine {
+        rule: &rule.text,
+        packets: rule.packets,
+        since: rule.since,
+        state: RuleState::of(rule).name(),
+        intended: rule.intended.map(|intended| intended.name()),
+    }
+}
+
+fn found<'a>(view: &'a View, finding: &'a Finding) -> Found<'a> {
+    Found {
+        fault: finding.fault.name(),
+        rules: &finding.rules,
+        service: finding.service.as_deref(),
+        felt_by: finding
+            .felt_by
+            .iter()
+            .map(|address| end(view, *address, None))
+            .collect(),
+        what: &finding.what,
+        evidence: &finding.evidence,
+        remedy: &finding.remedy,
+        certain: finding.certain,
+        packets: finding.packets,
+        since_ms: ago(view.now_ns, finding.since_ns),
+    }
+}

@@ -1,0 +1,523 @@
+//! `probe bypass`: what slips past conntrack is counted, the rule is named, and so is what it breaks.
+
+#![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, too_old, wait_until};
+use serde_json::Value;
+
+/// Of a Service, as the lab's kube-proxy would have it.
+const SERVICE: &str = "10.96.7.7";
+const NAME: &str = "shop/web:https";
+
+/// A pod on alpha, a server in a pod on beta, and a Service in front of it.
+struct Lab {
+    client: Pod,
+    server: Pod,
+    _listener: TcpListener,
+    cluster: Cluster,
+}
+
+impl Lab {
+    /// `tool`: the iptables whose nat table the Service is in.
+    fn new(tool: &str) -> Self {
+        let cluster = Cluster::new().unwrap();
+        let (client, server) = (cluster.alpha.pod(5).unwrap(), cluster.beta.pod(7).unwrap());
+        let listener = server
+            .netns
+            .enter(|| TcpListener::bind(("0.0.0.0", 443)).unwrap())
+            .unwrap();
+        let endpoint = server.address;
+        for rule in [
+            "-N KUBE-SERVICES".to_owned(),
+            "-N KUBE-SVC-WEB".to_owned(),
+            "-N KUBE-SEP-WEB".to_owned(),
+            "-A PREROUTING -m comment --comment portals -j KUBE-SERVICES".to_owned(),
+            "-A OUTPUT -m comment --comment portals -j KUBE-SERVICES".to_owned(),
+            format!(
+                "-A KUBE-SERVICES -d {SERVICE}/32 -p tcp -m comment --comment \"{NAME} cluster IP\" -m tcp --dport 443 \
+                 -j KUBE-SVC-WEB"
+            ),
+            format!("-A KUBE-SVC-WEB -m comment --comment \"{NAME} -> {endpoint}:443\" -j KUBE-SEP-WEB"),
+            format!(
+                "-A KUBE-SEP-WEB -p tcp -m comment --comment {NAME} -m tcp -j DNAT --to-destination {endpoint}:443"
+            ),
+        ] {
+            shell(&cluster.alpha.netns, &format!("{tool} -w -t nat {rule}"));
+        }
+        // What is not translated leaves for somewhere, as it would at a node with a default route.
+        cluster
+            .alpha
+            .netns
+            .ip("route add 10.96.0.0/12 via 192.168.88.12")
+            .unwrap();
+        Self {
+            client,
+            server,
+            _listener: listener,
+            cluster,
+        }
+    }
+
+    fn node(&self) -> &Netns {
+        &self.cluster.alpha.netns
+    }
+
+    /// Whether the pod gets through to an address.
+    fn dials(&self, address: &str) -> bool {
+        let address: SocketAddr = address.parse().unwrap();
+        let dial = || TcpStream::connect_timeout(&address, Duration::from_millis(150)).is_ok();
+        self.client.netns.enter(dial).unwrap()
+    }
+
+    fn dials_service(&self) -> bool {
+        self.dials(&format!("{SERVICE}:443"))
+    }
+
+    /// Dials until a look has such a finding.
+    fn until_found(&self, probe: &Probe, fault: &str, words: &[&str]) -> Value {
+        let found = |look: &Value| {
+            let found = findings(look)
+                .iter()
+                .find(|finding| {
+                    finding["fault"] == fault && words.iter().all(|word| text(finding).contains(word))
+                })
+                .cloned();
+            found.filter(|_| look["event"] == "bypass")
+        };
+        let seen = probe.seen();
+        let found = wait_until("the finding", Duration::from_secs(20), || {
+            self.dials_service();
+            probe.since(seen).iter().rev().find_map(found)
+        });
+        match found {
+            Ok(found) => found,
+            Err(error) => panic!("{error}: {:#}", probe.since(seen).last().unwrap_or(&Value::Null)),
+        }
+    }
+}
+
+fn shell(netns: &Netns, line: &str) {
+    let output = netns.command("sh").args(["-c", line]).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{line}: {error}");
+}
+
+fn findings(look: &Value) -> &[Value] {
+    look["findings"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn streams(look: &Value) -> &[Value] {
+    look["streams"].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(finding: &Value) -> String {
+    let mut text = finding["what"].as_str().unwrap_or_default().to_owned();
+    for evidence in finding["evidence"].as_array().unwrap() {
+        text.push('\n');
+        text.push_str(evidence.as_str().unwrap_or_default());
+    }
+    text.push('\n');
+    text.push_str(finding["remedy"].as_str().unwrap_or_default());
+    text
+}
+
+/// Datagrams from one host to a port of another.
+fn send(from: &Netns, to: SocketAddr, number: u64) {
+    from.enter(|| {
+        let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+        let socket = UdpSocket::bind(any).unwrap();
+        for _ in 0..number {
+            // An earlier one may have been answered with an ICMP error.
+            while socket.send_to(b"x", to).is_err() {}
+        }
+    })
+    .unwrap();
+}
+
+/// Packets to a port in the streams of one direction.
+fn packets(look: &Value, direction: &str, port: u16) -> u64 {
+    let of = |stream: &&Value| stream["direction"] == direction && stream["destination"]["port"] == port;
+    let packets = streams(look).iter().filter(of).map(|stream| &stream["packets"]);
+    packets.filter_map(Value::as_u64).sum()
+}
+
+#[test]
+fn requests_to_a_service() {
+    for (tool, rule, removal) in [
+        (
+            "iptables-legacy",
+            "-A PREROUTING -p tcp -m multiport --dports 80,443 -j",
+            "iptables-legacy -t raw -D PREROUTING -p tcp -m multiport --dports 80,443 -j",
+        ),
+        (
+            "iptables-nft",
+            "-A PREROUTING -p tcp -m multiport --dports 80,443 -j",
+            "iptables-nft -t raw -D PREROUTING -p tcp -m multiport --dports 80,443 -j",
+        ),
+    ] {
+        let lab = Lab::new(tool);
+        assert!(lab.dials_service(), "the Service works");
+        let probe = Probe::bypass(lab.node(), &[]).unwrap();
+        probe.wait_for(1, |look| look["healthy"] == true).unwrap();
+        shell(
+            lab.node(),
+            &format!("{tool} -w -t raw -A PREROUTING -p tcp -m multiport --dports 80,443 -j NOTRACK"),
+        );
+        assert!(!lab.dials_service(), "the Service is broken");
+        let place = format!("{tool}: raw PREROUTING rule 1: {rule}");
+        let named = format!("Service {NAME} ({SERVICE}:443)");
+        let client = lab.client.address.to_string();
+        let found = lab.until_found(
+            &probe,
+            "untracked-request",
+            &[&place, &named, &client, removal, "SYN", "(+"],
+        );
+        assert_eq!(
+            (&found["service"], &found["certain"]),
+            (&NAME.into(), &true.into())
+        );
+        assert_eq!(found["felt_by"][0]["address"], client);
+
+        // Without the rule all is well again, and what was is told no longer than it is true.
+        shell(lab.node(), &format!("{tool} -w -t raw -F PREROUTING"));
+        assert!(lab.dials_service(), "the Service works again");
+        let seen = probe.seen();
+        wait_until("the finding is over", Duration::from_secs(30), || {
+            let healthy = |look: &Value| look["healthy"] == true;
+            let unexplained =
+                |look: &Value| findings(look).iter().any(|f| f["rules"] == Value::Array(vec![]));
+            let looks = probe.since(seen);
+            assert!(!looks.iter().any(unexplained), "{looks:#?}");
+            looks.iter().any(healthy).then_some(())
+        })
+        .unwrap();
+        let run = probe.finish().unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn replies_of_an_endpoint() {
+    for (tool, table) in [("iptables-legacy", "raw"), ("iptables-nft", "raw")] {
+        let lab = Lab::new(tool);
+        let probe = Probe::bypass(lab.node(), &[]).unwrap();
+        shell(
+            lab.node(),
+            &format!("{tool} -w -t {table} -A PREROUTING -p tcp -m multiport --sports 80,443 -j NOTRACK"),
+        );
+        let rule =
+            format!("{tool}: raw PREROUTING rule 1: -A PREROUTING -p tcp -m multiport --sports 80,443");
+        let endpoint = format!("{}:443", lab.server.address);
+        let found = lab.until_found(&probe, "untracked-reply", &[&rule, NAME, &endpoint, "SYN-ACK"]);
+        assert_eq!(found["felt_by"][0]["address"], lab.client.address.to_string());
+        // What the endpoint is asked without its Service is no damage to it, and cannot be told from here.
+        assert_eq!(found["certain"], false);
+    }
+}
+
+#[test]
+fn native_nft() {
+    let lab = Lab::new("iptables-nft");
+    let probe = Probe::bypass(lab.node(), &[]).unwrap();
+    for line in [
+        "nft add table inet own",
+        "nft add chain inet own early '{ type filter hook prerouting priority raw; }'",
+        "nft add chain inet own web",
+        "nft add rule inet own early iifname cni0 jump web",
+        "nft add rule inet own web tcp dport '{ 80, 443 }' counter notrack",
+    ] {
+        shell(lab.node(), line);
+    }
+    let found = lab.until_found(
+        &probe,
+        "untracked-request",
+        &["nft: inet own web handle", NAME, "(+"],
+    );
+    let remedy = found["remedy"].as_str().unwrap();
+    assert!(
+        remedy.contains("nft delete rule inet own web handle "),
+        "{remedy}"
+    );
+}
+
+#[test]
+fn rules_of_many_kinds() {
+    let lab = Lab::new("iptables-legacy");
+    let probe = Probe::bypass(lab.node(), &[]).unwrap();
+    let client = lab.client.address;
+    for (rules, named) in [
+        (
+            vec!["-A PREROUTING -p tcp --dport 443 -j NOTRACK".to_owned()],
+            "PREROUTING rule 1: -A PREROUTING -p tcp -m tcp --dport 443",
+        ),
+        (
+            vec!["-A PREROUTING -i cni0 -j CT --notrack".to_owned()],
+            "PREROUTING rule 1: -A PREROUTING -i cni0 -j",
+        ),
+        (
+            vec![format!("-A PREROUTING -s {client} -d {SERVICE} -j NOTRACK")],
+            "PREROUTING rule 1: -A PREROUTING -s 10.244.1.5/32 -d 10.96.7.7/32",
+        ),
+        (
+            vec!["-A PREROUTING ! -i lo -p tcp ! --dport 22 -j NOTRACK".to_owned()],
+            "PREROUTING rule 1: -A PREROUTING ! -i lo -p tcp -m tcp ! --dport 22",
+        ),
+        (
+            vec![
+                "-N OWN".to_owned(),
+                "-A PREROUTING -p udp -j NOTRACK".to_owned(),
+                "-A PREROUTING -p tcp -j OWN".to_owned(),
+                "-A OWN -p tcp --dport 22 -j NOTRACK".to_owned(),
+                "-A OWN -p tcp --dport 443 -j NOTRACK".to_owned(),
+            ],
+            "OWN rule 2: -A OWN -p tcp -m tcp --dport 443",
+        ),
+    ] {
+        for rule in &rules {
+            shell(lab.node(), &format!("iptables-legacy -w -t raw {rule}"));
+        }
+        let named = format!("by iptables-legacy: raw {named}");
+        let found = lab.until_found(&probe, "untracked-request", &[&named]);
+        assert_eq!(found["rules"].as_array().unwrap().len(), 1, "{found:#}");
+        shell(lab.node(), "iptables-legacy -w -t raw -F");
+        shell(lab.node(), "iptables-legacy -w -t raw -X");
+    }
+}
+
+/// Nobody has the Service's address, so what goes there untranslated never leaves: only the rule's counter tells.
+#[test]
+fn packets_that_never_leave() {
+    let lab = Lab::new("iptables-legacy");
+    lab.node().ip("route replace 10.96.0.0/12 dev eth0").unwrap();
+    let probe = Probe::bypass(lab.node(), &[]).unwrap();
+    shell(
+        lab.node(),
+        "iptables-legacy -w -t raw -A PREROUTING -p tcp --dport 443 -j NOTRACK",
+    );
+    let found = lab.until_found(
+        &probe,
+        "untracked",
+        &["raw PREROUTING rule 1: ", "(+", "were not seen"],
+    );
+    assert_eq!(found["certain"], false);
+}
+
+/// An earlier ACCEPT takes the Service's packets away from the rule, which then is latent.
+#[test]
+fn a_shadowed_rule_is_not_blamed() {
+    let lab = Lab::new("iptables-legacy");
+    for rule in [
+        "-A PREROUTING -p tcp --dport 443 -j ACCEPT",
+        "-A PREROUTING -p tcp -m multiport --dports 80,443 -j NOTRACK",
+        "-A OUTPUT -p udp --dport 9 -j ACCEPT",
+        "-A OUTPUT -p udp --dport 9 -j NOTRACK",
+    ] {
+        shell(lab.node(), &format!("iptables-legacy -w -t raw {rule}"));
+    }
+    let probe = Probe::bypass(lab.node(), &[]).unwrap();
+    assert!(lab.dials_service());
+    send(lab.node(), "192.168.88.12:9".parse().unwrap(), 5);
+    let looks = probe.wait_for(3, |look| look["event"] == "bypass").unwrap();
+    for look in &looks {
+        assert!(findings(look).is_empty() && streams(look).is_empty(), "{look:#}");
+        let rules = look["rules"].as_array().unwrap();
+        assert_eq!(rules.len(), 2, "{look:#}");
+        assert!(rules.iter().all(|rule| rule["state"] == "latent"), "{look:#}");
+    }
+
+    // Something else lets packets past, and the one behind the ACCEPT is still innocent.
+    shell(
+        lab.node(),
+        "iptables-legacy -w -t raw -I PREROUTING -p tcp --dport 443 -j NOTRACK",
+    );
+    let found = lab.until_found(&probe, "untracked-request", &["raw PREROUTING rule 1: "]);
+    assert!(!text(&found).contains("multiport"), "{found:#}");
+}
+
+#[test]
+fn a_clean_node_has_no_finding() {
+    let lab = Lab::new("iptables-legacy");
+    let file = format!("/run/netns/{}", lab.node().name());
+    let probe = Probe::bypass(lab.node(), &[]).unwrap();
+    assert!(lab.dials_service());
+    send(lab.node(), "192.168.88.12:9".parse().unwrap(), 5);
+    // Neighbour discovery is untracked by the kernel itself.
+    lab.node().ip("addr add fd88::11/64 dev eth0 nodad").unwrap();
+    send(lab.node(), "[fd88::12]:9".parse().unwrap(), 1);
+    let looks = probe.wait_for(3, |look| look["event"] == "bypass").unwrap();
+    for look in &looks {
+        assert!(findings(look).is_empty() && streams(look).is_empty(), "{look:#}");
+    }
+    let run = probe.finish().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
+
+    let once = Probe::command(&["bypass", "--once", "--duration", "1s", "--netns", &file])
+        .unwrap()
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&once.stdout).into_owned();
+    assert_eq!(once.status.code(), Some(0), "{told}");
+    assert!(
+        told.contains("no packet slipped past conntrack, and no rule lets one"),
+        "{told}"
+    );
+}
+
+#[test]
+fn node_local_dns_is_intended() {
+    let lab = Lab::new("iptables-legacy");
+    let node = lab.node();
+    node.ip("addr add 169.254.20.10/32 dev lo").unwrap();
+    for rule in [
+        "-A PREROUTING -d 169.254.20.10/32 -p udp -m udp --dport 53",
+        "-A OUTPUT -s 169.254.20.10/32 -p udp -m udp --sport 53",
+        "-A OUTPUT -d 169.254.20.10/32 -p udp -m udp --dport 53",
+    ] {
+        shell(
+            node,
+            &format!(
+                "iptables-legacy -w -t raw {rule} -m comment --comment 'NodeLocal DNS Cache: skip conntrack' -j NOTRACK"
+            ),
+        );
+    }
+    let probe = Probe::bypass(node, &[]).unwrap();
+    let server = node
+        .enter(|| UdpSocket::bind("169.254.20.10:53").unwrap())
+        .unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    send(&lab.client.netns, "169.254.20.10:53".parse().unwrap(), 3);
+    let mut buffer = [0; 16];
+    for _ in 0..3 {
+        let (_, from) = server.recv_from(&mut buffer).unwrap();
+        server.send_to(b"answer", from).unwrap();
+    }
+    let looks = probe
+        .wait_for(1, |look| {
+            streams(look).iter().any(|stream| stream["packets"] == 3)
+        })
+        .unwrap();
+    let look = looks.last().unwrap();
+    assert!(findings(look).is_empty(), "{look:#}");
+    let intended = |of: &Value| of["intended"] == "NodeLocal DNSCache";
+    assert!(streams(look).iter().all(intended), "{look:#}");
+    assert!(look["rules"].as_array().unwrap().iter().all(intended), "{look:#}");
+}
+
+/// Every packet once, though a bridge and its port both send it.
+#[test]
+fn as_many_as_were_sent() {
+    const NUMBER: u64 = 500;
+    let lab = Lab::new("iptables-legacy");
+    let node = lab.node();
+    for chain in ["PREROUTING", "OUTPUT"] {
+        shell(
+            node,
+            &format!("iptables-legacy -w -t raw -A {chain} -p udp --dport 9:12 -j NOTRACK"),
+        );
+    }
+    let probe = Probe::bypass(node, &[]).unwrap();
+    let local = format!("{}:10", lab.client.address).parse().unwrap();
+    // Through VXLAN, whose own packets are tracked; into a pod by way of the bridge; over the loopback device.
+    let remote = format!("{}:9", lab.server.address).parse().unwrap();
+    send(&lab.client.netns, remote, NUMBER);
+    send(node, local, NUMBER);
+    send(node, "127.0.0.1:11".parse().unwrap(), NUMBER);
+    send(node, "192.168.88.12:12".parse().unwrap(), NUMBER);
+    let counts = |look: &Value| {
+        [
+            packets(look, "forwarded", 9),
+            packets(look, "outgoing", 10),
+            packets(look, "outgoing", 11),
+            packets(look, "outgoing", 12),
+        ]
+    };
+    let looks = probe
+        .wait_for(1, |look| counts(look).iter().all(|packets| *packets >= NUMBER))
+        .unwrap();
+    assert_eq!(counts(&looks[0]), [NUMBER; 4], "{:#}", looks[0]);
+    let run = probe.finish().unwrap();
+    assert_eq!(counts(&run.summary), [NUMBER; 4], "{:#}", run.summary);
+    assert_eq!(run.summary["lost"]["packets"], 0);
+    assert_eq!(run.status.code(), Some(1));
+}
+
+#[test]
+fn ipv6() {
+    const NUMBER: u64 = 40;
+    let pair = Pair::new().unwrap();
+    Pair::iptables(
+        &pair.client,
+        Family::V6,
+        "-t raw -A OUTPUT -p udp --dport 9 -j NOTRACK",
+    )
+    .unwrap();
+    let probe = Probe::bypass(&pair.client, &[]).unwrap();
+    send(
+        &pair.client,
+        SocketAddr::new(Pair::server_ip(Family::V6), 9),
+        NUMBER,
+    );
+    let looks = probe
+        .wait_for(1, |look| {
+            packets(look, "outgoing", 9) >= NUMBER && !findings(look).is_empty()
+        })
+        .unwrap();
+    assert_eq!(packets(&looks[0], "outgoing", 9), NUMBER);
+    let found = &findings(&looks[0])[0];
+    assert!(
+        text(found).contains("raw OUTPUT rule 1: -A OUTPUT -p udp"),
+        "{found:#}"
+    );
+    assert!(text(found).contains("ip6tables"), "{found:#}");
+}
+
+/// In front of a socket, where conntrack's mark is cleared right after.
+#[test]
+fn delivered() {
+    const NUMBER: u64 = 40;
+    let pair = Pair::new().unwrap();
+    // Debian's 5.10 has ip6_input_finish, and calls a copy of it that the compiler put elsewhere.
+    let families = if too_old((6, 1), "ip6_input_finish is not called") {
+        vec![Family::V4]
+    } else {
+        Family::PLAIN.to_vec()
+    };
+    for &family in &families {
+        let rule = "-t raw -A PREROUTING -p udp --dport 9 -j NOTRACK";
+        Pair::iptables(&pair.server, family, rule).unwrap();
+    }
+    let probe = Probe::bypass(&pair.server, &[]).unwrap();
+    for &family in &families {
+        send(&pair.client, SocketAddr::new(Pair::server_ip(family), 9), NUMBER);
+    }
+    let looks = probe.wait_for(1, |look| !findings(look).is_empty()).unwrap();
+    if looks[0]["unseen"].is_array() {
+        // Neither fentry nor netfilter programs: every kernel of the matrix has one of them.
+        assert!(
+            std::env::var_os("PROBE_LAB_SKIPS").is_none(),
+            "{:#}",
+            looks[0]["unseen"]
+        );
+        eprintln!("this kernel shows no delivered packets: {}", looks[0]["unseen"]);
+        return;
+    }
+    let looks = probe
+        .wait_for(1, |look| {
+            packets(look, "delivered", 9) >= families.len() as u64 * NUMBER
+        })
+        .unwrap();
+    assert_eq!(packets(&looks[0], "delivered", 9), families.len() as u64 * NUMBER);
+    let text: String = findings(&looks[0]).iter().map(text).collect();
+    for tool in ["iptables", "ip6tables"].iter().take(families.len()) {
+        assert!(text.contains(&format!("{tool}-")), "{text}");
+    }
+    assert!(
+        text.contains("raw PREROUTING rule 1: -A PREROUTING -p udp"),
+        "{text}"
+    );
+}
