@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use probe_ebpf::contract::vxlan as raw;
 
 use super::connection::socket_address;
-use crate::model::vxlan::{
-    settings::Mac,
-    traffic::{
+use crate::model::{
+    network::Mac,
+    vxlan::traffic::{
         Complaint, Count, Direction, DropCount, Dropped, ErrorCount, Flow, FlowCount, IcmpError, Place,
         Stream,
     },

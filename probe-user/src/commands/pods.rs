@@ -9,7 +9,7 @@ use crate::{
         cri::{Named, Runtime},
         health::Health,
     },
-    model::vxlan::view::Name,
+    model::owner::Name,
     report::say,
 };
 

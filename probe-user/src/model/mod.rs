@@ -6,6 +6,7 @@ pub mod check;
 pub mod connection;
 pub mod etcd_log;
 pub mod flow;
+pub mod network;
 pub mod owner;
 pub mod summary;
 pub mod translation;

@@ -143,3 +143,10 @@ impl PodSource {
         }
     }
 }
+
+/// The pod behind an address of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub namespace: String,
+    pub pod: String,
+}

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     io::{self, Write},
+    time::Duration,
 };
 
 use jiff::tz::TimeZone;
@@ -40,6 +41,19 @@ pub fn safe(text: &str) -> String {
     let mut out = Vec::new();
     escape::push(&mut out, text, LONGEST);
     String::from_utf8_lossy(&out).into_owned()
+}
+
+/// How long ago that was, both `CLOCK_MONOTONIC` nanoseconds; 0: never.
+pub fn ago(now_ns: u64, at_ns: u64) -> String {
+    if at_ns == 0 {
+        return "never".to_owned();
+    }
+    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns)).as_secs_f64();
+    if ago < 60.0 {
+        format!("{ago:.1} s ago")
+    } else {
+        format!("{:.0} min ago", ago / 60.0)
+    }
 }
 
 /// How it is told.

@@ -9,7 +9,7 @@ use netlink_packet_route::{
 };
 
 use super::{RouteError, Routing};
-use crate::model::vxlan::settings::{Device, Mac, Vxlan};
+use crate::model::network::{Device, Mac, Vxlan};
 
 impl Routing {
     /// # Errors

@@ -11,7 +11,7 @@ use netlink_packet_route::{
 };
 
 use super::{RouteError, Routing};
-use crate::model::vxlan::settings::{ForwardingEntry, Mac, Neighbour, Route, State};
+use crate::model::network::{ForwardingEntry, Mac, Neighbour, Route, State};
 
 impl Routing {
     /// The addresses of this network namespace, each with the index of its device.

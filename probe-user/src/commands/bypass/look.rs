@@ -27,7 +27,7 @@ use crate::{
             rule::Culprit,
             stream::{self, Count, Stream},
         },
-        vxlan::settings::Device,
+        network::Device,
     },
     rtnetlink::Routing,
 };

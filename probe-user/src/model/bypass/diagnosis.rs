@@ -13,7 +13,7 @@ use super::{
     stream::{Count, Server, Stream},
     view::Seen,
 };
-use crate::model::vxlan::view::Name;
+use crate::model::owner::Name;
 
 /// What shows in packets is over when none showed it for so long.
 const OVER: Duration = Duration::from_secs(10);

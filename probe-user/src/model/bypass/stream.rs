@@ -7,7 +7,7 @@ use std::{
 
 pub use probe_ebpf::contract::bypass::{Direction, Server};
 
-use crate::model::vxlan::settings::Device;
+use crate::model::network::Device;
 
 /// What is counted apart: all connections of one client to one server's port, one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -11,7 +11,7 @@ use super::{
     stream::{Count, Direction, Server, Stream, once},
     view::Seen,
 };
-use crate::model::vxlan::settings::Device;
+use crate::model::network::Device;
 
 const SECOND: u64 = 1_000_000_000;
 

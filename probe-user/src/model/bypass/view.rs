@@ -9,7 +9,7 @@ use super::{
     rule::{Culprit, Intended, Rule},
     stream::{Count, Stream},
 };
-use crate::model::vxlan::view::Name;
+use crate::model::owner::Name;
 
 #[derive(Clone, Debug)]
 pub struct View {

@@ -3,7 +3,6 @@
 pub mod diagnosis;
 pub mod finding;
 pub mod overlay;
-pub mod settings;
 pub mod traffic;
 pub mod view;
 

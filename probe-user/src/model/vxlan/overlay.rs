@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::settings::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan};
+use crate::model::network::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan};
 
 /// All tables at one moment.
 #[derive(Clone, Debug, Default)]

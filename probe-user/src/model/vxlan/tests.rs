@@ -6,11 +6,11 @@ use super::{
     diagnosis::{Diagnosis, HOLD},
     finding::{Culprit, Fault, Finding},
     overlay::{Entry, Kind, Overlay, Tables},
-    settings::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan},
     traffic::{
         Complaint, Count, Direction, DropCount, Dropped, ErrorCount, IcmpError, Place, Stream, Traffic,
     },
 };
+use crate::model::network::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan};
 
 const UNDERLAY: u32 = 2;
 const FLANNEL: u32 = 3;

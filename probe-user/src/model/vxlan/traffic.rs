@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::settings::Mac;
+use crate::model::network::Mac;
 pub use probe_ebpf::contract::vxlan::{Direction, Place};
 
 /// What is counted apart.

@@ -4,19 +4,14 @@ use std::{collections::HashMap, net::IpAddr};
 
 use jiff::Timestamp;
 
+use crate::model::owner::Name;
+
 use super::{
     diagnosis::belongs,
     finding::Finding,
     overlay::{Overlay, Peer},
     traffic::{Count, Direction, Dropped, Place, Stream, Traffic},
 };
-
-/// The pod behind an address of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    pub namespace: String,
-    pub pod: String,
-}
 
 #[derive(Clone, Debug)]
 pub struct View {

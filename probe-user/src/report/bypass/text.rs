@@ -2,7 +2,10 @@
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::super::{clock::Clock, looks::safe, vxlan::ago};
+use super::super::{
+    clock::Clock,
+    looks::{ago, safe},
+};
 use crate::model::bypass::{
     View,
     diagnosis::{moved, protocol},

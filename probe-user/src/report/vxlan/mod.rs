@@ -3,8 +3,6 @@
 mod json;
 mod text;
 
-pub(super) use text::ago;
-
 use std::io;
 
 use super::{clock::Clock, looks::Look};

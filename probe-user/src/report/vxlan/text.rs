@@ -1,10 +1,11 @@
 //! For people.
 
-use std::time::Duration;
-
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
-use super::super::{clock::Clock, looks::safe};
+use super::super::{
+    clock::Clock,
+    looks::{ago, safe},
+};
 use crate::model::vxlan::{
     finding::Finding,
     overlay::Kind,
@@ -148,18 +149,6 @@ fn pods(peer: &PeerView<'_>) -> String {
         [] => "-".to_owned(),
         [route] => route.to_string(),
         [route, rest @ ..] => format!("{route} +{}", rest.len()),
-    }
-}
-
-pub(in crate::report) fn ago(now_ns: u64, at_ns: u64) -> String {
-    if at_ns == 0 {
-        return "never".to_owned();
-    }
-    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns)).as_secs_f64();
-    if ago < 60.0 {
-        format!("{ago:.1} s ago")
-    } else {
-        format!("{:.0} min ago", ago / 60.0)
     }
 }
 

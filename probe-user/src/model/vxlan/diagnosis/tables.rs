@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::{Identity, Look, belongs, identity_of, underlay_of};
+use crate::model::network::Mac;
 use crate::model::vxlan::{
     finding::Fault,
     overlay::{Entry, Overlay, Peer},
-    settings::Mac,
     traffic::{Direction, Dropped, Place, Stream},
 };
 
