@@ -128,10 +128,16 @@ pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: boo
         .filter_map(|group| finding(&group, streams, known))
         .collect();
     if findings.is_empty() {
+        // Whose packets were seen, and are no more, is over.
+        let was_seen = |rule: &Rule| {
+            let mut culprits = streams.iter().flat_map(|seen| &seen.culprits);
+            culprits.any(|culprit| culprit.rule == rule.text)
+        };
         let mut unseen: Vec<Finding> = known
             .rules
             .values()
             .filter(|rule| rule.intended.is_none() && rule.since.is_some_and(|since| since > 0))
+            .filter(|rule| !was_seen(rule))
             .filter(|rule| to_the_end || Duration::from_nanos(now_ns.saturating_sub(rule.moved_ns)) <= OVER)
             .map(never_left)
             .collect();

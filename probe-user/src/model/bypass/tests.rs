@@ -201,6 +201,18 @@ fn makers_of_rules() {
     }
 }
 
+/// The rules are read after the packets are counted: a rule's counter is told to have moved later than they.
+#[test]
+fn what_was_seen_and_is_over_is_no_new_finding() {
+    let mut moved = rule("A", 9);
+    moved.moved_ns = 3 * SECOND;
+    let node = Node::new(&[moved]);
+    let request = stream("10.244.1.5", "10.96.7.7", 443, Server::Destination);
+    let faults = |streams: &[_], now| node.faults(streams, now, false);
+    assert_eq!(faults(&[(request, count(9, 9), "A")], 12), Vec::<String>::new());
+    assert_eq!(faults(&[], 12), ["untracked - A 9"]);
+}
+
 fn device(index: u32, name: &str, controller: Option<u32>) -> Device {
     Device {
         index,

@@ -34,11 +34,14 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
     }
     let time = time(view, clock);
     if view.findings.is_empty() {
-        let packets: u64 = view.streams.iter().map(|seen| seen.count.packets).sum();
-        let latent = match (packets, view.rules.len()) {
-            (0, 0) => "no packet slipped past conntrack, and no rule lets one",
-            (0, _) => "no packet slipped past conntrack while probe looked",
-            (_, _) => "what slips past conntrack is intended",
+        let latent = if view.streams.iter().any(|seen| seen.intended.is_none()) {
+            "nothing slips past conntrack any more"
+        } else if !view.streams.is_empty() {
+            "what slips past conntrack is intended"
+        } else if view.rules.is_empty() {
+            "no packet slipped past conntrack, and no rule lets one"
+        } else {
+            "no packet slipped past conntrack while probe looked"
         };
         out.push_str(&format!("\n{time}  no finding: {latent}\n"));
     } else {
