@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What probe costs what it watches: `bench watch`, `bench vxlan`
+    /// What probe costs what it watches: `bench watch`, `bench vxlan`, `bench bypass`
     Bench(bench::Args),
     /// Find or install what builds the BPF objects; says what it does
     Setup,

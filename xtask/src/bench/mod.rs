@@ -8,7 +8,7 @@ mod bare;
 mod kind;
 mod statistics;
 mod tracer;
-mod vxlan;
+mod tunnel;
 mod watch;
 
 use anyhow::{Result, ensure};
@@ -30,13 +30,16 @@ enum What {
     /// `probe watch` and a storm of connections: rate, kernel time, CPU, memory; bpftrace beside it
     Watch(watch::Args),
     /// `probe vxlan` and traffic through a tunnel: throughput, kernel time of a packet
-    Vxlan(vxlan::Args),
+    Vxlan(tunnel::Args),
+    /// `probe bypass` and tracked traffic through a tunnel: throughput, kernel time of a packet handed to a device
+    Bypass(tunnel::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Watch(args) => watch::run(args),
-        What::Vxlan(args) => vxlan::run(args),
+        What::Vxlan(args) => tunnel::run(args, tunnel::Watcher::Vxlan),
+        What::Bypass(args) => tunnel::run(args, tunnel::Watcher::Bypass),
     }
 }
 

@@ -1,10 +1,10 @@
-//! What `probe vxlan` costs traffic through a tunnel: two nodes in network namespaces, a pod on each, probe on one node.
+//! What `probe vxlan` and `probe bypass` cost traffic through a tunnel: two nodes in network namespaces, a pod on each,
+//! probe on one node.
 
 use std::{process::Command, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, ensure};
 use probe_lab::{Bulk, Cluster, Datagrams, PACKAGES, Pod};
-use serde_json::Value;
 
 use super::{
     KERNEL_ROUNDS, cost_of_measuring, median, ratios,
@@ -61,19 +61,50 @@ impl Load {
     }
 }
 
+/// What is measured.
+#[derive(Clone, Copy)]
+pub enum Watcher {
+    Vxlan,
+    Bypass,
+}
+
+/// One way to run it.
+struct Way {
+    name: &'static str,
+    arguments: &'static [&'static str],
+}
+
+impl Watcher {
+    const fn ways(self) -> &'static [Way] {
+        match self {
+            Self::Vxlan => &[
+                Way {
+                    name: "vxlan",
+                    arguments: &["vxlan"],
+                },
+                Way {
+                    name: "vxlan --flows",
+                    arguments: &["vxlan", "--flows", "--cri", "none"],
+                },
+            ],
+            Self::Bypass => &[Way {
+                name: "bypass",
+                arguments: &["bypass", "--cri", "none"],
+            }],
+        }
+    }
+}
+
 /// What was measured of one load.
 struct Measured {
     name: &'static str,
     load: Load,
     without: Vec<f64>,
-    with: Vec<f64>,
-    with_flows: Vec<f64>,
-    /// Of one packet in the program, nanoseconds, what measuring costs left out.
-    kernel_ns: Vec<f64>,
-    kernel_ns_with_flows: Vec<f64>,
+    /// For each way: rates, and of one run of its programs nanoseconds, what measuring costs left out.
+    with: Vec<(Vec<f64>, Vec<f64>)>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
     let probe = run::build_probe()?;
     if !root::is() {
         return root::become_it("the benchmark lays network namespaces and loads BPF programs");
@@ -82,15 +113,15 @@ pub fn run(args: &Args) -> Result<()> {
     let cluster = Cluster::new()?;
     let [from, to] = [cluster.alpha.pod(5)?, cluster.beta.pod(5)?];
     let netns = format!("/run/netns/{}", cluster.alpha.netns.name());
-    let start = |flows: bool| {
+    let start = |way: &Way| {
         let mut command = Command::new(&probe);
-        command.args(["vxlan", "-o", "json", "--netns", &netns]);
-        if flows {
-            command.args(["--flows", "--cri", "none"]);
-        }
-        Tracer::start(&mut command, "watching VXLAN")
+        command
+            .args(way.arguments)
+            .args(["-o", "json", "--netns", &netns]);
+        Tracer::start(&mut command, "watching ")
     };
-    let mut all = loads(args, &from, &to)?;
+    let ways = watcher.ways();
+    let mut all = loads(args, &from, &to, ways.len())?;
     for measured in &mut all {
         // What the first packets find out for all, and the CPU's speed.
         measured.load.run()?;
@@ -100,15 +131,15 @@ pub fn run(args: &Args) -> Result<()> {
         for measured in &mut all {
             let amount = measured.load.amount();
             // Turned round each time: what drifts within a round drifts for all.
-            let mut ways = [None, Some(false), Some(true)];
-            ways.rotate_left(round as usize % 3);
-            for way in ways {
-                let tracer = way.map(&start).transpose()?;
+            let mut turns: Vec<Option<usize>> = (0..ways.len()).map(Some).chain([None]).collect();
+            let first = round as usize % turns.len();
+            turns.rotate_left(first);
+            for turn in turns {
+                let tracer = turn.and_then(|way| ways.get(way)).map(&start).transpose()?;
                 let rate = amount / measured.load.run()?.as_secs_f64();
-                match way {
+                match turn.and_then(|way| measured.with.get_mut(way)) {
+                    Some((rates, _)) => rates.push(rate),
                     None => measured.without.push(rate),
-                    Some(false) => measured.with.push(rate),
-                    Some(true) => measured.with_flows.push(rate),
                 }
                 if let Some(tracer) = tracer {
                     tracer.finish()?;
@@ -120,28 +151,23 @@ pub fn run(args: &Args) -> Result<()> {
     let enabled = Enabled::new()?;
     let bare = cost_of_measuring(&enabled, || connect_often(&to))?;
     for _ in 0..KERNEL_ROUNDS {
-        for measured in &mut all {
-            for flows in [false, true] {
-                let tracer = start(flows)?;
+        for Measured { load, with, .. } in &mut all {
+            for (way, (_, kernel_ns)) in ways.iter().zip(with) {
+                let tracer = start(way)?;
                 let before = tracer.runs()?;
-                measured.load.run()?;
+                load.run()?;
                 let Runs { count, time } = tracer.runs()? - before;
-                let seen = packets(&tracer.finish()?.out)?;
-                anyhow::ensure!(seen > 0, "probe saw none of the packets");
-                let each = time.as_nanos() as f64 / count.max(1) as f64 - bare;
-                if flows {
-                    measured.kernel_ns_with_flows.push(each);
-                } else {
-                    measured.kernel_ns.push(each);
-                }
+                tracer.finish()?;
+                ensure!(count > 0, "its programs never ran");
+                kernel_ns.push(time.as_nanos() as f64 / count as f64 - bare);
             }
         }
     }
-    report(&all, bare);
+    report(&all, ways, bare);
     Ok(())
 }
 
-fn loads(args: &Args, from: &Pod, to: &Pod) -> Result<Vec<Measured>> {
+fn loads(args: &Args, from: &Pod, to: &Pod, ways: usize) -> Result<Vec<Measured>> {
     let datagrams = |payload| -> Result<Load> {
         let datagrams = Datagrams::between(from, to, payload)?;
         Ok(Load::Datagrams(datagrams, args.datagrams))
@@ -158,10 +184,7 @@ fn loads(args: &Args, from: &Pod, to: &Pod) -> Result<Vec<Measured>> {
         name,
         load,
         without: Vec::new(),
-        with: Vec::new(),
-        with_flows: Vec::new(),
-        kernel_ns: Vec::new(),
-        kernel_ns_with_flows: Vec::new(),
+        with: vec![Default::default(); ways],
     };
     Ok(loads.into_iter().map(measured).collect())
 }
@@ -179,38 +202,27 @@ fn connect_often(pod: &Pod) -> Result<()> {
     pod.netns.enter(connect)?
 }
 
-/// Frames of all streams, by probe's last line.
-fn packets(out: &str) -> Result<u64> {
-    let last = out.lines().next_back().unwrap_or_default();
-    let summary: Value = serde_json::from_str(last).context("no summary of probe's")?;
-    let streams = summary["streams"].as_array().context("no streams")?;
-    Ok(streams
-        .iter()
-        .filter_map(|stream| stream["frames"].as_u64())
-        .sum())
-}
-
-fn report(all: &[Measured], bare: f64) {
+fn report(all: &[Measured], ways: &[Way], bare: f64) {
     println!(
-        "\n{:<26}{:>22}{:>12}{:>12}{:>14}{:>12}{:>14}",
-        "", "without", "ratio", "lowest", "with --flows", "ns a run", "with --flows"
+        "\n{:<26}{:<16}{:>20}{:>10}{:>10}{:>10}",
+        "", "", "without", "ratio", "lowest", "ns a run"
     );
     for measured in all {
-        let ratio = ratios(&measured.with, &measured.without);
-        let with_flows = ratios(&measured.with_flows, &measured.without);
-        println!(
-            "{:<26}{:>22}{:>12.3}{:>12.3}{:>14.3}{:>12.0}{:>14.0}",
-            measured.name,
-            format!("{:.2} {}", median(&measured.without), measured.load.unit()),
-            median(&ratio),
-            ratio.iter().copied().fold(f64::INFINITY, f64::min),
-            median(&with_flows),
-            median(&measured.kernel_ns),
-            median(&measured.kernel_ns_with_flows),
-        );
+        for (way, (rates, kernel_ns)) in ways.iter().zip(&measured.with) {
+            let ratio = ratios(rates, &measured.without);
+            println!(
+                "{:<26}{:<16}{:>20}{:>10.3}{:>10.3}{:>10.0}",
+                measured.name,
+                way.name,
+                format!("{:.2} {}", median(&measured.without), measured.load.unit()),
+                median(&ratio),
+                ratio.iter().copied().fold(f64::INFINITY, f64::min),
+                median(kernel_ns),
+            );
+        }
     }
     println!(
-        "ratio: rate with probe on one node to rate without, median of rounds; ns a run: of the tc programs, without the \
+        "ratio: rate with probe on one node to rate without, median of rounds; ns a run: of its programs, without the \
          {bare:.0} ns that measuring a run costs"
     );
 }
