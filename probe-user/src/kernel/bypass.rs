@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, MapData, PerCpuArray},
+    maps::{MapData, PerCpuArray},
 };
 use probe_ebpf::contract::{
     bypass::{Counters, Key, Settings, global, map},
@@ -19,6 +19,7 @@ use super::{
     maps::{PerCpuTable, take},
     memory,
     object::{Checked, Source, Types},
+    ports::PortSet,
 };
 use crate::error::chain;
 
@@ -40,8 +41,7 @@ pub struct Options {
 pub struct BypassProbe {
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
-    ports: Array<MapData, u64>,
-    ports_set: HashSet<u16>,
+    ports: PortSet,
     streams: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
     rest: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
     ebpf: Ebpf,
@@ -104,7 +104,7 @@ impl BypassProbe {
                 reason: format!("this kernel has no conntrack: no {} in its types", absent.what),
             });
         }
-        let ports = take(&mut ebpf, FEATURE, map::PORTS)?;
+        let ports = PortSet::take(&mut ebpf, FEATURE, map::PORTS)?;
         let streams = PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?;
         let rest = take(&mut ebpf, FEATURE, map::REST)?;
         let degraded = types.attach(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
@@ -113,7 +113,6 @@ impl BypassProbe {
         Ok(Self {
             degraded,
             ports,
-            ports_set: HashSet::new(),
             streams,
             rest,
             ebpf,
@@ -125,24 +124,7 @@ impl BypassProbe {
     /// # Errors
     /// When the kernel's map can't be written.
     pub fn know_ports(&mut self, ports: &HashSet<u16>) -> Result<(), KernelError> {
-        if *ports == self.ports_set {
-            return Ok(());
-        }
-        let words: HashSet<u16> = ports.union(&self.ports_set).map(|port| port >> 6).collect();
-        for word in words {
-            let bits = ports
-                .iter()
-                .filter(|port| *port >> 6 == word)
-                .fold(0_u64, |bits, port| bits | 1 << (port & 63));
-            self.ports
-                .set(u32::from(word), bits, 0)
-                .map_err(|error| KernelError::Map {
-                    map: map::PORTS,
-                    reason: chain(&error),
-                })?;
-        }
-        self.ports_set.clone_from(ports);
-        Ok(())
+        self.ports.set(ports)
     }
 
     /// Every stream with its counters, added up over all CPUs.

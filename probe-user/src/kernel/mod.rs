@@ -10,6 +10,7 @@ mod losses;
 mod maps;
 mod memory;
 pub mod object;
+mod ports;
 pub mod system;
 pub mod vxlan;
 

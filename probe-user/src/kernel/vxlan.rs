@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap as AyaMap, MapData, PerCpuArray},
+    maps::{HashMap as AyaMap, MapData, PerCpuArray},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType,
         links::Link as _,
@@ -27,6 +27,7 @@ use super::{
     maps::{PerCpuTable, Table, take},
     memory,
     object::{Checked, Source, Types},
+    ports::PortSet,
 };
 use crate::error::chain;
 
@@ -61,8 +62,7 @@ pub struct VxlanProbe {
     pub reasons: HashMap<u32, String>,
     /// Whether the kernel tells reasons.
     pub has_reasons: bool,
-    ports: Array<MapData, u64>,
-    ports_set: HashSet<u16>,
+    ports: PortSet,
     devices: AyaMap<MapData, u32, u32>,
     devices_set: HashSet<u32>,
     counters: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
@@ -139,8 +139,7 @@ impl VxlanProbe {
             degraded,
             reasons,
             has_reasons,
-            ports: take(&mut ebpf, FEATURE, map::PORTS)?,
-            ports_set: HashSet::new(),
+            ports: PortSet::take(&mut ebpf, FEATURE, map::PORTS)?,
             devices: take(&mut ebpf, FEATURE, map::DEVICES)?,
             devices_set: HashSet::new(),
             counters: PerCpuTable::take(&mut ebpf, FEATURE, map::COUNTERS)?,
@@ -230,24 +229,7 @@ impl VxlanProbe {
     /// # Errors
     /// When the kernel's map can't be written.
     pub fn watch_ports(&mut self, ports: &HashSet<u16>) -> Result<(), KernelError> {
-        if *ports == self.ports_set {
-            return Ok(());
-        }
-        let words: HashSet<u16> = ports.union(&self.ports_set).map(|port| port >> 6).collect();
-        for word in words {
-            let bits = ports
-                .iter()
-                .filter(|port| *port >> 6 == word)
-                .fold(0_u64, |bits, port| bits | 1 << (port & 63));
-            self.ports
-                .set(u32::from(word), bits, 0)
-                .map_err(|error| KernelError::Map {
-                    map: map::PORTS,
-                    reason: chain(&error),
-                })?;
-        }
-        self.ports_set.clone_from(ports);
-        Ok(())
+        self.ports.set(ports)
     }
 
     /// Sets which devices are VXLAN devices, by index.
