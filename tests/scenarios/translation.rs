@@ -79,49 +79,64 @@ fn seen_as_and_dialled() {
     }
 }
 
-/// Conntrack's entry is the second connection's when it is asked for the first: nothing is claimed of the first.
+/// Conntrack's entry may be the second connection's when it is asked for the first: then nothing is claimed of the
+/// first. Where the first was asked for in time, what is claimed is what the server saw.
 #[test]
 fn a_port_that_is_used_again_at_once() {
+    /// On a slow machine the first of a pair may be asked for in time.
+    const TRIES: usize = 20;
     let port = unique_port();
     let pair = translated(port);
-    accept_all(pair.listen(Family::V4, port).unwrap());
+    let listener = pair.listen(Family::V4, port).unwrap();
     let netns = path(pair.client.name());
     let arguments = ["--port", &port.to_string(), "--role", "client", "--netns", &netns];
     let probe = Probe::watch(&arguments).unwrap();
     let server = SocketAddr::new(Pair::server_ip(Family::V4), port);
-    let mut port = 0;
-    // A child that another scenario forks would hold the port for a moment.
-    without_forks(|| {
-        for _ in 0..2 {
-            // RST leaves nothing that is in the way of the second.
-            let stream: TcpStream = pair
-                .client
-                .enter(|| {
-                    let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-                    let local = SocketAddr::new(Pair::client_ip(Family::V4), port);
-                    socket.bind(&local.into()).unwrap();
-                    socket.connect(&server.into()).unwrap();
-                    socket.into()
-                })
-                .unwrap();
-            port = stream.local_addr().unwrap().port();
-            SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..TRIES {
+        let mut port = 0;
+        // A child that another scenario forks would hold the port for a moment.
+        without_forks(|| {
+            for _ in 0..2 {
+                // RST leaves nothing that is in the way of the second.
+                let stream: TcpStream = pair
+                    .client
+                    .enter(|| {
+                        let socket = Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+                        let local = SocketAddr::new(Pair::client_ip(Family::V4), port);
+                        socket.bind(&local.into()).unwrap();
+                        socket.connect(&server.into()).unwrap();
+                        socket.into()
+                    })
+                    .unwrap();
+                port = stream.local_addr().unwrap().port();
+                seen.push(listener.accept().unwrap().1);
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+            }
+        });
+        let records = probe.wait_for(seen.len(), |_| true).unwrap();
+        if records.iter().any(|record| record["untranslated"] == "reused") {
+            break;
         }
-    });
-    probe.wait_for(2, |_| true).unwrap();
+    }
     let run = probe.finish().unwrap();
-    let [first, second] = run.records.as_slice() else {
-        panic!("{:#?}", run.records)
-    };
-    assert_eq!(first["source"], second["source"]);
-    assert_eq!(first["untranslated"], "reused", "{first:#}");
-    assert_eq!(end(first, "seen_as"), None, "{first:#}");
-    assert_eq!(
-        end(second, "seen_as").unwrap().ip(),
-        other(Family::V4, SEEN_AS),
-        "{second:#}"
-    );
-    assert_eq!(run.summary["misses"]["reused"], 1, "{:#}", run.summary);
+    assert_eq!(run.records.len(), seen.len(), "{:#?}", run.records);
+    let mut reused = 0;
+    for (records, seen) in run.records.chunks(2).zip(seen.chunks(2)) {
+        let [first, second] = records else {
+            panic!("{records:#?}")
+        };
+        assert_eq!(first["source"], second["source"]);
+        if first["untranslated"] == "reused" {
+            reused += 1;
+            assert_eq!(end(first, "seen_as"), None, "{first:#}");
+        } else {
+            assert_eq!(end(first, "seen_as"), Some(seen[0]), "{first:#}");
+        }
+        assert_eq!(end(second, "seen_as"), Some(seen[1]), "{second:#}");
+    }
+    assert!(reused > 0, "{TRIES} times in vain");
+    assert_eq!(run.summary["misses"]["reused"], reused, "{:#}", run.summary);
 }
 
 /// A pod whose packets conntrack does not follow: said, and counted.
