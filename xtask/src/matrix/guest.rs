@@ -26,6 +26,8 @@ const BOOTS: u32 = 3;
 pub enum Verdict {
     Passed,
     Failed,
+    /// Failed among all others and passed when it ran again without them.
+    Unsteady,
     /// Why, and the kernel from which it must not be.
     Skipped {
         minimum: String,
@@ -42,6 +44,26 @@ pub struct Said {
     pub log: String,
     /// Whether it came to its end.
     pub done: bool,
+}
+
+impl Said {
+    /// Programs and names of the scenarios that failed.
+    pub fn failed(&self) -> Vec<(String, String)> {
+        let failed = self
+            .verdicts
+            .iter()
+            .filter(|(_, verdict)| **verdict == Verdict::Failed);
+        failed.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// What failed here and passed in `again` is not steady.
+    pub fn settle(&mut self, again: &Self) {
+        for (key, verdict) in &mut self.verdicts {
+            if *verdict == Verdict::Failed && again.verdicts.get(key) == Some(&Verdict::Passed) {
+                *verdict = Verdict::Unsteady;
+            }
+        }
+    }
 }
 
 /// Boots `kernel` on `archive` and waits until it is off. What it says goes to the file `log` as it comes.
@@ -238,5 +260,20 @@ mod tests {
             matches!(verdict("connection", "refused"), Verdict::Skipped { minimum, .. } if minimum == "6.10")
         );
         assert!(said.done);
+        assert_eq!(said.failed(), [("connection".to_owned(), "no_reply".to_owned())]);
+        // Only what passes when it runs again is not steady.
+        let mut again = Said::default();
+        let mut reader = Reader::default();
+        reader.line("guest: scenarios connection", &mut again);
+        reader.line("test no_reply ... FAILED", &mut again);
+        said.settle(&again);
+        assert_eq!(said.failed().len(), 1);
+        reader.line("test no_reply ... ok", &mut again);
+        said.settle(&again);
+        assert_eq!(said.failed(), []);
+        assert_eq!(
+            said.verdicts[&("connection".to_owned(), "no_reply".to_owned())],
+            Verdict::Unsteady
+        );
     }
 }

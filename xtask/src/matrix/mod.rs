@@ -40,6 +40,9 @@ const SCENARIOS: [&str; 10] = [
     "bypass",
     "storm",
 ];
+/// As many failed scenarios of a guest run once more, in a guest of their own: four at once, beside another guest, on an
+/// emulated processor is not what their patience was made for. More are no accident.
+const AGAIN: usize = 2;
 /// Guests at once: each has two processors, and waits most of the time.
 const AT_ONCE: usize = 2;
 
@@ -121,17 +124,19 @@ impl Guest {
             .tempfile_in(run::target().join("matrix"))?;
         lock(root).pack(&self.kernel, archive.path())?;
         let start = Instant::now();
-        let settings = format!(
-            "lab.cgroup={} lab.filter={} lab.scenarios={}",
-            self.cgroup,
-            args.filter,
-            if args.programs.is_empty() {
-                SCENARIOS.join(",")
-            } else {
-                args.programs.join(",")
-            }
-        );
-        let said = guest::run(&self.kernel, archive.path(), &settings, &self.log())?;
+        let settings = |filter: &str, programs: &str| {
+            format!(
+                "lab.cgroup={} lab.filter={filter} lab.scenarios={programs}",
+                self.cgroup
+            )
+        };
+        let programs = if args.programs.is_empty() {
+            SCENARIOS.join(",")
+        } else {
+            args.programs.join(",")
+        };
+        let boot = |settings: String| guest::run(&self.kernel, archive.path(), &settings, &self.log());
+        let mut said = boot(settings(&args.filter, &programs))?;
         println!(
             "{}: {} ran {} scenarios in {:.0} s",
             self.name,
@@ -139,6 +144,14 @@ impl Guest {
             said.verdicts.len(),
             start.elapsed().as_secs_f64()
         );
+        let failed = said.failed();
+        if (1..=AGAIN).contains(&failed.len()) {
+            let (programs, mut names): (BTreeSet<String>, Vec<String>) = failed.into_iter().unzip();
+            println!("{}: {} failed, and runs again", self.name, names.join(" and "));
+            names.insert(0, "--exact".to_owned());
+            let programs = programs.into_iter().collect::<Vec<_>>().join(",");
+            said.settle(&boot(settings(&names.join(","), &programs))?);
+        }
         Ok(said)
     }
 }
@@ -225,7 +238,7 @@ fn report(guests: &[Guest]) -> Result<()> {
             .map(|(guest, _)| format!("  {:>12}", release(guest)))
             .collect::<String>()
     );
-    let (mut passed, mut skipped) = (0, BTreeSet::new());
+    let (mut passed, mut skipped, mut unsteady) = (0, BTreeSet::new(), BTreeSet::new());
     for key @ (program, name) in &rows {
         let mut line = format!("{:width$}", format!("{program} {name}"));
         for (guest, said) in &columns {
@@ -244,6 +257,11 @@ fn report(guests: &[Guest]) -> Result<()> {
                     }
                     "skipped"
                 }
+                Some(Verdict::Unsteady) => {
+                    passed += 1;
+                    unsteady.insert(format!("{}: {program} {name}", guest.name));
+                    "UNSTEADY"
+                }
                 Some(Verdict::Failed) => {
                     faults.push(format!("{}: {program} {name} failed", guest.name));
                     "FAILED"
@@ -260,23 +278,30 @@ fn report(guests: &[Guest]) -> Result<()> {
     for skip in &skipped {
         println!("skipped: {skip}");
     }
+    for unsteady in &unsteady {
+        println!("unsteady: {unsteady}: failed, and passed when it ran again alone");
+    }
     if rows.is_empty() {
         faults.push("no scenario ran".to_owned());
     }
-    if !faults.is_empty() {
-        for (guest, said) in &columns {
-            let told = failures(&said.log);
-            if !told.is_empty() {
-                println!(
-                    "\n=== {}: what failed ({} has all it said)\n{told}",
-                    guest.name,
-                    guest.log().display()
-                );
-            }
+    for (guest, said) in &columns {
+        let told = failures(&said.log);
+        if !told.is_empty() {
+            println!(
+                "\n=== {}: what failed ({} has what its last boot said)\n{told}",
+                guest.name,
+                guest.log().display()
+            );
         }
+    }
+    if !faults.is_empty() {
         bail!("{} faults:\n  {}", faults.len(), faults.join("\n  "));
     }
-    println!("{passed} passed, 0 failed, {} skipped", skipped.len());
+    println!(
+        "{passed} passed, {} of them only when they ran again, 0 failed, {} skipped",
+        unsteady.len(),
+        skipped.len()
+    );
     Ok(())
 }
 
