@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const OBJECTS: [&str; 3] = ["bypass", "connection", "vxlan"];
+const OBJECTS: [&str; 4] = ["bypass", "connection", "drops", "vxlan"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");

@@ -188,6 +188,10 @@ pub struct WatchArgs {
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
+    /// Look for no causes of failed connections: no hooks for dropped, untracked and VXLAN packets, no rules read
+    #[arg(long)]
+    pub no_explain: bool,
+
     /// The container runtime's socket (CRI), which tells names of pods and containers; `none`: ask none. Default: the
     /// first that is there of containerd's, CRI-O's, cri-dockerd's, and those of k3s, k0s and MicroK8s
     #[arg(long, value_name = "SOCKET")]

@@ -3,79 +3,34 @@
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
 use std::{
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     time::Duration,
 };
 
-use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, too_old, wait_until};
+use probe_lab::{Family, Netns, Pair, Probe, Shop, too_old, wait_until};
 use serde_json::Value;
 
-/// Of a Service, as the lab's kube-proxy would have it.
-const SERVICE: &str = "10.96.7.7";
-const NAME: &str = "shop/web:https";
+const SERVICE: &str = Shop::SERVICE;
+const NAME: &str = Shop::NAME;
 
-/// A pod on alpha, a server in a pod on beta, and a Service in front of it.
+/// A Service, and who uses it.
 struct Lab {
-    client: Pod,
-    server: Pod,
-    _listener: TcpListener,
-    cluster: Cluster,
+    shop: Shop,
 }
 
 impl Lab {
-    /// `tool`: the iptables whose nat table the Service is in.
     fn new(tool: &str) -> Self {
-        let cluster = Cluster::new().unwrap();
-        let (client, server) = (cluster.alpha.pod(5).unwrap(), cluster.beta.pod(7).unwrap());
-        let listener = server
-            .netns
-            .enter(|| TcpListener::bind(("0.0.0.0", 443)).unwrap())
-            .unwrap();
-        let endpoint = server.address;
-        for rule in [
-            "-N KUBE-SERVICES".to_owned(),
-            "-N KUBE-SVC-WEB".to_owned(),
-            "-N KUBE-SEP-WEB".to_owned(),
-            "-A PREROUTING -m comment --comment portals -j KUBE-SERVICES".to_owned(),
-            "-A OUTPUT -m comment --comment portals -j KUBE-SERVICES".to_owned(),
-            format!(
-                "-A KUBE-SERVICES -d {SERVICE}/32 -p tcp -m comment --comment \"{NAME} cluster IP\" -m tcp --dport 443 \
-                 -j KUBE-SVC-WEB"
-            ),
-            format!("-A KUBE-SVC-WEB -m comment --comment \"{NAME} -> {endpoint}:443\" -j KUBE-SEP-WEB"),
-            format!(
-                "-A KUBE-SEP-WEB -p tcp -m comment --comment {NAME} -m tcp -j DNAT --to-destination {endpoint}:443"
-            ),
-        ] {
-            shell(&cluster.alpha.netns, &format!("{tool} -w -t nat {rule}"));
-        }
-        // What is not translated leaves for somewhere, as it would at a node with a default route.
-        cluster
-            .alpha
-            .netns
-            .ip("route add 10.96.0.0/12 via 192.168.88.12")
-            .unwrap();
         Self {
-            client,
-            server,
-            _listener: listener,
-            cluster,
+            shop: Shop::new(tool).unwrap(),
         }
     }
 
     fn node(&self) -> &Netns {
-        &self.cluster.alpha.netns
-    }
-
-    /// Whether the pod gets through to an address.
-    fn dials(&self, address: &str) -> bool {
-        let address: SocketAddr = address.parse().unwrap();
-        let dial = || TcpStream::connect_timeout(&address, Duration::from_millis(150)).is_ok();
-        self.client.netns.enter(dial).unwrap()
+        self.shop.node()
     }
 
     fn dials_service(&self) -> bool {
-        self.dials(&format!("{SERVICE}:443"))
+        self.shop.dials_service().unwrap()
     }
 
     /// Dials until a look has such a finding.
@@ -102,9 +57,7 @@ impl Lab {
 }
 
 fn shell(netns: &Netns, line: &str) {
-    let output = netns.command("sh").args(["-c", line]).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{line}: {error}");
+    probe_lab::shell(netns, line).unwrap();
 }
 
 fn findings(look: &Value) -> &[Value] {
@@ -171,7 +124,7 @@ fn requests_to_a_service() {
         assert!(!lab.dials_service(), "the Service is broken");
         let place = format!("{tool}: raw PREROUTING rule 1: {rule}");
         let named = format!("Service {NAME} ({SERVICE}:443)");
-        let client = lab.client.address.to_string();
+        let client = lab.shop.client.address.to_string();
         let found = lab.until_found(
             &probe,
             "untracked-request",
@@ -212,9 +165,12 @@ fn replies_of_an_endpoint() {
         );
         let rule =
             format!("{tool}: raw PREROUTING rule 1: -A PREROUTING -p tcp -m multiport --sports 80,443");
-        let endpoint = format!("{}:443", lab.server.address);
+        let endpoint = format!("{}:443", lab.shop.server.address);
         let found = lab.until_found(&probe, "untracked-reply", &[&rule, NAME, &endpoint, "SYN-ACK"]);
-        assert_eq!(found["felt_by"][0]["address"], lab.client.address.to_string());
+        assert_eq!(
+            found["felt_by"][0]["address"],
+            lab.shop.client.address.to_string()
+        );
         // What the endpoint is asked without its Service is no damage to it, and cannot be told from here.
         assert_eq!(found["certain"], false);
     }
@@ -249,7 +205,7 @@ fn native_nft() {
 fn rules_of_many_kinds() {
     let lab = Lab::new("iptables-legacy");
     let probe = Probe::bypass(lab.node(), &[]).unwrap();
-    let client = lab.client.address;
+    let client = lab.shop.client.address;
     for (rules, named) in [
         (
             vec!["-A PREROUTING -p tcp --dport 443 -j NOTRACK".to_owned()],
@@ -390,7 +346,7 @@ fn node_local_dns_is_intended() {
         .enter(|| UdpSocket::bind("169.254.20.10:53").unwrap())
         .unwrap();
     server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    send(&lab.client.netns, "169.254.20.10:53".parse().unwrap(), 3);
+    send(&lab.shop.client.netns, "169.254.20.10:53".parse().unwrap(), 3);
     let mut buffer = [0; 16];
     for _ in 0..3 {
         let (_, from) = server.recv_from(&mut buffer).unwrap();
@@ -421,10 +377,10 @@ fn as_many_as_were_sent() {
         );
     }
     let probe = Probe::bypass(node, &[]).unwrap();
-    let local = format!("{}:10", lab.client.address).parse().unwrap();
+    let local = format!("{}:10", lab.shop.client.address).parse().unwrap();
     // Through VXLAN, whose own packets are tracked; into a pod by way of the bridge; over the loopback device.
-    let remote = format!("{}:9", lab.server.address).parse().unwrap();
-    send(&lab.client.netns, remote, NUMBER);
+    let remote = format!("{}:9", lab.shop.server.address).parse().unwrap();
+    send(&lab.shop.client.netns, remote, NUMBER);
     send(node, local, NUMBER);
     send(node, "127.0.0.1:11".parse().unwrap(), NUMBER);
     send(node, "192.168.88.12:12".parse().unwrap(), NUMBER);

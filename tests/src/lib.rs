@@ -17,6 +17,7 @@ mod process;
 mod records;
 mod relay;
 mod server;
+mod shop;
 mod storm;
 mod wait;
 
@@ -35,6 +36,7 @@ pub use process::{Child, run, without_forks};
 pub use records::{end, is, the_record};
 pub use relay::Relay;
 pub use server::accept_all;
+pub use shop::{Shop, shell};
 pub use storm::{Close, Storm};
 pub use wait::{patience, wait_until};
 

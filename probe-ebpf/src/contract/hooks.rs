@@ -136,6 +136,17 @@ pub const VXLAN: [Hook; 3] = [
     },
 ];
 
+/// What tells `watch` of dropped packets, beside the hooks of `vxlan` and `bypass`.
+pub const DROPS: [Hook; 1] = [Hook {
+    gives: "causes of failed connections by dropped packets",
+    required: false,
+    programs: &[
+        // 5.17: has a third argument, the reason. Before, that a packet was dropped, and where, is all it tells. Not
+        // typed: bin/vxlan/drops.rs says why.
+        probed("tcp_drop", "kfree_skb", 2),
+    ],
+}];
+
 /// The hooks of `bypass`.
 pub const BYPASS: [Hook; 3] = [
     Hook {

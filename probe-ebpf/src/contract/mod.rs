@@ -2,6 +2,7 @@
 
 pub mod bypass;
 pub mod connection;
+pub mod drops;
 pub mod hooks;
 pub mod offsets;
 pub mod outcome;

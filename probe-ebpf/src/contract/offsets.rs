@@ -101,6 +101,8 @@ offsets! {
     node_name: member("kernfs_node", &["name"]), CONTAINERS;
     /// `parent` before 6.15.
     node_parent: member("kernfs_node", &["__parent", "parent"]), CONTAINERS;
+    /// The socket that sends the packet, or is known to receive it.
+    skb_socket: member("sk_buff", &["sk"]), REQUIRED;
     skb_head: member("sk_buff", &["head"]), REQUIRED;
     skb_network_header: member("sk_buff", &["network_header"]), REQUIRED;
     skb_transport_header: member("sk_buff", &["transport_header"]), REQUIRED;

@@ -3,4 +3,5 @@
 pub mod bypass;
 pub mod clock;
 pub mod connection;
+pub mod drops;
 pub mod vxlan;

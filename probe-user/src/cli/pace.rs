@@ -18,6 +18,17 @@ pub struct Pace {
 }
 
 impl Pace {
+    /// Looking until told otherwise, and reporting nothing.
+    pub fn endless() -> Self {
+        Self {
+            once: false,
+            duration: None,
+            interval: Duration::from_secs(1),
+            json: false,
+            node: String::new(),
+        }
+    }
+
     /// # Errors
     /// A time that is none.
     pub fn of(

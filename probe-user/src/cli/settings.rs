@@ -46,6 +46,8 @@ pub struct Watch {
     pub kube: Option<Access>,
     /// The node's network namespace, where that is not this process's own.
     pub netns: Option<PathBuf>,
+    /// Whether causes of failed connections are looked for.
+    pub explain: bool,
 }
 
 /// Filters on names, which only user space knows.
@@ -212,6 +214,7 @@ impl TryFrom<WatchArgs> for Watch {
             record: args.record,
             record_bytes: args.record_size.as_u64(),
             node: args.node.unwrap_or_else(host_name),
+            explain: !args.no_explain,
             netns: args.netns,
             cri: runtime(args.cri),
             kube: args.kube.access(in_pod()),

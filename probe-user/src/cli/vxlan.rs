@@ -111,6 +111,22 @@ pub struct Vxlan {
     pub source: Source,
 }
 
+impl Vxlan {
+    /// What `watch` looks for: faults, in the calling thread's network namespace.
+    pub fn faults(source: Source) -> Self {
+        Self {
+            device: None,
+            underlay: None,
+            pace: Pace::endless(),
+            flows: false,
+            max_flows: 0,
+            cri: None,
+            netns: None,
+            source,
+        }
+    }
+}
+
 impl TryFrom<VxlanArgs> for Vxlan {
     type Error = clap::Error;
 

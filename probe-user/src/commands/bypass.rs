@@ -1,7 +1,6 @@
 //! `probe bypass`: look by look, what slips past conntrack.
 
 mod look;
-mod rules;
 
 use anyhow::{Context, Result};
 

@@ -10,7 +10,7 @@ use crate::{
     kernel::{
         self, KernelError, bypass,
         capabilities::{self, Need},
-        connection,
+        connection, drops,
         object::Checked,
         system, vxlan,
     },
@@ -28,7 +28,10 @@ pub fn run(settings: Settings) -> Result<bool> {
         facts: facts(&settings),
         commands: vec![
             command("watch", &capabilities::WATCH, || {
-                connection::check(settings.source.clone())
+                let mut checked = connection::check(settings.source.clone())?;
+                let causes = drops::check(settings.source.clone())?;
+                checked.hooks.extend(causes.hooks);
+                Ok(checked)
             }),
             command("vxlan", &capabilities::VXLAN, || {
                 vxlan::check(settings.source.clone())

@@ -7,6 +7,7 @@ pub mod looks;
 mod pods;
 mod privileges;
 mod recordings;
+mod rules;
 pub mod vxlan;
 pub mod watch;
 pub mod who;

@@ -7,7 +7,7 @@ mod underlays;
 
 use anyhow::{Context, Result};
 
-use self::look::Looker;
+pub(super) use self::look::Looker;
 use super::{looks, privileges};
 use crate::{
     cli::Vxlan as Settings,

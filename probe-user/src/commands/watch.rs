@@ -1,6 +1,7 @@
 //! `probe watch`: connections as they end.
 
 mod ends;
+mod explain;
 mod join;
 mod names;
 mod pipeline;
@@ -19,7 +20,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use self::pipeline::Pipeline;
+use self::{explain::Explainer, pipeline::Pipeline};
 use super::{privileges, quiet_if_closed};
 use crate::{
     attribution::{cri::Runtime, kube::Cluster},
@@ -74,7 +75,9 @@ pub async fn run(settings: Watch) -> Result<()> {
     let reporter = reporter(&settings);
     let duration = settings.duration;
     let watched = settings.description();
-    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime, cluster);
+    let explainer = settings.explain.then(|| Explainer::start(&settings)).transpose();
+    let explainer = explainer.context("can't start the thread that looks for causes")?;
+    let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime, cluster, explainer);
     say(format_args!("watching {watched} (Ctrl-C ends with a summary)"));
 
     let mut tick = interval(TICK);

@@ -5,12 +5,14 @@ pub mod bypass;
 pub mod capabilities;
 pub mod cgroup;
 pub mod connection;
+pub mod drops;
 pub mod hooks;
 mod losses;
 mod maps;
 mod memory;
 pub mod object;
 mod ports;
+pub mod symbols;
 pub mod system;
 pub mod vxlan;
 

@@ -236,6 +236,7 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
         dialled: None,
         seen_as: None,
         untranslated: None,
+        cause: None,
         payload: None,
         netns: 1,
         owner: Arc::new(Owner {

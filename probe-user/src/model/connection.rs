@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Cadence, Outcome, Owner, Role,
+    Cadence, Cause, Outcome, Owner, Role,
     translation::{Translation, Untranslated},
 };
 
@@ -35,6 +35,8 @@ pub struct Connection {
     pub owner: Arc<Owner>,
     /// Who owns the other end, where that is a process of this kernel.
     pub peer: Option<Arc<Owner>>,
+    /// Why it failed, where that was seen.
+    pub cause: Option<Box<Cause>>,
     /// How often this owner does this; `None` until a [`Cadences`](super::Cadences) was asked.
     pub cadence: Option<Cadence>,
 }

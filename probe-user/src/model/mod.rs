@@ -2,6 +2,7 @@
 
 pub mod bypass;
 pub mod cadence;
+pub mod cause;
 pub mod check;
 pub mod connection;
 pub mod etcd_log;
@@ -14,6 +15,7 @@ pub mod vxlan;
 pub mod workload;
 
 pub use cadence::{Cadence, Cadences};
+pub use cause::Cause;
 pub use connection::Connection;
 pub use owner::{Container, Node, Owner, Pod, PodSource, Process, ProcessSource, Qos, Runtime};
 pub use probe_ebpf::contract::outcome::{Outcome, Role};

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{Cadence, Connection, Outcome, Owner, Role, connection};
+use super::{Cadence, Connection, Outcome, Owner, Role, cause::causes::Counted, connection};
 
 #[derive(Clone, Debug)]
 pub struct Summary {
@@ -21,6 +21,8 @@ pub struct Summary {
     pub reported: u64,
     /// In any order.
     pub rows: Vec<Row>,
+    /// Why connections failed, the most frequent first.
+    pub causes: Vec<Counted>,
     /// What could not be kept; entries of 0 are welcome, JSON shows them.
     pub losses: Vec<Tally>,
     /// What could not be named.

@@ -9,7 +9,9 @@ use std::{
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::clock::Clock;
-use crate::model::{self, Cadence, Summary, summary::Tally, translation::Untranslated};
+use crate::model::{
+    self, Cadence, Summary, cause::causes::Counted, summary::Tally, translation::Untranslated,
+};
 
 #[derive(Serialize)]
 struct Connection<'a> {
@@ -49,7 +51,47 @@ struct Connection<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     untranslated: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cause<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Cause<'a> {
+    kind: &'static str,
+    what: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<&'a str>,
+    /// The rule, or the fault, is the one; else it is what fits.
+    certain: bool,
+}
+
+impl<'a> Cause<'a> {
+    fn new(cause: &'a model::Cause) -> Self {
+        Self {
+            kind: cause.kind.name(),
+            what: &cause.what,
+            rule: cause.rule.as_deref(),
+            service: cause.service.as_deref(),
+            reason: cause.reason.as_deref(),
+            remedy: cause.remedy.as_deref(),
+            certain: cause.certain,
+        }
+    }
+}
+
+/// How many connections a cause hit.
+#[derive(Serialize)]
+struct CountedCause<'a> {
+    count: u64,
+    #[serde(flatten)]
+    cause: Cause<'a>,
 }
 
 #[derive(Serialize)]
@@ -233,6 +275,7 @@ pub fn connection(
             seen_as: connection.seen_as.map(End::new),
             dialled: connection.dialled.map(End::new),
             untranslated: connection.untranslated.map(Untranslated::name),
+            cause: connection.cause.as_deref().map(Cause::new),
             node,
         },
     )
@@ -247,6 +290,7 @@ struct Total<'a> {
     counted: u64,
     reported: u64,
     sources: Vec<Source<'a>>,
+    causes: Vec<CountedCause<'a>>,
     lost: Tallies<'a>,
     misses: Tallies<'a>,
 }
@@ -333,6 +377,14 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
             counted: summary.counted,
             reported: summary.reported,
             sources,
+            causes: summary
+                .causes
+                .iter()
+                .map(|Counted { cause, connections }| CountedCause {
+                    count: *connections,
+                    cause: Cause::new(cause),
+                })
+                .collect(),
             lost: Tallies(&summary.losses),
             misses: Tallies(&summary.misses),
         },

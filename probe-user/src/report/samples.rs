@@ -100,6 +100,7 @@ pub fn incident() -> Connection {
         dialled: None,
         seen_as: None,
         untranslated: None,
+        cause: None,
         payload: Some(Payload { sent: 0, received: 0 }),
         netns: 4_026_532_401,
         owner: Arc::new(owner),
@@ -133,6 +134,7 @@ pub fn all() -> Vec<Connection> {
         dialled: None,
         seen_as: None,
         untranslated: None,
+        cause: None,
         cadence,
         ..base.clone()
     };
@@ -303,6 +305,7 @@ pub fn summary() -> Summary {
         counted: 1540,
         reported: 1528,
         rows,
+        causes: Vec::new(),
         losses: vec![
             Tally {
                 name: "records",

@@ -5,14 +5,17 @@ use std::cmp::Reverse;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{clock::Clock, text, who};
+use super::{clock::Clock, escape, text, who};
 use crate::model::{
     Role, Summary,
+    cause::causes::Counted,
     summary::{Row, Tally},
 };
 
 /// Sources shown; JSON has them all.
 const ROWS: usize = 20;
+/// Columns for a cause or a remedy, which may run over.
+const TEXT: usize = 600;
 /// The least room for the owner's column.
 const LEAST_WHO: usize = 24;
 
@@ -32,6 +35,7 @@ pub fn push(out: &mut Vec<u8>, clock: &mut Clock, width: usize, summary: &Summar
         out.push(b'\n');
         table(out, clock, width, &rows);
     }
+    causes(out, &summary.causes);
     tallies(
         out,
         "\nLost, so that the above is not complete:\n",
@@ -166,6 +170,30 @@ fn source(out: &mut Vec<u8>, row: &Row, room: usize) -> usize {
             width
         }
         Some(_) | None => width,
+    }
+}
+
+/// Why connections failed, and what to do.
+fn causes(out: &mut Vec<u8>, causes: &[Counted]) {
+    if causes.is_empty() {
+        return;
+    }
+    let (shown, others) = causes.split_at(causes.len().min(ROWS));
+    text::ascii(out, "\nCauses of failed connections, each as last seen:\n");
+    for Counted { cause, connections } in shown {
+        text::ascii(out, "  ");
+        text::decimal(out, *connections);
+        out.extend_from_slice("× ".as_bytes());
+        escape::push(out, &cause.what, TEXT);
+        out.push(b'\n');
+        if let Some(remedy) = &cause.remedy {
+            text::ascii(out, "    ");
+            escape::push(out, remedy, TEXT);
+            out.push(b'\n');
+        }
+    }
+    if !others.is_empty() {
+        out.extend_from_slice(format!("  … and {} more (-o json has all)\n", others.len()).as_bytes());
     }
 }
 

@@ -1,6 +1,6 @@
 //! `-o table`: one line a record, columns that stay where they are.
 
-use super::{clock::Clock, style, text, who};
+use super::{clock::Clock, escape, style, text, who};
 use crate::model::{Connection, Role};
 
 /// The width where the output is no terminal.
@@ -28,6 +28,8 @@ pub struct Columns {
     every: usize,
 }
 
+/// Columns for a cause, on a line of its own that may run over.
+const CAUSE: usize = 600;
 /// Columns for each of SENT, RECEIVED and TOOK: `999.9 kB`, right-aligned.
 const NUMBER: usize = 8;
 
@@ -130,6 +132,12 @@ impl Columns {
             line.cell(self.every, |out| text::cadence(out, &cadence, self.spread));
         }
         line.out.push(b'\n');
+        if let Some(cause) = &connection.cause {
+            text::spaces(out, self.outcome);
+            text::ascii(out, "cause: ");
+            escape::push(out, &cause.what, CAUSE);
+            out.push(b'\n');
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use crate::model::{Connection, Owner, Role};
 
 /// Columns for a command line: 256 bytes from the kernel, more from /proc.
 const COMMAND: usize = 512;
+/// Columns for a cause.
+const CAUSE: usize = 600;
 /// Columns for a path.
 const PATH: usize = 256;
 /// Of a container id, as in the table.
@@ -64,6 +66,10 @@ pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, connection: &Con
             text::ascii(out, ":");
             details(out, owner);
         }
+    }
+    if let Some(cause) = &connection.cause {
+        text::ascii(out, "  cause: ");
+        escape::push(out, &cause.what, CAUSE);
     }
     out.push(b'\n');
 }

@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::bypass::Key;
 
-use super::rules::Rules;
 use crate::{
     attribution::cri::Runtime,
     capture::bypass as capture,
@@ -18,6 +17,7 @@ use crate::{
     commands::{
         looks::{Looks, now_ns},
         pods,
+        rules::Rules,
     },
     kernel::bypass::{BypassProbe, Options},
     model::{

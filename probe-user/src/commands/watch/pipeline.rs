@@ -20,6 +20,7 @@ use probe_ebpf::contract::{
 
 use super::{
     ends::{Ends, Pair},
+    explain::Explainer,
     join::Join,
 };
 use crate::{
@@ -34,6 +35,7 @@ use crate::{
     kernel::connection::{ConnectionProbe, Records, Tables},
     model::{
         Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
+        cause::causes::Causes,
         summary::{Row, Tally},
     },
     recording::write::Recording,
@@ -58,8 +60,10 @@ struct Watching<W: Write> {
     attribution: Attribution,
     ends: Ends<(Record, Arc<Owner>)>,
     join: Join,
+    explainer: Option<Explainer>,
     recorder: Option<Reporter<Recording>>,
     cadences: Cadences,
+    causes: Causes,
     reporter: Reporter<W>,
     clock: Clock,
     started: Timestamp,
@@ -83,6 +87,7 @@ impl<W: Write> Pipeline<W> {
         recorder: Option<Reporter<Recording>>,
         runtime: Option<Runtime>,
         cluster: Option<Cluster>,
+        explainer: Option<Explainer>,
     ) -> Self {
         let paths = Paths {
             proc: PathBuf::from("/proc"),
@@ -91,10 +96,12 @@ impl<W: Write> Pipeline<W> {
         let join = Join::new(settings.netns.clone());
         let mut watch = Watching {
             join,
+            explainer,
             settings,
             attribution: Attribution::new(paths, runtime, cluster),
             ends: Ends::new(),
             cadences: Cadences::default(),
+            causes: Causes::default(),
             reporter,
             recorder,
             clock: now(),
@@ -124,6 +131,7 @@ impl<W: Write> Pipeline<W> {
             watch.handshakes_at = Instant::now();
             watch.handshakes(&mut probe.tables, false)?;
         }
+        watch.explained(false);
         watch.flush()?;
         Ok(if watch.done() {
             ControlFlow::Break(())
@@ -145,6 +153,7 @@ impl<W: Write> Pipeline<W> {
         watch.settle(&mut probe.records, &probe.tables, true)?;
         watch.handshakes(&mut probe.tables, true)?;
         watch.still_open(&probe.tables)?;
+        watch.explained(true);
         watch.flush()?;
         let summary = watch.summary(&probe)?;
         watch.reporter.summary(&summary)?;
@@ -370,6 +379,30 @@ impl<W: Write> Watching<W> {
         if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
             return;
         }
+        let connection = match &mut self.explainer {
+            Some(explainer) => explainer.ask(connection, self.clock),
+            None => Some(connection),
+        };
+        if let Some(connection) = connection {
+            self.tell(connection);
+        }
+    }
+
+    /// Tells of those whose cause was looked for, at the end of the run of all.
+    fn explained(&mut self, end: bool) {
+        let ready = self.explainer.as_mut().map(|explainer| explainer.ready(end));
+        for connection in ready.into_iter().flatten() {
+            self.tell(connection);
+        }
+    }
+
+    fn tell(&mut self, mut connection: Connection) {
+        if self.failed.is_some() || self.done() {
+            return;
+        }
+        if let Some(cause) = &connection.cause {
+            self.causes.add(cause);
+        }
         connection.cadence = Some(self.cadences.seen(&connection));
         self.reported += 1;
         self.failed = self.reporter.connection(&connection).err();
@@ -432,6 +465,18 @@ impl<W: Write> Watching<W> {
             what: "sources forgotten for others: their counts and cadences started over",
             count: self.cadences.fell_out(),
         });
+        if let Some(explainer) = &self.explainer {
+            losses.push(Tally {
+                name: "unexplained",
+                what: "failed connections that nobody looked into: too many at once, or rules that took too long to read",
+                count: explainer.missed(),
+            });
+            losses.push(Tally {
+                name: "causes",
+                what: "connections with a cause that is not listed here for lack of room",
+                count: self.causes.others(),
+            });
+        }
         Ok(Summary {
             started: self.started,
             ended: Timestamp::now(),
@@ -439,6 +484,7 @@ impl<W: Write> Watching<W> {
             counted,
             reported: self.reported,
             rows,
+            causes: self.causes.sorted(),
             losses,
             misses: [self.attribution.misses().tallies(), self.join.tallies()].concat(),
         })

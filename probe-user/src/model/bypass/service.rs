@@ -34,6 +34,8 @@ pub struct Service {
     /// IP protocol number.
     pub protocol: u8,
     pub endpoints: Vec<SocketAddr>,
+    /// It has no endpoints, as the rules say: they refuse what goes to it. Where no endpoint could be read, it is not.
+    pub refused: bool,
     pub mode: Mode,
 }
 

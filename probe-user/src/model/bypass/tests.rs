@@ -48,6 +48,7 @@ fn services() -> Services {
         address: address.parse().unwrap(),
         protocol: 6,
         endpoints: vec![endpoint.parse().unwrap()],
+        refused: false,
         mode: Mode::Iptables,
     };
     Services::new(vec![

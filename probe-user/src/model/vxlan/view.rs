@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::model::owner::Name;
@@ -86,6 +87,26 @@ impl View {
             }
         }
         views
+    }
+
+    /// What lies behind the peer of a finding; of a finding about the device, behind all.
+    pub fn networks(&self, finding: &Finding) -> Vec<IpNet> {
+        let of = |peer: &&Peer| match (finding.peer, peer.gateway) {
+            (Some(vtep), _) if peer.vtep == Some(vtep) => true,
+            // Its forwarding entry is missing.
+            (_, Some(gateway)) if finding.detail == gateway.to_string() => true,
+            (Some(_), _) => false,
+            (None, _) => finding.detail.is_empty(),
+        };
+        let overlays = self.overlays.iter();
+        overlays
+            .filter(|overlay| overlay.device.name == finding.device)
+            .flat_map(|overlay| overlay.peers.iter().filter(of))
+            .flat_map(|peer| {
+                let gateway = peer.gateway.map(IpNet::from);
+                peer.routes.iter().copied().chain(gateway)
+            })
+            .collect()
     }
 
     fn peer<'a>(

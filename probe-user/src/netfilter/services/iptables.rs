@@ -68,6 +68,7 @@ pub(super) fn services(save: &str) -> Vec<Service> {
                 address: SocketAddr::new(rule.destination?, rule.port?),
                 protocol: rule.protocol?,
                 endpoints,
+                refused: rule.target == "REJECT",
                 mode: Mode::Iptables,
             })
         })
@@ -167,7 +168,11 @@ mod tests {
                     service.name.unwrap_or_default(),
                     service.address.to_string(),
                     service.protocol,
-                    endpoints.join(" "),
+                    if service.refused {
+                        "none".to_owned()
+                    } else {
+                        endpoints.join(" ")
+                    },
                 )
             })
             .collect();
@@ -195,7 +200,7 @@ mod tests {
                     6,
                     "10.244.1.7:8080 10.244.2.7:8080"
                 ),
-                row("shop/empty:http", "10.96.5.5:80", 6, ""),
+                row("shop/empty:http", "10.96.5.5:80", 6, "none"),
             ]
         );
     }

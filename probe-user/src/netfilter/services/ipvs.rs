@@ -14,6 +14,7 @@ pub(super) fn services(table: &str) -> Vec<Service> {
             (Some("->"), Some(endpoint)) => {
                 if let Some(service) = services.last_mut() {
                     service.endpoints.push(endpoint);
+                    service.refused = false;
                 }
             }
             (Some(name), Some(address)) => {
@@ -23,6 +24,7 @@ pub(super) fn services(table: &str) -> Vec<Service> {
                         address,
                         protocol,
                         endpoints: Vec::new(),
+                        refused: true,
                         mode: Mode::Ipvs,
                     });
                 }

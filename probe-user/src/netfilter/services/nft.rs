@@ -35,18 +35,21 @@ pub(super) fn services(json: &str) -> Vec<Service> {
         let Ok(item) = serde_json::from_str::<Json>(text) else {
             continue;
         };
-        if let Some(map) = item.get("map")
-            && map.get("name").and_then(Json::as_str) == Some("service-ips")
-        {
+        if let Some(map) = item.get("map") {
+            let each = match map.get("name").and_then(Json::as_str) {
+                Some("service-ips") => service,
+                Some("no-endpoint-services") => refused,
+                _ => |_: &Json| None,
+            };
             let elements = map.get("elem").and_then(Json::as_array);
-            services.extend(elements.into_iter().flatten().filter_map(service));
+            services.extend(elements.into_iter().flatten().filter_map(each));
         }
         let chain = item.get("chain").and_then(|chain| chain.get("name"));
         if let Some((service, endpoint)) = chain.and_then(Json::as_str).and_then(endpoint) {
             endpoints.entry(service).or_default().push(endpoint);
         }
     }
-    for service in &mut services {
+    for service in services.iter_mut().filter(|service| !service.refused) {
         let key = key(service.name.as_deref().unwrap_or_default(), service.protocol);
         service.endpoints = endpoints.get(&key).cloned().unwrap_or_default();
     }
@@ -59,14 +62,7 @@ fn key(name: &str, protocol: u8) -> String {
 
 /// `[{"concat": ["10.96.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}]`
 fn service(element: &Json) -> Option<Service> {
-    let (what, to) = (element.get(0)?, element.get(1)?);
-    let parts = what.get("concat")?;
-    let address: IpAddr = parts.get(0)?.as_str()?.parse().ok()?;
-    let port = match parts.get(2)? {
-        Json::Number(port) => u16::try_from(port.as_u64()?).ok()?,
-        Json::String(port) => port.parse().ok()?,
-        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => return None,
-    };
+    let to = element.get(1)?;
     let target = to
         .get("goto")
         .or_else(|| to.get("jump"))?
@@ -74,9 +70,37 @@ fn service(element: &Json) -> Option<Service> {
         .as_str()?;
     Some(Service {
         name: named(target, &["service-", "external-"]).map(|(name, _)| name),
+        ..at(element.get(0)?)?
+    })
+}
+
+/// `[{"elem": {"val": {"concat": ["10.96.0.9", "tcp", 80]}, "comment": "shop/web:http"}}, {"drop": null}]`
+fn refused(element: &Json) -> Option<Service> {
+    let key = element.get(0)?;
+    let with_comment = key.get("elem");
+    let name = with_comment.and_then(|elem| elem.get("comment")?.as_str());
+    Some(Service {
+        name: name.filter(|name| name.contains('/')).map(str::to_owned),
+        refused: true,
+        ..at(with_comment.and_then(|elem| elem.get("val")).unwrap_or(key))?
+    })
+}
+
+/// A Service by address, protocol and port only.
+fn at(key: &Json) -> Option<Service> {
+    let parts = key.get("concat")?;
+    let address: IpAddr = parts.get(0)?.as_str()?.parse().ok()?;
+    let port = match parts.get(2)? {
+        Json::Number(port) => u16::try_from(port.as_u64()?).ok()?,
+        Json::String(port) => port.parse().ok()?,
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => return None,
+    };
+    Some(Service {
+        name: None,
         address: SocketAddr::new(address, port),
         protocol: protocol(parts.get(1)?.as_str()?)?,
         endpoints: Vec::new(),
+        refused: false,
         mode: Mode::Nftables,
     })
 }
@@ -121,15 +145,19 @@ mod tests {
             {"map": {"family": "ip", "name": "service-ips", "table": "kube-proxy", "type": ["ipv4_addr", "inet_proto", "inet_service"], "handle": 2, "map": "verdict",
              "elem": [[{"concat": ["172.30.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}],
                       [{"concat": ["172.30.0.41", "tcp", 80]}, {"goto": {"target": "service-ULMVA6XW-default/plain/tcp/"}}],
-                      [{"concat": ["nonsense", "tcp", 80]}, {"goto": {"target": "x"}}]]}}]}"#;
+                      [{"concat": ["nonsense", "tcp", 80]}, {"goto": {"target": "x"}}]]}},
+            {"map": {"family": "ip", "name": "no-endpoint-services", "table": "kube-proxy", "type": ["ipv4_addr", "inet_proto", "inet_service"], "handle": 3, "map": "verdict",
+             "elem": [[{"elem": {"val": {"concat": ["172.30.0.45", "tcp", 80]}, "comment": "shop/empty:http"}}, {"goto": {"target": "reject-chain"}}],
+                      [{"concat": ["172.30.0.46", "tcp", 80]}, {"drop": null}]]}}]}"#;
         let found: Vec<_> = services(json)
             .iter()
             .map(|service| {
                 format!(
-                    "{} {} {:?}",
+                    "{} {} {:?}{}",
                     service.name.as_deref().unwrap_or("-"),
                     service.address,
-                    service.endpoints
+                    service.endpoints,
+                    if service.refused { " refused" } else { "" }
                 )
             })
             .collect();
@@ -138,6 +166,8 @@ mod tests {
             [
                 "kube-system/kube-dns:dns-tcp 172.30.0.10:53 [10.180.0.1:53]",
                 "default/plain 172.30.0.41:80 [10.180.0.2:8080]",
+                "shop/empty:http 172.30.0.45:80 [] refused",
+                "- 172.30.0.46:80 [] refused",
             ]
         );
         for json in [

@@ -1,4 +1,4 @@
-//! Rules that set notrack, their counters from look to look, and the Services.
+//! Rules that set notrack, their counters from look to look, rules that drop, and the Services.
 
 use std::{
     collections::HashMap,
@@ -47,7 +47,22 @@ fn identity(suspect: &Suspect) -> String {
 }
 
 impl Rules {
+    /// As they are now; what their counters have by now is not counted.
     pub fn read() -> Self {
+        let mut rules = Self::read_late();
+        // What is there from the beginning counts from there; a rule that comes later, from nothing.
+        let every = rules.rules.every(Action::NoTrack);
+        rules.first = every
+            .iter()
+            .filter_map(|suspect| Some((identity(suspect), suspect.packets?)))
+            .collect();
+        rules.known.clear();
+        rules.list();
+        rules
+    }
+
+    /// As they are now, with all that they ever counted: for who has seen packets before.
+    pub fn read_late() -> Self {
         let mut rules = Self {
             read: Instant::now(),
             rules: rules::Rules::default(),
@@ -57,14 +72,6 @@ impl Rules {
             known: HashMap::new(),
         };
         rules.again();
-        // What is there from the beginning counts from there; a rule that comes later, from nothing.
-        let every = rules.rules.every(Action::NoTrack);
-        rules.first = every
-            .iter()
-            .filter_map(|suspect| Some((identity(suspect), suspect.packets?)))
-            .collect();
-        rules.known.clear();
-        rules.list();
         rules
     }
 
@@ -193,6 +200,19 @@ impl Rules {
         } else {
             culprits
         }
+    }
+
+    /// The rule that dropped such packets: the first that is certain, or else the first that may have.
+    pub fn dropper(&self, packet: &Packet) -> Option<Suspect> {
+        let mut suspects = self
+            .rules
+            .suspects(packet, &[Action::Drop, Action::Reject])
+            .into_iter()
+            // A counter that never moved is an alibi.
+            .filter(|suspect| suspect.packets != Some(0))
+            .collect::<Vec<_>>();
+        let certain = suspects.iter().position(|suspect| suspect.certain).unwrap_or(0);
+        (certain < suspects.len()).then(|| suspects.swap_remove(certain))
     }
 
     /// Whether the rule's counter moved while probe looked, where it has one.

@@ -1,0 +1,197 @@
+//! Why connections fail: each one that did waits for what witnesses saw, in a thread of its own, as reading rules takes
+//! other tools' time.
+
+mod witnesses;
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use self::witnesses::Witnesses;
+use crate::{
+    capture::clock::Clock,
+    cli::Watch,
+    kernel::object::Source,
+    model::{Cause, Connection, cause::FAILED},
+};
+
+/// Connections that wait for an answer at once; more are reported without a cause.
+const WAITING: usize = 4096;
+/// How long one waits at the most. Rules of a large node take a second to read.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often witnesses look at what shows only from look to look.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What is asked of the thread.
+struct Question {
+    number: u64,
+    clock: Clock,
+    connection: Connection,
+}
+
+struct Answer {
+    number: u64,
+    cause: Option<Box<Cause>>,
+}
+
+/// What witnesses need to know.
+#[derive(Clone, Debug)]
+struct Subject {
+    /// Servers' ports; none: all.
+    ports: Vec<u16>,
+    netns: Option<PathBuf>,
+    source: Source,
+}
+
+/// Connections that failed, and wait for their cause.
+pub struct Explainer {
+    /// `None` at the end.
+    questions: Option<SyncSender<Question>>,
+    answers: Receiver<Answer>,
+    thread: Option<JoinHandle<()>>,
+    waiting: VecDeque<(u64, Instant, Connection)>,
+    next: u64,
+    /// Failed connections that nobody looked into.
+    missed: u64,
+}
+
+impl Explainer {
+    /// Starts the thread; the hooks come a moment later, and what they lack is said.
+    ///
+    /// # Errors
+    /// When this process may not have another thread.
+    pub fn start(settings: &Watch) -> io::Result<Self> {
+        let subject = Subject {
+            ports: settings.kernel.ports.clone(),
+            netns: settings.netns.clone(),
+            source: settings.kernel.source.clone(),
+        };
+        let (questions, asked) = sync_channel(WAITING);
+        let (answer, answers) = channel();
+        let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
+            let mut witnesses = Witnesses::new(&subject);
+            let mut looked = Instant::now();
+            loop {
+                let first: Option<Question> = match asked.recv_timeout(EVERY.saturating_sub(looked.elapsed()))
+                {
+                    Ok(question) => Some(question),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
+                if looked.elapsed() >= EVERY {
+                    looked = Instant::now();
+                    witnesses.look();
+                }
+                let Some(first) = first else { continue };
+                let batch: Vec<Question> = [first].into_iter().chain(asked.try_iter()).collect();
+                let connections: Vec<&Connection> =
+                    batch.iter().map(|question| &question.connection).collect();
+                let clock = batch.last().map_or(Clock::new(0, 0), |question| question.clock);
+                let causes = witnesses.explain(&connections, &clock);
+                for (question, cause) in batch.iter().zip(causes) {
+                    let number = question.number;
+                    if answer.send(Answer { number, cause }).is_err() {
+                        return;
+                    }
+                }
+            }
+        })?;
+        Ok(Self {
+            questions: Some(questions),
+            answers,
+            thread: Some(thread),
+            waiting: VecDeque::new(),
+            next: 0,
+            missed: 0,
+        })
+    }
+
+    /// Asks for the cause of a connection and keeps it until there is an answer; gives it back when there is nothing to
+    /// ask, or no room.
+    pub fn ask(&mut self, connection: Connection, clock: Clock) -> Option<Connection> {
+        if !FAILED.contains(&connection.outcome) {
+            return Some(connection);
+        }
+        let question = Question {
+            number: self.next,
+            clock,
+            connection: connection.clone(),
+        };
+        let asked = self.questions.as_ref().is_some_and(|questions| {
+            self.waiting.len() < WAITING
+                && match questions.try_send(question) {
+                    Ok(()) => true,
+                    Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => false,
+                }
+        });
+        if !asked {
+            self.missed += 1;
+            return Some(connection);
+        }
+        self.waiting.push_back((self.next, Instant::now(), connection));
+        self.next += 1;
+        None
+    }
+
+    /// Those that were answered, or waited long enough; at the end of the run all, after a last wait.
+    pub fn ready(&mut self, end: bool) -> Vec<Connection> {
+        let mut ready = Vec::new();
+        if end {
+            while let Some((.., since, _)) = self.waiting.front() {
+                match self
+                    .answers
+                    .recv_timeout(PATIENCE.saturating_sub(since.elapsed()))
+                {
+                    Ok(answer) => self.take(answer, &mut ready),
+                    Err(_) => break,
+                }
+            }
+        } else {
+            while let Ok(answer) = self.answers.try_recv() {
+                self.take(answer, &mut ready);
+            }
+        }
+        while self
+            .waiting
+            .front()
+            .is_some_and(|(_, since, _)| end || since.elapsed() > PATIENCE)
+        {
+            self.missed += 1;
+            ready.extend(self.waiting.pop_front().map(|(.., connection)| connection));
+        }
+        ready
+    }
+
+    /// Answers come in the order of their questions; some of those no longer wait.
+    fn take(&mut self, answer: Answer, ready: &mut Vec<Connection>) {
+        if self
+            .waiting
+            .front()
+            .is_some_and(|(number, ..)| *number == answer.number)
+            && let Some((.., mut connection)) = self.waiting.pop_front()
+        {
+            connection.cause = answer.cause;
+            ready.push(connection);
+        }
+    }
+
+    /// Failed connections that were reported before anybody looked into them.
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+}
+
+impl Drop for Explainer {
+    fn drop(&mut self) {
+        self.questions = None;
+        // Hooks that would outlive this process are taken away by the thread.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The object of dropped TCP packets: load, read.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray},
+};
+use probe_ebpf::contract::{
+    drops::{Count, Key, Settings, global, map},
+    hooks::DROPS,
+};
+
+use super::{
+    KernelError,
+    btf::Btf,
+    hooks::{Degraded, take_away},
+    losses,
+    maps::{Table, take},
+    memory,
+    object::{Checked, Source, Types},
+    ports::PortSet,
+};
+use crate::error::chain;
+
+const FEATURE: &str = "drops";
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS"));
+
+/// The loaded object. Dropping it removes it from the kernel.
+pub struct DropsProbe {
+    /// Names of the reasons for drops, by this kernel's numbers; `None` before 5.17, which tells none.
+    pub reasons: Reasons,
+    drops: Table<{ size_of::<Key>() }, { size_of::<Count>() }>,
+    lost: PerCpuArray<MapData, u64>,
+    ebpf: Ebpf,
+}
+
+/// Loads the program for real, and takes it away again.
+///
+/// # Errors
+/// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
+pub fn check(source: Source) -> Result<Checked, KernelError> {
+    let (mut ebpf, types, _) = load(&source, &HashSet::new())?;
+    let mut checked = types.check(&mut ebpf, FEATURE, &DROPS, &source)?;
+    // Fields of processes and of conntrack, which it does not read.
+    checked.absent.clear();
+    Ok(checked)
+}
+
+/// Names of the reasons for drops, by the kernel's numbers; `None` where it tells none.
+type Reasons = Option<HashMap<u32, String>>;
+
+fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
+    memory::raise_limit();
+    let btf = Btf::read(&source.btf)?;
+    let types = Types::of(&btf, &DROPS)?;
+    let tells = types.arguments("kfree_skb") >= 3;
+    let reasons = tells.then(|| btf.names("skb_drop_reason", "SKB_DROP_REASON_"));
+    drop(btf);
+    memory::give_back();
+    let settings = Settings {
+        every_port: u32::from(ports.is_empty()),
+        reasons: u32::from(tells),
+    };
+    let ebpf = memory::without_files(EbpfLoader::new)
+        .btf(None)
+        .override_global(
+            probe_ebpf::contract::connection::global::OFFSETS,
+            bytemuck::bytes_of(&types.offsets),
+            true,
+        )
+        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+        .load(OBJECT)
+        .map_err(|error| KernelError::Object {
+            feature: FEATURE,
+            reason: chain(&error),
+        })?;
+    Ok((ebpf, types, reasons))
+}
+
+impl DropsProbe {
+    /// Loads the object and attaches it. `ports`: of servers; none: all are watched.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, a required field is not in it, or the program is refused.
+    pub fn load(source: &Source, ports: &HashSet<u16>) -> Result<Self, KernelError> {
+        let (mut ebpf, types, reasons) = load(source, ports)?;
+        // Held until the program is loaded, which holds it from then on.
+        let mut set = PortSet::take(&mut ebpf, FEATURE, map::PORTS)?;
+        set.set(ports)?;
+        let drops = Table::take(&mut ebpf, FEATURE, map::DROPS)?;
+        let lost = take(&mut ebpf, FEATURE, map::LOST)?;
+        if let Some(Degraded { hook, reason }) = types.attach(&mut ebpf, FEATURE, &DROPS, source)?.pop() {
+            let gives = hook.gives;
+            return Err(KernelError::Hook { gives, reason });
+        }
+        Ok(Self {
+            reasons,
+            drops,
+            lost,
+            ebpf,
+        })
+    }
+
+    /// Every entry.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn drops(&self, mut each: impl FnMut(Key, Count)) -> Result<(), KernelError> {
+        self.drops.each(|key, value| {
+            each(
+                bytemuck::pod_read_unaligned(key),
+                bytemuck::pod_read_unaligned(value),
+            );
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Drops that found no room.
+    pub fn lost(&self) -> u64 {
+        losses::total(&self.lost, 0)
+    }
+
+    /// Ends the counting; what was counted can still be read.
+    pub fn detach(&mut self) {
+        take_away(&mut self.ebpf);
+    }
+}

@@ -1,0 +1,109 @@
+//! Names of kernel functions by address, out of /proc/kallsyms.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs::File,
+    io::{self, BufRead, BufReader},
+};
+
+const KALLSYMS: &str = "/proc/kallsyms";
+/// Addresses remembered.
+const KEPT: usize = 1024;
+
+/// Names found so far.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    names: HashMap<u64, Option<String>>,
+}
+
+impl Symbols {
+    /// Finds the functions of all these addresses in one reading, some 50 ms; those that are known cost nothing. Without
+    /// CAP_SYSLOG the kernel shows no address, and none is found.
+    pub fn find(&mut self, addresses: impl Iterator<Item = u64>) {
+        let wanted: BTreeSet<u64> = addresses
+            .filter(|address| *address != 0 && !self.names.contains_key(address))
+            .take(KEPT)
+            .collect();
+        if wanted.is_empty() {
+            return;
+        }
+        if self.names.len() + wanted.len() > KEPT {
+            self.names.clear();
+        }
+        let found = File::open(KALLSYMS)
+            .and_then(|file| nearest(BufReader::with_capacity(1 << 16, file), &wanted))
+            .unwrap_or_default();
+        for address in wanted {
+            self.names.insert(address, found.get(&address).cloned());
+        }
+    }
+
+    /// The function at an address that was looked for.
+    pub fn name(&self, address: u64) -> Option<&str> {
+        self.names.get(&address)?.as_deref()
+    }
+}
+
+/// The last function that begins at or before each address. The list is in no order where modules are.
+fn nearest(mut list: impl BufRead, wanted: &BTreeSet<u64>) -> io::Result<HashMap<u64, String>> {
+    let mut found: HashMap<u64, (u64, String)> = HashMap::new();
+    let mut line = Vec::new();
+    while {
+        line.clear();
+        list.read_until(b'\n', &mut line)? > 0
+    } {
+        let Some((start, name)) = function(&line) else {
+            continue;
+        };
+        for address in wanted.range(start..) {
+            match found.get_mut(address) {
+                Some((best, _)) if *best > start => {}
+                Some(best) => *best = (start, name.to_owned()),
+                None => {
+                    found.insert(*address, (start, name.to_owned()));
+                }
+            }
+        }
+    }
+    let names = found.into_iter().map(|(address, (_, name))| (address, name));
+    Ok(names.collect())
+}
+
+/// `ffffffff81c0b1d0 T nf_hook_slow`, and in a module `ffffffffc0a3b000 t vxlan_rcv [vxlan]`.
+fn function(line: &[u8]) -> Option<(u64, &str)> {
+    let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
+    let start = u64::from_str_radix(words.next()?, 16)
+        .ok()
+        .filter(|start| *start != 0)?;
+    let kind = words.next()?;
+    let name = words.next()?;
+    matches!(kind, "t" | "T" | "w" | "W").then_some((start, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_function_that_an_address_is_in() {
+        let list = "0000000000000000 T hidden\n\
+                    ffffffff81000000 T _text\n\
+                    ffffffff81000100 t ip_rcv_core\n\
+                    ffffffff81000180 D data\n\
+                    nonsense\n\
+                    ffffffffc0000000 t vxlan_rcv\t[vxlan]\n\
+                    ffffffff81000200 T nf_hook_slow\n";
+        let wanted = BTreeSet::from([
+            0xffff_ffff_8100_0190,
+            0xffff_ffff_8100_0200,
+            0xffff_ffff_c000_0001,
+            1,
+        ]);
+        let found = nearest(list.as_bytes(), &wanted).unwrap();
+        let name = |address: u64| found.get(&address).map(String::as_str);
+        assert_eq!(name(0xffff_ffff_8100_0190), Some("ip_rcv_core"));
+        assert_eq!(name(0xffff_ffff_8100_0200), Some("nf_hook_slow"));
+        assert_eq!(name(0xffff_ffff_c000_0001), Some("vxlan_rcv"));
+        assert_eq!(name(1), None);
+    }
+}

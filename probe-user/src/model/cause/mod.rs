@@ -1,0 +1,395 @@
+//! Why a connection failed: what was seen of its own packets, or of the way they had to go. Pure.
+//!
+//! What fits in time and addresses is evidence; where there is none, there is no cause.
+
+pub mod causes;
+pub mod dropped;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+
+use self::dropped::{Dropped, Weight};
+use super::{
+    Connection, Outcome, Role,
+    bypass::{
+        service::{Service, Services},
+        stream::{Direction, Server, Stream},
+    },
+    vxlan::finding::Fault,
+};
+
+/// Outcomes that a cause is looked for.
+pub const FAILED: [Outcome; 5] = [
+    Outcome::Unanswered,
+    Outcome::Refused,
+    Outcome::Unreachable,
+    Outcome::ResetByClient,
+    Outcome::TimedOut,
+];
+const TCP: u8 = 6;
+
+/// A kind of cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The Service that was dialled has no endpoints.
+    NoEndpoints,
+    /// Its packets slipped past conntrack, and were not translated.
+    Untracked,
+    /// Its packets were dropped on this node.
+    Dropped,
+    /// The VXLAN peer that its packets had to pass does not answer, or can't be sent to.
+    Vxlan,
+}
+
+impl Kind {
+    pub const ALL: [Self; 4] = [Self::NoEndpoints, Self::Untracked, Self::Dropped, Self::Vxlan];
+
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoEndpoints => "no-endpoints",
+            Self::Untracked => "untracked",
+            Self::Dropped => "dropped",
+            Self::Vxlan => "vxlan",
+        }
+    }
+}
+
+/// Why a connection failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub kind: Kind,
+    /// One sentence.
+    pub what: String,
+    /// The rule that did it, as its tool writes it.
+    pub rule: Option<String>,
+    /// The Service it hits, `namespace/name:port`.
+    pub service: Option<String>,
+    /// The kernel's name for why a packet was dropped.
+    pub reason: Option<String>,
+    /// What to do; a command is never run.
+    pub remedy: Option<String>,
+    /// The rule is the one; else it is what fits.
+    pub certain: bool,
+}
+
+/// Untracked packets of one stream, in the node's network namespace.
+#[derive(Clone, Debug)]
+pub struct Untracked {
+    pub stream: Stream,
+    pub packets: u64,
+    pub first: Timestamp,
+    pub last: Timestamp,
+    /// They leave by the device of the default route.
+    pub outside: bool,
+}
+
+/// A fault of a VXLAN device, and the networks behind it.
+#[derive(Clone, Debug)]
+pub struct Tunnel {
+    pub fault: Fault,
+    pub networks: Vec<IpNet>,
+    pub what: String,
+    pub remedy: String,
+    pub certain: bool,
+}
+
+/// A rule that did it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blamed {
+    pub rule: String,
+    pub certain: bool,
+    pub remedy: String,
+}
+
+/// Who knows the rules.
+pub trait Blame {
+    /// Which rule let a stream past conntrack.
+    fn untracked(&self, untracked: &Untracked) -> Option<Blamed>;
+    /// Which rule dropped these packets.
+    fn dropped(&self, dropped: &Dropped) -> Option<Blamed>;
+}
+
+/// What was seen on this node.
+pub struct Evidence<'a> {
+    pub services: &'a Services,
+    pub untracked: &'a [Untracked],
+    pub drops: &'a [Dropped],
+    pub tunnels: &'a [Tunnel],
+    /// The node's own addresses.
+    pub own: &'a HashSet<IpAddr>,
+    /// Inode of the node's network namespace.
+    pub netns: u32,
+    pub rules: &'a dyn Blame,
+}
+
+/// Why a connection failed, where something was seen that tells. What its own packets met comes before the state of the
+/// way they had to go.
+pub fn explain(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
+    if !FAILED.contains(&connection.outcome) {
+        return None;
+    }
+    no_endpoints(connection, evidence)
+        .or_else(|| untracked(connection, evidence))
+        .or_else(|| dropped(connection, evidence, true))
+        .or_else(|| tunnel(connection, evidence))
+        .or_else(|| dropped(connection, evidence, false))
+}
+
+/// Whether something seen from `first` to `last` can be this connection's.
+fn meets(connection: &Connection, first: Timestamp, last: Timestamp) -> bool {
+    /// What the clocks, read one after the other, may differ.
+    const CLOCKS: SignedDuration = SignedDuration::from_millis(1);
+    let not_after = |one: Timestamp, other: Timestamp| one.duration_since(other) <= CLOCKS;
+    not_after(connection.began(), last) && not_after(first, connection.time)
+}
+
+fn title(service: &Service) -> String {
+    service
+        .name
+        .clone()
+        .unwrap_or_else(|| service.address.to_string())
+}
+
+fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
+    let asked = connection.asked();
+    let service = evidence.services.at(TCP, asked.ip(), asked.port())?;
+    if !service.refused || connection.role != Role::Client {
+        return None;
+    }
+    let name = service.name.as_deref().and_then(|name| name.split(':').next());
+    let remedy = match name.and_then(|name| name.split_once('/')) {
+        Some((namespace, name)) => format!(
+            "Look whether its selector fits any pod, and whether one is ready: kubectl -n {namespace} get endpoints {name}"
+        ),
+        None => "Look whether its selector fits any pod, and whether one is ready.".to_owned(),
+    };
+    Some(Cause {
+        kind: Kind::NoEndpoints,
+        what: format!("{service} has no endpoints"),
+        rule: None,
+        service: Some(title(service)),
+        reason: None,
+        remedy: Some(remedy),
+        certain: true,
+    })
+}
+
+/// The client's end, as it is and as it is seen.
+fn clients(connection: &Connection) -> [Option<SocketAddr>; 2] {
+    [Some(connection.source), connection.seen_as]
+}
+
+fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
+    let of_client = |address: IpAddr| {
+        clients(connection)
+            .iter()
+            .flatten()
+            .any(|end| end.ip() == address)
+    };
+    let (asked, server) = (connection.asked(), connection.destination);
+    let seen = evidence
+        .untracked
+        .iter()
+        .filter(|seen| seen.stream.protocol == TCP && meets(connection, seen.first, seen.last));
+    for seen in seen {
+        let stream = &seen.stream;
+        let found = match stream.server {
+            Server::Neither => None,
+            Server::Destination
+                if (stream.destination, stream.port) == (asked.ip(), asked.port())
+                    && of_client(stream.source) =>
+            {
+                request(seen, evidence)
+            }
+            // Conntrack itself says that this connection is translated: its replies have to be, too.
+            Server::Source
+                if (stream.source, stream.port) == (server.ip(), server.port())
+                    && of_client(stream.destination)
+                    && (connection.dialled.is_some() || connection.seen_as.is_some()) =>
+            {
+                Some(reply(connection, evidence))
+            }
+            Server::Destination | Server::Source => None,
+        };
+        if let Some((what, service)) = found {
+            let blamed = evidence.rules.untracked(seen);
+            return Some(Cause {
+                kind: Kind::Untracked,
+                what: format!("{what}: {}", by("exempted from conntrack", blamed.as_ref())),
+                service,
+                reason: None,
+                certain: blamed.as_ref().is_some_and(|blamed| blamed.certain),
+                remedy: blamed.as_ref().map(|blamed| blamed.remedy.clone()),
+                rule: blamed.map(|blamed| blamed.rule),
+            });
+        }
+    }
+    None
+}
+
+/// Requests that were not translated, where they had to be: what to say, and the Service.
+fn request(seen: &Untracked, evidence: &Evidence<'_>) -> Option<(String, Option<String>)> {
+    let stream = &seen.stream;
+    if let Some(service) = evidence.services.at(TCP, stream.destination, stream.port) {
+        return Some((
+            format!("packets to {service} left untranslated"),
+            Some(title(service)),
+        ));
+    }
+    // A pod's own address means nothing outside.
+    let pod = stream.direction == Direction::Forwarded && !evidence.own.contains(&stream.source);
+    (pod && seen.outside).then(|| {
+        (
+            format!("packets left the node as from {}, not masqueraded", stream.source),
+            None,
+        )
+    })
+}
+
+/// Replies that were not translated back.
+fn reply(connection: &Connection, evidence: &Evidence<'_>) -> (String, Option<String>) {
+    let asked = connection.asked();
+    match evidence.services.at(TCP, asked.ip(), asked.port()) {
+        Some(service) => (
+            format!(
+                "replies of {}, an endpoint of {service}, came back untranslated",
+                connection.destination
+            ),
+            Some(title(service)),
+        ),
+        None => (
+            format!("replies of {} came back untranslated", connection.destination),
+            None,
+        ),
+    }
+}
+
+fn by(did: &str, blamed: Option<&Blamed>) -> String {
+    match blamed {
+        Some(blamed) if blamed.certain => format!("{did} by {}", blamed.rule),
+        Some(blamed) => format!("{did} perhaps by {}", blamed.rule),
+        None => format!("{did} by no rule that could be found"),
+    }
+}
+
+/// `by_rule`: by the packet filter; else by anything else.
+fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> Option<Cause> {
+    let handshake = matches!(
+        connection.outcome,
+        Outcome::Unanswered | Outcome::Refused | Outcome::Unreachable
+    );
+    let asked = connection.asked();
+    let service = evidence.services.at(TCP, asked.ip(), asked.port());
+    let mut drops: Vec<&Dropped> = evidence
+        .drops
+        .iter()
+        .filter(|dropped| {
+            dropped.is_of(connection, service) && meets(connection, dropped.first, dropped.last)
+        })
+        .filter(|dropped| match dropped.weight() {
+            Weight::Nothing => false,
+            Weight::Filter => by_rule,
+            // Of what comes after a connection's end nobody knows, either: that is no cause.
+            Weight::NoSocket => !by_rule && handshake && dropped.syn,
+            Weight::Other => !by_rule,
+        })
+        .collect();
+    drops.sort_by_key(|dropped| std::cmp::Reverse(dropped.packets));
+    let dropped = drops.first()?;
+    let blamed = (by_rule && dropped.netns == evidence.netns)
+        .then(|| evidence.rules.dropped(dropped))
+        .flatten();
+    let here = if dropped.netns == evidence.netns {
+        "on this node".to_owned()
+    } else {
+        format!("in the network namespace {}", dropped.netns)
+    };
+    let packets = format!(
+        "{} from {} to {}",
+        if dropped.packets == 1 {
+            "a packet".to_owned()
+        } else {
+            format!("{} packets", dropped.packets)
+        },
+        dropped.source,
+        dropped.destination
+    );
+    let reason = dropped.reason.as_deref();
+    let named = match (reason, dropped.at.as_deref()) {
+        (Some(reason), Some(at)) => format!(" ({reason} at {at})"),
+        (Some(one), None) | (None, Some(one)) => format!(" ({one})"),
+        (None, None) => String::new(),
+    };
+    let what = match dropped.weight() {
+        Weight::NoSocket => format!("{packets} found no socket {here}{named}"),
+        Weight::Filter if dropped.netns == evidence.netns => {
+            format!("{packets}{named}: {}", by("dropped", blamed.as_ref()))
+        }
+        Weight::Nothing | Weight::Filter | Weight::Other => format!("{packets}, dropped {here}{named}"),
+    };
+    Some(Cause {
+        kind: Kind::Dropped,
+        what,
+        service: None,
+        reason: dropped.reason.clone(),
+        certain: !by_rule || blamed.as_ref().is_some_and(|blamed| blamed.certain),
+        remedy: blamed.as_ref().map(|blamed| blamed.remedy.clone()),
+        rule: blamed.map(|blamed| blamed.rule),
+    })
+}
+
+fn tunnel(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
+    let other = match connection.role {
+        Role::Client => connection.destination.ip(),
+        Role::Server => connection.source.ip(),
+    };
+    let found = evidence
+        .tunnels
+        .iter()
+        .filter(|tunnel| tunnel.cuts(connection.outcome))
+        .find(|tunnel| tunnel.networks.iter().any(|network| network.contains(&other)))?;
+    Some(Cause {
+        kind: Kind::Vxlan,
+        what: found.what.clone(),
+        rule: None,
+        service: None,
+        reason: None,
+        remedy: Some(found.remedy.clone()),
+        certain: found.certain,
+    })
+}
+
+impl Tunnel {
+    /// Whether the fault stops what had this outcome.
+    fn cuts(&self, outcome: Outcome) -> bool {
+        match self.fault {
+            Fault::PortMismatch
+            | Fault::VniMismatch
+            | Fault::Filtered
+            | Fault::Refused
+            | Fault::NoAnswer
+            | Fault::MissingRoute
+            | Fault::MissingNeighbour
+            | Fault::MissingForwarding
+            | Fault::DeadVtep
+            | Fault::StaleMac
+            | Fault::BadChecksum
+            | Fault::PortTaken
+            | Fault::DeviceDown => matches!(
+                outcome,
+                Outcome::Unanswered | Outcome::Unreachable | Outcome::TimedOut | Outcome::ResetByClient
+            ),
+            // A SYN is small.
+            Fault::Mtu => matches!(outcome, Outcome::TimedOut | Outcome::ResetByClient),
+            Fault::MalformedHeader | Fault::Dropped => false,
+        }
+    }
+}
