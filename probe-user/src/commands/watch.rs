@@ -69,14 +69,14 @@ pub async fn run(settings: Watch) -> Result<()> {
     // SAFETY: an owned descriptor stays open, and the same, until the AsyncFd that holds it is dropped.
     let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
         .context("can't wait for the kernel's ring buffer")?;
+    let explainer = settings.explain.then(|| Explainer::start(&settings)).transpose();
+    let explainer = explainer.context("can't start the thread that looks for causes")?;
     let recorder = recorder(&settings)?;
     let runtime = runtime(&settings)?;
     let cluster = cluster(&settings)?;
     let reporter = reporter(&settings);
     let duration = settings.duration;
     let watched = settings.description();
-    let explainer = settings.explain.then(|| Explainer::start(&settings)).transpose();
-    let explainer = explainer.context("can't start the thread that looks for causes")?;
     let mut pipeline = Pipeline::new(settings, probe, reporter, recorder, runtime, cluster, explainer);
     say(format_args!("watching {watched} (Ctrl-C ends with a summary)"));
 

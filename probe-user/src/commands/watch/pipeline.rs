@@ -472,6 +472,11 @@ impl<W: Write> Watching<W> {
                 count: explainer.missed(),
             });
             losses.push(Tally {
+                name: "evidence",
+                what: "dropped or untracked packets that found no room: a cause may be missing",
+                count: explainer.unkept(),
+            });
+            losses.push(Tally {
                 name: "causes",
                 what: "connections with a cause that is not listed here for lack of room",
                 count: self.causes.others(),

@@ -138,6 +138,7 @@ pub fn explain(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause
     }
     no_endpoints(connection, evidence)
         .or_else(|| untracked(connection, evidence))
+        .or_else(|| half_tracked(connection, evidence))
         .or_else(|| dropped(connection, evidence, true))
         .or_else(|| tunnel(connection, evidence))
         .or_else(|| dropped(connection, evidence, false))
@@ -280,8 +281,48 @@ fn by(did: &str, blamed: Option<&Blamed>) -> String {
     }
 }
 
-/// `by_rule`: by the packet filter; else by anything else.
-fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> Option<Cause> {
+/// Packets of one way slip past conntrack, and the packet filter drops those of the other, which belong to no connection
+/// that it knows.
+fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
+    let dropped = drops(connection, evidence, true)
+        .into_iter()
+        .find(|dropped| dropped.netns == evidence.netns)?;
+    let (from, to) = (dropped.source, dropped.destination);
+    let seen = evidence.untracked.iter().find(|seen| {
+        let stream = &seen.stream;
+        let port = match stream.server {
+            Server::Neither => return false,
+            Server::Destination => from.port(),
+            Server::Source => to.port(),
+        };
+        (stream.source, stream.destination, stream.port) == (to.ip(), from.ip(), port)
+            && stream.protocol == TCP
+            && meets(connection, seen.first, seen.last)
+    })?;
+    let blamed = evidence.rules.untracked(seen);
+    let dropper = match evidence.rules.dropped(dropped) {
+        Some(dropper) => format!(" by {}", dropper.rule),
+        None => String::new(),
+    };
+    Some(Cause {
+        kind: Kind::Untracked,
+        what: format!(
+            "packets from {} to {from} are {}; those that come back belong to no connection that conntrack knows, and are \
+             dropped{dropper}",
+            to.ip(),
+            by("exempted from conntrack", blamed.as_ref())
+        ),
+        service: None,
+        reason: dropped.reason.clone(),
+        certain: blamed.as_ref().is_some_and(|blamed| blamed.certain),
+        remedy: blamed.as_ref().map(|blamed| blamed.remedy.clone()),
+        rule: blamed.map(|blamed| blamed.rule),
+    })
+}
+
+/// Dropped packets of a connection that may be the reason, the most first. `by_rule`: by the packet filter; else by
+/// anything else.
+fn drops<'a>(connection: &Connection, evidence: &Evidence<'a>, by_rule: bool) -> Vec<&'a Dropped> {
     let handshake = matches!(
         connection.outcome,
         Outcome::Unanswered | Outcome::Refused | Outcome::Unreachable
@@ -303,12 +344,18 @@ fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> O
         })
         .collect();
     drops.sort_by_key(|dropped| std::cmp::Reverse(dropped.packets));
-    let dropped = drops.first()?;
+    drops
+}
+
+fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> Option<Cause> {
+    let dropped = *drops(connection, evidence, by_rule).first()?;
     let blamed = (by_rule && dropped.netns == evidence.netns)
         .then(|| evidence.rules.dropped(dropped))
         .flatten();
     let here = if dropped.netns == evidence.netns {
         "on this node".to_owned()
+    } else if dropped.netns == connection.netns {
+        format!("in the {}'s own network namespace", connection.role.name())
     } else {
         format!("in the network namespace {}", dropped.netns)
     };

@@ -368,3 +368,34 @@ fn a_vxlan_peer_on_the_way() {
         Some(Kind::Vxlan)
     );
 }
+
+/// The rule that drops replies is not to blame where the request slipped past conntrack.
+#[test]
+fn packets_that_conntrack_knows_one_way_only() {
+    let connection = translated();
+    let mut seen = Seen {
+        drops: vec![drop("10.244.2.7:8443", "10.244.1.5:40000", "NETFILTER_DROP")],
+        ..Seen::default()
+    };
+    assert_eq!(
+        told(&connection, &seen).map(|cause| cause.kind),
+        Some(Kind::Dropped)
+    );
+    seen.untracked = vec![stream("10.244.1.5", "10.244.2.7", 8443, Server::Destination)];
+    let cause = told(&connection, &seen).unwrap();
+    assert_eq!(
+        (cause.kind, cause.rule.as_deref()),
+        (Kind::Untracked, Some("raw PREROUTING rule 1"))
+    );
+    assert_eq!(
+        cause.what,
+        "packets from 10.244.1.5 to 10.244.2.7:8443 are exempted from conntrack by raw PREROUTING rule 1; those that come \
+         back belong to no connection that conntrack knows, and are dropped"
+    );
+    // Untracked the same way as dropped: that explains nothing.
+    seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NETFILTER_DROP")];
+    assert_eq!(
+        told(&connection, &seen).map(|cause| cause.kind),
+        Some(Kind::Dropped)
+    );
+}

@@ -7,7 +7,11 @@ use std::{
     collections::VecDeque,
     io,
     path::PathBuf,
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -58,10 +62,12 @@ pub struct Explainer {
     next: u64,
     /// Failed connections that nobody looked into.
     missed: u64,
+    unkept: Arc<AtomicU64>,
 }
 
 impl Explainer {
-    /// Starts the thread; the hooks come a moment later, and what they lack is said.
+    /// Starts the thread, and waits until the hooks are there; what they lack is said. Loading closes this process to files
+    /// for moments: no other thread may need any yet.
     ///
     /// # Errors
     /// When this process may not have another thread.
@@ -73,8 +79,12 @@ impl Explainer {
         };
         let (questions, asked) = sync_channel(WAITING);
         let (answer, answers) = channel();
+        let (ready, is_ready) = channel();
+        let unkept = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&unkept);
         let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
             let mut witnesses = Witnesses::new(&subject);
+            let _ = ready.send(());
             let mut looked = Instant::now();
             loop {
                 let first: Option<Question> = match asked.recv_timeout(EVERY.saturating_sub(looked.elapsed()))
@@ -86,6 +96,7 @@ impl Explainer {
                 if looked.elapsed() >= EVERY {
                     looked = Instant::now();
                     witnesses.look();
+                    counted.store(witnesses.unkept(), Ordering::Relaxed);
                 }
                 let Some(first) = first else { continue };
                 let batch: Vec<Question> = [first].into_iter().chain(asked.try_iter()).collect();
@@ -101,6 +112,8 @@ impl Explainer {
                 }
             }
         })?;
+        // An error is the end of the thread, which then answers nothing.
+        let _ = is_ready.recv();
         Ok(Self {
             questions: Some(questions),
             answers,
@@ -108,6 +121,7 @@ impl Explainer {
             waiting: VecDeque::new(),
             next: 0,
             missed: 0,
+            unkept,
         })
     }
 
@@ -183,6 +197,11 @@ impl Explainer {
     /// Failed connections that were reported before anybody looked into them.
     pub fn missed(&self) -> u64 {
         self.missed
+    }
+
+    /// Dropped and untracked packets that found no room.
+    pub fn unkept(&self) -> u64 {
+        self.unkept.load(Ordering::Relaxed)
     }
 }
 

@@ -144,6 +144,11 @@ impl Witnesses {
         }
     }
 
+    /// Dropped and untracked packets that found no room.
+    pub fn unkept(&self) -> u64 {
+        self.drops.as_ref().map_or(0, DropsProbe::lost) + self.bypass.as_ref().map_or(0, BypassProbe::rest)
+    }
+
     /// The causes of failed connections, as far as something was seen.
     pub fn explain(&mut self, connections: &[&Connection], clock: &Clock) -> Vec<Option<Box<Cause>>> {
         let drops = self.dropped(connections, clock);
