@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, too_old, wait_until};
+use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, doctored, too_old, wait_until};
 use serde_json::Value;
 
 /// Of a Service, as the lab's kube-proxy would have it.
@@ -476,48 +476,96 @@ fn ipv6() {
     assert!(text(found).contains("ip6tables"), "{found:#}");
 }
 
-/// In front of a socket, where conntrack's mark is cleared right after.
+/// In front of a socket, where conntrack's mark is cleared right after: both families, every packet once, and seen by one
+/// of these programs.
+fn delivered_to(programs: [&[&str]; 2], arguments: &[&str]) {
+    const NUMBER: u64 = 40;
+    const PORTS: [u16; 2] = [9, 10];
+    let pair = Pair::new().unwrap();
+    let rule = "-t raw -A PREROUTING -p udp --dport 9:10 -j NOTRACK";
+    for (family, netns) in Family::PLAIN
+        .into_iter()
+        .flat_map(|family| [(family, &pair.server), (family, &pair.client)])
+    {
+        Pair::iptables(netns, family, rule).unwrap();
+    }
+    let probe = Probe::bypass(&pair.server, arguments).unwrap();
+    for (family, port) in Family::PLAIN.into_iter().zip(PORTS) {
+        let to = SocketAddr::new(Pair::server_ip(family), port);
+        send(&pair.client, to, NUMBER);
+        // What conntrack follows is no matter, nor is another network namespace's traffic.
+        send(&pair.client, SocketAddr::new(to.ip(), 11), NUMBER);
+        send(
+            &pair.client,
+            SocketAddr::new(Pair::client_ip(family), port),
+            NUMBER,
+        );
+    }
+    let counts = |look: &Value| PORTS.map(|port| packets(look, "delivered", port));
+    let all = |look: &Value| counts(look).iter().all(|packets| *packets >= NUMBER);
+    let look = probe
+        .wait_for(1, |look| all(look) && !findings(look).is_empty())
+        .unwrap()
+        .remove(0);
+    assert_eq!(counts(&look), [NUMBER; 2], "{look:#}");
+    assert_eq!(packets(&look, "delivered", 11), 0, "{look:#}");
+    assert!(look.get("unseen").is_none(), "{look:#}");
+    let hooks = look["hooks"].as_array().unwrap();
+    for (family, programs) in ["IPv4", "IPv6"].into_iter().zip(programs) {
+        let gives = format!("untracked {family} packets that are delivered here");
+        let hook = hooks.iter().find(|hook| hook["gives"] == gives).unwrap();
+        assert!(programs.contains(&hook["program"].as_str().unwrap()), "{look:#}");
+    }
+    let text: String = findings(&look).iter().map(text).collect();
+    for words in [
+        "iptables-",
+        "ip6tables-",
+        "raw PREROUTING rule 1: -A PREROUTING -p udp",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let run = probe.finish().unwrap();
+    assert_eq!(counts(&run.summary), [NUMBER; 2], "{:#}", run.summary);
+}
+
 #[test]
 fn delivered() {
-    const NUMBER: u64 = 40;
-    let pair = Pair::new().unwrap();
-    // Debian's 5.10 has ip6_input_finish, and calls a copy of it that the compiler put elsewhere.
-    let families = if too_old((6, 1), "ip6_input_finish is not called") {
-        vec![Family::V4]
-    } else {
-        Family::PLAIN.to_vec()
-    };
-    for &family in &families {
-        let rule = "-t raw -A PREROUTING -p udp --dport 9 -j NOTRACK";
-        Pair::iptables(&pair.server, family, rule).unwrap();
-    }
-    let probe = Probe::bypass(&pair.server, &[]).unwrap();
-    for &family in &families {
-        send(&pair.client, SocketAddr::new(Pair::server_ip(family), 9), NUMBER);
-    }
-    let looks = probe.wait_for(1, |look| !findings(look).is_empty()).unwrap();
-    if looks[0]["unseen"].is_array() {
-        // Neither fentry nor netfilter programs: every kernel of the matrix has one of them.
-        assert!(
-            std::env::var_os("PROBE_LAB_SKIPS").is_none(),
-            "{:#}",
-            looks[0]["unseen"]
-        );
-        eprintln!("this kernel shows no delivered packets: {}", looks[0]["unseen"]);
+    // Each kernel of the matrix has fentry, which comes first; others may have netfilter programs alone.
+    delivered_to(
+        [&["bypass_in", "bypass_in_nf"], &["bypass_in6", "bypass_in6_nf"]],
+        &[],
+    );
+}
+
+/// Type information in which nobody finds where fentry would go.
+fn without_fentry() -> (tempfile::TempDir, String) {
+    let functions = [
+        ("ip_local_deliver_finish", "ip_local_deliver_finisx"),
+        ("ip6_protocol_deliver_rcu", "ip6_protocol_deliver_rcx"),
+    ];
+    doctored(&functions).unwrap()
+}
+
+#[test]
+fn delivered_past_a_netfilter_program() {
+    if too_old((6, 4), "there are no netfilter programs") {
         return;
     }
-    let looks = probe
-        .wait_for(1, |look| {
-            packets(look, "delivered", 9) >= families.len() as u64 * NUMBER
-        })
-        .unwrap();
-    assert_eq!(packets(&looks[0], "delivered", 9), families.len() as u64 * NUMBER);
-    let text: String = findings(&looks[0]).iter().map(text).collect();
-    for tool in ["iptables", "ip6tables"].iter().take(families.len()) {
-        assert!(text.contains(&format!("{tool}-")), "{text}");
+    let (_dir, btf) = without_fentry();
+    delivered_to([&["bypass_in_nf"], &["bypass_in6_nf"]], &["--btf", &btf]);
+}
+
+#[test]
+fn delivered_past_a_kprobe() {
+    if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        // Every kernel of the matrix has them.
+        assert!(std::env::var_os("PROBE_LAB_SKIPS").is_none());
+        eprintln!("skipped: this kernel is built without kprobes");
+        return;
     }
-    assert!(
-        text.contains("raw PREROUTING rule 1: -A PREROUTING -p udp"),
-        "{text}"
+    let (_dir, btf) = without_fentry();
+    delivered_to(
+        [&["bypass_in_kp"], &["bypass_in6_kp"]],
+        &["--btf", &btf, "--without", "NF_INET_LOCAL_IN"],
     );
 }

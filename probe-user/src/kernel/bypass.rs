@@ -8,7 +8,7 @@ use aya::{
 };
 use probe_ebpf::contract::{
     bypass::{Counters, Key, Settings, global, map},
-    hooks::BYPASS,
+    hooks::{BYPASS, Hook, Program},
     offsets::UNTRACKED,
 };
 
@@ -18,14 +18,19 @@ use super::{
     hooks::{Degraded, take_away},
     maps::{PerCpuTable, take},
     memory,
-    object::{Checked, Source, Types},
+    netfilter::Filter,
+    object::{Attached, Checked, Object, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
 
 const FEATURE: &str = "bypass";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS"));
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
+    hooks: &BYPASS,
+};
 
 /// What the kernel side counts.
 #[derive(Clone, Debug)]
@@ -39,11 +44,14 @@ pub struct Options {
 
 /// The loaded object. Dropping it removes it from the kernel.
 pub struct BypassProbe {
+    /// Which program serves which hook.
+    pub used: Vec<(Hook, Program)>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
     ports: PortSet,
     streams: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
     rest: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
+    filters: Vec<Filter>,
     ebpf: Ebpf,
 }
 
@@ -58,7 +66,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
+    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
     // Fields of sockets and processes, which it does not read.
     checked.absent.retain(|absent| absent.lost == UNTRACKED);
     Ok(checked)
@@ -67,7 +75,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &BYPASS)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
     drop(btf);
     memory::give_back();
     let settings = Settings {
@@ -83,7 +91,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .map_max_entries(map::STREAMS, options.streams)
-        .load(OBJECT)
+        .load(OBJECT.bytes)
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -104,17 +112,20 @@ impl BypassProbe {
                 reason: format!("this kernel has no conntrack: no {} in its types", absent.what),
             });
         }
-        let ports = PortSet::take(&mut ebpf, FEATURE, map::PORTS)?;
-        let streams = PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?;
-        let rest = take(&mut ebpf, FEATURE, map::REST)?;
-        let degraded = types.attach(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
+        let Attached {
+            used,
+            degraded,
+            filters,
+        } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
         drop(types);
         memory::give_back();
         Ok(Self {
+            used,
             degraded,
-            ports,
-            streams,
-            rest,
+            ports: PortSet::take(&mut ebpf, FEATURE, map::PORTS)?,
+            streams: PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?,
+            rest: take(&mut ebpf, FEATURE, map::REST)?,
+            filters,
             ebpf,
         })
     }
@@ -157,6 +168,7 @@ impl BypassProbe {
 
     /// Ends the counting; what was counted can still be read.
     pub fn detach(&mut self) {
+        self.filters.clear();
         take_away(&mut self.ebpf);
     }
 }

@@ -26,6 +26,7 @@ use crate::{
             diagnosis::{self, Known},
             rule::Culprit,
             stream::{self, Count, Stream},
+            view::SeenBy,
         },
         network::Device,
     },
@@ -84,11 +85,31 @@ impl Looker {
         let (rules, services) = (self.rules.all().len(), self.rules.services().all().len());
         let word = |number, one: &'static str, more: &'static str| if number == 1 { one } else { more };
         format!(
-            "{rules} {} here that sets notrack, {services} {} (Ctrl-C ends)",
+            "{rules} {} here that sets notrack, {services} {}{} (Ctrl-C ends)",
             word(rules, "rule is", "rules are"),
             word(services, "Service", "Services"),
+            self.delivered(),
         )
         .replace("are here that sets", "are here that set")
+    }
+
+    /// What shows the packets that are delivered here: kernels differ.
+    fn delivered(&self) -> String {
+        let optional = self.probe.used.iter().filter(|(hook, _)| !hook.required);
+        let mut by: Vec<_> = optional.map(|(_, program)| program.access.name()).collect();
+        by.dedup();
+        match by.as_slice() {
+            [] => String::new(),
+            by => format!(", what is delivered here is seen by {}", by.join(" and ")),
+        }
+    }
+
+    fn seen_by(&self) -> impl Iterator<Item = SeenBy> {
+        self.probe.used.iter().map(|(hook, program)| SeenBy {
+            gives: hook.gives,
+            hook: program.tracepoint,
+            program: program.name,
+        })
     }
 
     fn streams(&mut self, now_ns: u64) -> Result<Vec<(Stream, Count)>> {
@@ -182,6 +203,7 @@ impl Looks for Looker {
             streams: seen,
             names,
             rest: self.probe.rest(),
+            seen_by: self.seen_by().collect(),
             unseen: self
                 .probe
                 .degraded

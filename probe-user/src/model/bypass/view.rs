@@ -28,10 +28,23 @@ pub struct View {
     pub names: HashMap<IpAddr, Name>,
     /// Packets counted in no stream, for lack of room.
     pub rest: u64,
+    /// What shows the rest.
+    pub seen_by: Vec<SeenBy>,
     /// What this kernel does not show.
     pub unseen: Vec<&'static str>,
     /// What of the packet filter could not be read.
     pub unread: Vec<String>,
+}
+
+/// Where in the kernel packets are seen.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenBy {
+    /// Which packets.
+    pub gives: &'static str,
+    /// The tracepoint, function or netfilter hook.
+    pub hook: &'static str,
+    /// The program there.
+    pub program: &'static str,
 }
 
 /// A stream, and what it is taken for.

@@ -11,7 +11,7 @@ use crate::model::bypass::{
     finding::Finding,
     rule::Rule,
     stream::Server,
-    view::{RuleState, Seen},
+    view::{RuleState, Seen, SeenBy},
 };
 
 #[derive(Serialize)]
@@ -25,6 +25,7 @@ struct Line<'a> {
     services: usize,
     findings: Vec<Found<'a>>,
     lost: Lost,
+    hooks: Vec<Hook>,
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     unseen: &'a [&'static str],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -34,6 +35,14 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Lost {
     packets: u64,
+}
+
+/// As `probe check` tells it.
+#[derive(Serialize)]
+struct Hook {
+    gives: &'static str,
+    tracepoint: &'static str,
+    program: &'static str,
 }
 
 #[derive(Serialize)]
@@ -107,10 +116,19 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         services: view.services,
         findings: view.findings.iter().map(|finding| found(view, finding)).collect(),
         lost: Lost { packets: view.rest },
+        hooks: view.seen_by.iter().map(hook).collect(),
         unseen: &view.unseen,
         unread: &view.unread,
     };
     Ok(serde_json::to_vec(&line)?)
+}
+
+fn hook(by: &SeenBy) -> Hook {
+    Hook {
+        gives: by.gives,
+        tracepoint: by.hook,
+        program: by.program,
+    }
 }
 
 /// Milliseconds ago; `None`: never.
