@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Cluster, Family, Netns, Pair, Pod, Probe, doctored, too_old, wait_until};
+use probe_lab::{
+    Cgroup, Child, Cluster, Family, Netns, Pair, Pod, PodLogs, Probe, doctored, too_old, wait_until,
+};
 use serde_json::Value;
 
 /// Of a Service, as the lab's kube-proxy would have it.
@@ -474,6 +476,77 @@ fn ipv6() {
         "{found:#}"
     );
     assert!(text(found).contains("ip6tables"), "{found:#}");
+}
+
+/// On the node itself an address is nobody's: the socket's control group tells whose the packets are.
+#[test]
+fn who_sends_from_the_node() {
+    const REQUEST: u16 = 9;
+    const REPLY: u16 = 10;
+    const NOBODY: u16 = 11;
+    let (pair, logs) = (Pair::new().unwrap(), PodLogs::new().unwrap());
+    let (client, server) = (Cgroup::pod().unwrap(), Cgroup::pod().unwrap());
+    for (name, cgroup) in [("client", &client), ("server", &server)] {
+        logs.add("shop", name, &cgroup.pod_uid).unwrap();
+    }
+    // In a hierarchy of version 2 alone: a socket is in no other.
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let told = mounts
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    for family in Family::PLAIN {
+        for ports in ["--dport 9", "--sport 10:11"] {
+            let rule = format!("-t raw -A OUTPUT -p tcp {ports} -j NOTRACK");
+            Pair::iptables(&pair.client, family, &rule).unwrap();
+        }
+        let probe = Probe::bypass(&pair.client, &["--pod-logs", logs.path()]).unwrap();
+        let (here, there) = (Pair::client_ip(family), Pair::server_ip(family));
+        let mut listen = pair.client.command("nc");
+        listen.args(["-lk", &here.to_string(), &REPLY.to_string()]);
+        let _listener = Child::spawn(server.place(&mut listen)).unwrap();
+        let dial = |port| {
+            let to = SocketAddr::new(here, port);
+            let dial = || TcpStream::connect_timeout(&to, Duration::from_secs(2)).is_ok();
+            pair.server.enter(dial).unwrap()
+        };
+        wait_until("it listens", Duration::from_secs(10), || {
+            dial(REPLY).then_some(())
+        })
+        .unwrap();
+        assert!(!dial(NOBODY));
+        let mut request = pair.client.command("nc");
+        request.args(["-z", &there.to_string(), &REQUEST.to_string()]);
+        Child::spawn(client.place(&mut request)).unwrap().wait().unwrap();
+
+        let stream = |look: &Value, end: &str, port: u16| {
+            let of = |stream: &&Value| stream["direction"] == "outgoing" && stream[end]["port"] == port;
+            streams(look).iter().find(of).cloned()
+        };
+        let three = |look: &Value| {
+            Some([
+                stream(look, "destination", REQUEST)?,
+                stream(look, "source", REPLY)?,
+                stream(look, "source", NOBODY)?,
+            ])
+        };
+        let look = probe.wait_for(1, |look| three(look).is_some()).unwrap().remove(0);
+        let [request, reply, nobody] = three(&look).unwrap();
+        assert!(nobody.get("owner").is_none() && nobody["rst"] != 0, "{look:#}");
+        for (stream, name, cgroup) in [(request, "client", &client), (reply, "server", &server)] {
+            if !told {
+                assert!(stream.get("owner").is_none(), "{stream:#}");
+                continue;
+            }
+            let owner = &stream["owner"];
+            assert_eq!(owner["pod"]["namespace"], "shop", "{stream:#}");
+            assert_eq!(owner["pod"]["name"], name, "{stream:#}");
+            assert_eq!(owner["pod"]["uid"], cgroup.pod_uid, "{stream:#}");
+            assert_eq!(owner["container"]["id"], cgroup.container_id, "{stream:#}");
+            assert_eq!(owner["others"], false, "{stream:#}");
+            let found = findings(&look).iter().map(text).collect::<String>();
+            assert!(found.contains(&format!("sent by shop/{name}")), "{found}");
+        }
+    }
 }
 
 /// In front of a socket, where conntrack's mark is cleared right after: both families, every packet once, and seen by one

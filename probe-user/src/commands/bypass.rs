@@ -2,6 +2,7 @@
 
 mod look;
 mod rules;
+mod senders;
 
 use anyhow::{Context, Result};
 

@@ -8,15 +8,16 @@ use aya::{
 };
 use probe_ebpf::contract::{
     bypass::{Counters, Key, Settings, global, map},
+    connection::CgroupPath,
     hooks::{BYPASS, Hook, Program},
-    offsets::UNTRACKED,
+    offsets::{SENDERS, UNTRACKED},
 };
 
 use super::{
     KernelError,
-    btf::Btf,
+    btf::{Absent, Btf},
     hooks::{Degraded, take_away},
-    maps::{PerCpuTable, take},
+    maps::{PerCpuTable, Table, take},
     memory,
     netfilter::Filter,
     object::{Attached, Checked, Object, Source, Types},
@@ -48,9 +49,12 @@ pub struct BypassProbe {
     pub used: Vec<(Hook, Program)>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
+    /// Fields this kernel does not have.
+    pub absent: Vec<Absent>,
     ports: PortSet,
     streams: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
     rest: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
+    cgroups: Table<8, { size_of::<CgroupPath>() }>,
     filters: Vec<Filter>,
     ebpf: Ebpf,
 }
@@ -67,8 +71,10 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
     };
     let (mut ebpf, types) = load(&options)?;
     let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
-    // Fields of sockets and processes, which it does not read.
-    checked.absent.retain(|absent| absent.lost == UNTRACKED);
+    // The others are fields that it does not read.
+    checked
+        .absent
+        .retain(|absent| [UNTRACKED, SENDERS].contains(&absent.lost));
     Ok(checked)
 }
 
@@ -117,14 +123,17 @@ impl BypassProbe {
             degraded,
             filters,
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        drop(types);
+        let mut absent = types.absent;
+        absent.retain(|absent| absent.lost == SENDERS);
         memory::give_back();
         Ok(Self {
             used,
             degraded,
+            absent,
             ports: PortSet::take(&mut ebpf, FEATURE, map::PORTS)?,
             streams: PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?,
             rest: take(&mut ebpf, FEATURE, map::REST)?,
+            cgroups: Table::take(&mut ebpf, FEATURE, map::CGROUPS)?,
             filters,
             ebpf,
         })
@@ -166,6 +175,13 @@ impl BypassProbe {
             .map_or(0, |sum| sum.packets)
     }
 
+    /// The names of a control group that sends, leaf first.
+    pub fn cgroup(&self, id: u64) -> Option<CgroupPath> {
+        self.cgroups
+            .get(&id.to_ne_bytes())
+            .map(|bytes| bytemuck::pod_read_unaligned(&bytes))
+    }
+
     /// Ends the counting; what was counted can still be read.
     pub fn detach(&mut self) {
         self.filters.clear();
@@ -182,6 +198,18 @@ fn sum(per_cpu: &[[u8; size_of::<Counters>()]]) -> Option<Counters> {
 
 fn add(one: Counters, other: Counters) -> Counters {
     let latest = if one.last_ns >= other.last_ns { one } else { other };
+    // Of those who know one, the latest.
+    let (sender, before) = match (latest.sender, one.sender.max(other.sender)) {
+        (0, any) => (any, any),
+        (sender, _) => (
+            sender,
+            if one.sender == sender {
+                other.sender
+            } else {
+                one.sender
+            },
+        ),
+    };
     let first_ns = match (one.first_ns, other.first_ns) {
         (0, first) | (first, 0) => first,
         (one, other) => one.min(other),
@@ -196,5 +224,36 @@ fn add(one: Counters, other: Counters) -> Counters {
         first_ns,
         last_ns: latest.last_ns,
         other_port: latest.other_port,
+        sender,
+        others: one.others | other.others | u64::from(before != 0 && before != sender),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    #[test]
+    fn the_latest_sender_that_is_known() {
+        let counters = |last_ns, sender, others| Counters {
+            last_ns,
+            sender,
+            others,
+            ..Counters::zeroed()
+        };
+        for (one, other, expected) in [
+            ((1, 0, 0), (2, 0, 0), (0, 0)),
+            ((1, 7, 0), (2, 0, 0), (7, 0)),
+            ((1, 7, 0), (2, 7, 0), (7, 0)),
+            ((1, 7, 0), (2, 8, 0), (8, 1)),
+            ((1, 7, 1), (2, 7, 0), (7, 1)),
+        ] {
+            let (one, other) = (counters(one.0, one.1, one.2), counters(other.0, other.1, other.2));
+            for sum in [add(one, other), add(other, one)] {
+                assert_eq!((sum.sender, sum.others), expected);
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ use probe_ebpf::contract::{
         global, map,
     },
     hooks::WATCH,
-    offsets::UNTRACKED,
+    offsets::{SENDERS, UNTRACKED},
     outcome::{Outcome, Role},
 };
 
@@ -87,7 +87,9 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
     };
     let (mut ebpf, types) = load(&options)?;
     let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
-    checked.absent.retain(|absent| absent.lost != UNTRACKED);
+    checked
+        .absent
+        .retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
     Ok(checked)
 }
 
@@ -157,7 +159,7 @@ impl ConnectionProbe {
         prefixes(&mut ebpf, &options.peers)?;
         let degraded = types.attach(&mut ebpf, &OBJECT, &options.source)?.degraded;
         let mut absent = types.absent;
-        absent.retain(|absent| absent.lost != UNTRACKED);
+        absent.retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
         Ok(Self {

@@ -10,9 +10,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::bypass::Key;
 
-use super::rules::Rules;
+use super::{rules::Rules, senders::Senders};
 use crate::{
-    attribution::cri::Runtime,
     capture::bypass as capture,
     cli::Bypass as Settings,
     commands::{
@@ -26,7 +25,7 @@ use crate::{
             diagnosis::{self, Known},
             rule::Culprit,
             stream::{self, Count, Stream},
-            view::SeenBy,
+            view::{Seen, SeenBy},
         },
         network::Device,
     },
@@ -41,7 +40,7 @@ pub struct Looker {
     probe: BypassProbe,
     routing: Routing,
     rules: Rules,
-    runtime: Option<Runtime>,
+    senders: Senders,
     once: bool,
     /// Which rules let a stream past, and how many packets it had then: a rule that is gone did it all the same.
     blamed: HashMap<Stream, (u64, Vec<Culprit>)>,
@@ -55,8 +54,9 @@ impl Looker {
         // Before anything is counted: what their counters have by then is older.
         let rules = Rules::read();
         routing.devices()?;
+        let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
         let mut probe = BypassProbe::load(&Options {
-            netns: std::os::unix::fs::MetadataExt::ino(&netns) as u32,
+            netns,
             streams: settings.max_streams,
             source: settings.source.clone(),
         })?;
@@ -65,7 +65,11 @@ impl Looker {
             probe,
             routing,
             rules,
-            runtime: pods::runtime(settings.cri.as_deref())?,
+            senders: Senders::new(
+                settings.pod_logs.clone(),
+                pods::runtime(settings.cri.as_deref())?,
+                netns,
+            ),
             once: settings.pace.once,
             blamed: HashMap::new(),
         })
@@ -73,10 +77,11 @@ impl Looker {
 
     /// What this kernel does not give, and why.
     pub fn degraded(&self) -> Vec<String> {
-        self.probe
-            .degraded
-            .iter()
-            .map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason))
+        let hooks = self.probe.degraded.iter();
+        let hooks = hooks.map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason));
+        let fields = self.probe.absent.iter();
+        hooks
+            .chain(fields.map(|absent| format!("{} (no {})", absent.lost, absent.what)))
             .collect()
     }
 
@@ -176,7 +181,7 @@ impl Looks for Looker {
             .into_iter()
             .map(|(_, address)| address)
             .collect();
-        let names = self.runtime.as_ref().map(pods::names).unwrap_or_default();
+        let names = self.senders.runtime().map(pods::names).unwrap_or_default();
         let known = Known {
             services: self.rules.services(),
             rules: self.rules.known(),
@@ -186,7 +191,10 @@ impl Looks for Looker {
         let mut seen: Vec<_> = streams
             .into_iter()
             .zip(culprits)
-            .map(|((stream, count), culprits)| diagnosis::see(stream, count, culprits, known))
+            .map(|((stream, count), culprits)| Seen {
+                sender: self.senders.sender(&count, &self.probe),
+                ..diagnosis::see(stream, count, culprits, known)
+            })
             .collect();
         diagnosis::settle(&mut seen);
         let findings = diagnose(&seen, known, now_ns, self.once);
@@ -209,6 +217,7 @@ impl Looks for Looker {
                 .degraded
                 .iter()
                 .map(|degraded| degraded.hook.gives)
+                .chain(self.probe.absent.iter().map(|absent| absent.lost))
                 .collect(),
             unread: self.rules.unread().to_vec(),
         })

@@ -4,14 +4,17 @@ use std::{io, net::IpAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::super::clock::Clock;
+use super::super::{
+    clock::Clock,
+    json::{Container, Pod},
+};
 use crate::model::bypass::{
     View,
     diagnosis::protocol,
     finding::Finding,
     rule::Rule,
     stream::Server,
-    view::{RuleState, Seen, SeenBy},
+    view::{RuleState, Seen, SeenBy, Sender},
 };
 
 #[derive(Serialize)]
@@ -77,6 +80,18 @@ struct Stream<'a> {
     intended: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner<'a>>,
+}
+
+#[derive(Serialize)]
+struct Owner<'a> {
+    cgroup: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Container<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Pod<'a>>,
+    others: bool,
 }
 
 #[derive(Serialize)]
@@ -173,6 +188,16 @@ fn stream<'a>(view: &'a View, seen: &'a Seen) -> Stream<'a> {
             .collect(),
         intended: seen.intended.map(|intended| intended.name()),
         service: seen.service.as_deref(),
+        owner: seen.sender.as_ref().map(owner),
+    }
+}
+
+fn owner(sender: &Sender) -> Owner<'_> {
+    Owner {
+        cgroup: &sender.cgroup,
+        container: sender.owner.container.as_ref().map(Container::new),
+        pod: sender.owner.pod.as_ref().map(Pod::new),
+        others: sender.others,
     }
 }
 

@@ -7,6 +7,8 @@
 #![no_std]
 #![no_main]
 
+mod sender;
+
 use core::{mem::MaybeUninit, panic::PanicInfo};
 
 use aya_ebpf::{
@@ -321,6 +323,14 @@ fn count_at(skb: u64, input: u32, output: u32, direction: u32) {
         }
         (*counters).last_ns = now;
         (*counters).other_port = u64::from(other);
+        if let Direction::Outgoing = direction {
+            let id = sender::sender(skb as u64);
+            if id != 0 {
+                let last = (*counters).sender;
+                (*counters).others |= u64::from(last != 0 && last != id);
+                (*counters).sender = id;
+            }
+        }
     }
 }
 
