@@ -206,7 +206,7 @@ pub const BYPASS: [Hook; 3] = [
         gives: "untracked IPv6 packets that are delivered here",
         required: false,
         programs: &[
-            // Not its only caller ip6_input_finish: where the compiler made that a part of another, as in Debian's 5.10,
+            // Not ip6_input_finish, which calls it: where the compiler made that a part of another, as in Debian's 5.10,
             // it is there and never called.
             entry("bypass_in6", "ip6_protocol_deliver_rcu"),
             filter("bypass_in6_nf", Family::V6),

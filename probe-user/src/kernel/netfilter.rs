@@ -27,8 +27,9 @@ const LOG_BYTES: usize = 64 * 1024;
 /// A netfilter program that sees what is delivered in one network namespace. Dropping it takes it away, and so does the end
 /// of the process however it comes.
 pub struct Filter {
-    /// It holds the program.
     _link: OwnedFd,
+    /// The link holds it as well; open, it shows in `/proc` what it costs, as all others do.
+    _program: OwnedFd,
 }
 
 /// Why there is none.
@@ -76,7 +77,10 @@ impl Filter {
             })?;
         let program = load(name, &function.instructions, &object.license)?;
         let link = link(program.as_fd(), family).map_err(FilterError::Attach)?;
-        Ok(Self { _link: link })
+        Ok(Self {
+            _link: link,
+            _program: program,
+        })
     }
 }
 
