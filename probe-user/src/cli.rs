@@ -249,7 +249,8 @@ pub struct SourceArgs {
     #[arg(long, value_name = "FILE", default_value = VMLINUX)]
     pub btf: PathBuf,
 
-    /// Do without this tracepoint, as on a kernel that does not have it; repeat or separate by commas
+    /// Do without this tracepoint, function or netfilter hook, as on a kernel that does not have it; repeat or separate by
+    /// commas
     #[arg(
         long,
         value_name = "TRACEPOINT",

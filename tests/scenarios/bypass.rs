@@ -3,11 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::{SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
-use probe_lab::{Family, Netns, Pair, Probe, Shop, too_old, wait_until};
+use probe_lab::{Cgroup, Child, Family, Netns, Pair, PodLogs, Probe, Shop, doctored, too_old, wait_until};
 use serde_json::Value;
 
 const SERVICE: &str = Shop::SERVICE;
@@ -432,48 +432,171 @@ fn ipv6() {
     assert!(text(found).contains("ip6tables"), "{found:#}");
 }
 
-/// In front of a socket, where conntrack's mark is cleared right after.
+/// On the node itself an address is nobody's: the socket's control group tells whose the packets are.
 #[test]
-fn delivered() {
-    const NUMBER: u64 = 40;
-    let pair = Pair::new().unwrap();
-    // Debian's 5.10 has ip6_input_finish, and calls a copy of it that the compiler put elsewhere.
-    let families = if too_old((6, 1), "ip6_input_finish is not called") {
-        vec![Family::V4]
-    } else {
-        Family::PLAIN.to_vec()
-    };
-    for &family in &families {
-        let rule = "-t raw -A PREROUTING -p udp --dport 9 -j NOTRACK";
-        Pair::iptables(&pair.server, family, rule).unwrap();
+fn who_sends_from_the_node() {
+    const REQUEST: u16 = 9;
+    const REPLY: u16 = 10;
+    const NOBODY: u16 = 11;
+    let (pair, logs) = (Pair::new().unwrap(), PodLogs::new().unwrap());
+    let (client, server) = (Cgroup::pod().unwrap(), Cgroup::pod().unwrap());
+    for (name, cgroup) in [("client", &client), ("server", &server)] {
+        logs.add("shop", name, &cgroup.pod_uid).unwrap();
     }
-    let probe = Probe::bypass(&pair.server, &[]).unwrap();
-    for &family in &families {
-        send(&pair.client, SocketAddr::new(Pair::server_ip(family), 9), NUMBER);
-    }
-    let looks = probe.wait_for(1, |look| !findings(look).is_empty()).unwrap();
-    if looks[0]["unseen"].is_array() {
-        // Neither fentry nor netfilter programs: every kernel of the matrix has one of them.
-        assert!(
-            std::env::var_os("PROBE_LAB_SKIPS").is_none(),
-            "{:#}",
-            looks[0]["unseen"]
-        );
-        eprintln!("this kernel shows no delivered packets: {}", looks[0]["unseen"]);
-        return;
-    }
-    let looks = probe
-        .wait_for(1, |look| {
-            packets(look, "delivered", 9) >= families.len() as u64 * NUMBER
+    // In a hierarchy of version 2 alone: a socket is in no other.
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let told = mounts
+        .lines()
+        .any(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    for family in Family::PLAIN {
+        for ports in ["--dport 9", "--sport 10:11"] {
+            let rule = format!("-t raw -A OUTPUT -p tcp {ports} -j NOTRACK");
+            Pair::iptables(&pair.client, family, &rule).unwrap();
+        }
+        let probe = Probe::bypass(&pair.client, &["--pod-logs", logs.path()]).unwrap();
+        let (here, there) = (Pair::client_ip(family), Pair::server_ip(family));
+        let mut listen = pair.client.command("nc");
+        listen.args(["-lk", &here.to_string(), &REPLY.to_string()]);
+        let _listener = Child::spawn(server.place(&mut listen)).unwrap();
+        let dial = |port| {
+            let to = SocketAddr::new(here, port);
+            let dial = || TcpStream::connect_timeout(&to, Duration::from_secs(2)).is_ok();
+            pair.server.enter(dial).unwrap()
+        };
+        wait_until("it listens", Duration::from_secs(10), || {
+            dial(REPLY).then_some(())
         })
         .unwrap();
-    assert_eq!(packets(&looks[0], "delivered", 9), families.len() as u64 * NUMBER);
-    let text: String = findings(&looks[0]).iter().map(text).collect();
-    for tool in ["iptables", "ip6tables"].iter().take(families.len()) {
-        assert!(text.contains(&format!("{tool}-")), "{text}");
+        assert!(!dial(NOBODY));
+        let mut request = pair.client.command("nc");
+        request.args(["-z", &there.to_string(), &REQUEST.to_string()]);
+        Child::spawn(client.place(&mut request)).unwrap().wait().unwrap();
+
+        let stream = |look: &Value, end: &str, port: u16| {
+            let of = |stream: &&Value| stream["direction"] == "outgoing" && stream[end]["port"] == port;
+            streams(look).iter().find(of).cloned()
+        };
+        let three = |look: &Value| {
+            Some([
+                stream(look, "destination", REQUEST)?,
+                stream(look, "source", REPLY)?,
+                stream(look, "source", NOBODY)?,
+            ])
+        };
+        let look = probe.wait_for(1, |look| three(look).is_some()).unwrap().remove(0);
+        let [request, reply, nobody] = three(&look).unwrap();
+        assert!(nobody.get("owner").is_none() && nobody["rst"] != 0, "{look:#}");
+        for (stream, name, cgroup) in [(request, "client", &client), (reply, "server", &server)] {
+            if !told {
+                assert!(stream.get("owner").is_none(), "{stream:#}");
+                continue;
+            }
+            let owner = &stream["owner"];
+            assert_eq!(owner["pod"]["namespace"], "shop", "{stream:#}");
+            assert_eq!(owner["pod"]["name"], name, "{stream:#}");
+            assert_eq!(owner["pod"]["uid"], cgroup.pod_uid, "{stream:#}");
+            assert_eq!(owner["container"]["id"], cgroup.container_id, "{stream:#}");
+            assert_eq!(owner["others"], false, "{stream:#}");
+            let found = findings(&look).iter().map(text).collect::<String>();
+            assert!(found.contains(&format!("sent by shop/{name}")), "{found}");
+        }
     }
-    assert!(
-        text.contains("raw PREROUTING rule 1: -A PREROUTING -p udp"),
-        "{text}"
+}
+
+/// In front of a socket, where conntrack's mark is cleared right after: both families, every packet once, and seen by one
+/// of these programs.
+fn delivered_to(programs: [&[&str]; 2], arguments: &[&str]) {
+    const NUMBER: u64 = 40;
+    const PORTS: [u16; 2] = [9, 10];
+    let pair = Pair::new().unwrap();
+    let rule = "-t raw -A PREROUTING -p udp --dport 9:10 -j NOTRACK";
+    for (family, netns) in Family::PLAIN
+        .into_iter()
+        .flat_map(|family| [(family, &pair.server), (family, &pair.client)])
+    {
+        Pair::iptables(netns, family, rule).unwrap();
+    }
+    // Another one beside it is in nobody's way.
+    let beside = Probe::bypass(&pair.server, arguments).unwrap();
+    let probe = Probe::bypass(&pair.server, arguments).unwrap();
+    for (family, port) in Family::PLAIN.into_iter().zip(PORTS) {
+        let to = SocketAddr::new(Pair::server_ip(family), port);
+        send(&pair.client, to, NUMBER);
+        // What conntrack follows is no matter, nor is another network namespace's traffic.
+        send(&pair.client, SocketAddr::new(to.ip(), 11), NUMBER);
+        send(
+            &pair.client,
+            SocketAddr::new(Pair::client_ip(family), port),
+            NUMBER,
+        );
+    }
+    let counts = |look: &Value| PORTS.map(|port| packets(look, "delivered", port));
+    let all = |look: &Value| counts(look).iter().all(|packets| *packets >= NUMBER);
+    let look = probe
+        .wait_for(1, |look| all(look) && !findings(look).is_empty())
+        .unwrap()
+        .remove(0);
+    assert_eq!(counts(&look), [NUMBER; 2], "{look:#}");
+    assert_eq!(packets(&look, "delivered", 11), 0, "{look:#}");
+    assert!(look.get("unseen").is_none(), "{look:#}");
+    let hooks = look["hooks"].as_array().unwrap();
+    for (family, programs) in ["IPv4", "IPv6"].into_iter().zip(programs) {
+        let gives = format!("untracked {family} packets that are delivered here");
+        let hook = hooks.iter().find(|hook| hook["gives"] == gives).unwrap();
+        assert!(programs.contains(&hook["program"].as_str().unwrap()), "{look:#}");
+    }
+    let text: String = findings(&look).iter().map(text).collect();
+    for words in [
+        "iptables-",
+        "ip6tables-",
+        "raw PREROUTING rule 1: -A PREROUTING -p udp",
+    ] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let run = probe.finish().unwrap();
+    assert_eq!(counts(&run.summary), [NUMBER; 2], "{:#}", run.summary);
+    let run = beside.finish().unwrap();
+    assert_eq!(counts(&run.summary), [NUMBER; 2], "{:#}", run.summary);
+}
+
+#[test]
+fn delivered() {
+    // Each kernel of the matrix has fentry, which comes first; others may have netfilter programs alone.
+    delivered_to(
+        [&["bypass_in", "bypass_in_nf"], &["bypass_in6", "bypass_in6_nf"]],
+        &[],
+    );
+}
+
+/// Type information in which nobody finds where fentry would go.
+fn without_fentry() -> (tempfile::TempDir, String) {
+    let functions = [
+        ("ip_local_deliver_finish", "ip_local_deliver_finisx"),
+        ("ip6_protocol_deliver_rcu", "ip6_protocol_deliver_rcx"),
+    ];
+    doctored(&functions).unwrap()
+}
+
+#[test]
+fn delivered_past_a_netfilter_program() {
+    if too_old((6, 4), "there are no netfilter programs") {
+        return;
+    }
+    let (_dir, btf) = without_fentry();
+    delivered_to([&["bypass_in_nf"], &["bypass_in6_nf"]], &["--btf", &btf]);
+}
+
+#[test]
+fn delivered_past_a_kprobe() {
+    if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+        // Every kernel of the matrix has them.
+        assert!(std::env::var_os("PROBE_LAB_SKIPS").is_none());
+        eprintln!("skipped: this kernel is built without kprobes");
+        return;
+    }
+    let (_dir, btf) = without_fentry();
+    delivered_to(
+        [&["bypass_in_kp"], &["bypass_in6_kp"]],
+        &["--btf", &btf, "--without", "NF_INET_LOCAL_IN"],
     );
 }

@@ -5,12 +5,11 @@
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use probe_lab::{
-    Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, before, end, is, release, too_old, unique_port,
+    BTF, Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, before, doctored, end, is, release,
+    too_old, unique_port,
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
-const BTF: &str = "/sys/kernel/btf/vmlinux";
 const NOBODY: &str = "65534";
 
 /// `probe check -o json`, and whether it says that all runs.
@@ -33,31 +32,6 @@ fn refusal(arguments: &[&str]) -> String {
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     text
-}
-
-/// This kernel's type information with names changed for others of the same length.
-fn doctored(changes: &[(&str, &str)]) -> (TempDir, String) {
-    let mut bytes = fs::read(BTF).unwrap();
-    let places: Vec<usize> = changes
-        .iter()
-        .map(|(from, _)| {
-            let wanted = format!("\0{from}\0").into_bytes();
-            bytes
-                .windows(wanted.len())
-                .position(|window| window == wanted)
-                .unwrap()
-                + 1
-        })
-        .collect();
-    for (at, (from, to)) in places.into_iter().zip(changes) {
-        assert_eq!(from.len(), to.len());
-        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("btf");
-    fs::write(&path, bytes).unwrap();
-    let path = path.to_str().unwrap().to_owned();
-    (dir, path)
 }
 
 #[test]
@@ -102,6 +76,28 @@ fn hook<'a>(check: &'a Value, gives: &str) -> &'a Value {
     hooks.iter().find(|hook| hook["gives"] == gives).unwrap()
 }
 
+/// Netfilter programs are tried on every kernel, and taken since 6.4.
+#[test]
+fn netfilter_programs() {
+    let (check, _) = check(&[]);
+    let bypass = &check["commands"][2];
+    assert_eq!(bypass["command"], "bypass");
+    assert_eq!(bypass["runs"], "fully", "{check:#}");
+    let hooks = bypass["hooks"].as_array().unwrap();
+    for (family, program) in [("IPv4", "bypass_in_nf"), ("IPv6", "bypass_in6_nf")] {
+        let gives = format!("untracked {family} packets that are delivered here");
+        let hook = hooks.iter().find(|hook| hook["gives"] == gives).unwrap();
+        let refused = &hook["refused"][program];
+        assert_eq!(refused.is_string(), before((6, 4)), "{hook:#}");
+        // Where nothing better is taken, it is used.
+        let best = hook["program"].as_str().unwrap();
+        assert!(
+            best == program || best == program.trim_end_matches("_nf"),
+            "{hook:#}"
+        );
+    }
+}
+
 /// What is lost, as check says it.
 fn without(check: &Value) -> Vec<&str> {
     let without = check["commands"][0]["without"].as_array();
@@ -121,7 +117,7 @@ fn no_type_information() {
 
 #[test]
 fn a_required_field_is_missing() {
-    let (_dir, btf) = doctored(&[("bytes_retrans", "bytes_retranz")]);
+    let (_dir, btf) = doctored(&[("bytes_retrans", "bytes_retranz")]).unwrap();
     assert!(!check(&["--btf", &btf]).1);
     let text = refusal(&["--btf", &btf]);
     for word in ["watch", &release(), "struct tcp_sock.bytes_retrans"] {
@@ -131,7 +127,7 @@ fn a_required_field_is_missing() {
 
 #[test]
 fn an_optional_field_is_missing() {
-    let (_dir, btf) = doctored(&[("dfl_cgrp", "dfl_cgrq")]);
+    let (_dir, btf) = doctored(&[("dfl_cgrp", "dfl_cgrq")]).unwrap();
     let (check, runs) = check(&["--btf", &btf]);
     assert!(runs);
     let watch = &check["commands"][0];
@@ -152,7 +148,7 @@ fn an_optional_field_is_missing() {
 /// Type information that is not this kernel's: the verifier compares, and refuses what does not fit.
 #[test]
 fn the_verifier_refuses() {
-    let (_dir, btf) = doctored(&[("sk_protocol", "sk_shutdown"), ("sk_shutdown", "sk_protocol")]);
+    let (_dir, btf) = doctored(&[("sk_protocol", "sk_shutdown"), ("sk_shutdown", "sk_protocol")]).unwrap();
     let (check, runs) = check(&["--btf", &btf]);
     assert!(runs, "{check:#}");
     let hook = hook(&check, "connections");
@@ -220,7 +216,8 @@ fn kfree_skb_tells_of_refused_connections() {
 /// Without typed programs, raw tracepoints do all the same.
 #[test]
 fn raw_tracepoints_do_the_same() {
-    let (_dir, btf) = doctored(&[("btf_trace_inet_sock_set_state", "btf_trace_inet_sock_set_statx")]);
+    let (_dir, btf) =
+        doctored(&[("btf_trace_inet_sock_set_state", "btf_trace_inet_sock_set_statx")]).unwrap();
     let (pair, port) = (Pair::new().unwrap(), unique_port());
     accept_all(pair.listen(Family::V6, port).unwrap());
     let probe = Probe::watch(&["--btf", &btf, "--port", &port.to_string()]).unwrap();

@@ -2,6 +2,7 @@
 //!
 //! Everything made here is a guard: dropping it takes it away.
 
+mod btf;
 mod cgroup;
 mod chatter;
 mod cluster;
@@ -21,6 +22,7 @@ mod shop;
 mod storm;
 mod wait;
 
+pub use btf::{BTF, doctored};
 pub use cgroup::{Cgroup, PodLogs};
 pub use chatter::Chatter;
 pub use cluster::{Cluster, Node, Pod};

@@ -1,4 +1,4 @@
-//! Packets that slip past conntrack: the counters, the maps and the programs of `bin/bypass.rs`.
+//! Packets that slip past conntrack: the counters, the maps and the programs of `bin/bypass/`.
 //!
 //! Every type here is [`Pod`]: no padding, so no byte of kernel memory leaves unwritten, and user space decodes
 //! it without `unsafe`. Packets are counted in the kernel, none is reported.
@@ -15,6 +15,8 @@ pub mod map {
     pub const STREAMS: &str = "STREAMS";
     /// Per CPU, one: [`Counters`](super::Counters) of packets whose stream found no room.
     pub const REST: &str = "REST";
+    /// Control group id → [`CgroupPath`](crate::contract::connection::CgroupPath), of who sends untracked packets.
+    pub const CGROUPS: &str = "CGROUPS";
 }
 
 /// Names of the read-only globals that user space fills before load.
@@ -128,6 +130,10 @@ pub struct Counters {
     pub last_ns: u64,
     /// The other port of the latest packet, host byte order.
     pub other_port: u64,
+    /// Of outgoing packets: the control group (version 2) whose socket sent the latest of which that is known; 0: of none.
+    pub sender: u64,
+    /// Whether another one sent too: 0 or 1.
+    pub others: u64,
 }
 
 #[cfg(test)]
@@ -137,7 +143,7 @@ mod tests {
     #[test]
     fn nothing_has_padding_and_words_are_aligned() {
         assert_eq!(size_of::<Key>(), 48);
-        assert_eq!(size_of::<Counters>(), 72);
+        assert_eq!(size_of::<Counters>(), 88);
         assert_eq!(size_of::<Settings>(), 8);
     }
 

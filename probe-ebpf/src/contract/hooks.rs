@@ -16,7 +16,8 @@ pub struct Hook {
 pub struct Program {
     pub name: &'static str,
     /// The tracepoint's name, without its system; of a [`Classifier`](Access::Classifier), which way the packets go; of
-    /// an [`Entry`](Access::Entry), the function's name.
+    /// an [`Entry`](Access::Entry) and a [`Kprobe`](Access::Kprobe), the function's name; of a
+    /// [`Filter`](Access::Filter), netfilter's hook.
     pub tracepoint: &'static str,
     pub access: Access,
     /// Arguments that the tracepoint must have: kernels add some, and with them the meaning that is wanted.
@@ -36,6 +37,34 @@ pub enum Access {
     /// At a kernel function's entry (fentry), with typed loads. Kernel 5.5, `CONFIG_FUNCTION_TRACER` and trampolines of
     /// the architecture.
     Entry,
+    /// A netfilter program behind all rules of INPUT, for one family, in the network namespace of the thread that attaches
+    /// it; with typed loads. Kernel 6.4, `CONFIG_NETFILTER_BPF_LINK`.
+    Filter(Family),
+    /// At a kernel function's entry with `bpf_probe_read_kernel`. The arguments have no types there, so nothing proves that
+    /// the function is the one that is meant. Attached without tracefs since 4.17, `CONFIG_KPROBES`.
+    Kprobe,
+}
+
+impl Access {
+    /// What kind of program it is, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Typed => "a BTF tracepoint",
+            Self::Probed => "a raw tracepoint",
+            Self::Classifier => "a tc program",
+            Self::Entry => "fentry",
+            Self::Filter(_) => "a netfilter program",
+            Self::Kprobe => "a kprobe",
+        }
+    }
+}
+
+/// Whose packets a [`Filter`](Access::Filter) sees: the numbers of `NFPROTO_…`, user interface of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Family {
+    V4 = 2,
+    V6 = 10,
 }
 
 const fn typed(name: &'static str, tracepoint: &'static str, arguments: u32) -> Program {
@@ -67,6 +96,23 @@ const fn entry(name: &'static str, function: &'static str) -> Program {
         ..typed(name, function, 0)
     }
 }
+
+const fn filter(name: &'static str, family: Family) -> Program {
+    Program {
+        access: Access::Filter(family),
+        ..typed(name, LOCAL_IN, 0)
+    }
+}
+
+const fn kprobe(name: &'static str, function: &'static str) -> Program {
+    Program {
+        access: Access::Kprobe,
+        ..typed(name, function, 0)
+    }
+}
+
+/// Netfilter's hook for packets that are delivered here.
+const LOCAL_IN: &str = "NF_INET_LOCAL_IN";
 
 /// The hooks of `watch`, the last attached first.
 pub const WATCH: [Hook; 4] = [
@@ -163,12 +209,20 @@ pub const BYPASS: [Hook; 3] = [
         programs: &[
             // What comes after the rules of INPUT; conntrack's mark is cleared behind it.
             entry("bypass_in", "ip_local_deliver_finish"),
+            filter("bypass_in_nf", Family::V4),
+            kprobe("bypass_in_kp", "ip_local_deliver_finish"),
         ],
     },
     Hook {
         gives: "untracked IPv6 packets that are delivered here",
         required: false,
-        programs: &[entry("bypass_in6", "ip6_input_finish")],
+        programs: &[
+            // Not ip6_input_finish, which calls it: where the compiler made that a part of another, as in Debian's 5.10,
+            // it is there and never called.
+            entry("bypass_in6", "ip6_protocol_deliver_rcu"),
+            filter("bypass_in6_nf", Family::V6),
+            kprobe("bypass_in6_kp", "ip6_protocol_deliver_rcu"),
+        ],
     },
 ];
 
@@ -176,15 +230,15 @@ pub const BYPASS: [Hook; 3] = [
 pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     named(hooks, |access| match access {
         Access::Typed | Access::Probed => true,
-        Access::Classifier | Access::Entry => false,
+        Access::Classifier | Access::Entry | Access::Filter(_) | Access::Kprobe => false,
     })
 }
 
-/// The kernel functions of a feature's hooks.
+/// The kernel functions of a feature's hooks whose ids are needed.
 pub fn functions(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     named(hooks, |access| match access {
         Access::Entry => true,
-        Access::Typed | Access::Probed | Access::Classifier => false,
+        Access::Typed | Access::Probed | Access::Classifier | Access::Filter(_) | Access::Kprobe => false,
     })
 }
 

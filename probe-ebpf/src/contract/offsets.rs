@@ -49,6 +49,8 @@ const REFUSED: Option<&str> = Some("server-side refused connections");
 const CONTAINERS: Option<&str> = Some("names of containers and pods");
 /// What only `bypass` loses: a kernel without conntrack has nothing to slip past.
 pub const UNTRACKED: &str = "untracked packets";
+/// What only `bypass` loses, too.
+pub const SENDERS: &str = "senders of untracked packets";
 
 const fn member(of: &'static str, paths: &'static [&'static str]) -> Kind {
     Kind::Member { of, paths }
@@ -121,6 +123,12 @@ offsets! {
     /// Where `skb_shared_info` begins, from `head` on.
     skb_end: member("sk_buff", &["end"]), REQUIRED;
     shared_segments: member("skb_shared_info", &["gso_segs"]), REQUIRED;
+    sock_state: member("sock_common", &["skc_state"]), REQUIRED;
+    /// Of the socket that a handshake has, which is not a full one.
+    sock_listener: member("sock_common", &["skc_listener"]), REQUIRED;
+    sock_type: member("sock", &["sk_type"]), REQUIRED;
+    /// Before 5.15 a word that may be something else. Absent without `CONFIG_SOCK_CGROUP_DATA`.
+    sock_cgroup: member("sock", &["sk_cgrp_data.cgroup", "sk_cgrp_data.val"]), Some(SENDERS);
 }
 
 #[cfg(test)]

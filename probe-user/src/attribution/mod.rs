@@ -238,6 +238,11 @@ impl Attribution {
         self.names.news()
     }
 
+    /// The container runtime, where one is asked.
+    pub fn runtime(&self) -> Option<&Runtime> {
+        self.names.runtime()
+    }
+
     /// What could not be named so far.
     pub fn misses(&self) -> Misses {
         Misses {

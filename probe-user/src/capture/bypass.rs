@@ -27,6 +27,8 @@ pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count
         first_ns: counters.first_ns,
         last_ns: counters.last_ns,
         other_port: u16::try_from(counters.other_port).unwrap_or(0),
+        sender: (counters.sender != 0).then_some(counters.sender),
+        others: counters.others != 0,
     };
     Some((stream, count))
 }

@@ -1,6 +1,7 @@
 //! Raw records into the model. No I/O.
 
 pub mod bypass;
+pub mod cgroup;
 pub mod clock;
 pub mod connection;
 pub mod drops;

@@ -52,6 +52,10 @@ pub struct BypassArgs {
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
 
+    /// Where the kubelet keeps the pods' logs, whose directories tell pod names
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    pub pod_logs: PathBuf,
+
     /// A table, or one JSON object a look
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = BypassFormat::Table)]
     pub output: BypassFormat,
@@ -81,6 +85,7 @@ pub struct Bypass {
     pub max_streams: u32,
     /// The container runtime's socket.
     pub cri: Option<PathBuf>,
+    pub pod_logs: PathBuf,
     pub netns: Option<PathBuf>,
     pub source: Source,
 }
@@ -99,6 +104,7 @@ impl TryFrom<BypassArgs> for Bypass {
             )?,
             max_streams: args.max_streams,
             cri: super::settings::runtime(args.cri),
+            pod_logs: args.pod_logs,
             netns: args.netns,
             source: args.source.into(),
         })

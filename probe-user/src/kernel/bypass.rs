@@ -8,24 +8,30 @@ use aya::{
 };
 use probe_ebpf::contract::{
     bypass::{Counters, Key, Settings, global, map},
-    hooks::BYPASS,
-    offsets::UNTRACKED,
+    connection::CgroupPath,
+    hooks::{BYPASS, Hook, Program},
+    offsets::{SENDERS, UNTRACKED},
 };
 
 use super::{
     KernelError,
-    btf::Btf,
+    btf::{Absent, Btf},
     hooks::{Degraded, take_away},
-    maps::{PerCpuTable, take},
+    maps::{PerCpuTable, Table, take},
     memory,
-    object::{Checked, Source, Types},
+    netfilter::Filter,
+    object::{Attached, Checked, Object, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
 
 const FEATURE: &str = "bypass";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS"));
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
+    hooks: &BYPASS,
+};
 
 /// What the kernel side counts.
 #[derive(Clone, Debug)]
@@ -39,11 +45,17 @@ pub struct Options {
 
 /// The loaded object. Dropping it removes it from the kernel.
 pub struct BypassProbe {
+    /// Which program serves which hook.
+    pub used: Vec<(Hook, Program)>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
+    /// Fields this kernel does not have.
+    pub absent: Vec<Absent>,
     ports: PortSet,
     streams: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
     rest: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
+    cgroups: Table<8, { size_of::<CgroupPath>() }>,
+    filters: Vec<Filter>,
     ebpf: Ebpf,
 }
 
@@ -58,16 +70,18 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
-    // Fields of sockets and processes, which it does not read.
-    checked.absent.retain(|absent| absent.lost == UNTRACKED);
+    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
+    // The others are fields that it does not read.
+    checked
+        .absent
+        .retain(|absent| [UNTRACKED, SENDERS].contains(&absent.lost));
     Ok(checked)
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &BYPASS)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
     drop(btf);
     memory::give_back();
     let settings = Settings {
@@ -83,7 +97,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .map_max_entries(map::STREAMS, options.streams)
-        .load(OBJECT)
+        .load(OBJECT.bytes)
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -104,17 +118,23 @@ impl BypassProbe {
                 reason: format!("this kernel has no conntrack: no {} in its types", absent.what),
             });
         }
-        let ports = PortSet::take(&mut ebpf, FEATURE, map::PORTS)?;
-        let streams = PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?;
-        let rest = take(&mut ebpf, FEATURE, map::REST)?;
-        let degraded = types.attach(&mut ebpf, FEATURE, &BYPASS, &options.source)?;
-        drop(types);
+        let Attached {
+            used,
+            degraded,
+            filters,
+        } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
+        let mut absent = types.absent;
+        absent.retain(|absent| absent.lost == SENDERS);
         memory::give_back();
         Ok(Self {
+            used,
             degraded,
-            ports,
-            streams,
-            rest,
+            absent,
+            ports: PortSet::take(&mut ebpf, FEATURE, map::PORTS)?,
+            streams: PerCpuTable::take(&mut ebpf, FEATURE, map::STREAMS)?,
+            rest: take(&mut ebpf, FEATURE, map::REST)?,
+            cgroups: Table::take(&mut ebpf, FEATURE, map::CGROUPS)?,
+            filters,
             ebpf,
         })
     }
@@ -155,8 +175,16 @@ impl BypassProbe {
             .map_or(0, |sum| sum.packets)
     }
 
+    /// The names of a control group that sends, leaf first.
+    pub fn cgroup(&self, id: u64) -> Option<CgroupPath> {
+        self.cgroups
+            .get(&id.to_ne_bytes())
+            .map(|bytes| bytemuck::pod_read_unaligned(&bytes))
+    }
+
     /// Ends the counting; what was counted can still be read.
     pub fn detach(&mut self) {
+        self.filters.clear();
         take_away(&mut self.ebpf);
     }
 }
@@ -170,6 +198,18 @@ fn sum(per_cpu: &[[u8; size_of::<Counters>()]]) -> Option<Counters> {
 
 fn add(one: Counters, other: Counters) -> Counters {
     let latest = if one.last_ns >= other.last_ns { one } else { other };
+    // Of those who know one, the latest.
+    let (sender, before) = match (latest.sender, one.sender.max(other.sender)) {
+        (0, any) => (any, any),
+        (sender, _) => (
+            sender,
+            if one.sender == sender {
+                other.sender
+            } else {
+                one.sender
+            },
+        ),
+    };
     let first_ns = match (one.first_ns, other.first_ns) {
         (0, first) | (first, 0) => first,
         (one, other) => one.min(other),
@@ -184,5 +224,36 @@ fn add(one: Counters, other: Counters) -> Counters {
         first_ns,
         last_ns: latest.last_ns,
         other_port: latest.other_port,
+        sender,
+        others: one.others | other.others | u64::from(before != 0 && before != sender),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable;
+
+    use super::*;
+
+    #[test]
+    fn the_latest_sender_that_is_known() {
+        let counters = |last_ns, sender, others| Counters {
+            last_ns,
+            sender,
+            others,
+            ..Counters::zeroed()
+        };
+        for (one, other, expected) in [
+            ((1, 0, 0), (2, 0, 0), (0, 0)),
+            ((1, 7, 0), (2, 0, 0), (7, 0)),
+            ((1, 7, 0), (2, 7, 0), (7, 0)),
+            ((1, 7, 0), (2, 8, 0), (8, 1)),
+            ((1, 7, 1), (2, 7, 0), (7, 1)),
+        ] {
+            let (one, other) = (counters(one.0, one.1, one.2), counters(other.0, other.1, other.2));
+            for sum in [add(one, other), add(other, one)] {
+                assert_eq!((sum.sender, sum.others), expected);
+            }
+        }
     }
 }

@@ -74,7 +74,7 @@ pub const BYPASS: [Need; 3] = [
     TRACE,
     Need {
         capability: Capability::CAP_NET_ADMIN,
-        purpose: "read the packet filter's rules",
+        purpose: "read the packet filter's rules, and load netfilter programs",
         lost: None,
     },
 ];

@@ -18,7 +18,7 @@ use probe_ebpf::contract::{
         global, map,
     },
     hooks::WATCH,
-    offsets::UNTRACKED,
+    offsets::{SENDERS, UNTRACKED},
     outcome::{Outcome, Role},
 };
 
@@ -30,13 +30,17 @@ use super::{
     losses,
     maps::{Table, take},
     memory,
-    object::{Checked, Source, Types},
+    object::{Checked, Object, Source, Types},
 };
 use crate::error::chain;
 
 const FEATURE: &str = "watch";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION"));
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION")),
+    hooks: &WATCH,
+};
 
 /// What the kernel side follows and reports.
 #[derive(Clone, Debug)]
@@ -82,8 +86,10 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, FEATURE, &WATCH, &options.source)?;
-    checked.absent.retain(|absent| absent.lost != UNTRACKED);
+    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
+    checked
+        .absent
+        .retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
     Ok(checked)
 }
 
@@ -91,7 +97,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &WATCH)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
     let slots = options.max_connections.next_power_of_two();
     let settings = Settings {
         outcomes: options
@@ -119,7 +125,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         .map_max_entries(map::SLOTS, slots)
         // For the few that find their slots taken while others are free.
         .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
-        .load(OBJECT)
+        .load(OBJECT.bytes)
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -151,9 +157,9 @@ impl ConnectionProbe {
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, &options.peers)?;
-        let degraded = types.attach(&mut ebpf, FEATURE, &WATCH, &options.source)?;
+        let degraded = types.attach(&mut ebpf, &OBJECT, &options.source)?.degraded;
         let mut absent = types.absent;
-        absent.retain(|absent| absent.lost != UNTRACKED);
+        absent.retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
         Ok(Self {

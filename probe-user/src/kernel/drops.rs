@@ -21,14 +21,18 @@ use super::{
     losses,
     maps::{Table, take},
     memory,
-    object::{Checked, Source, Types},
+    object::{Checked, Object, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
 
 const FEATURE: &str = "drops";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS"));
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS")),
+    hooks: &DROPS,
+};
 
 /// The loaded object. Dropping it removes it from the kernel.
 pub struct DropsProbe {
@@ -45,7 +49,7 @@ pub struct DropsProbe {
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
 pub fn check(source: Source) -> Result<Checked, KernelError> {
     let (mut ebpf, types, _) = load(&source, &HashSet::new())?;
-    let mut checked = types.check(&mut ebpf, FEATURE, &DROPS, &source)?;
+    let mut checked = types.check(&mut ebpf, &OBJECT, &source)?;
     // Fields of processes and of conntrack, which it does not read.
     checked.absent.clear();
     Ok(checked)
@@ -57,7 +61,7 @@ type Reasons = Option<HashMap<u32, String>>;
 fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&source.btf)?;
-    let types = Types::of(&btf, &DROPS)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
     let tells = types.arguments("kfree_skb") >= 3;
     let reasons = tells.then(|| btf.names("skb_drop_reason", "SKB_DROP_REASON_"));
     drop(btf);
@@ -74,7 +78,7 @@ fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons),
             true,
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .load(OBJECT)
+        .load(OBJECT.bytes)
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -94,7 +98,7 @@ impl DropsProbe {
         set.set(ports)?;
         let drops = Table::take(&mut ebpf, FEATURE, map::DROPS)?;
         let lost = take(&mut ebpf, FEATURE, map::LOST)?;
-        if let Some(Degraded { hook, reason }) = types.attach(&mut ebpf, FEATURE, &DROPS, source)?.pop() {
+        if let Some(Degraded { hook, reason }) = types.attach(&mut ebpf, &OBJECT, source)?.degraded.pop() {
             let gives = hook.gives;
             return Err(KernelError::Hook { gives, reason });
         }

@@ -7,11 +7,15 @@ use std::collections::HashMap;
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, FEntry, ProgramError, RawTracePoint, SchedClassifier},
+    programs::{BtfTracePoint, FEntry, KProbe, ProgramError, RawTracePoint, SchedClassifier},
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
-use super::KernelError;
+use super::{
+    KernelError,
+    netfilter::{Filter, FilterError},
+    object::Object,
+};
 use crate::error::chain;
 
 /// A program on its way into the kernel.
@@ -32,26 +36,26 @@ pub struct Degraded {
 /// Where the programs of a feature go.
 pub struct Target<'a> {
     pub ebpf: &'a mut Ebpf,
-    /// Ids of the tracepoints.
+    /// Ids of the tracepoints and functions.
     pub btf: &'a Btf,
-    pub feature: &'static str,
-    /// Tracepoints to do without, as if the kernel did not have them.
+    pub object: &'a Object,
+    /// Tracepoints, functions and netfilter hooks to do without, as if the kernel did not have them.
     pub without: &'a [String],
     /// How many arguments each tracepoint has on this kernel.
     pub arguments: &'a HashMap<&'static str, u32>,
 }
 
 impl Target<'_> {
-    /// Loads and attaches the best program that this kernel takes for `hook`; one that is attached to devices is loaded
-    /// only.
+    /// Loads and attaches the best program that this kernel takes for `hook`, and tells which that is; one that is attached
+    /// to devices is loaded only. What aya does not hold is given to the caller.
     ///
     /// # Errors
     /// [`HookError::Kernel`] with the reasons of all of them when it takes none.
-    pub fn attach(&mut self, hook: Hook) -> Result<(), HookError> {
+    pub fn attach(&mut self, hook: Hook) -> Result<(Program, Option<Filter>), HookError> {
         let mut refusals = Vec::new();
         for program in hook.programs {
             match self.attach_one(*program) {
-                Ok(()) => return Ok(()),
+                Ok(filter) => return Ok((*program, filter)),
                 // Programs for one tracepoint mostly fail alike: said once.
                 Err(HookError::Kernel(reason)) => {
                     let refusal = format!("{}: {reason}", program.tracepoint);
@@ -74,7 +78,7 @@ impl Target<'_> {
             .iter()
             .map(|&program| {
                 let refused = match self.attach_one(program) {
-                    Ok(()) => None,
+                    Ok(_) => None,
                     Err(HookError::Kernel(reason)) => Some(reason),
                     Err(HookError::Mismatch(error)) => return Err(error),
                 };
@@ -84,7 +88,7 @@ impl Target<'_> {
             .collect()
     }
 
-    fn attach_one(&mut self, program: Program) -> Result<(), HookError> {
+    fn attach_one(&mut self, program: Program) -> Result<Option<Filter>, HookError> {
         let Program { name, tracepoint, .. } = program;
         if self.without.iter().any(|without| without == tracepoint) {
             return Err(HookError::Kernel("left out by --without".to_owned()));
@@ -118,15 +122,38 @@ impl Target<'_> {
                 program.load(tracepoint, btf)?;
                 program.attach()?;
             }
+            Access::Filter(family) => {
+                return Filter::attach(self.object.bytes, self.ebpf, name, family)
+                    .map(Some)
+                    .map_err(|error| self.not_filtered(error));
+            }
+            Access::Kprobe => {
+                let program: &mut KProbe = self.program(name)?;
+                program.load()?;
+                program.attach(tracepoint, 0)?;
+            }
         }
-        Ok(())
+        Ok(None)
+    }
+
+    fn not_filtered(&self, error: FilterError) -> HookError {
+        match error {
+            FilterError::Load { source, log } => HookError::Kernel(refusal(&source.to_string(), &log)),
+            FilterError::Attach(_) => HookError::Kernel(error.to_string()),
+            FilterError::Parse(_) | FilterError::Relocate(_) | FilterError::Mismatch { .. } => {
+                HookError::Mismatch(KernelError::Object {
+                    feature: self.object.feature,
+                    reason: chain(&error),
+                })
+            }
+        }
     }
 
     fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, HookError>
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
     {
-        let feature = self.feature;
+        let feature = self.object.feature;
         let mismatch = || {
             HookError::Mismatch(KernelError::Mismatch {
                 feature,
@@ -142,7 +169,7 @@ impl Target<'_> {
     }
 }
 
-/// Detaches and unloads every program of an object.
+/// Detaches and unloads every program of an object that aya holds.
 pub fn take_away(ebpf: &mut Ebpf) {
     for (_, program) in ebpf.programs_mut() {
         if let Ok(program) = <&mut BtfTracePoint>::try_from(&mut *program) {
@@ -151,6 +178,8 @@ pub fn take_away(ebpf: &mut Ebpf) {
         } else if let Ok(program) = <&mut RawTracePoint>::try_from(&mut *program) {
             let _ = program.unload();
         } else if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
+            let _ = program.unload();
+        } else if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
             let _ = program.unload();
         } else if let Ok(program) = <&mut SchedClassifier>::try_from(program) {
             let _ = program.unload();

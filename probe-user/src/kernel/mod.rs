@@ -10,6 +10,7 @@ pub mod hooks;
 mod losses;
 mod maps;
 mod memory;
+mod netfilter;
 pub mod object;
 mod ports;
 pub mod symbols;

@@ -7,7 +7,7 @@ use std::{
 
 use aya::{Btf as AyaBtf, Ebpf, Endianness};
 use probe_ebpf::contract::{
-    hooks::{Hook, functions, tracepoints},
+    hooks::{Hook, Program, functions, tracepoints},
     offsets::Offsets,
 };
 
@@ -15,15 +15,24 @@ use super::{
     KernelError,
     btf::{Absent, Btf, VMLINUX},
     hooks::{Attempt, Degraded, HookError, Target},
+    netfilter::Filter,
 };
 use crate::error::chain;
+
+/// An object, as it is built into probe.
+pub struct Object {
+    /// The command it is for.
+    pub feature: &'static str,
+    pub bytes: &'static [u8],
+    pub hooks: &'static [Hook],
+}
 
 /// What is taken of this kernel.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// Its type information.
     pub btf: PathBuf,
-    /// Tracepoints to do without.
+    /// Tracepoints, functions and netfilter hooks to do without.
     pub without: Vec<String>,
 }
 
@@ -40,6 +49,16 @@ impl Default for Source {
 pub struct Checked {
     pub absent: Vec<Absent>,
     pub hooks: Vec<(Hook, Vec<Attempt>)>,
+}
+
+/// How an object is attached.
+pub struct Attached {
+    /// Which program serves which hook.
+    pub used: Vec<(Hook, Program)>,
+    /// Hooks this kernel does not give.
+    pub degraded: Vec<Degraded>,
+    /// Those of its programs that aya does not hold.
+    pub filters: Vec<Filter>,
 }
 
 /// This kernel's types, as far as an object needs them.
@@ -76,24 +95,26 @@ impl Types {
         self.arguments.get(tracepoint).copied().unwrap_or(0)
     }
 
-    /// Loads and attaches the best program for each hook, and tells which hooks this kernel does not give.
+    /// Loads and attaches the best program for each hook. `ebpf` was made of `object`, and still has all its maps where a
+    /// netfilter program is to use them.
     ///
     /// # Errors
-    /// When it does not give one that is required.
-    pub fn attach(
-        &self,
-        ebpf: &mut Ebpf,
-        feature: &'static str,
-        hooks: &[Hook],
-        source: &Source,
-    ) -> Result<Vec<Degraded>, KernelError> {
-        let btf = self.ids(feature)?;
-        let mut target = self.target(ebpf, &btf, feature, source);
-        let mut degraded = Vec::new();
+    /// When this kernel does not give one that is required.
+    pub fn attach(&self, ebpf: &mut Ebpf, object: &Object, source: &Source) -> Result<Attached, KernelError> {
+        let btf = self.ids(object.feature)?;
+        let mut target = self.target(ebpf, &btf, object, source);
+        let mut attached = Attached {
+            used: Vec::new(),
+            degraded: Vec::new(),
+            filters: Vec::new(),
+        };
         // The first hook last: with `watch` it makes the records, and none is to be made before all of it is seen.
-        for hook in hooks.iter().rev() {
+        for hook in object.hooks.iter().rev() {
             match target.attach(*hook) {
-                Ok(()) => {}
+                Ok((program, filter)) => {
+                    attached.used.push((*hook, program));
+                    attached.filters.extend(filter);
+                }
                 Err(HookError::Mismatch(error)) => return Err(error),
                 Err(HookError::Kernel(reason)) if hook.required => {
                     return Err(KernelError::Hook {
@@ -101,27 +122,22 @@ impl Types {
                         reason,
                     });
                 }
-                Err(HookError::Kernel(reason)) => degraded.push(Degraded { hook: *hook, reason }),
+                Err(HookError::Kernel(reason)) => attached.degraded.push(Degraded { hook: *hook, reason }),
             }
         }
-        Ok(degraded)
+        attached.used.reverse();
+        Ok(attached)
     }
 
     /// Loads every program for real, and takes all of it away again.
     ///
     /// # Errors
     /// When the object is not this probe's.
-    pub fn check(
-        self,
-        ebpf: &mut Ebpf,
-        feature: &'static str,
-        hooks: &[Hook],
-        source: &Source,
-    ) -> Result<Checked, KernelError> {
-        let btf = self.ids(feature)?;
-        let mut target = self.target(ebpf, &btf, feature, source);
+    pub fn check(self, ebpf: &mut Ebpf, object: &Object, source: &Source) -> Result<Checked, KernelError> {
+        let btf = self.ids(object.feature)?;
+        let mut target = self.target(ebpf, &btf, object, source);
         let mut checked = Vec::new();
-        for hook in hooks {
+        for hook in object.hooks {
             checked.push((*hook, target.check(*hook)?));
         }
         Ok(Checked {
@@ -141,13 +157,13 @@ impl Types {
         &'a self,
         ebpf: &'a mut Ebpf,
         btf: &'a AyaBtf,
-        feature: &'static str,
+        object: &'a Object,
         source: &'a Source,
     ) -> Target<'a> {
         Target {
             ebpf,
             btf,
-            feature,
+            object,
             without: &source.without,
             arguments: &self.arguments,
         }

@@ -26,14 +26,18 @@ use super::{
     losses,
     maps::{PerCpuTable, Table, take},
     memory,
-    object::{Checked, Source, Types},
+    object::{Checked, Object, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
 
 const FEATURE: &str = "vxlan";
 
-static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN"));
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN")),
+    hooks: &VXLAN,
+};
 
 /// What the kernel side counts.
 #[derive(Clone, Debug)]
@@ -85,7 +89,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types, _) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, FEATURE, &VXLAN, &options.source)?;
+    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
     // Fields of sockets and processes, which it does not read.
     checked.absent.clear();
     Ok(checked)
@@ -94,7 +98,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &VXLAN)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
     let reasons = btf.names("skb_drop_reason", "SKB_DROP_REASON_");
     let coarse = btf
         .enumerator("bpf_func_id", "BPF_FUNC_ktime_get_coarse_ns")
@@ -116,7 +120,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), Kernel
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .map_max_entries(map::FLOWS, options.flows.unwrap_or(1))
-        .load(OBJECT)
+        .load(OBJECT.bytes)
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -131,7 +135,7 @@ impl VxlanProbe {
     /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         let (mut ebpf, types, reasons) = load(options)?;
-        let degraded = types.attach(&mut ebpf, FEATURE, &VXLAN, &options.source)?;
+        let degraded = types.attach(&mut ebpf, &OBJECT, &options.source)?.degraded;
         let has_reasons = types.arguments("kfree_skb") >= 3;
         drop(types);
         memory::give_back();

@@ -184,7 +184,7 @@ impl<'a> Process<'a> {
 }
 
 #[derive(Serialize)]
-struct Container<'a> {
+pub(super) struct Container<'a> {
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     runtime: Option<&'static str>,
@@ -193,7 +193,7 @@ struct Container<'a> {
 }
 
 impl<'a> Container<'a> {
-    fn new(container: &'a model::Container) -> Self {
+    pub(super) fn new(container: &'a model::Container) -> Self {
         Self {
             id: &container.id,
             runtime: container.runtime.map(model::Runtime::name),
@@ -203,7 +203,7 @@ impl<'a> Container<'a> {
 }
 
 #[derive(Serialize)]
-struct Pod<'a> {
+pub(super) struct Pod<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -224,7 +224,7 @@ struct Workload<'a> {
 }
 
 impl<'a> Pod<'a> {
-    fn new(pod: &'a model::Pod) -> Self {
+    pub(super) fn new(pod: &'a model::Pod) -> Self {
         Self {
             namespace: pod.namespace.as_deref(),
             name: pod.name.as_deref(),

@@ -1,17 +1,18 @@
 //! The process on the CPU: name, command line, control group.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
+    helpers::generated::bpf_probe_read_user,
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
 
 use probe_ebpf::{
     contract::{
-        connection::{CGROUP_LEVELS, CGROUP_NAME, CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
+        connection::{CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
         offsets::ABSENT,
     },
     kernel::{
+        cgroup,
         globals::offset,
         read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
     },
@@ -144,26 +145,14 @@ unsafe fn take_cgroup(set: Pointer) -> u64 {
             );
             pointer::<Probed>(state, offset!(css_cgroup))
         };
-        let mut node = pointer::<Probed>(cgroup, offset!(cgroup_node));
-        let id = Probed::read::<u64>(node, offset!(node_id));
+        let (node, id) = cgroup::node(cgroup);
         if CGROUPS.get_ptr(id).is_some() {
             return id;
         }
         let Some(path) = CGROUP_SCRATCH.get_ptr_mut(0) else {
             return id;
         };
-        for level in 0..CGROUP_LEVELS {
-            let name = (&raw mut (*path).names)
-                .cast::<[u8; CGROUP_NAME]>()
-                .add(level)
-                .cast::<u8>();
-            let from = pointer::<Probed>(node, offset!(node_name));
-            // Writes a terminating zero, except when it fails, as it does beyond the root.
-            if bpf_probe_read_kernel_str(name.cast(), CGROUP_NAME as u32, from.cast()) < 0 {
-                *name = 0;
-            }
-            node = pointer::<Probed>(node, offset!(node_parent));
-        }
+        cgroup::names(node, path);
         let _ = CGROUPS.insert(id, &*path, 0);
         id
     }

@@ -10,8 +10,8 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::bypass::Key;
 
+use super::senders::Senders;
 use crate::{
-    attribution::cri::Runtime,
     capture::bypass as capture,
     cli::Bypass as Settings,
     commands::{
@@ -26,6 +26,7 @@ use crate::{
             diagnosis::{self, Known},
             rule::Culprit,
             stream::{self, Count, Stream},
+            view::{Seen, SeenBy},
         },
         network::Device,
     },
@@ -40,7 +41,7 @@ pub struct Looker {
     probe: BypassProbe,
     routing: Routing,
     rules: Rules,
-    runtime: Option<Runtime>,
+    senders: Senders,
     once: bool,
     /// Which rules let a stream past, and how many packets it had then: a rule that is gone did it all the same.
     blamed: HashMap<Stream, (u64, Vec<Culprit>)>,
@@ -54,8 +55,9 @@ impl Looker {
         // Before anything is counted: what their counters have by then is older.
         let rules = Rules::read();
         routing.devices()?;
+        let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
         let mut probe = BypassProbe::load(&Options {
-            netns: std::os::unix::fs::MetadataExt::ino(&netns) as u32,
+            netns,
             streams: settings.max_streams,
             source: settings.source.clone(),
         })?;
@@ -64,7 +66,11 @@ impl Looker {
             probe,
             routing,
             rules,
-            runtime: pods::runtime(settings.cri.as_deref())?,
+            senders: Senders::new(
+                settings.pod_logs.clone(),
+                pods::runtime(settings.cri.as_deref())?,
+                netns,
+            ),
             once: settings.pace.once,
             blamed: HashMap::new(),
         })
@@ -72,10 +78,11 @@ impl Looker {
 
     /// What this kernel does not give, and why.
     pub fn degraded(&self) -> Vec<String> {
-        self.probe
-            .degraded
-            .iter()
-            .map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason))
+        let hooks = self.probe.degraded.iter();
+        let hooks = hooks.map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason));
+        let fields = self.probe.absent.iter();
+        hooks
+            .chain(fields.map(|absent| format!("{} (no {})", absent.lost, absent.what)))
             .collect()
     }
 
@@ -84,11 +91,31 @@ impl Looker {
         let (rules, services) = (self.rules.all().len(), self.rules.services().all().len());
         let word = |number, one: &'static str, more: &'static str| if number == 1 { one } else { more };
         format!(
-            "{rules} {} here that sets notrack, {services} {} (Ctrl-C ends)",
+            "{rules} {} here that sets notrack, {services} {}{} (Ctrl-C ends)",
             word(rules, "rule is", "rules are"),
             word(services, "Service", "Services"),
+            self.delivered(),
         )
         .replace("are here that sets", "are here that set")
+    }
+
+    /// What shows the packets that are delivered here: kernels differ.
+    fn delivered(&self) -> String {
+        let optional = self.probe.used.iter().filter(|(hook, _)| !hook.required);
+        let mut by: Vec<_> = optional.map(|(_, program)| program.access.name()).collect();
+        by.dedup();
+        match by.as_slice() {
+            [] => String::new(),
+            by => format!(", what is delivered here is seen by {}", by.join(" and ")),
+        }
+    }
+
+    fn seen_by(&self) -> impl Iterator<Item = SeenBy> {
+        self.probe.used.iter().map(|(hook, program)| SeenBy {
+            gives: hook.gives,
+            hook: program.tracepoint,
+            program: program.name,
+        })
     }
 
     fn streams(&mut self, now_ns: u64) -> Result<Vec<(Stream, Count)>> {
@@ -155,7 +182,7 @@ impl Looks for Looker {
             .into_iter()
             .map(|(_, address)| address)
             .collect();
-        let names = self.runtime.as_ref().map(pods::names).unwrap_or_default();
+        let names = self.senders.runtime().map(pods::names).unwrap_or_default();
         let known = Known {
             services: self.rules.services(),
             rules: self.rules.known(),
@@ -165,7 +192,10 @@ impl Looks for Looker {
         let mut seen: Vec<_> = streams
             .into_iter()
             .zip(culprits)
-            .map(|((stream, count), culprits)| diagnosis::see(stream, count, culprits, known))
+            .map(|((stream, count), culprits)| Seen {
+                sender: self.senders.sender(&count, &self.probe),
+                ..diagnosis::see(stream, count, culprits, known)
+            })
             .collect();
         diagnosis::settle(&mut seen);
         let findings = diagnose(&seen, known, now_ns, self.once);
@@ -182,11 +212,13 @@ impl Looks for Looker {
             streams: seen,
             names,
             rest: self.probe.rest(),
+            seen_by: self.seen_by().collect(),
             unseen: self
                 .probe
                 .degraded
                 .iter()
                 .map(|degraded| degraded.hook.gives)
+                .chain(self.probe.absent.iter().map(|absent| absent.lost))
                 .collect(),
             unread: self.rules.unread().to_vec(),
         })

@@ -2,19 +2,13 @@
 
 use crate::{
     attribution::{KernelCommand, KernelNames},
+    capture::cgroup,
     kernel::connection::Tables,
 };
 
 impl KernelNames for Tables {
     fn cgroup_names(&self, id: u64) -> Option<Vec<String>> {
-        let path = self.cgroup(id)?;
-        Some(
-            path.names
-                .iter()
-                .map(|name| text(until_zero(name)))
-                .take_while(|name| !name.is_empty())
-                .collect(),
-        )
+        self.cgroup(id).as_ref().map(cgroup::names)
     }
 
     fn command(&self, pid: u32, start_boot_ns: u64) -> Option<KernelCommand> {
@@ -31,10 +25,6 @@ impl KernelNames for Tables {
             cut: process.full_length > process.length,
         })
     }
-}
-
-fn until_zero(bytes: &[u8]) -> &[u8] {
-    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 fn text(bytes: &[u8]) -> String {

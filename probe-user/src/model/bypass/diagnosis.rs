@@ -40,6 +40,7 @@ pub fn see(stream: Stream, count: Count, culprits: Vec<Culprit>, known: Known<'_
     Seen {
         intended: intended(&stream, &culprits, known),
         service: service.map(title),
+        sender: None,
         stream,
         count,
         culprits,
@@ -283,6 +284,9 @@ fn told(seen: &Seen, all: &[Seen]) -> String {
         if number > 0 {
             text.push_str(&format!(", {number} {name}"));
         }
+    }
+    if let Some(sender) = &seen.sender {
+        text.push_str(&format!(", sent by {}", sender.name()));
     }
     let resets: u64 = opposite(seen, all).map(|seen| seen.count.rst).sum();
     if seen.fault == Fault::UntrackedReply && resets > 0 {

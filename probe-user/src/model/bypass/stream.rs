@@ -45,6 +45,10 @@ pub struct Count {
     pub last_ns: u64,
     /// The client's port of the latest packet.
     pub other_port: u16,
+    /// Of outgoing packets: the control group whose socket sent the latest of which that is known.
+    pub sender: Option<u64>,
+    /// Whether another group sent too.
+    pub others: bool,
 }
 
 /// Each packet once: one that passes several devices is counted at each, and again when the loopback device hands it

@@ -1,6 +1,6 @@
 //! All that one look showed, to be told.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -9,7 +9,7 @@ use super::{
     rule::{Culprit, Intended, Rule},
     stream::{Count, Stream},
 };
-use crate::model::owner::Name;
+use crate::model::owner::{Name, Owner};
 
 #[derive(Clone, Debug)]
 pub struct View {
@@ -28,10 +28,23 @@ pub struct View {
     pub names: HashMap<IpAddr, Name>,
     /// Packets counted in no stream, for lack of room.
     pub rest: u64,
+    /// What shows the rest.
+    pub seen_by: Vec<SeenBy>,
     /// What this kernel does not show.
     pub unseen: Vec<&'static str>,
     /// What of the packet filter could not be read.
     pub unread: Vec<String>,
+}
+
+/// Where in the kernel packets are seen.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenBy {
+    /// Which packets.
+    pub gives: &'static str,
+    /// The tracepoint, function or netfilter hook.
+    pub hook: &'static str,
+    /// The program there.
+    pub program: &'static str,
 }
 
 /// A stream, and what it is taken for.
@@ -46,6 +59,35 @@ pub struct Seen {
     pub fault: Fault,
     /// The Service it breaks.
     pub service: Option<String>,
+    /// Who sends it, of an outgoing one.
+    pub sender: Option<Sender>,
+}
+
+/// Whose socket sent the latest packet of a stream.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The last levels of its control group's path. Not escaped.
+    pub cgroup: String,
+    /// Container and pod; the process is not known.
+    pub owner: Arc<Owner>,
+    /// Whether another group sent too.
+    pub others: bool,
+}
+
+impl Sender {
+    /// For people: the pod, or else the innermost control group, such as a unit of systemd. Not escaped.
+    pub fn name(&self) -> String {
+        let pod = self.owner.pod.as_ref();
+        let named = pod.and_then(|pod| Some(format!("{}/{}", pod.namespace.as_ref()?, pod.name.as_ref()?)));
+        let name = named
+            .or_else(|| pod.map(|pod| format!("pod {}", pod.uid)))
+            .unwrap_or_else(|| self.cgroup.rsplit('/').next().unwrap_or_default().to_owned());
+        if self.others {
+            format!("{name} and others")
+        } else {
+            name
+        }
+    }
 }
 
 /// How far a rule that sets notrack is known to work.

@@ -4,14 +4,17 @@ use std::{io, net::IpAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::super::clock::Clock;
+use super::super::{
+    clock::Clock,
+    json::{Container, Pod},
+};
 use crate::model::bypass::{
     View,
     diagnosis::protocol,
     finding::Finding,
     rule::Rule,
     stream::Server,
-    view::{RuleState, Seen},
+    view::{RuleState, Seen, SeenBy, Sender},
 };
 
 #[derive(Serialize)]
@@ -25,6 +28,7 @@ struct Line<'a> {
     services: usize,
     findings: Vec<Found<'a>>,
     lost: Lost,
+    hooks: Vec<Hook>,
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     unseen: &'a [&'static str],
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -34,6 +38,14 @@ struct Line<'a> {
 #[derive(Serialize)]
 struct Lost {
     packets: u64,
+}
+
+/// As `probe check` tells it.
+#[derive(Serialize)]
+struct Hook {
+    gives: &'static str,
+    tracepoint: &'static str,
+    program: &'static str,
 }
 
 #[derive(Serialize)]
@@ -68,6 +80,18 @@ struct Stream<'a> {
     intended: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<Owner<'a>>,
+}
+
+#[derive(Serialize)]
+struct Owner<'a> {
+    cgroup: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Container<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Pod<'a>>,
+    others: bool,
 }
 
 #[derive(Serialize)]
@@ -107,10 +131,19 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         services: view.services,
         findings: view.findings.iter().map(|finding| found(view, finding)).collect(),
         lost: Lost { packets: view.rest },
+        hooks: view.seen_by.iter().map(hook).collect(),
         unseen: &view.unseen,
         unread: &view.unread,
     };
     Ok(serde_json::to_vec(&line)?)
+}
+
+fn hook(by: &SeenBy) -> Hook {
+    Hook {
+        gives: by.gives,
+        tracepoint: by.hook,
+        program: by.program,
+    }
 }
 
 /// Milliseconds ago; `None`: never.
@@ -155,6 +188,16 @@ fn stream<'a>(view: &'a View, seen: &'a Seen) -> Stream<'a> {
             .collect(),
         intended: seen.intended.map(|intended| intended.name()),
         service: seen.service.as_deref(),
+        owner: seen.sender.as_ref().map(owner),
+    }
+}
+
+fn owner(sender: &Sender) -> Owner<'_> {
+    Owner {
+        cgroup: &sender.cgroup,
+        container: sender.owner.container.as_ref().map(Container::new),
+        pod: sender.owner.pod.as_ref().map(Pod::new),
+        others: sender.others,
     }
 }
 

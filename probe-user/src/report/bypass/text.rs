@@ -114,7 +114,7 @@ fn streams(out: &mut String, view: &View) {
     for seen in view.streams.iter().take(STREAMS) {
         let (stream, count) = (&seen.stream, &seen.count);
         table.add_row([
-            end(view, stream, Server::Source),
+            source(view, seen),
             format!("→ {}", end(view, stream, Server::Destination)),
             protocol(stream.protocol),
             stream.direction.name().to_owned(),
@@ -140,6 +140,15 @@ fn streams(out: &mut String, view: &View) {
             "and {} more, with fewer packets: -o json has all\n",
             view.streams.len() - STREAMS
         ));
+    }
+}
+
+/// Whose socket sends it says more than the node's address.
+fn source(view: &View, seen: &Seen) -> String {
+    let end = end(view, &seen.stream, Server::Source);
+    match &seen.sender {
+        Some(sender) => format!("{end} ({})", safe(&sender.name())),
+        None => end,
     }
 }
 

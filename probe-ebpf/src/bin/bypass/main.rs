@@ -7,14 +7,16 @@
 #![no_std]
 #![no_main]
 
+mod sender;
+
 use core::{mem::MaybeUninit, panic::PanicInfo};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::generated::bpf_ktime_get_ns,
-    macros::{btf_tracepoint, fentry, map, raw_tracepoint},
+    macros::{btf_tracepoint, fentry, kprobe, map, raw_tracepoint},
     maps::{Array, PerCpuArray, PerCpuHashMap},
-    programs::{BtfTracePointContext, FEntryContext, RawTracePointContext},
+    programs::{BtfTracePointContext, FEntryContext, ProbeContext, RawTracePointContext},
 };
 use probe_ebpf::{
     contract::{
@@ -118,30 +120,100 @@ unsafe fn transmitted<M: Memory>(skb: Pointer, device: Pointer) {
     }
 }
 
-// --- ip_local_deliver_finish(net, sk, skb), ip6_input_finish(net, sk, skb)
+// --- ip_local_deliver_finish(net, sk, skb)
 
 #[fentry(function = "ip_local_deliver_finish")]
 pub fn bypass_in(ctx: FEntryContext) -> i32 {
     // SAFETY: the hook's packet and network namespace.
-    unsafe { delivered(ctx.arg(0), ctx.arg(2)) };
+    unsafe { delivered::<Typed>(ctx.arg(0), ctx.arg(2)) };
     0
 }
 
-#[fentry(function = "ip6_input_finish")]
-pub fn bypass_in6(ctx: FEntryContext) -> i32 {
-    // SAFETY: the hook's packet and network namespace.
-    unsafe { delivered(ctx.arg(0), ctx.arg(2)) };
+#[kprobe]
+pub fn bypass_in_kp(ctx: ProbeContext) -> u32 {
+    if let (Some(net), Some(skb)) = (ctx.arg(0), ctx.arg(2)) {
+        // SAFETY: the hook's packet and network namespace.
+        unsafe { delivered::<Probed>(net, skb) };
+    }
     0
+}
+
+// --- ip6_protocol_deliver_rcu(net, skb, nexthdr, have_final)
+
+#[fentry(function = "ip6_protocol_deliver_rcu")]
+pub fn bypass_in6(ctx: FEntryContext) -> i32 {
+    if comes_from_input(ctx.arg(2)) {
+        // SAFETY: the hook's packet and network namespace.
+        unsafe { delivered::<Typed>(ctx.arg(0), ctx.arg(1)) };
+    }
+    0
+}
+
+#[kprobe]
+pub fn bypass_in6_kp(ctx: ProbeContext) -> u32 {
+    if let (Some(net), Some(skb), Some(next)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2))
+        && comes_from_input(next)
+    {
+        // SAFETY: the hook's packet and network namespace.
+        unsafe { delivered::<Probed>(net, skb) };
+    }
+    0
+}
+
+/// Whether it is not UDP that gives back what it found inside a packet: that one says which header comes next.
+#[inline(always)]
+fn comes_from_input(next: i32) -> bool {
+    next == 0
 }
 
 #[inline(always)]
-unsafe fn delivered(net: Pointer, skb: Pointer) {
+unsafe fn delivered<M: Memory>(net: Pointer, skb: Pointer) {
     // SAFETY: the caller's.
     unsafe {
-        if is_untracked::<Typed>(skb) && is_here::<Typed>(net) {
-            came_in::<Typed>(skb);
+        if is_untracked::<M>(skb) && is_here::<M>(net) {
+            came_in::<M>(skb);
         }
     }
+}
+
+// --- netfilter's LOCAL_IN, of the network namespace that is counted
+
+/// The packet goes on.
+const NF_ACCEPT: i32 = 1;
+
+/// `struct bpf_nf_ctx`, user interface of the kernel.
+#[repr(C)]
+pub struct Filtered {
+    state: Pointer,
+    skb: Pointer,
+}
+
+// aya knows no section for netfilter programs. What is in this one it takes out of the object and, unless told to, does not
+// load; probe-user/src/kernel/netfilter.rs does.
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "socket")]
+pub extern "C" fn bypass_in_nf(ctx: &Filtered) -> i32 {
+    // SAFETY: the hook's packet.
+    unsafe { filtered(ctx) }
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "socket")]
+pub extern "C" fn bypass_in6_nf(ctx: &Filtered) -> i32 {
+    // SAFETY: the hook's packet.
+    unsafe { filtered(ctx) }
+}
+
+#[inline(always)]
+unsafe fn filtered(ctx: &Filtered) -> i32 {
+    // SAFETY: the caller's.
+    unsafe {
+        if is_untracked::<Typed>(ctx.skb) {
+            came_in::<Typed>(ctx.skb);
+        }
+    }
+    NF_ACCEPT
 }
 
 #[inline(always)]
@@ -251,6 +323,14 @@ fn count_at(skb: u64, input: u32, output: u32, direction: u32) {
         }
         (*counters).last_ns = now;
         (*counters).other_port = u64::from(other);
+        if let Direction::Outgoing = direction {
+            let id = sender::sender(skb as u64);
+            if id != 0 {
+                let last = (*counters).sender;
+                (*counters).others |= u64::from(last != 0 && last != id);
+                (*counters).sender = id;
+            }
+        }
     }
 }
 
