@@ -93,6 +93,7 @@ Examples:
   probe watch --port 2379                       who connects to etcd, and what becomes of it
   probe watch --port 2379 --outcome half-open   only those that send nothing
   probe watch --port 443 --role client --all    every connection that this node opens to port 443
+  probe watch --port 443 --outcome unanswered,refused,timed-out   what fails, and why, where that was seen
   probe watch --port 6443 -o json --duration 1m >connections.jsonl
 
 Outcomes:
@@ -108,6 +109,10 @@ Outcomes:
   timed-out         established, then retransmissions ran out
   closed            an orderly end that is none of the above
   open              still open when probe ends
+
+A failed connection (refused, unanswered, unreachable, reset-by-client, timed-out) has its cause under it where something on this
+node shows it: a rule that exempts it from conntrack or drops it, a Service without endpoints, a VXLAN peer that is silent. The
+rules and Services of the node are read when a connection fails; nothing is changed. --no-explain leaves all of it out.
 
 SOURCE is always the client's end. Both ends on one node give two records, one for each role. `? → etcd` is
 an unknown client of etcd, on another node: run probe there. Exit codes: 0 fine, 1 a fault, 2 usage.";

@@ -171,8 +171,10 @@ fn replies_of_an_endpoint() {
             found["felt_by"][0]["address"],
             lab.shop.client.address.to_string()
         );
-        // What the endpoint is asked without its Service is no damage to it, and cannot be told from here.
-        assert_eq!(found["certain"], false);
+        // Conntrack knows that it was asked by way of the Service.
+        assert_eq!(found["certain"], true);
+        // Who asks the endpoint itself misses nothing.
+        assert!(lab.shop.dials(&endpoint).unwrap());
     }
 }
 

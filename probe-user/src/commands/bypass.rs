@@ -1,6 +1,7 @@
 //! `probe bypass`: look by look, what slips past conntrack.
 
 mod look;
+mod replies;
 mod senders;
 
 use anyhow::{Context, Result};

@@ -9,6 +9,10 @@ use super::Outcome;
 /// One conntrack entry, from its original direction's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// The client's own end.
+    pub client: SocketAddr,
+    /// What it dialled.
+    pub dialled: SocketAddr,
     /// The client as the server's end sees it.
     pub seen_as: SocketAddr,
     /// The server that answers.
@@ -16,6 +20,13 @@ pub struct Entry {
     pub state: Option<TcpState>,
     /// When it was made, where `nf_conntrack_timestamp` is on.
     pub started: Option<Timestamp>,
+}
+
+impl Entry {
+    /// Whether this node changes the addresses of the connection.
+    pub fn is_translated(&self) -> bool {
+        (self.client, self.dialled) != (self.seen_as, self.backend)
+    }
 }
 
 /// `enum tcp_conntrack` of `linux/netfilter/nf_conntrack_tcp.h`.
@@ -157,6 +168,8 @@ mod tests {
             (Open, State::Established, true),
         ] {
             let entry = Entry {
+                client: ([10, 244, 2, 2], 40_000).into(),
+                dialled: ([192, 168, 88, 11], 2379).into(),
                 seen_as: ([192, 168, 88, 12], 62134).into(),
                 backend: ([192, 168, 88, 11], 2379).into(),
                 state: Some(state),

@@ -97,8 +97,24 @@ impl Conntrack {
         client: SocketAddr,
         server: SocketAddr,
     ) -> Result<Option<Entry>, ConntrackError> {
+        self.ask(ConntrackAttribute::CtaTupleOrig(tuple(client, server)))
+    }
+
+    /// The TCP entry whose replies come from `server` to `client`, as they are before they are translated back.
+    ///
+    /// # Errors
+    /// As [`Conntrack::lookup`].
+    pub fn lookup_reply(
+        &mut self,
+        server: SocketAddr,
+        client: SocketAddr,
+    ) -> Result<Option<Entry>, ConntrackError> {
+        self.ask(ConntrackAttribute::CtaTupleReply(tuple(server, client)))
+    }
+
+    fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<Entry>, ConntrackError> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&request(client, server, self.sequence), 0)?;
+        self.socket.send(&request(tuple, self.sequence), 0)?;
         loop {
             self.buffer.clear();
             // The kernel answers within the call that asks: there is always something to read.
@@ -130,22 +146,32 @@ impl Conntrack {
     }
 }
 
-fn request(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
-    let family = match client {
-        SocketAddr::V4(_) => NetfilterProtoFamily::IPv4,
-        SocketAddr::V6(_) => NetfilterProtoFamily::IPv6,
-    };
-    let original = ConntrackAttribute::CtaTupleOrig(vec![
+fn tuple(source: SocketAddr, destination: SocketAddr) -> Vec<Tuple> {
+    vec![
         Tuple::Ip(vec![
-            IPTuple::SourceAddress(client.ip()),
-            IPTuple::DestinationAddress(server.ip()),
+            IPTuple::SourceAddress(source.ip()),
+            IPTuple::DestinationAddress(destination.ip()),
         ]),
         Tuple::Proto(vec![
             ProtoTuple::Protocol(Protocol::Tcp),
-            ProtoTuple::SourcePort(client.port()),
-            ProtoTuple::DestinationPort(server.port()),
+            ProtoTuple::SourcePort(source.port()),
+            ProtoTuple::DestinationPort(destination.port()),
         ]),
-    ]);
+    ]
+}
+
+fn request(tuple: ConntrackAttribute, sequence: u32) -> Vec<u8> {
+    let six = match &tuple {
+        ConntrackAttribute::CtaTupleOrig(parts) | ConntrackAttribute::CtaTupleReply(parts) => {
+            ends(parts).is_some_and(|(source, _)| source.is_ipv6())
+        }
+        _ => false,
+    };
+    let family = if six {
+        NetfilterProtoFamily::IPv6
+    } else {
+        NetfilterProtoFamily::IPv4
+    };
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST;
     header.sequence_number = sequence;
@@ -153,7 +179,7 @@ fn request(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
         header,
         NetlinkPayload::from(NetfilterMessage::new(
             NetfilterHeader::new(family, 0, 0),
-            ConntrackMessage::Get(vec![original]),
+            ConntrackMessage::Get(vec![tuple]),
         )),
     );
     message.finalize();
@@ -164,9 +190,10 @@ fn request(client: SocketAddr, server: SocketAddr, sequence: u32) -> Vec<u8> {
 
 fn entry(attributes: &[ConntrackAttribute]) -> Result<Entry, ConntrackError> {
     const CTA_TIMESTAMP: u16 = 20;
-    let (mut reply, mut state, mut started) = (None, None, None);
+    let (mut original, mut reply, mut state, mut started) = (None, None, None, None);
     for attribute in attributes {
         match attribute {
+            ConntrackAttribute::CtaTupleOrig(tuples) => original = ends(tuples),
             ConntrackAttribute::CtaTupleReply(tuples) => reply = ends(tuples),
             ConntrackAttribute::CtaProtoInfo(infos) => {
                 state = infos.iter().find_map(|info| match info {
@@ -181,8 +208,12 @@ fn entry(attributes: &[ConntrackAttribute]) -> Result<Entry, ConntrackError> {
             _ => {}
         }
     }
-    let (backend, seen_as) = reply.ok_or_else(|| ConntrackError::Malformed("no reply tuple".to_owned()))?;
+    let missing = |what: &str| ConntrackError::Malformed(format!("no {what} tuple"));
+    let (client, dialled) = original.ok_or_else(|| missing("original"))?;
+    let (backend, seen_as) = reply.ok_or_else(|| missing("reply"))?;
     Ok(Entry {
+        client,
+        dialled,
         seen_as,
         backend,
         state,

@@ -60,6 +60,16 @@ fn translated_addresses() {
     assert!(shown.contains(r#""untranslated":"no-entry""#), "{shown}");
 }
 
+#[test]
+fn why_it_failed() {
+    let shown: Value = serde_json::from_str(&shown(&samples::failed())).unwrap();
+    let what = "packets left untranslated: exempted by \u{1b}[2Jrule 1";
+    assert_eq!(
+        shown["cause"],
+        json!({"kind": "untracked", "what": what, "rule": "rule 1", "service": "shop/web:https", "remedy": "Take it away\nnow", "certain": true})
+    );
+}
+
 /// Absent, not empty and not null, however little is known.
 #[test]
 fn what_is_not_known_is_absent() {
@@ -148,7 +158,12 @@ fn hostile_text_stays_on_its_line_and_comes_back_whole() {
 #[test]
 fn the_summary_is_one_line() {
     let mut out = Vec::new();
-    summary(&mut out, &mut Clock::new(TimeZone::UTC), &samples::summary()).unwrap();
+    let mut sample = samples::summary();
+    sample.causes = vec![Counted {
+        cause: samples::cause(),
+        connections: 7,
+    }];
+    summary(&mut out, &mut Clock::new(TimeZone::UTC), &sample).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert_eq!(text.matches('\n').count(), 1);
     let value: Value = serde_json::from_str(&text).unwrap();
@@ -160,6 +175,8 @@ fn the_summary_is_one_line() {
     );
     assert_eq!(value["lost"], json!({"records": 12, "connections": 0}));
     assert_eq!(value["misses"], json!({"pods": 3}));
+    let cause = &value["causes"][0];
+    assert_eq!((&cause["count"], &cause["rule"]), (&json!(7), &json!("rule 1")));
     let sources = value["sources"].as_array().unwrap();
     assert_eq!(sources.len(), 25);
     assert_eq!(sources[0]["count"], 1440);

@@ -5,8 +5,9 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::model::{
-    Cadence, Connection, Container, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos, Role,
+    Cadence, Cause, Connection, Container, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos, Role,
     Runtime, Summary,
+    cause::Kind,
     connection::Payload,
     summary::{Row, Tally},
 };
@@ -106,6 +107,27 @@ pub fn incident() -> Connection {
         owner: Arc::new(owner),
         peer: None,
         cadence: cadence(12, 5.0, 0.0),
+    }
+}
+
+/// One that failed, and why; hostile.
+pub fn failed() -> Connection {
+    Connection {
+        outcome: Outcome::Unanswered,
+        cause: Some(Box::new(cause())),
+        ..incident()
+    }
+}
+
+pub fn cause() -> Cause {
+    Cause {
+        kind: Kind::Untracked,
+        what: "packets left untranslated: exempted by \x1b[2Jrule 1".to_owned(),
+        rule: Some("rule 1".to_owned()),
+        service: Some("shop/web:https".to_owned()),
+        reason: None,
+        remedy: Some("Take it away\nnow".to_owned()),
+        certain: true,
     }
 }
 

@@ -38,6 +38,23 @@ fn nothing_seen_says_what_to_try() {
 }
 
 #[test]
+fn causes_with_what_to_do() {
+    let mut summary = samples::summary();
+    let counted = Counted {
+        cause: samples::cause(),
+        connections: 7,
+    };
+    summary.causes = vec![counted; 22];
+    let text = shown(100, &summary);
+    let one = "  7× packets left untranslated: exempted by \\x1b[2Jrule 1\n    Take it away\\nnow\n";
+    let all = format!(
+        "\nCauses of failed connections, each as last seen:\n{}  … and 2 more (-o json has all)\n",
+        one.repeat(20)
+    );
+    assert!(text.contains(&all), "{text}");
+}
+
+#[test]
 fn nothing_lost_is_nothing_said() {
     let mut summary = samples::summary();
     for tally in summary.losses.iter_mut().chain(&mut summary.misses) {

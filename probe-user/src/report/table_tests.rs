@@ -96,3 +96,13 @@ fn colour_changes_nothing_else() {
         }
     }
 }
+
+#[test]
+fn a_cause_has_a_line_of_its_own() {
+    let lines = shown(100, false, &[samples::failed(), samples::incident()]);
+    assert_eq!(lines.len(), 4, "{lines:?}");
+    assert_eq!(
+        lines[2],
+        "         cause: packets left untranslated: exempted by \\x1b[2Jrule 1"
+    );
+}

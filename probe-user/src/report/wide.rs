@@ -172,6 +172,15 @@ mod tests {
     }
 
     #[test]
+    fn why_it_failed() {
+        let line = shown(&samples::failed());
+        assert!(
+            line.ends_with("  cause: packets left untranslated: exempted by \\x1b[2Jrule 1\n"),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn nothing_known_is_nothing_said() {
         let mut connection = samples::incident();
         connection.owner = std::sync::Arc::default();

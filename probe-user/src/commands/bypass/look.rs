@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::bypass::Key;
 
-use super::senders::Senders;
+use super::{replies::Replies, senders::Senders};
 use crate::{
     capture::bypass as capture,
     cli::Bypass as Settings,
@@ -43,6 +43,7 @@ pub struct Looker {
     rules: Rules,
     senders: Senders,
     once: bool,
+    replies: Replies,
     /// Which rules let a stream past, and how many packets it had then: a rule that is gone did it all the same.
     blamed: HashMap<Stream, (u64, Vec<Culprit>)>,
 }
@@ -72,6 +73,7 @@ impl Looker {
                 netns,
             ),
             once: settings.pace.once,
+            replies: Replies::new(),
             blamed: HashMap::new(),
         })
     }
@@ -189,11 +191,14 @@ impl Looks for Looker {
             own: &own,
             names: &names,
         };
+        let translated = self.replies.translated(&streams, self.rules.services());
         let mut seen: Vec<_> = streams
             .into_iter()
             .zip(culprits)
-            .map(|((stream, count), culprits)| Seen {
+            .zip(translated)
+            .map(|(((stream, count), culprits), translated)| Seen {
                 sender: self.senders.sender(&count, &self.probe),
+                translated,
                 ..diagnosis::see(stream, count, culprits, known)
             })
             .collect();

@@ -41,6 +41,7 @@ pub fn see(stream: Stream, count: Count, culprits: Vec<Culprit>, known: Known<'_
         intended: intended(&stream, &culprits, known),
         service: service.map(title),
         sender: None,
+        translated: None,
         stream,
         count,
         culprits,
@@ -90,12 +91,17 @@ fn intended(stream: &Stream, culprits: &[Culprit], known: Known<'_>) -> Option<I
     of(first).filter(|_| rest.iter().all(|culprit| of(culprit).is_some()))
 }
 
-/// Who talks to an endpoint without its Service gets the same packets, and misses nothing.
+/// Who talks to an endpoint without its Service gets the same packets, and misses nothing; nor does another node's client,
+/// whose own node translates.
 pub fn settle(streams: &mut [Seen]) {
     let direct: Vec<bool> = streams
         .iter()
         .map(|seen| {
-            seen.fault == Fault::UntrackedReply && opposite(seen, streams).any(|seen| seen.count.syn > 0)
+            seen.fault == Fault::UntrackedReply
+                && match seen.translated {
+                    Some(translated) => !translated,
+                    None => opposite(seen, streams).any(|seen| seen.count.syn > 0),
+                }
         })
         .collect();
     for (seen, direct) in streams.iter_mut().zip(direct) {
@@ -247,7 +253,9 @@ fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>) -> Option<Finding> {
         what,
         evidence,
         remedy,
-        certain: sure && first.fault != Fault::UntrackedReply,
+        certain: sure
+            && (first.fault != Fault::UntrackedReply
+                || group.iter().all(|seen| seen.translated == Some(true))),
         packets,
         since_ns: group.iter().map(|seen| seen.count.first_ns).min().unwrap_or(0),
     })

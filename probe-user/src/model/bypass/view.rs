@@ -59,6 +59,8 @@ pub struct Seen {
     pub fault: Fault,
     /// The Service it breaks.
     pub service: Option<String>,
+    /// Of a reply: whether conntrack translated its request, and so had to translate it back; `None`: not known.
+    pub translated: Option<bool>,
     /// Who sends it, of an outgoing one.
     pub sender: Option<Sender>,
 }

@@ -92,6 +92,9 @@ impl Witnesses {
                 source: subject.source.clone(),
             })?;
             probe.know_ports(&witnesses.ports)?;
+            for degraded in &probe.degraded {
+                without(degraded.hook.gives, &degraded.reason);
+            }
             Ok::<_, KernelError>(probe)
         });
         witnesses.routing = given("addresses and devices", Routing::open);

@@ -1,0 +1,75 @@
+//! Whether conntrack translated the request that a reply belongs to: then nobody translates the reply back.
+
+use std::{collections::HashMap, net::SocketAddr};
+
+use crate::{
+    model::bypass::{
+        service::Services,
+        stream::{Count, Server, Stream},
+    },
+    netfilter::conntrack::Conntrack,
+};
+
+const TCP: u8 = 6;
+/// Lookups a look; each takes some microseconds.
+const LOOKUPS: usize = 512;
+
+/// Answers so far, each for a number of packets.
+pub struct Replies {
+    /// `None` where conntrack can't be asked: then streams are judged by what else is seen.
+    conntrack: Option<Conntrack>,
+    known: HashMap<Stream, (u64, Option<bool>)>,
+}
+
+impl Replies {
+    /// Of the calling thread's network namespace.
+    pub fn new() -> Self {
+        Self {
+            conntrack: Conntrack::open(None).ok(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// For each stream, whether the latest packet's connection is translated here; `None` where that does not matter, or
+    /// can't be known.
+    pub fn translated(&mut self, streams: &[(Stream, Count)], services: &Services) -> Vec<Option<bool>> {
+        let mut left = LOOKUPS;
+        let mut known = HashMap::new();
+        let answers = streams
+            .iter()
+            .map(|(stream, count)| {
+                if stream.protocol != TCP
+                    || stream.server != Server::Source
+                    || services.of_endpoint(TCP, stream.source, stream.port).is_none()
+                {
+                    return None;
+                }
+                let before = self.known.get(stream).copied();
+                let answer = match before.filter(|(packets, _)| *packets == count.packets) {
+                    Some((_, answer)) => answer,
+                    None if left == 0 => return None,
+                    None => {
+                        left -= 1;
+                        self.ask(stream, count)
+                    }
+                };
+                known.insert(*stream, (count.packets, answer));
+                answer
+            })
+            .collect();
+        self.known = known;
+        answers
+    }
+
+    fn ask(&mut self, stream: &Stream, count: &Count) -> Option<bool> {
+        let server = SocketAddr::new(stream.source, stream.port);
+        let client = SocketAddr::new(stream.destination, count.other_port);
+        match self.conntrack.as_mut()?.lookup_reply(server, client) {
+            Ok(entry) => Some(entry.is_some_and(|entry| entry.is_translated())),
+            Err(_) => {
+                self.conntrack = None;
+                None
+            }
+        }
+    }
+}
