@@ -65,7 +65,11 @@ fn untracked() {
         let rule = format!("PREROUTING -p tcp -m multiport {ports} 80,443 -j");
         shell(shop.node(), &format!("{tool} -w -t raw -A {rule} NOTRACK")).unwrap();
         let record = until_told(&shop, &probe, "10.96.7.7:443", "untracked");
-        assert_eq!(record["outcome"], "unanswered", "{record:#}");
+        // The next hop may say that it has no way to it, in time or not.
+        assert!(
+            ["unanswered", "unreachable"].contains(&record["outcome"].as_str().unwrap()),
+            "{record:#}"
+        );
         assert!(what(&record).contains(words), "{record:#}");
         let named = format!("{tool}: raw PREROUTING rule 1: -A {rule}");
         assert!(what(&record).contains(&named), "{record:#}");
@@ -199,7 +203,7 @@ fn no_evidence_no_cause() {
     .unwrap();
     let probe = watch(&shop, &["--no-explain"]);
     assert!(!shop.dials_service().unwrap());
-    let records = probe.wait_for(1, unanswered).unwrap();
+    let records = probe.wait_for(1, |record| is_of(&shop, record)).unwrap();
     assert!(records[0]["cause"].is_null(), "{:#}", records[0]);
     let run = probe.finish().unwrap();
     assert_eq!(
