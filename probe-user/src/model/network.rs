@@ -55,6 +55,15 @@ pub struct Device {
     pub vxlan: Option<Vxlan>,
 }
 
+/// A device's name as rules and routes see it: of a bridge's port the bridge.
+pub fn upper_name(devices: &[Device], index: u32) -> Option<&str> {
+    let by_index = |index: u32| devices.iter().find(|device| device.index == index);
+    let device = by_index(index)?;
+    let bridge = device.controller.and_then(by_index);
+    let seen = bridge.filter(|bridge| bridge.bridge).unwrap_or(device);
+    Some(&seen.name)
+}
+
 /// What a VXLAN device is set to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Vxlan {

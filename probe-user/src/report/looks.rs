@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::{clock::Clock, escape};
 
@@ -23,8 +23,8 @@ pub trait Look {
     /// All of it, for people.
     fn text(&self, clock: &mut Clock) -> String;
 
-    /// When it was, for people.
-    fn time(&self, clock: &mut Clock) -> String;
+    /// When it was.
+    fn time(&self) -> Timestamp;
 
     /// What each finding says is wrong, which tells it from others, and all of it for people.
     fn findings(&self) -> Vec<(&str, String)>;
@@ -40,6 +40,13 @@ pub trait Look {
 pub fn safe(text: &str) -> String {
     let mut out = Vec::new();
     escape::push(&mut out, text, LONGEST);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// A time for people, to the second.
+pub fn local(time: Timestamp, clock: &mut Clock) -> String {
+    let mut out = Vec::new();
+    clock.local(&mut out, time, false);
     String::from_utf8_lossy(&out).into_owned()
 }
 
@@ -160,7 +167,7 @@ impl<W: Write> Reporter<W> {
     /// Only what came and what went.
     fn changes(&mut self, view: &impl Look) -> io::Result<()> {
         let findings = view.findings();
-        let time = view.time(&mut self.clock);
+        let time = local(view.time(), &mut self.clock);
         let mut text = String::new();
         for (_, finding) in findings
             .iter()

@@ -28,7 +28,7 @@ use crate::{
             stream::{self, Count, Stream},
             view::{Seen, SeenBy},
         },
-        network::Device,
+        network::{Device, upper_name},
     },
     rtnetlink::Routing,
 };
@@ -137,14 +137,7 @@ impl Looker {
     }
 
     fn culprits(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<Vec<Culprit>> {
-        let names: HashMap<u32, &Device> = devices.iter().map(|device| (device.index, device)).collect();
-        // A bridge's port is not what the rules see, but the bridge.
-        let name = |index: u32| {
-            let device = names.get(&index)?;
-            let bridge = device.controller.and_then(|index| names.get(&index));
-            let seen = bridge.filter(|bridge| bridge.bridge).unwrap_or(device);
-            Some(seen.name.clone())
-        };
+        let name = |index: u32| upper_name(devices, index).map(str::to_owned);
         streams
             .iter()
             .map(|(stream, count)| match self.blamed.get(stream) {

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::super::{
     clock::Clock,
-    looks::{ago, safe},
+    looks::{ago, local, safe},
 };
 use crate::model::bypass::{
     View,
@@ -18,12 +18,6 @@ use crate::model::bypass::{
 /// Streams shown.
 const STREAMS: usize = 20;
 
-pub fn time(view: &View, clock: &mut Clock) -> String {
-    let mut out = Vec::new();
-    clock.local(&mut out, view.time, false);
-    String::from_utf8_lossy(&out).into_owned()
-}
-
 /// Streams, rules, findings.
 pub fn all(view: &View, clock: &mut Clock) -> String {
     let mut out = String::new();
@@ -32,7 +26,7 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         out.push_str(&safe(&rule_line(rule)));
         out.push('\n');
     }
-    let time = time(view, clock);
+    let time = local(view.time, clock);
     if view.findings.is_empty() {
         let latent = if view.streams.iter().any(|seen| seen.intended.is_none()) {
             "nothing slips past conntrack any more"

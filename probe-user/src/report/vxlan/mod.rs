@@ -5,6 +5,8 @@ mod text;
 
 use std::io;
 
+use jiff::Timestamp;
+
 use super::{clock::Clock, looks::Look};
 use crate::model::vxlan::view::View;
 
@@ -19,8 +21,8 @@ impl Look for View {
         text::all(self, clock)
     }
 
-    fn time(&self, clock: &mut Clock) -> String {
-        text::time(self, clock)
+    fn time(&self) -> Timestamp {
+        self.time
     }
 
     fn findings(&self) -> Vec<(&str, String)> {

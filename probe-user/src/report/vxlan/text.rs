@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::super::{
     clock::Clock,
-    looks::{ago, safe},
+    looks::{ago, local, safe},
 };
 use crate::model::vxlan::{
     finding::Finding,
@@ -14,12 +14,6 @@ use crate::model::vxlan::{
 
 /// Inner connections shown.
 const FLOWS: usize = 20;
-
-pub fn time(view: &View, clock: &mut Clock) -> String {
-    let mut out = Vec::new();
-    clock.local(&mut out, view.time, false);
-    String::from_utf8_lossy(&out).into_owned()
-}
 
 /// Devices, peers, inner connections where they were asked for, findings.
 pub fn all(view: &View, clock: &mut Clock) -> String {
@@ -37,7 +31,7 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         };
         out.push_str(&format!(
             "\n{}  {} {word}\n",
-            time(view, clock),
+            local(view.time, clock),
             view.findings.len()
         ));
         for found in &view.findings {
@@ -204,7 +198,7 @@ pub fn protocol(number: u8) -> String {
 fn healthy(out: &mut String, view: &View, clock: &mut Clock) {
     let peers = view.peers();
     let sum = |of: fn(&PeerView<'_>) -> u64| peers.iter().map(of).sum::<u64>();
-    let time = time(view, clock);
+    let time = local(view.time, clock);
     if view.overlays.is_empty() {
         out.push_str(&format!(
             "\n{time}  no VXLAN device in this network namespace: is this the node's? (--netns)\n"

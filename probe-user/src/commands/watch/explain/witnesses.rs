@@ -29,7 +29,7 @@ use crate::{
         Cause, Connection,
         bypass::stream::{self, Count, Stream},
         cause::{Blame, Blamed, Evidence, Kind, Tunnel, Untracked, dropped::Dropped, explain},
-        network::Device,
+        network::{Device, upper_name},
     },
     netfilter::rules::{Packet, Path},
     report::say,
@@ -307,13 +307,8 @@ struct Known<'a> {
 }
 
 impl Known<'_> {
-    /// A device's name as the rules see it: a bridge, not its port.
     fn name(&self, index: u32) -> Option<String> {
-        let by_index = |index: u32| self.devices.iter().find(|device| device.index == index);
-        let device = by_index(index)?;
-        let bridge = device.controller.and_then(by_index);
-        let seen = bridge.filter(|bridge| bridge.bridge).unwrap_or(device);
-        Some(seen.name.clone())
+        upper_name(self.devices, index).map(str::to_owned)
     }
 }
 
