@@ -166,11 +166,16 @@ fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
         return None;
     }
     let name = service.name.as_deref().and_then(|name| name.split(':').next());
+    // A rule's comment may say anything: into a command goes what Kubernetes takes as a name.
+    let plain = |name: &str| {
+        name.bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+    };
     let remedy = match name.and_then(|name| name.split_once('/')) {
-        Some((namespace, name)) => format!(
+        Some((namespace, name)) if plain(namespace) && plain(name) => format!(
             "Look whether its selector fits any pod, and whether one is ready: kubectl -n {namespace} get endpoints {name}"
         ),
-        None => "Look whether its selector fits any pod, and whether one is ready.".to_owned(),
+        Some(_) | None => "Look whether its selector fits any pod, and whether one is ready.".to_owned(),
     };
     Some(Cause {
         kind: Kind::NoEndpoints,

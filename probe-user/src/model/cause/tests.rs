@@ -110,6 +110,7 @@ fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
     let services = Services::new(vec![
         service("shop/web:https", "10.96.7.7:443", &["10.244.2.7:8443"]),
         service("shop/empty:http", "10.96.5.5:80", &[]),
+        service("shop/$(reboot):http", "10.96.5.6:80", &[]),
     ]);
     explain(
         connection,
@@ -169,6 +170,16 @@ fn a_service_without_endpoints() {
                 "Service shop/empty:http (10.96.5.5:80) has no endpoints"
             );
         }
+    }
+}
+
+#[test]
+fn no_command_of_what_is_no_name() {
+    let mut connection = failed();
+    for (address, command) in [("10.96.5.5:80", true), ("10.96.5.6:80", false)] {
+        connection.destination = address.parse().unwrap();
+        let remedy = told(&connection, &Seen::default()).and_then(|cause| cause.remedy);
+        assert_eq!(remedy.unwrap().contains("kubectl"), command, "{address}");
     }
 }
 
