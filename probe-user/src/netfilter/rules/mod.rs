@@ -13,6 +13,7 @@ mod model;
 mod names;
 mod nft;
 mod nft_text;
+mod place;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;

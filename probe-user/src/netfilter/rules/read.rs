@@ -1,17 +1,15 @@
 //! Asks the tools. The only part that does I/O.
 
 use std::{
-    env,
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown};
+use super::{Family, Tool, model::shown, place::Place};
 
 /// How long a tool may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -21,8 +19,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const OUTPUT: u64 = 16 << 20;
 /// How much of its complaints is kept.
 const COMPLAINTS: u64 = 4096;
-/// Looked through after PATH, which in containers and units may lack them.
-const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
 /// What the tools printed.
 #[derive(Debug, Default)]
@@ -44,34 +40,38 @@ pub(in crate::netfilter) struct Save {
     pub(in crate::netfilter) text: String,
 }
 
+/// What the tools here print, or, where there is none, those of the node that this container is on.
 pub(super) fn outputs() -> Outputs {
-    read(&folders())
+    let here = Place::here();
+    let has_tools = |place: &Place| {
+        [
+            "nft",
+            "iptables-save",
+            "iptables-nft-save",
+            "iptables-legacy-save",
+        ]
+        .iter()
+        .any(|name| place.find(name).is_some())
+    };
+    let node = (!has_tools(&here)).then(Place::node).flatten();
+    read(&node.unwrap_or(here))
 }
 
-fn folders() -> Vec<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    // A relative one is nothing to run programs from as root.
-    env::split_paths(&path)
-        .filter(|p| p.is_absolute())
-        .chain(FOLDERS.map(PathBuf::from))
-        .collect()
-}
-
-fn read(folders: &[PathBuf]) -> Outputs {
+fn read(place: &Place) -> Outputs {
     let mut outputs = Outputs::default();
     let mut found = false;
     for (family, ip) in [(Family::Ip, "iptables"), (Family::Ip6, "ip6tables")] {
-        for (tool, program) in saves(folders, ip) {
+        for (tool, program) in saves(place, ip) {
             found = true;
-            match run(&program, &["-c"]) {
+            match run(place, &program, &["-c"]) {
                 Ok(text) => outputs.saves.push(Save { tool, family, text }),
                 Err(error) => outputs.unread.push(error),
             }
         }
     }
-    if let Some(nft) = find(folders, "nft") {
+    if let Some(nft) = place.find("nft") {
         found = true;
-        match run(&nft, &["--json", "--handle", "list", "ruleset"]) {
+        match run(place, &nft, &["--json", "--handle", "list", "ruleset"]) {
             Ok(text) => outputs.nft = Some(text),
             Err(error) => outputs.unread.push(error),
         }
@@ -81,7 +81,7 @@ fn read(folders: &[PathBuf]) -> Outputs {
             .as_deref()
             .is_some_and(|json| json.contains("\"rule\""))
         {
-            outputs.nft_text = run(&nft, &["--stateless", "--handle", "list", "ruleset"]).ok();
+            outputs.nft_text = run(place, &nft, &["--stateless", "--handle", "list", "ruleset"]).ok();
         }
     }
     if !found {
@@ -93,17 +93,17 @@ fn read(folders: &[PathBuf]) -> Outputs {
 }
 
 /// The programs that save tables of iptables. Which kind the plain one is, it says itself.
-fn saves(folders: &[PathBuf], ip: &str) -> Vec<(Tool, PathBuf)> {
+fn saves(place: &Place, ip: &str) -> Vec<(Tool, PathBuf)> {
     let kinds = [(Tool::IptablesLegacy, "legacy"), (Tool::IptablesNft, "nft")];
     let named: Vec<_> = kinds
         .into_iter()
-        .filter_map(|(tool, kind)| Some((tool, find(folders, &format!("{ip}-{kind}-save"))?)))
+        .filter_map(|(tool, kind)| Some((tool, place.find(&format!("{ip}-{kind}-save"))?)))
         .collect();
     if !named.is_empty() {
         return named;
     }
-    let plain = find(folders, &format!("{ip}-save")).map(|program| {
-        let version = run(&program, &["--version"]).unwrap_or_default();
+    let plain = place.find(&format!("{ip}-save")).map(|program| {
+        let version = run(place, &program, &["--version"]).unwrap_or_default();
         (kind(&version), program)
     });
     plain.into_iter().collect()
@@ -118,22 +118,16 @@ fn kind(version: &str) -> Tool {
     }
 }
 
-fn find(folders: &[PathBuf], name: &str) -> Option<PathBuf> {
-    folders.iter().map(|folder| folder.join(name)).find(|path| {
-        path.metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    })
-}
-
 /// What the program prints. It runs in the calling thread's network namespace, as children do.
-fn run(program: &Path, arguments: &[&str]) -> Result<String, String> {
+fn run(place: &Place, program: &Path, arguments: &[&str]) -> Result<String, String> {
     let name = program
         .file_name()
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
     let deadline = Instant::now() + TIMEOUT;
-    let mut child = Command::new(program)
+    let mut child = place
+        .command(program)
         .args(arguments)
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
@@ -234,7 +228,7 @@ mod tests {
         for (name, script) in programs {
             program(folder.path(), name, script);
         }
-        read(&[folder.path().to_owned()])
+        read(&Place::of(folder.path()))
     }
 
     #[test]
