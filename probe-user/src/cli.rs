@@ -228,6 +228,16 @@ pub struct KubeArgs {
 }
 
 impl KubeArgs {
+    /// The API alone, for what is of no node.
+    fn services(kubeconfig: Option<PathBuf>) -> Option<Access> {
+        let args = Self {
+            kubeconfig,
+            kubelet: None,
+            kubelet_insecure_tls: false,
+        };
+        args.access(settings::in_pod())
+    }
+
     /// Whom to ask, and as whom; `in_pod`: whether this process is a pod's.
     fn access(self, in_pod: bool) -> Option<Access> {
         let credentials = match self.kubeconfig {

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use super::{SourceArgs, pace::Pace};
-use crate::kernel::object::Source;
+use crate::{attribution::kube::Access, kernel::object::Source};
 
 const HELP: &str = "\
 Examples:
@@ -68,6 +68,11 @@ pub struct BypassArgs {
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
+    /// Ask the Kubernetes API for the names of Services, with these credentials; on a node, /etc/kubernetes/kubelet.conf
+    /// does. `none`: don't ask. Default: not, but in a pod with its service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -87,6 +92,8 @@ pub struct Bypass {
     pub cri: Option<PathBuf>,
     pub pod_logs: PathBuf,
     pub netns: Option<PathBuf>,
+    /// How Kubernetes is asked.
+    pub kube: Option<Access>,
     pub source: Source,
 }
 
@@ -106,6 +113,7 @@ impl TryFrom<BypassArgs> for Bypass {
             cri: super::settings::runtime(args.cri),
             pod_logs: args.pod_logs,
             netns: args.netns,
+            kube: super::KubeArgs::services(args.kubeconfig),
             source: args.source.into(),
         })
     }

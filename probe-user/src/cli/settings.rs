@@ -240,7 +240,7 @@ pub fn positive(option: &str, time: SignedDuration) -> Result<Duration, clap::Er
 }
 
 /// Whether this process runs in a pod that has a service account.
-fn in_pod() -> bool {
+pub(super) fn in_pod() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
         && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }

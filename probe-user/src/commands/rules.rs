@@ -6,13 +6,18 @@ use std::{
 };
 
 use crate::{
+    attribution::{
+        health::{Health, News},
+        kube::{Access, ServiceList},
+    },
     commands::looks::now_ns,
     model::bypass::{
         rule::{Culprit, Intended, Rule},
-        service::Services,
+        service::{Service, Services},
         stream::{Count, Direction, Server, Stream},
     },
     netfilter::rules::{self, Action, Packet, Path, Suspect},
+    report::say,
 };
 
 /// Reading takes some 100 ms of other tools' time.
@@ -21,6 +26,8 @@ const EVERY: Duration = Duration::from_secs(10);
 const SOON: Duration = Duration::from_secs(2);
 /// The same while something slips past that no rule explains: it may be younger than what was read.
 const AT_ONCE: Duration = Duration::from_millis(300);
+/// How long to wait for Kubernetes' first answer, who was asked for it.
+const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// Rules remembered, those that are gone too.
 const REMEMBERED: usize = 4096;
 
@@ -28,6 +35,8 @@ pub struct Rules {
     read: Instant,
     rules: rules::Rules,
     services: Services,
+    /// What Kubernetes says of Services, where it is asked.
+    listed: Option<ServiceList>,
     /// Counters as they were when a rule was first seen.
     first: HashMap<String, u64>,
     list: Vec<Rule>,
@@ -67,6 +76,7 @@ impl Rules {
             read: Instant::now(),
             rules: rules::Rules::default(),
             services: Services::default(),
+            listed: None,
             first: HashMap::new(),
             list: Vec::new(),
             known: HashMap::new(),
@@ -95,8 +105,37 @@ impl Rules {
         let (rules, services) = rules::Rules::read_with_services();
         self.read = Instant::now();
         self.rules = rules;
-        self.services = Services::new(services);
+        self.services = Services::with(services, self.listed());
         self.list();
+    }
+
+    /// Has the Kubernetes API name Services, too, from now on.
+    ///
+    /// # Errors
+    /// When this process may not have another thread.
+    pub fn ask(&mut self, access: Access) -> std::io::Result<()> {
+        let listed = ServiceList::start(access)?;
+        listed.wait(FIRST_ANSWER);
+        self.listed = Some(listed);
+        self.again();
+        Ok(())
+    }
+
+    fn listed(&self) -> Vec<Service> {
+        let Some(list) = &self.listed else {
+            return Vec::new();
+        };
+        if let Some(News {
+            who,
+            lost,
+            health: Health::Failing(reason),
+        }) = list.news()
+        {
+            say(format_args!(
+                "probe: {who} can't be asked, {lost} until it can: {reason}"
+            ));
+        }
+        list.services()
     }
 
     fn list(&mut self) {

@@ -6,7 +6,7 @@ use k8s_openapi::{
     List,
     api::{
         batch::v1::Job,
-        core::v1::{Node, Pod},
+        core::v1::{Node, Pod, Service},
     },
 };
 use kube::{
@@ -21,7 +21,7 @@ use crate::{
     model::workload::{Workload, WorkloadSource},
 };
 
-/// Nodes of one page of the list.
+/// Objects of one page of a list.
 const PAGE: u32 = 500;
 
 /// Where to ask, and as whom.
@@ -143,18 +143,31 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
 /// # Errors
 /// When the API does not answer, or does not allow it.
 pub async fn nodes(client: &Client) -> Result<Vec<Node>, KubeError> {
-    let api = Api::<Node>::all(client.clone());
-    let mut nodes = Vec::new();
+    all(client, "the list of nodes").await
+}
+
+/// All Services.
+///
+/// # Errors
+/// When the API does not answer, or does not allow it.
+pub async fn services(client: &Client) -> Result<Vec<Service>, KubeError> {
+    all(client, "the list of Services").await
+}
+
+/// Page by page.
+async fn all<K>(client: &Client, what: &'static str) -> Result<Vec<K>, KubeError>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
+    let api = Api::<K>::all(client.clone());
+    let mut all = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let list = api
-            .list(&page)
-            .await
-            .map_err(KubeError::call("the list of nodes"))?;
-        nodes.extend(list.items);
+        let list = api.list(&page).await.map_err(KubeError::call(what))?;
+        all.extend(list.items);
         match list.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
-            None => return Ok(nodes),
+            None => return Ok(all),
         }
     }
 }

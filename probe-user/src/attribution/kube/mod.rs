@@ -5,6 +5,7 @@
 
 mod client;
 mod nodes;
+mod services;
 mod table;
 
 use std::{
@@ -33,6 +34,7 @@ use tokio::{
 use self::{client::KubeError, nodes::Nodes, table::Table};
 pub use self::{
     client::{Access, Credentials},
+    services::ServiceList,
     table::Pod,
 };
 use super::health::{Doing, Health, News};

@@ -54,7 +54,7 @@ impl Looker {
             .context("can't read this process's network namespace in /proc")?;
         let mut routing = Routing::open()?;
         // Before anything is counted: what their counters have by then is older.
-        let rules = Rules::read();
+        let mut rules = Rules::read();
         routing.devices()?;
         let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
         let mut probe = BypassProbe::load(&Options {
@@ -62,6 +62,11 @@ impl Looker {
             streams: settings.max_streams,
             source: settings.source.clone(),
         })?;
+        if let Some(access) = &settings.kube {
+            rules
+                .ask(access.clone())
+                .context("can't start the thread that asks Kubernetes")?;
+        }
         probe.know_ports(&rules.services().ports().collect())?;
         Ok(Self {
             probe,

@@ -12,6 +12,8 @@ pub enum Mode {
     Iptables,
     Ipvs,
     Nftables,
+    /// None: the Kubernetes API alone tells of it.
+    Api,
 }
 
 impl Mode {
@@ -21,6 +23,7 @@ impl Mode {
             Self::Iptables => "iptables",
             Self::Ipvs => "ipvs",
             Self::Nftables => "nftables",
+            Self::Api => "api",
         }
     }
 }
@@ -57,6 +60,20 @@ pub struct Services {
 }
 
 impl Services {
+    /// Those of the node's rules, named by `listed` where the rules don't, and those of it that no rule is for.
+    pub fn with(mut all: Vec<Service>, listed: Vec<Service>) -> Self {
+        let mut named: HashMap<(u8, SocketAddr), Service> = listed
+            .into_iter()
+            .map(|service| ((service.protocol, service.address), service))
+            .collect();
+        for service in &mut all {
+            let listed = named.remove(&(service.protocol, service.address));
+            service.name = service.name.take().or_else(|| listed?.name);
+        }
+        all.extend(named.into_values());
+        Self::new(all)
+    }
+
     pub fn new(all: Vec<Service>) -> Self {
         let mut services = Self {
             all,
@@ -110,5 +127,43 @@ impl Services {
                     .as_deref()
                     .is_some_and(|name| name.starts_with("kube-system/") && name.contains("dns"))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_names_and_adds() {
+        let service = |name: Option<&str>, address: &str, mode| Service {
+            name: name.map(str::to_owned),
+            address: address.parse().unwrap(),
+            protocol: 6,
+            endpoints: Vec::new(),
+            refused: false,
+            mode,
+        };
+        let services = Services::with(
+            vec![
+                service(None, "10.96.0.1:443", Mode::Ipvs),
+                service(Some("rules/own"), "10.96.0.2:443", Mode::Iptables),
+            ],
+            vec![
+                service(Some("api/one"), "10.96.0.1:443", Mode::Api),
+                service(Some("api/two"), "10.96.0.2:443", Mode::Api),
+                service(Some("api/three"), "10.96.0.3:443", Mode::Api),
+            ],
+        );
+        for (address, name, mode) in [
+            ("10.96.0.1:443", "api/one", Mode::Ipvs),
+            ("10.96.0.2:443", "rules/own", Mode::Iptables),
+            ("10.96.0.3:443", "api/three", Mode::Api),
+        ] {
+            let address: SocketAddr = address.parse().unwrap();
+            let found = services.at(6, address.ip(), address.port()).unwrap();
+            assert_eq!((found.name.as_deref(), found.mode), (Some(name), mode));
+        }
+        assert_eq!(services.all().len(), 3);
     }
 }

@@ -18,6 +18,7 @@ use std::{
 
 use self::witnesses::Witnesses;
 use crate::{
+    attribution::kube::Access,
     capture::clock::Clock,
     cli::Watch,
     kernel::object::Source,
@@ -50,6 +51,8 @@ struct Subject {
     ports: Vec<u16>,
     netns: Option<PathBuf>,
     source: Source,
+    /// How Kubernetes is asked for Services.
+    kube: Option<Access>,
 }
 
 /// Connections that failed, and wait for their cause.
@@ -76,6 +79,7 @@ impl Explainer {
             ports: settings.kernel.ports.clone(),
             netns: settings.netns.clone(),
             source: settings.kernel.source.clone(),
+            kube: settings.kube.clone(),
         };
         let (questions, asked) = sync_channel(WAITING);
         let (answer, answers) = channel();

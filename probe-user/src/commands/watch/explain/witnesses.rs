@@ -11,6 +11,7 @@ use std::{
 
 use super::Subject;
 use crate::{
+    attribution::kube::{Access, Credentials},
     capture::{bypass as capture, clock::Clock, drops::dropped},
     cli::Vxlan,
     commands::{
@@ -53,6 +54,8 @@ pub struct Witnesses {
     routing: Option<Routing>,
     /// Read when the first connection fails.
     rules: Option<Rules>,
+    /// Asked from then on.
+    kube: Option<Access>,
     symbols: Symbols,
     tidied: Instant,
 }
@@ -70,6 +73,10 @@ impl Witnesses {
             tunnels: Vec::new(),
             routing: None,
             rules: None,
+            kube: subject
+                .kube
+                .clone()
+                .filter(|access| access.credentials != Credentials::Nobody),
             symbols: Symbols::default(),
             tidied: Instant::now(),
         };
@@ -177,7 +184,13 @@ impl Witnesses {
             Some(rules) => {
                 rules.refresh(false, false);
             }
-            None => self.rules = Some(Rules::read_late()),
+            None => {
+                let mut rules = Rules::read_late();
+                if let Some(Err(error)) = self.kube.take().map(|access| rules.ask(access)) {
+                    without("the Kubernetes API", &error.to_string());
+                }
+                self.rules = Some(rules);
+            }
         }
         let mut causes = Vec::new();
         // Once more with newer rules, where nobody is to blame by those that were read.
