@@ -23,7 +23,7 @@ use crate::{
     report::looks::{Look, Output, Reporter},
 };
 
-/// Goes to the network namespace asked for. Only while there is no other thread.
+/// Takes the calling thread to the network namespace asked for, and with it those that it begins later.
 ///
 /// # Errors
 /// When it is not there, or not allowed.
