@@ -36,5 +36,7 @@ for scenario in $scenarios; do
 done
 [ -e /tmp/skips ] && cat /tmp/skips
 echo "guest: done"
+# Until it is out: what the kernel says of its end goes the same way.
+sleep 1
 echo o >/proc/sysrq-trigger
 sleep 60
