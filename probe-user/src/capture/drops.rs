@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use probe_ebpf::contract::drops as raw;
 
-use super::{clock::Clock, connection::socket_address};
+use super::{clock::Clock, connection::socket_address, reason::named};
 use crate::model::cause::dropped::Dropped;
 
 const SYN: u64 = 2;
@@ -17,15 +17,11 @@ pub fn dropped(
     reasons: Option<&HashMap<u32, String>>,
     at: Option<&str>,
 ) -> Dropped {
-    let reason = reasons.map(|reasons| {
-        let name = reasons.get(&key.reason).cloned();
-        name.unwrap_or_else(|| format!("reason {}", key.reason))
-    });
     Dropped {
         source: socket_address(key.source, key.source_port),
         destination: socket_address(key.destination, key.destination_port),
         netns: key.netns,
-        reason,
+        reason: named(key.reason, reasons),
         at: at.map(str::to_owned),
         input: (key.input != 0).then_some(key.input),
         packets: count.packets,

@@ -5,4 +5,5 @@ pub mod cgroup;
 pub mod clock;
 pub mod connection;
 pub mod drops;
+mod reason;
 pub mod vxlan;

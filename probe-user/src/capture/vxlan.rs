@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use probe_ebpf::contract::vxlan as raw;
 
-use super::connection::socket_address;
+use super::{connection::socket_address, reason::named};
 use crate::model::{
     network::Mac,
     vxlan::traffic::{
@@ -71,13 +71,9 @@ pub fn drop(
     count: &raw::DropCount,
     reasons: Option<&HashMap<u32, String>>,
 ) -> Option<(Dropped, DropCount)> {
-    let reason = reasons.map(|reasons| {
-        let name = reasons.get(&key.reason).cloned();
-        name.unwrap_or_else(|| format!("reason {}", key.reason))
-    });
     let dropped = Dropped {
         place: Place::from_raw(key.place)?,
-        reason,
+        reason: named(key.reason, reasons),
         device: key.device,
         source: ip(key.source),
         destination: ip(key.destination),

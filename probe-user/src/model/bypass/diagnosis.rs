@@ -39,7 +39,7 @@ pub fn see(stream: Stream, count: Count, culprits: Vec<Culprit>, known: Known<'_
     let (fault, service) = damage(&stream, known.services);
     Seen {
         intended: intended(&stream, &culprits, known),
-        service: service.map(title),
+        service: service.map(Service::title),
         sender: None,
         translated: None,
         stream,
@@ -47,13 +47,6 @@ pub fn see(stream: Stream, count: Count, culprits: Vec<Culprit>, known: Known<'_
         culprits,
         fault,
     }
-}
-
-fn title(service: &Service) -> String {
-    service
-        .name
-        .clone()
-        .unwrap_or_else(|| service.address.to_string())
 }
 
 fn damage<'a>(stream: &Stream, services: &'a Services) -> (Fault, Option<&'a Service>) {

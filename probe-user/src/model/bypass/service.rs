@@ -42,6 +42,13 @@ pub struct Service {
     pub mode: Mode,
 }
 
+impl Service {
+    /// `namespace/name:port`, or the address where there is no name.
+    pub fn title(&self) -> String {
+        self.name.clone().unwrap_or_else(|| self.address.to_string())
+    }
+}
+
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {

@@ -19,7 +19,7 @@ use self::dropped::{Dropped, Weight};
 use super::{
     Connection, Outcome, Role,
     bypass::{
-        service::{Service, Services},
+        service::Services,
         stream::{Direction, Server, Stream},
     },
     vxlan::finding::Fault,
@@ -49,8 +49,6 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 4] = [Self::NoEndpoints, Self::Untracked, Self::Dropped, Self::Vxlan];
-
     /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -84,7 +82,6 @@ pub struct Cause {
 #[derive(Clone, Debug)]
 pub struct Untracked {
     pub stream: Stream,
-    pub packets: u64,
     pub first: Timestamp,
     pub last: Timestamp,
     /// They leave by the device of the default route.
@@ -152,13 +149,6 @@ fn meets(connection: &Connection, first: Timestamp, last: Timestamp) -> bool {
     not_after(connection.began(), last) && not_after(first, connection.time)
 }
 
-fn title(service: &Service) -> String {
-    service
-        .name
-        .clone()
-        .unwrap_or_else(|| service.address.to_string())
-}
-
 fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
     let asked = connection.asked();
     let service = evidence.services.at(TCP, asked.ip(), asked.port())?;
@@ -181,7 +171,7 @@ fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
         kind: Kind::NoEndpoints,
         what: format!("{service} has no endpoints"),
         rule: None,
-        service: Some(title(service)),
+        service: Some(service.title()),
         reason: None,
         remedy: Some(remedy),
         certain: true,
@@ -247,7 +237,7 @@ fn request(seen: &Untracked, evidence: &Evidence<'_>) -> Option<(String, Option<
     if let Some(service) = evidence.services.at(TCP, stream.destination, stream.port) {
         return Some((
             format!("packets to {service} left untranslated"),
-            Some(title(service)),
+            Some(service.title()),
         ));
     }
     // A pod's own address means nothing outside.
@@ -269,7 +259,7 @@ fn reply(connection: &Connection, evidence: &Evidence<'_>) -> (String, Option<St
                 "replies of {}, an endpoint of {service}, came back untranslated",
                 connection.destination
             ),
-            Some(title(service)),
+            Some(service.title()),
         ),
         None => (
             format!("replies of {} came back untranslated", connection.destination),

@@ -1,7 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use super::*;
-use crate::model::{Owner, bypass::service::Mode};
+use crate::model::{
+    Owner,
+    bypass::service::{Mode, Service},
+};
 
 fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
@@ -49,7 +52,6 @@ fn stream(source: &str, destination: &str, port: u16, server: Server) -> Untrack
             input: Some(3),
             output: Some(2),
         },
-        packets: 1,
         first: at(0),
         last: at(100),
         outside: true,

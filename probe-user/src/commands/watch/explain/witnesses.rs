@@ -174,7 +174,6 @@ impl Witnesses {
             .iter()
             .map(|(stream, count)| Untracked {
                 stream: *stream,
-                packets: count.packets,
                 first: clock.time(count.first_ns),
                 last: clock.time(count.last_ns),
                 outside: stream.output.is_some_and(|device| outside.contains(&device)),
