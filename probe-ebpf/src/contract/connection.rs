@@ -247,6 +247,11 @@ impl Loss {
     }
 }
 
+/// Entries of [`map::COUNTERS`].
+pub const MAX_COUNTERS: u32 = 16_384;
+/// Entries of [`map::HANDSHAKES`].
+pub const MAX_HANDSHAKES: u32 = 8192;
+
 /// What the kernel side filters, read-only once loaded.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

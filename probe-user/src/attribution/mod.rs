@@ -5,6 +5,7 @@
 mod cgroup;
 pub mod cri;
 pub mod health;
+pub mod home;
 pub mod kube;
 mod listener;
 mod names;

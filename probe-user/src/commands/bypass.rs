@@ -6,9 +6,10 @@ mod senders;
 
 use anyhow::{Context, Result};
 
-use self::look::Looker;
-use super::{looks, privileges};
+pub(super) use self::look::{Known, Looker};
+use super::{looks, pods, privileges};
 use crate::{
+    attribution::kube::ServiceList,
     cli::Bypass as Settings,
     kernel::{self, capabilities},
     report::say,
@@ -22,8 +23,12 @@ pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("bypass", &capabilities::BYPASS)?;
     let signals = looks::Signals::new()?;
     let kernel = kernel::release();
+    let known = Known {
+        runtime: pods::runtime(settings.cri.as_deref())?,
+        services: services(&settings)?,
+    };
     let mut looker =
-        Looker::new(&settings).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+        Looker::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(
             "probe: bypass runs without {degraded} on kernel {kernel}"
@@ -34,4 +39,9 @@ pub async fn run(settings: Settings) -> Result<bool> {
         looker.description()
     ));
     looks::run(&mut looker, &settings.pace, signals).await
+}
+
+fn services(settings: &Settings) -> Result<Option<ServiceList>> {
+    let list = settings.kube.clone().map(ServiceList::start).transpose();
+    list.context("can't start the thread that asks Kubernetes")
 }

@@ -49,6 +49,14 @@ impl Signals {
             terminate: signal(SignalKind::terminate()).context("can't handle SIGTERM")?,
         })
     }
+
+    /// When one of them comes.
+    pub async fn any(&mut self) {
+        select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 /// Who looks.
@@ -82,8 +90,7 @@ pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, mut signals: Signals) ->
     tick.tick().await;
     let view = loop {
         let ended = select! {
-            _ = signals.interrupt.recv() => true,
-            _ = signals.terminate.recv() => true,
+            () = signals.any() => true,
             () = &mut end => true,
             _ = tick.tick() => false,
         };

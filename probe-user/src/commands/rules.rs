@@ -8,7 +8,7 @@ use std::{
 use crate::{
     attribution::{
         health::{Health, News},
-        kube::{Access, ServiceList},
+        kube::ServiceList,
     },
     commands::looks::now_ns,
     model::bypass::{
@@ -110,15 +110,10 @@ impl Rules {
     }
 
     /// Has the Kubernetes API name Services, too, from now on.
-    ///
-    /// # Errors
-    /// When this process may not have another thread.
-    pub fn ask(&mut self, access: Access) -> std::io::Result<()> {
-        let listed = ServiceList::start(access)?;
+    pub fn take(&mut self, listed: ServiceList) {
         listed.wait(FIRST_ANSWER);
         self.listed = Some(listed);
         self.again();
-        Ok(())
     }
 
     fn listed(&self) -> Vec<Service> {

@@ -14,8 +14,8 @@ use aya::{
 use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::{
-        CgroupPath, Connection, CounterKey, Handshake, HandshakeKey, Loss, Ports, Process, Settings, Slot,
-        global, map,
+        CgroupPath, Connection, CounterKey, Handshake, HandshakeKey, Loss, MAX_COUNTERS, MAX_HANDSHAKES,
+        Ports, Process, Settings, Slot, global, map,
     },
     hooks::WATCH,
     offsets::{SENDERS, UNTRACKED},
@@ -27,7 +27,7 @@ use super::{
     btf::{Absent, Btf},
     cgroup,
     hooks::{Degraded, take_away},
-    losses,
+    losses::{self, Run},
     maps::{Table, take},
     memory,
     object::{Checked, Object, Source, Types},
@@ -67,7 +67,8 @@ pub struct ConnectionProbe {
     pub absent: Vec<Absent>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
-    skipped: u64,
+    /// Once detached.
+    skipped: Option<u64>,
     ebpf: Ebpf,
 }
 
@@ -177,20 +178,26 @@ impl ConnectionProbe {
             },
             absent,
             degraded,
-            skipped: 0,
+            skipped: None,
             ebpf,
         })
     }
 
     /// Ends the watching; what the tables and the ring hold can still be read, and no longer changes.
     pub fn detach(&mut self) {
-        self.skipped = losses::skipped(&self.ebpf, &["conn_state", "conn_state_raw"]);
+        self.skipped = Some(self.skipped());
         take_away(&mut self.ebpf);
     }
 
-    /// How often a hook did not run because it was already running on that CPU. Known once detached.
+    /// How often a hook did not run because it was already running on that CPU.
     pub fn skipped(&self) -> u64 {
         self.skipped
+            .unwrap_or_else(|| losses::skipped(&self.ebpf, &["conn_state", "conn_state_raw"]))
+    }
+
+    /// How long the kernel ran its programs, while it counts that.
+    pub fn runs(&self) -> Vec<Run> {
+        losses::runs(&self.ebpf)
     }
 }
 
@@ -244,6 +251,32 @@ impl Tables {
             each(bytemuck::pod_read_unaligned(key), u64::from_ne_bytes(*value));
             ControlFlow::Continue(())
         })
+    }
+
+    /// Takes a counter out, once what it counted was taken over.
+    pub fn forget_counter(&mut self, key: &CounterKey) {
+        if let Ok(key) = bytemuck::bytes_of(key).try_into() {
+            self.counters.remove(key);
+        }
+    }
+
+    /// Tables that may get full: name, entries, and how many have room.
+    ///
+    /// # Errors
+    /// When the kernel's maps can't be read.
+    pub fn fill(&self) -> Result<[(&'static str, u64, u64); 3], KernelError> {
+        let (mut connections, mut handshakes, mut counters) = (0, 0, 0);
+        self.connections(|_| {
+            connections += 1;
+            ControlFlow::Continue(())
+        })?;
+        self.handshakes(|_, _| handshakes += 1)?;
+        self.counters(|_, _| counters += 1)?;
+        Ok([
+            ("connections", connections, u64::from(self.slots.len())),
+            ("handshakes", handshakes, u64::from(MAX_HANDSHAKES)),
+            ("counters", counters, u64::from(MAX_COUNTERS)),
+        ])
     }
 
     /// Every handshake that the server answered more than once and the client did not finish.

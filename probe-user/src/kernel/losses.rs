@@ -3,11 +3,13 @@
 use std::{
     fs,
     os::fd::{AsFd, AsRawFd},
+    time::Duration,
 };
 
 use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
+    programs::Program,
 };
 
 /// Adds up one counter over all CPUs.
@@ -21,17 +23,40 @@ pub fn total(map: &PerCpuArray<MapData, u64>, loss: u32) -> u64 {
 pub fn skipped(ebpf: &Ebpf, stood_in: &[&str]) -> u64 {
     ebpf.programs()
         .filter(|(name, _)| !stood_in.contains(name))
-        .filter_map(|(_, program)| {
-            let fd = program.fd().ok()?.as_fd().as_raw_fd();
-            misses(&fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?)
-        })
+        .filter_map(|(_, program)| field(&fdinfo(program)?, "recursion_misses"))
         .sum()
 }
 
-fn misses(fdinfo: &str) -> Option<u64> {
+/// What the kernel says of a program that it runs.
+#[derive(Clone, Debug)]
+pub struct Run {
+    pub program: String,
+    pub time: Duration,
+    pub runs: u64,
+}
+
+/// The loaded programs that ran; none where the kernel does not count (`kernel.bpf_stats_enabled`).
+pub fn runs(ebpf: &Ebpf) -> Vec<Run> {
+    let run = |(name, program): (&str, &Program)| {
+        let info = fdinfo(program)?;
+        Some(Run {
+            program: name.to_owned(),
+            time: Duration::from_nanos(field(&info, "run_time_ns")?),
+            runs: field(&info, "run_cnt").filter(|runs| *runs > 0)?,
+        })
+    };
+    ebpf.programs().filter_map(run).collect()
+}
+
+fn fdinfo(program: &Program) -> Option<String> {
+    let fd = program.fd().ok()?.as_fd().as_raw_fd();
+    fs::read_to_string(format!("/proc/thread-self/fdinfo/{fd}")).ok()
+}
+
+fn field(fdinfo: &str, name: &str) -> Option<u64> {
     fdinfo
         .lines()
-        .find_map(|line| line.strip_prefix("recursion_misses:"))?
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?
         .trim()
         .parse()
         .ok()
@@ -39,15 +64,18 @@ fn misses(fdinfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::misses;
+    use super::field;
 
     #[test]
-    fn recursion_misses_of_fdinfo() {
+    fn fields_of_fdinfo() {
         assert_eq!(
-            misses("prog_type:\t26\nrun_cnt:\t9\nrecursion_misses:\t3\n"),
+            field(
+                "prog_type:\t26\nrun_cnt:\t9\nrecursion_misses:\t3\n",
+                "recursion_misses"
+            ),
             Some(3)
         );
-        assert_eq!(misses("prog_type:\t26\n"), None);
-        assert_eq!(misses("recursion_misses:\tx\n"), None);
+        assert_eq!(field("prog_type:\t26\n", "recursion_misses"), None);
+        assert_eq!(field("recursion_misses:\tx\n", "recursion_misses"), None);
     }
 }

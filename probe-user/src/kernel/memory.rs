@@ -29,3 +29,17 @@ pub fn give_back() {
         libc::malloc_trim(0);
     }
 }
+
+/// What this process has in memory, bytes; 0 where that can't be read.
+pub fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten();
+    pages * size.and_then(|size| u64::try_from(size).ok()).unwrap_or(4096)
+}

@@ -9,6 +9,7 @@ pub mod etcd_log;
 pub mod flow;
 pub mod network;
 pub mod owner;
+pub mod part;
 pub mod summary;
 pub mod translation;
 pub mod vxlan;

@@ -9,12 +9,12 @@ use aya_ebpf::{
 };
 
 use probe_ebpf::{
-    contract::connection::{CounterKey, Loss},
+    contract::connection::{CounterKey, Loss, MAX_COUNTERS},
     kernel::{atomic::add_one, copy::zero},
 };
 
 #[map]
-static COUNTERS: HashMap<CounterKey, u64> = HashMap::with_max_entries(16_384, 0);
+static COUNTERS: HashMap<CounterKey, u64> = HashMap::with_max_entries(MAX_COUNTERS, 0);
 
 #[map]
 static LOSSES: PerCpuArray<u64> = PerCpuArray::with_max_entries(Loss::ALL.len() as u32, 0);

@@ -21,7 +21,9 @@ use network_types::{
 };
 use probe_ebpf::{
     contract::{
-        connection::{Address, Connection, CounterKey, Handshake, HandshakeKey, Loss, Record},
+        connection::{
+            Address, Connection, CounterKey, Handshake, HandshakeKey, Loss, MAX_HANDSHAKES, Record,
+        },
         outcome::{Ending, Outcome, Role, state},
     },
     kernel::{
@@ -46,7 +48,7 @@ mod settings;
 mod table;
 
 #[map]
-static HANDSHAKES: HashMap<HandshakeKey, Handshake> = HashMap::with_max_entries(8192, 0);
+static HANDSHAKES: HashMap<HandshakeKey, Handshake> = HashMap::with_max_entries(MAX_HANDSHAKES, 0);
 
 /// 1 once [`HANDSHAKES`] has had an entry: until then no finished handshake need look for its own.
 #[map]

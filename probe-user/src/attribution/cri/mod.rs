@@ -44,7 +44,7 @@ const REST: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The runtime of this node, and what it said.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Runtime {
     shared: Arc<Shared>,
 }

@@ -55,7 +55,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const JOBS: usize = 1024;
 
 /// The cluster, and what it said.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Cluster {
     shared: Arc<Shared>,
 }

@@ -23,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What the API said last.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ServiceList {
     shared: Arc<Shared>,
 }

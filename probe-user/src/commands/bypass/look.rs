@@ -12,6 +12,7 @@ use probe_ebpf::contract::bypass::Key;
 
 use super::{replies::Replies, senders::Senders};
 use crate::{
+    attribution::{cri::Runtime, kube::ServiceList},
     capture::bypass as capture,
     cli::Bypass as Settings,
     commands::{
@@ -22,8 +23,7 @@ use crate::{
     kernel::bypass::{BypassProbe, Options},
     model::{
         bypass::{
-            View, diagnose,
-            diagnosis::{self, Known},
+            View, diagnose, diagnosis,
             rule::Culprit,
             stream::{self, Count, Stream},
             view::{Seen, SeenBy},
@@ -48,8 +48,19 @@ pub struct Looker {
     blamed: HashMap<Stream, (u64, Vec<Culprit>)>,
 }
 
+/// Who is asked for names.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub runtime: Option<Runtime>,
+    pub services: Option<ServiceList>,
+}
+
 impl Looker {
-    pub fn new(settings: &Settings) -> Result<Self> {
+    /// Begins to count, in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// A kernel that can't do it, or tables that can't be read.
+    pub fn new(settings: &Settings, known: Known) -> Result<Self> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .context("can't read this process's network namespace in /proc")?;
         let mut routing = Routing::open()?;
@@ -62,21 +73,15 @@ impl Looker {
             streams: settings.max_streams,
             source: settings.source.clone(),
         })?;
-        if let Some(access) = &settings.kube {
-            rules
-                .ask(access.clone())
-                .context("can't start the thread that asks Kubernetes")?;
+        if let Some(services) = known.services {
+            rules.take(services);
         }
         probe.know_ports(&rules.services().ports().collect())?;
         Ok(Self {
             probe,
             routing,
             rules,
-            senders: Senders::new(
-                settings.pod_logs.clone(),
-                pods::runtime(settings.cri.as_deref())?,
-                netns,
-            ),
+            senders: Senders::new(settings.pod_logs.clone(), known.runtime, netns),
             once: settings.pace.once,
             replies: Replies::new(),
             blamed: HashMap::new(),
@@ -91,6 +96,19 @@ impl Looker {
         hooks
             .chain(fields.map(|absent| format!("{} (no {})", absent.lost, absent.what)))
             .collect()
+    }
+
+    pub fn probe(&self) -> &BypassProbe {
+        &self.probe
+    }
+
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame.
+    pub fn refresh(&mut self, puzzled: bool) -> bool {
+        self.rules.refresh(puzzled, puzzled)
     }
 
     /// What is looked at, for people.
@@ -183,7 +201,7 @@ impl Looks for Looker {
             .map(|(_, address)| address)
             .collect();
         let names = self.senders.runtime().map(pods::names).unwrap_or_default();
-        let known = Known {
+        let known = diagnosis::Known {
             services: self.rules.services(),
             rules: self.rules.known(),
             own: &own,

@@ -71,11 +71,11 @@ struct Misses {
 }
 
 impl Join {
-    /// Asks the table of the namespace at `netns`, or of this process's own.
+    /// Asks the table of the namespace at `netns`, or of this thread's own.
     pub fn new(netns: Option<PathBuf>) -> Self {
         Self {
             conntrack: open(netns.as_deref()),
-            inode: inode(netns.as_deref().unwrap_or(Path::new("/proc/self/ns/net"))),
+            inode: inode(netns.as_deref().unwrap_or(Path::new("/proc/thread-self/ns/net"))),
             netns,
             told: true,
             waiting: VecDeque::new(),

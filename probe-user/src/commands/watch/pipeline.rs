@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    io::Write,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::ControlFlow,
     path::PathBuf,
@@ -10,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use nix::time::{ClockId, clock_gettime};
 use probe_ebpf::contract::{
@@ -19,15 +18,18 @@ use probe_ebpf::contract::{
 };
 
 use super::{
+    counted::Counted,
     ends::{Ends, Pair},
     explain::Explainer,
     join::Join,
+    sink::Sink,
 };
 use crate::{
     attribution::{
         Attribution, Paths,
         cri::Runtime,
         health::{Health, News},
+        home::Home,
         kube::Cluster,
     },
     capture::{clock::Clock, connection as capture},
@@ -38,8 +40,7 @@ use crate::{
         cause::causes::Causes,
         summary::{Row, Tally},
     },
-    recording::write::Recording,
-    report::{Reporter, say},
+    report::say,
 };
 
 /// How often the handshakes that never finished are looked at.
@@ -48,23 +49,34 @@ const HANDSHAKES_EVERY: Duration = Duration::from_secs(1);
 const OPEN_EVERY: Duration = Duration::from_secs(1);
 const OPEN_AT_MOST: usize = 4096;
 
+/// Who is asked for names.
+pub struct Who {
+    pub runtime: Option<Runtime>,
+    pub cluster: Option<Cluster>,
+    /// Tells this node's connections from those of others on the same kernel; `None`: all are asked for.
+    pub home: Option<Home>,
+}
+
 /// All of a run but the waiting.
-pub struct Pipeline<W: Write> {
+pub struct Pipeline<S: Sink> {
     probe: ConnectionProbe,
-    watch: Watching<W>,
+    watch: Watching<S>,
 }
 
 /// All of a run but the kernel side.
-struct Watching<W: Write> {
+struct Watching<S> {
     settings: Watch,
     attribution: Attribution,
+    home: Option<Home>,
+    /// Connections of other nodes.
+    foreign: u64,
+    counted: Counted,
     ends: Ends<(Record, Arc<Owner>)>,
     join: Join,
     explainer: Option<Explainer>,
-    recorder: Option<Reporter<Recording>>,
     cadences: Cadences,
     causes: Causes,
-    reporter: Reporter<W>,
+    sink: S,
     clock: Clock,
     started: Timestamp,
     /// Asked for and shown.
@@ -74,19 +86,16 @@ struct Watching<W: Write> {
     open_at: Option<Instant>,
     /// The output's error: the run ends with it.
     failed: Option<std::io::Error>,
-    unrecorded: Option<std::io::Error>,
     /// Those who did not answer when asked for names, which was told.
     failing: HashSet<String>,
 }
 
-impl<W: Write> Pipeline<W> {
+impl<S: Sink> Pipeline<S> {
     pub fn new(
         settings: Watch,
         probe: ConnectionProbe,
-        reporter: Reporter<W>,
-        recorder: Option<Reporter<Recording>>,
-        runtime: Option<Runtime>,
-        cluster: Option<Cluster>,
+        sink: S,
+        who: Who,
         explainer: Option<Explainer>,
     ) -> Self {
         let paths = Paths {
@@ -98,12 +107,14 @@ impl<W: Write> Pipeline<W> {
             join,
             explainer,
             settings,
-            attribution: Attribution::new(paths, runtime, cluster),
+            attribution: Attribution::new(paths, who.runtime, who.cluster),
+            home: who.home,
+            foreign: 0,
+            counted: Counted::default(),
             ends: Ends::new(),
             cadences: Cadences::default(),
             causes: Causes::default(),
-            reporter,
-            recorder,
+            sink,
             clock: now(),
             started: Timestamp::now(),
             reported: 0,
@@ -111,7 +122,6 @@ impl<W: Write> Pipeline<W> {
             handshakes_at: Instant::now(),
             open_at: None,
             failed: None,
-            unrecorded: None,
             failing: HashSet::new(),
         };
         watch.tell_news();
@@ -140,6 +150,46 @@ impl<W: Write> Pipeline<W> {
         })
     }
 
+    /// Hands over how many connections ended since the last time that no record tells of.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be read.
+    pub fn count(&mut self, mut each: impl FnMut(Role, Outcome, u16, &Owner, u64)) -> Result<()> {
+        let Self { probe, watch } = self;
+        for (key, count) in watch.counted.more(&mut probe.tables)? {
+            let (Some(role), Some(outcome)) = (Role::from_u8(key.role), Outcome::from_u8(key.outcome)) else {
+                continue;
+            };
+            let owner = watch.owner_of_group(&key, &probe.tables);
+            if watch.is_home(key.netns, &owner) {
+                each(role, outcome, key.port, &owner, count);
+            } else {
+                watch.foreign += count;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the kernel side could not keep, and what was left out here.
+    pub fn losses(&self) -> Vec<Tally> {
+        self.watch.losses(&self.probe)
+    }
+
+    /// What could not be named.
+    pub fn misses(&self) -> Vec<Tally> {
+        self.watch.misses()
+    }
+
+    /// Connections of other nodes on this kernel, which were left out.
+    pub fn foreign(&self) -> u64 {
+        self.watch.foreign
+    }
+
+    /// The kernel side, to be asked how it is doing.
+    pub fn probe(&self) -> &ConnectionProbe {
+        &self.probe
+    }
+
     /// The last round: what waits, what is still open, the summary.
     pub fn finish(mut self) -> Result<()> {
         // What ended after the ring was read and before the table is would be neither a record nor open.
@@ -156,15 +206,11 @@ impl<W: Write> Pipeline<W> {
         watch.explained(true);
         watch.flush()?;
         let summary = watch.summary(&probe)?;
-        watch.reporter.summary(&summary)?;
-        if let Some(recorder) = &mut watch.recorder {
-            recorder.summary(&summary).context("can't write the recording")?;
-        }
-        Ok(())
+        watch.sink.summary(&summary)
     }
 }
 
-impl<W: Write> Watching<W> {
+impl<S: Sink> Watching<S> {
     /// Says when somebody can't be asked, for names or for translated addresses, and when they can again.
     fn tell_news(&mut self) {
         match self.join.news() {
@@ -379,6 +425,10 @@ impl<W: Write> Watching<W> {
         if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
             return;
         }
+        if !self.is_home(connection.netns, &connection.owner) {
+            self.foreign += 1;
+            return;
+        }
         let connection = match &mut self.explainer {
             Some(explainer) => explainer.ask(connection, self.clock),
             None => Some(connection),
@@ -386,6 +436,13 @@ impl<W: Write> Watching<W> {
         if let Some(connection) = connection {
             self.tell(connection);
         }
+    }
+
+    fn is_home(&mut self, netns: u32, owner: &Owner) -> bool {
+        let runtime = self.attribution.runtime();
+        self.home
+            .as_mut()
+            .is_none_or(|home| home.has(netns, owner, runtime))
     }
 
     /// Tells of those whose cause was looked for, at the end of the run of all.
@@ -405,12 +462,7 @@ impl<W: Write> Watching<W> {
         }
         connection.cadence = Some(self.cadences.seen(&connection));
         self.reported += 1;
-        self.failed = self.reporter.connection(&connection).err();
-        if let Some(recorder) = &mut self.recorder
-            && let Err(error) = recorder.connection(&connection)
-        {
-            self.unrecorded.get_or_insert(error);
-        }
+        self.failed = self.sink.connection(&connection).err();
     }
 
     /// Whether `--count` is reached.
@@ -419,15 +471,10 @@ impl<W: Write> Watching<W> {
     }
 
     fn flush(&mut self) -> Result<()> {
-        if let Some(recorder) = &mut self.recorder {
-            let result = self.unrecorded.take().map_or(Ok(()), Err);
-            result
-                .and_then(|()| recorder.flush())
-                .context("can't write the recording")?;
-        }
+        let flushed = self.sink.flush();
         match self.failed.take() {
             Some(error) => Err(error.into()),
-            None => Ok(self.reporter.flush()?),
+            None => flushed,
         }
     }
 
@@ -442,6 +489,21 @@ impl<W: Write> Watching<W> {
                 }
             })?;
         }
+        Ok(Summary {
+            started: self.started,
+            ended: Timestamp::now(),
+            watched: self.settings.description(),
+            counted,
+            reported: self.reported,
+            rows,
+            causes: self.causes.sorted(),
+            losses: self.losses(probe),
+            misses: self.misses(),
+        })
+    }
+
+    /// What the kernel side could not keep, and what was left out here.
+    fn losses(&self, probe: &ConnectionProbe) -> Vec<Tally> {
         let mut losses: Vec<Tally> = Loss::ALL
             .into_iter()
             .map(|loss| Tally {
@@ -482,17 +544,21 @@ impl<W: Write> Watching<W> {
                 count: self.causes.others(),
             });
         }
-        Ok(Summary {
-            started: self.started,
-            ended: Timestamp::now(),
-            watched: self.settings.description(),
-            counted,
-            reported: self.reported,
-            rows,
-            causes: self.causes.sorted(),
-            losses,
-            misses: [self.attribution.misses().tallies(), self.join.tallies()].concat(),
-        })
+        losses
+    }
+
+    /// What could not be named.
+    fn misses(&self) -> Vec<Tally> {
+        [self.attribution.misses().tallies(), self.join.tallies()].concat()
+    }
+
+    /// Who has the control group of connections that are only counted.
+    fn owner_of_group(&mut self, key: &CounterKey, tables: &Tables) -> Arc<Owner> {
+        let task = Task {
+            cgroup: key.cgroup,
+            ..bytemuck::Zeroable::zeroed()
+        };
+        self.attribution.owner(&task, key.netns, tables)
     }
 
     /// A row for connections that no record told of, if they are what was asked for.
@@ -500,11 +566,7 @@ impl<W: Write> Watching<W> {
         let role = Role::from_u8(key.role)?;
         let outcome = Outcome::from_u8(key.outcome)?;
         let other = Ipv6Addr::from(key.peer).to_canonical();
-        let task = Task {
-            cgroup: key.cgroup,
-            ..bytemuck::Zeroable::zeroed()
-        };
-        let owner = self.attribution.owner(&task, key.netns, tables);
+        let owner = self.owner_of_group(key, tables);
         if !self.settings.wants_kind(role, outcome, other) || !self.settings.names.allow(&owner) {
             return None;
         }

@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, setns};
 const FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 /// The node's first process, where this one sees it (`hostPID` of a pod).
 const NODE: &str = "/proc/1";
-const SELF: &str = "/proc/self";
+const SELF: &str = "/proc/thread-self";
 
 /// Folders with programs, in this process's mounts or in the node's.
 #[derive(Debug)]

@@ -20,9 +20,15 @@ use self::witnesses::Witnesses;
 use crate::{
     attribution::kube::Access,
     capture::clock::Clock,
-    cli::Watch,
+    cli::{Bypass, Vxlan, Watch},
+    commands::bypass,
     kernel::object::Source,
-    model::{Cause, Connection, cause::FAILED},
+    model::{
+        self, Cause, Connection,
+        cause::FAILED,
+        part::{Part, State},
+        vxlan,
+    },
 };
 
 /// Connections that wait for an answer at once; more are reported without a cause.
@@ -45,14 +51,60 @@ struct Answer {
 }
 
 /// What witnesses need to know.
-#[derive(Clone, Debug)]
-struct Subject {
+#[derive(Default)]
+pub struct Subject {
     /// Servers' ports; none: all.
     ports: Vec<u16>,
     netns: Option<PathBuf>,
     source: Source,
-    /// How Kubernetes is asked for Services.
+    /// Failed connections are to be explained.
+    causes: bool,
+    /// How Kubernetes is asked for Services, once a connection has failed.
     kube: Option<Access>,
+    /// Who wants to know what is seen look by look, also where no connection fails.
+    observed: Option<Observed>,
+}
+
+/// What is looked at again and again.
+pub struct Observed {
+    /// How often.
+    pub every: Duration,
+    pub vxlan: Option<Vxlan>,
+    pub bypass: Option<Bypass>,
+    /// Who is asked for names.
+    pub known: bypass::Known,
+    pub by: Box<dyn Observer>,
+}
+
+/// Takes what is seen look by look.
+pub trait Observer: Send {
+    /// How a part is doing from now on.
+    fn state(&mut self, part: Part, state: State);
+    fn vxlan(&mut self, view: vxlan::view::View);
+    fn bypass(&mut self, view: model::bypass::View);
+    /// All was looked at; so many dropped and untracked packets found no room.
+    fn looked(&mut self, unkept: u64);
+}
+
+impl Subject {
+    /// For the causes of `watch`.
+    pub fn of(settings: &Watch) -> Self {
+        Self {
+            ports: settings.kernel.ports.clone(),
+            netns: settings.netns.clone(),
+            source: settings.kernel.source.clone(),
+            causes: true,
+            kube: settings.kube.clone(),
+            observed: None,
+        }
+    }
+
+    /// Has somebody know of all that is seen.
+    #[must_use]
+    pub fn observed(mut self, observed: Observed) -> Self {
+        self.observed = Some(observed);
+        self
+    }
 }
 
 /// Connections that failed, and wait for their cause.
@@ -74,30 +126,25 @@ impl Explainer {
     ///
     /// # Errors
     /// When this process may not have another thread.
-    pub fn start(settings: &Watch) -> io::Result<Self> {
-        let subject = Subject {
-            ports: settings.kernel.ports.clone(),
-            netns: settings.netns.clone(),
-            source: settings.kernel.source.clone(),
-            kube: settings.kube.clone(),
-        };
+    pub fn start(subject: Subject) -> io::Result<Self> {
+        let every = subject.observed.as_ref().map_or(EVERY, |observed| observed.every);
         let (questions, asked) = sync_channel(WAITING);
         let (answer, answers) = channel();
         let (ready, is_ready) = channel();
         let unkept = Arc::<AtomicU64>::default();
         let counted = Arc::clone(&unkept);
         let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
-            let mut witnesses = Witnesses::new(&subject);
+            let mut witnesses = Witnesses::new(subject);
             let _ = ready.send(());
             let mut looked = Instant::now();
             loop {
-                let first: Option<Question> = match asked.recv_timeout(EVERY.saturating_sub(looked.elapsed()))
+                let first: Option<Question> = match asked.recv_timeout(every.saturating_sub(looked.elapsed()))
                 {
                     Ok(question) => Some(question),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => return,
                 };
-                if looked.elapsed() >= EVERY {
+                if looked.elapsed() >= every {
                     looked = Instant::now();
                     witnesses.look();
                     counted.store(witnesses.unkept(), Ordering::Relaxed);

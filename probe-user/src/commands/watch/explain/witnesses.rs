@@ -9,20 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Subject;
+use super::{Observed, Subject};
 use crate::{
-    attribution::kube::{Access, Credentials},
+    attribution::kube::{Credentials, ServiceList},
     capture::{bypass as capture, clock::Clock, drops::dropped},
     cli::Vxlan,
     commands::{
+        bypass,
         looks::{self, Looks, now_ns},
         rules::Rules,
-        vxlan::Looker,
+        vxlan,
     },
     error::chain,
     kernel::{
         KernelError,
-        bypass::{self, BypassProbe},
+        bypass::{BypassProbe, Options},
         drops::DropsProbe,
         symbols::Symbols,
     },
@@ -31,6 +32,7 @@ use crate::{
         bypass::stream::{self, Count, Stream},
         cause::{Blame, Blamed, Evidence, Kind, Tunnel, Untracked, dropped::Dropped, explain},
         network::{Device, upper_name},
+        part::{Part, State},
     },
     netfilter::rules::{Packet, Path},
     report::say,
@@ -43,47 +45,93 @@ const STREAMS: u32 = 1024;
 const IDLE: Duration = Duration::from_secs(60);
 const TCP: u8 = 6;
 
+/// Untracked packets.
+enum Streams {
+    Unseen,
+    Counted(Box<BypassProbe>),
+    /// The same, for somebody who wants to know all of them.
+    Looked(Box<bypass::Looker>),
+}
+
+impl Streams {
+    fn probe(&self) -> Option<&BypassProbe> {
+        match self {
+            Self::Unseen => None,
+            Self::Counted(probe) => Some(probe),
+            Self::Looked(looker) => Some(looker.probe()),
+        }
+    }
+}
+
+/// When to try again what failed.
+struct Retry {
+    at: Instant,
+    wait: Duration,
+}
+
+impl Retry {
+    const FIRST: Duration = Duration::from_secs(10);
+    const LONGEST: Duration = Duration::from_secs(600);
+
+    fn new() -> Self {
+        Self {
+            at: Instant::now() + Self::FIRST,
+            wait: Self::FIRST,
+        }
+    }
+
+    /// Whether it is time; the next time is twice as far away.
+    fn is_due(&mut self) -> bool {
+        let due = Instant::now() >= self.at;
+        if due {
+            self.wait = (self.wait * 2).min(Self::LONGEST);
+            self.at = Instant::now() + self.wait;
+        }
+        due
+    }
+}
+
 /// All that is looked at; what this kernel does not give is missing.
 pub struct Witnesses {
+    subject: Subject,
     ports: HashSet<u16>,
     netns: u32,
-    bypass: Option<BypassProbe>,
+    streams: Streams,
     drops: Option<DropsProbe>,
-    vxlan: Option<Looker>,
+    vxlan: Option<vxlan::Looker>,
     tunnels: Vec<Tunnel>,
     routing: Option<Routing>,
-    /// Read when the first connection fails.
+    /// Read when the first connection fails, where no others are.
     rules: Option<Rules>,
-    /// Asked from then on.
-    kube: Option<Access>,
     symbols: Symbols,
     tidied: Instant,
+    retries: [Retry; 2],
 }
 
 impl Witnesses {
     /// In the node's network namespace, to which this thread goes.
-    pub fn new(subject: &Subject) -> Self {
-        let ports: HashSet<u16> = subject.ports.iter().copied().collect();
+    pub fn new(mut subject: Subject) -> Self {
+        subject.kube = subject
+            .kube
+            .filter(|access| access.credentials != Credentials::Nobody);
         let mut witnesses = Self {
-            ports,
+            ports: subject.ports.iter().copied().collect(),
+            subject,
             netns: 0,
-            bypass: None,
+            streams: Streams::Unseen,
             drops: None,
             vxlan: None,
             tunnels: Vec::new(),
             routing: None,
             rules: None,
-            kube: subject
-                .kube
-                .clone()
-                .filter(|access| access.credentials != Credentials::Nobody),
             symbols: Symbols::default(),
             tidied: Instant::now(),
+            retries: [Retry::new(), Retry::new()],
         };
-        witnesses.drops = given("dropped packets", || {
-            DropsProbe::load(&subject.source, &witnesses.ports)
-        });
-        if let Some(netns) = &subject.netns
+        if witnesses.subject.causes {
+            witnesses.begin_drops();
+        }
+        if let Some(netns) = &witnesses.subject.netns
             && let Err(error) = looks::enter(netns)
         {
             say(format_args!(
@@ -92,54 +140,163 @@ impl Witnesses {
             return witnesses;
         }
         witnesses.netns = fs::metadata("/proc/thread-self/ns/net").map_or(0, |netns| netns.ino() as u32);
-        witnesses.bypass = given("untracked packets", || {
-            let mut probe = BypassProbe::load(&bypass::Options {
-                netns: witnesses.netns,
-                streams: STREAMS,
-                source: subject.source.clone(),
-            })?;
-            probe.know_ports(&witnesses.ports)?;
-            for degraded in &probe.degraded {
-                without(degraded.hook.gives, &degraded.reason);
-            }
-            Ok::<_, KernelError>(probe)
-        });
-        witnesses.routing = given("addresses and devices", Routing::open);
-        witnesses.vxlan = match Looker::new(&Vxlan::faults(subject.source.clone())) {
-            Ok(looker) => Some(looker),
-            Err(error) => {
-                without("VXLAN", &format!("{error:#}"));
-                None
-            }
-        };
+        witnesses.routing = Routing::open()
+            .map_err(|error| without("addresses and devices", &chain(&error)))
+            .ok();
+        witnesses.begin_streams();
+        witnesses.begin_vxlan();
         witnesses.look();
         witnesses
     }
 
+    fn begin_drops(&mut self) {
+        match DropsProbe::load(&self.subject.source, &self.ports) {
+            Ok(probe) => {
+                self.drops = Some(probe);
+                self.runs(Part::Drops, Vec::new());
+            }
+            Err(error) => self.fails(Part::Drops, &chain(&error)),
+        }
+    }
+
+    fn begin_streams(&mut self) {
+        let begun = match &self.subject.observed {
+            Some(Observed { bypass: None, .. }) => return,
+            Some(Observed {
+                bypass: Some(settings),
+                known,
+                ..
+            }) => bypass::Looker::new(settings, known.clone())
+                .map(|looker| (looker.degraded(), Streams::Looked(Box::new(looker))))
+                .map_err(|error| format!("{error:#}")),
+            None => self.count().map_err(|error| chain(&error)),
+        };
+        match begun {
+            Ok((lacks, streams)) => {
+                self.streams = streams;
+                if self.subject.observed.is_none() {
+                    for lack in &lacks {
+                        without(lack, "this kernel does not give them");
+                    }
+                }
+                self.runs(Part::Bypass, lacks);
+            }
+            Err(reason) => self.fails(Part::Bypass, &reason),
+        }
+    }
+
+    /// Counts untracked packets, and no more.
+    fn count(&self) -> Result<(Vec<String>, Streams), KernelError> {
+        let mut probe = BypassProbe::load(&Options {
+            netns: self.netns,
+            streams: STREAMS,
+            source: self.subject.source.clone(),
+        })?;
+        probe.know_ports(&self.ports)?;
+        let degraded = probe.degraded.iter();
+        let lacks = degraded.map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason));
+        Ok((lacks.collect(), Streams::Counted(Box::new(probe))))
+    }
+
+    fn begin_vxlan(&mut self) {
+        let settings = match &self.subject.observed {
+            Some(Observed { vxlan: None, .. }) => return,
+            Some(Observed {
+                vxlan: Some(settings),
+                ..
+            }) => settings,
+            None => &Vxlan::faults(self.subject.source.clone()),
+        };
+        match vxlan::Looker::new(settings) {
+            Ok(looker) => {
+                let lacks = looker.degraded();
+                self.vxlan = Some(looker);
+                self.runs(Part::Vxlan, lacks);
+            }
+            Err(error) => self.fails(Part::Vxlan, &format!("{error:#}")),
+        }
+    }
+
+    fn runs(&mut self, part: Part, lacks: Vec<String>) {
+        if let Some(observed) = &mut self.subject.observed {
+            observed.by.state(part, State::Runs { lacks });
+        }
+    }
+
+    fn fails(&mut self, part: Part, reason: &str) {
+        let what = match part {
+            Part::Drops => "dropped packets",
+            Part::Bypass => "untracked packets",
+            Part::Vxlan => "VXLAN",
+            Part::Watch => "connections",
+        };
+        match &mut self.subject.observed {
+            Some(observed) => observed.by.state(part, State::Failed(reason.to_owned())),
+            None => without(what, reason),
+        }
+    }
+
     /// What shows only from look to look; makes room for what is new.
     pub fn look(&mut self) {
-        if let Some(looker) = &mut self.vxlan {
-            match looker.look(true) {
-                Ok(view) => {
-                    let tunnel = |finding: &crate::model::vxlan::finding::Finding| Tunnel {
-                        fault: finding.fault,
-                        networks: view.networks(finding),
-                        what: finding.what.trim_end_matches('.').to_owned(),
-                        remedy: finding.remedy.clone(),
-                        certain: finding.certain,
-                    };
-                    self.tunnels = view.findings.iter().map(tunnel).collect();
-                }
-                Err(error) => {
-                    without("VXLAN", &format!("{error:#}"));
-                    self.vxlan = None;
-                    self.tunnels.clear();
-                }
+        if self.subject.observed.is_some() {
+            if self.vxlan.is_none() && self.retries[0].is_due() {
+                self.begin_vxlan();
+            }
+            if matches!(self.streams, Streams::Unseen) && self.retries[1].is_due() {
+                self.begin_streams();
             }
         }
-        if self.tidied.elapsed() > IDLE {
-            self.tidied = Instant::now();
-            if let Some(probe) = &mut self.bypass {
+        self.look_at_vxlan();
+        self.look_at_streams();
+        let unkept = self.unkept();
+        if let Some(observed) = &mut self.subject.observed {
+            observed.by.looked(unkept);
+        }
+    }
+
+    fn look_at_vxlan(&mut self) {
+        let Some(looker) = &mut self.vxlan else { return };
+        match looker.look(true) {
+            Ok(view) => {
+                let tunnel = |finding: &crate::model::vxlan::finding::Finding| Tunnel {
+                    fault: finding.fault,
+                    networks: view.networks(finding),
+                    what: finding.what.trim_end_matches('.').to_owned(),
+                    remedy: finding.remedy.clone(),
+                    certain: finding.certain,
+                };
+                self.tunnels = view.findings.iter().map(tunnel).collect();
+                if let Some(observed) = &mut self.subject.observed {
+                    observed.by.vxlan(view);
+                }
+            }
+            Err(error) => {
+                self.vxlan = None;
+                self.tunnels.clear();
+                self.fails(Part::Vxlan, &format!("{error:#}"));
+            }
+        }
+    }
+
+    fn look_at_streams(&mut self) {
+        match &mut self.streams {
+            Streams::Unseen => {}
+            Streams::Looked(looker) => match looker.look(true) {
+                Ok(view) => {
+                    if let Some(observed) = &mut self.subject.observed {
+                        observed.by.bypass(view);
+                    }
+                }
+                Err(error) => {
+                    self.streams = Streams::Unseen;
+                    self.fails(Part::Bypass, &format!("{error:#}"));
+                }
+            },
+            Streams::Counted(probe) => {
+                if self.tidied.elapsed() <= IDLE {
+                    return;
+                }
+                self.tidied = Instant::now();
                 let mut idle = Vec::new();
                 let now = now_ns();
                 let _ = probe.streams(|key, counters| {
@@ -156,7 +313,7 @@ impl Witnesses {
 
     /// Dropped and untracked packets that found no room.
     pub fn unkept(&self) -> u64 {
-        self.drops.as_ref().map_or(0, DropsProbe::lost) + self.bypass.as_ref().map_or(0, BypassProbe::rest)
+        self.drops.as_ref().map_or(0, DropsProbe::lost) + self.streams.probe().map_or(0, BypassProbe::rest)
     }
 
     /// The causes of failed connections, as far as something was seen.
@@ -167,7 +324,7 @@ impl Witnesses {
             .as_mut()
             .and_then(|routing| routing.devices().ok())
             .unwrap_or_default();
-        let streams = self.streams(&devices);
+        let streams = self.tcp_streams(&devices);
         let own: HashSet<IpAddr> = self.own();
         let outside = self.outside();
         let untracked: Vec<Untracked> = streams
@@ -179,22 +336,11 @@ impl Witnesses {
                 outside: stream.output.is_some_and(|device| outside.contains(&device)),
             })
             .collect();
-        match &mut self.rules {
-            Some(rules) => {
-                rules.refresh(false, false);
-            }
-            None => {
-                let mut rules = Rules::read_late();
-                if let Some(Err(error)) = self.kube.take().map(|access| rules.ask(access)) {
-                    without("the Kubernetes API", &error.to_string());
-                }
-                self.rules = Some(rules);
-            }
-        }
+        self.refresh(false);
         let mut causes = Vec::new();
         // Once more with newer rules, where nobody is to blame by those that were read.
         for last in [false, true] {
-            let Some(rules) = &self.rules else { break };
+            let Some(rules) = self.rules() else { break };
             let evidence = Evidence {
                 services: rules.services(),
                 untracked: &untracked,
@@ -217,15 +363,12 @@ impl Witnesses {
                 .iter()
                 .flatten()
                 .any(|cause| cause.rule.is_none() && matches!(cause.kind, Kind::Untracked | Kind::Dropped));
-            let newer = self
-                .rules
-                .as_mut()
-                .is_some_and(|rules| !last && puzzled && rules.refresh(true, true));
+            let newer = !last && puzzled && self.refresh(true);
             if !newer {
                 break;
             }
         }
-        if let (Some(probe), Some(rules)) = (&mut self.bypass, &self.rules) {
+        if let (Streams::Counted(probe), Some(rules)) = (&mut self.streams, &self.rules) {
             let ports = rules
                 .services()
                 .ports()
@@ -234,6 +377,36 @@ impl Witnesses {
             let _ = probe.know_ports(&ports);
         }
         causes
+    }
+
+    fn rules(&self) -> Option<&Rules> {
+        match &self.streams {
+            Streams::Looked(looker) => Some(looker.rules()),
+            Streams::Unseen | Streams::Counted(_) => self.rules.as_ref(),
+        }
+    }
+
+    /// Reads the rules where that is due; `puzzled`: they explain too little. Whether they were read.
+    fn refresh(&mut self, puzzled: bool) -> bool {
+        if let Streams::Looked(looker) = &mut self.streams {
+            return looker.refresh(puzzled);
+        }
+        if let Some(rules) = &mut self.rules {
+            return rules.refresh(puzzled, puzzled);
+        }
+        let mut rules = Rules::read_late();
+        let observed = self.subject.observed.as_ref();
+        let services = match observed.and_then(|observed| observed.known.services.clone()) {
+            Some(services) => Ok(Some(services)),
+            None => self.subject.kube.take().map(ServiceList::start).transpose(),
+        };
+        match services {
+            Ok(Some(services)) => rules.take(services),
+            Ok(None) => {}
+            Err(error) => without("the Kubernetes API", &error.to_string()),
+        }
+        self.rules = Some(rules);
+        true
     }
 
     /// Dropped packets of these connections.
@@ -258,9 +431,9 @@ impl Witnesses {
             .collect()
     }
 
-    fn streams(&self, devices: &[Device]) -> Vec<(Stream, Count)> {
+    fn tcp_streams(&self, devices: &[Device]) -> Vec<(Stream, Count)> {
         let mut streams = Vec::new();
-        if let Some(probe) = &self.bypass {
+        if let Some(probe) = self.streams.probe() {
             let _ = probe.streams(|key, counters| {
                 if key.protocol == TCP {
                     streams.extend(capture::stream(&key, &counters));
@@ -290,18 +463,14 @@ impl Witnesses {
 
 impl Drop for Witnesses {
     fn drop(&mut self) {
-        if let Some(probe) = &mut self.bypass {
+        // A looker does so itself.
+        if let Streams::Counted(probe) = &mut self.streams {
             probe.detach();
         }
         if let Some(probe) = &mut self.drops {
             probe.detach();
         }
     }
-}
-
-/// What there is, or why not, said once.
-fn given<T, E: std::error::Error + 'static>(what: &str, make: impl FnOnce() -> Result<T, E>) -> Option<T> {
-    make().map_err(|error| without(what, &chain(&error))).ok()
 }
 
 fn without(what: &str, reason: &str) {

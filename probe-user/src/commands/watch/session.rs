@@ -1,0 +1,123 @@
+//! A run of `watch`: hooks, ring and pipeline, until it is told to end.
+
+use std::{ops::ControlFlow, os::fd::OwnedFd, time::Duration};
+
+use anyhow::{Context, Result};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    select,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    explain::Explainer,
+    pipeline::{Pipeline, Who},
+    sink::Sink,
+};
+use crate::{
+    cli::Watch,
+    kernel::{self, btf::Absent, connection::ConnectionProbe, hooks::Degraded},
+};
+
+/// How often the ring is read when the kernel side does not ask for it earlier.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The hooks, and what they lack.
+pub struct Hooks {
+    probe: ConnectionProbe,
+    ring: AsyncFd<OwnedFd>,
+    /// What this kernel does not give, in sentences.
+    pub lacks: Vec<String>,
+}
+
+impl Hooks {
+    /// Attaches them.
+    ///
+    /// # Errors
+    /// A kernel that can't do it.
+    pub fn attach(settings: &Watch) -> Result<Self> {
+        let kernel = kernel::release();
+        let probe = ConnectionProbe::load(&settings.kernel)
+            .with_context(|| format!("watch can't run on kernel {kernel}"))?;
+        let ring = probe
+            .records
+            .descriptor()
+            .context("can't duplicate the ring buffer's descriptor")?;
+        // SAFETY: an owned descriptor stays open, and the same, until the AsyncFd that holds it is dropped.
+        let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
+            .context("can't wait for the kernel's ring buffer")?;
+        Ok(Self {
+            lacks: lacks(&probe, &kernel),
+            ring,
+            probe,
+        })
+    }
+
+    /// The run that goes on with them.
+    pub fn session<S: Sink>(
+        self,
+        settings: Watch,
+        sink: S,
+        who: Who,
+        explainer: Option<Explainer>,
+    ) -> Session<S> {
+        Session {
+            pipeline: Pipeline::new(settings, self.probe, sink, who, explainer),
+            ring: self.ring,
+        }
+    }
+}
+
+fn lacks(probe: &ConnectionProbe, kernel: &str) -> Vec<String> {
+    let told = |lost: &str| probe.degraded.iter().any(|degraded| degraded.hook.gives == lost);
+    let absent = probe.absent.iter().filter(|absent| !told(absent.lost));
+    absent
+        .map(|Absent { what, lost }| {
+            format!("{lost} on kernel {kernel}, whose type information has no {what}")
+        })
+        .chain(
+            probe
+                .degraded
+                .iter()
+                .map(|Degraded { hook, reason }| format!("{} on kernel {kernel}: {reason}", hook.gives)),
+        )
+        .collect()
+}
+
+/// A run under way.
+pub struct Session<S: Sink> {
+    pub pipeline: Pipeline<S>,
+    ring: AsyncFd<OwnedFd>,
+}
+
+impl<S: Sink> Session<S> {
+    /// Goes on until `end` is there or `--count` is reached.
+    ///
+    /// # Errors
+    /// When the kernel can't be asked, or the sink's.
+    pub async fn run(&mut self, end: impl Future<Output = ()>) -> Result<()> {
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(end);
+        loop {
+            select! {
+                () = &mut end => return Ok(()),
+                _ = tick.tick() => {}
+                ready = self.ring.readable() => {
+                    ready.context("can't wait for the kernel's ring buffer")?.clear_ready();
+                }
+            }
+            if let ControlFlow::Break(()) = self.pipeline.pump()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What waits, what is still open, and the summary.
+    ///
+    /// # Errors
+    /// When the kernel can't be asked, or the sink's.
+    pub fn finish(self) -> Result<()> {
+        self.pipeline.finish()
+    }
+}
