@@ -1,5 +1,6 @@
 //! Raw arguments → validated settings. What clap can't say about one argument alone is said in [`settings`].
 
+mod agent;
 mod bypass;
 mod pace;
 mod recordings;
@@ -15,6 +16,7 @@ use clap::{
 };
 use jiff::SignedDuration;
 
+pub use agent::{Agent, AgentArgs, ConfigError, Log, Memory, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
 pub use pace::Pace;
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
@@ -46,6 +48,7 @@ pub enum Command {
     Who(WhoArgs),
     EtcdLog(EtcdLogArgs),
     Check(CheckArgs),
+    Agent(AgentArgs),
 }
 
 const CHECK_HELP: &str = "\

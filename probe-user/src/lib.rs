@@ -11,3 +11,4 @@ pub mod netfilter;
 pub mod recording;
 pub mod report;
 pub mod rtnetlink;
+pub mod serve;

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::EtcdLog(args) => {
             commands::etcd_log::run(&args.into()).map(|found| code(found, NOTHING_FOUND))
         }
+        Command::Agent(args) => run(commands::agent::run(args.into())).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => commands::check::run(args.into()).map(|runs| code(runs, FAULT)),
     };
     match result {

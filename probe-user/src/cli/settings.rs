@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use clap::{CommandFactory, error::ErrorKind};
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -141,15 +142,8 @@ impl TryFrom<WatchArgs> for Watch {
 
     fn try_from(args: WatchArgs) -> Result<Self, clap::Error> {
         let role = args.role.map(Role::from);
-        let mut ports = args.ports;
-        ports.sort_unstable();
-        ports.dedup();
-        if ports.len() > MAX_PORTS {
-            return Err(usage(format!(
-                "{} ports given, at most {MAX_PORTS} can be watched: leave --port out to watch all",
-                ports.len()
-            )));
-        }
+        let ports =
+            ports(args.ports).map_err(|why| usage(format!("{why}: leave --port out to watch all")))?;
         let mut outcomes = args.outcomes;
         outcomes.sort_unstable();
         outcomes.dedup();
@@ -167,20 +161,12 @@ impl TryFrom<WatchArgs> for Watch {
                 )));
             }
         }
-        if outcomes.is_empty() {
-            let healthy = |outcome: &Outcome| matches!(outcome, Outcome::Closed | Outcome::Open);
-            outcomes = Outcome::ALL
-                .into_iter()
-                .filter(|outcome| args.all || !healthy(outcome))
-                .collect();
+        if args.all {
+            outcomes = Outcome::ALL.to_vec();
+        } else if outcomes.is_empty() {
+            outcomes = unhealthy().collect();
         }
-        let ring_bytes = args.ring_size.as_u64();
-        if !RING_BYTES.contains(&ring_bytes) {
-            return Err(usage(format!(
-                "--ring-size {} is not between 4 KiB and 1 GiB",
-                args.ring_size
-            )));
-        }
+        let ring_bytes = ring(args.ring_size).map_err(|why| usage(format!("--ring-size {why}")))?;
         let duration = args
             .duration
             .map(|time| positive("--duration", time))
@@ -198,7 +184,7 @@ impl TryFrom<WatchArgs> for Watch {
                     Some(Role::Server) | None => Role::ALL.to_vec(),
                 },
                 outcomes: outcomes.clone(),
-                ring_bytes: u32::try_from(ring_bytes.next_power_of_two()).unwrap_or(1 << 30),
+                ring_bytes,
                 source: args.source.into(),
             },
             role,
@@ -220,6 +206,33 @@ impl TryFrom<WatchArgs> for Watch {
             kube: args.kube.access(in_pod()),
         })
     }
+}
+
+/// Ports to watch, each once.
+pub(super) fn ports(mut ports: Vec<u16>) -> Result<Vec<u16>, String> {
+    ports.sort_unstable();
+    ports.dedup();
+    if ports.len() > MAX_PORTS {
+        return Err(format!(
+            "{} ports given, at most {MAX_PORTS} can be watched",
+            ports.len()
+        ));
+    }
+    Ok(ports)
+}
+
+/// The size of the ring: a power of two.
+pub(super) fn ring(size: ByteSize) -> Result<u32, String> {
+    if !RING_BYTES.contains(&size.as_u64()) {
+        return Err(format!("{size} is not between 4 KiB and 1 GiB"));
+    }
+    Ok(u32::try_from(size.as_u64().next_power_of_two()).unwrap_or(1 << 30))
+}
+
+/// Outcomes that are worth telling unasked.
+pub(super) fn unhealthy() -> impl Iterator<Item = Outcome> {
+    let healthy = |outcome: &Outcome| matches!(outcome, Outcome::Closed | Outcome::Open);
+    Outcome::ALL.into_iter().filter(move |outcome| !healthy(outcome))
 }
 
 /// The container runtime's socket that was named, or found; `none`: no.

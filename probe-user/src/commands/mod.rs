@@ -1,5 +1,6 @@
 //! One file a subcommand. A command composes the rooms; it decides nothing about packets or pods.
 
+pub mod agent;
 pub mod bypass;
 pub mod check;
 pub mod etcd_log;

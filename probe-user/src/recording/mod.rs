@@ -1,4 +1,5 @@
 //! Recordings: what `probe watch --record` keeps, and `probe who` and `probe etcd-log` read.
 
+pub mod held;
 pub mod read;
 pub mod write;

@@ -5,8 +5,10 @@ pub mod check;
 mod clock;
 mod escape;
 pub mod etcd_log;
+pub mod events;
 mod json;
 pub mod looks;
+pub mod metrics;
 mod style;
 mod summary;
 mod table;
@@ -16,7 +18,7 @@ mod who;
 mod wide;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 
 use std::{
     fmt,

@@ -1,0 +1,319 @@
+//! Arguments of `probe agent`, and its configuration.
+
+mod file;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::Args;
+
+use self::file::{DEFAULT, File, Namespaces};
+use super::{Bypass, KubeArgs, Pace, SourceArgs, Vxlan, Watch, settings};
+use crate::{
+    attribution::{
+        cri,
+        kube::{Access, Credentials},
+    },
+    kernel::{connection::Options, object::Source},
+    model::{Outcome, Role},
+    report::Format,
+};
+
+/// Read where no other is named, and it is there.
+const USUAL: &str = "/etc/probe/agent.toml";
+
+const HELP: &str = "\
+Examples:
+  probe agent                              with /etc/probe/agent.toml where that is there, else with the defaults
+  probe agent --print-config >agent.toml   every option with its default and what it does
+  probe agent --check-config agent.toml    whether a file is right
+  kubectl apply -k deploy/                 on every node of a cluster; then from anywhere: probe watch --cluster
+
+Standard output has findings and connections, one JSON object a line. Questions are answered on 127.0.0.1:9470, which is
+reached by a port-forward; /metrics, /healthz and /readyz are on port 9471. SIGHUP, or a change of the file, has the
+configuration read again; one that is wrong is told, and the one before stays. Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 a
+fault, 2 usage.";
+
+/// All of it on a node, for as long as the node runs: what a DaemonSet or systemd starts
+///
+/// Watches connections, VXLAN devices and packets that slip past conntrack, remembers what it saw, answers questions of
+/// `probe … --cluster`, and has metrics for Prometheus.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub struct AgentArgs {
+    /// The configuration. Default: /etc/probe/agent.toml where that is there
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Print the default configuration, documented, and end
+    #[arg(long, exclusive = true)]
+    pub print_config: bool,
+
+    /// Say what is wrong with a configuration, and end
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    pub check_config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// What `probe agent` is asked to do.
+pub enum Task {
+    /// To run, with the configuration in this file; `None`: with the defaults.
+    Run(Option<PathBuf>, Source),
+    Print(&'static str),
+    Check(PathBuf),
+}
+
+impl From<AgentArgs> for Task {
+    fn from(args: AgentArgs) -> Self {
+        if args.print_config {
+            return Self::Print(DEFAULT);
+        }
+        if let Some(file) = args.check_config {
+            return Self::Check(file);
+        }
+        let usual = || Some(PathBuf::from(USUAL)).filter(|usual| usual.exists());
+        Self::Run(args.config.or_else(usual), args.source.into())
+    }
+}
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("can't read the configuration {}: {source}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("{}: {reason}", file.display())]
+    Wrong { file: PathBuf, reason: String },
+}
+
+/// What `probe agent` does.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    /// The node's name.
+    pub node: String,
+    /// It goes to the node's namespaces.
+    pub enter: bool,
+    pub watch: Option<Watch>,
+    pub vxlan: Option<Vxlan>,
+    pub bypass: Option<Bypass>,
+    pub interval: Duration,
+    pub memory: Memory,
+    pub log: Log,
+    pub query: SocketAddr,
+    pub metrics: Option<SocketAddr>,
+    pub max_series: usize,
+    pub program_time: bool,
+    pub kube: Option<Access>,
+    cri: PathBuf,
+}
+
+/// What is remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub connections: usize,
+    pub age: Duration,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub connections: bool,
+    pub findings: bool,
+    /// Connections a second.
+    pub rate: u32,
+}
+
+impl Agent {
+    /// The configuration in `file`, or the defaults.
+    ///
+    /// # Errors
+    /// When it can't be read, or is wrong.
+    pub fn read(file: Option<&Path>, source: &Source) -> Result<Self, ConfigError> {
+        let Some(path) = file else {
+            return Self::of(File::default(), source).map_err(|reason| ConfigError::Wrong {
+                file: "the defaults".into(),
+                reason,
+            });
+        };
+        let text = fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            file: path.to_owned(),
+            source,
+        })?;
+        let file: Result<File, _> = toml::from_str(&text);
+        file.map_err(|error| error.to_string())
+            .and_then(|file| Self::of(file, source))
+            .map_err(|reason| ConfigError::Wrong {
+                file: path.to_owned(),
+                reason: reason.trim_end().to_owned(),
+            })
+    }
+
+    fn of(file: File, source: &Source) -> Result<Self, String> {
+        let outcomes = outcomes(file.watch.outcomes);
+        let ring_bytes =
+            settings::ring(file.watch.ring_size).map_err(|why| format!("watch.ring_size {why}"))?;
+        let ports = settings::ports(file.watch.ports).map_err(|why| format!("watch.ports: {why}"))?;
+        let within = |name: &str, value: u32, from: u32, to: u32| {
+            if (from..=to).contains(&value) {
+                Ok(value)
+            } else {
+                Err(format!("{name} is {value}, not from {from} to {to}"))
+            }
+        };
+        let node = match file.node.name {
+            name if name.is_empty() => std::env::var("NODE_NAME").unwrap_or_else(|_| settings::host_name()),
+            name => name,
+        };
+        let kube = KubeArgs {
+            kubeconfig: Some(file.names.kubernetes).filter(|file| file.as_os_str() != "auto"),
+            kubelet: file.names.kubelet,
+            kubelet_insecure_tls: file.names.kubelet_insecure_tls,
+        }
+        .access(settings::in_pod());
+        let watch = Watch {
+            kernel: Options {
+                ports,
+                peers: file.watch.peers,
+                roles: Role::ALL.to_vec(),
+                outcomes: outcomes.clone(),
+                ring_bytes,
+                max_connections: within("watch.max_connections", file.watch.max_connections, 16, 4_194_304)?,
+                source: source.clone(),
+            },
+            role: None,
+            outcomes,
+            names: Default::default(),
+            format: Format::Json,
+            duration: None,
+            count: None,
+            pod_logs: file.names.pod_logs.clone(),
+            record: None,
+            record_bytes: 0,
+            node: node.clone(),
+            cri: None,
+            kube: None,
+            netns: None,
+            explain: true,
+        };
+        let bypass = Bypass {
+            pace: Pace::endless(),
+            max_streams: within("bypass.max_streams", file.bypass.max_streams, 16, 1_048_576)?,
+            cri: None,
+            pod_logs: file.names.pod_logs,
+            netns: None,
+            kube: None,
+            source: source.clone(),
+        };
+        let least = Duration::from_millis(100);
+        Ok(Self {
+            node,
+            enter: file.node.namespaces == Namespaces::Auto,
+            watch: file.watch.enabled.then_some(watch),
+            vxlan: file.vxlan.enabled.then(|| Vxlan::faults(source.clone())),
+            bypass: file.bypass.enabled.then_some(bypass),
+            interval: file.looks.interval.unsigned_abs().max(least),
+            memory: Memory {
+                connections: within("memory.connections", file.memory.connections, 0, 1_000_000)? as usize,
+                age: file.memory.age.unsigned_abs(),
+            },
+            log: Log {
+                connections: file.log.connections,
+                findings: file.log.findings,
+                rate: file.log.rate,
+            },
+            query: file.query.listen,
+            metrics: file.metrics.listen,
+            max_series: within("metrics.max_series", file.metrics.max_series, 100, 1_000_000)? as usize,
+            program_time: file.metrics.program_time,
+            kube,
+            cri: file.names.cri,
+        })
+    }
+
+    /// The container runtime's socket; to be asked for in the node's mounts.
+    pub fn runtime(&self) -> Option<PathBuf> {
+        match self.cri.to_str() {
+            Some("none") => None,
+            Some("auto") => cri::find(),
+            Some(_) | None => Some(self.cri.clone()),
+        }
+    }
+
+    /// How the API is asked, where it is asked for more than pods.
+    pub fn api(&self) -> Option<&Access> {
+        let access = self.kube.as_ref();
+        access.filter(|access| access.credentials != Credentials::Nobody)
+    }
+}
+
+/// Those named; none: what is not healthy.
+fn outcomes(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
+    outcomes.sort_unstable();
+    outcomes.dedup();
+    if outcomes.is_empty() {
+        settings::unhealthy().collect()
+    } else {
+        outcomes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(text: &str) -> Result<Agent, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.toml");
+        fs::write(&file, text).unwrap();
+        Agent::read(Some(&file), &Source::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_the_file_says() {
+        let all = agent("").unwrap();
+        assert!(all.watch.is_some() && all.vxlan.is_some() && all.bypass.is_some() && all.enter);
+        let watch = all.watch.unwrap();
+        assert!(!watch.outcomes.contains(&Outcome::Closed) && watch.outcomes.contains(&Outcome::HalfOpen));
+        let some = agent(
+            "[node]\nname = \"beta\"\nnamespaces = \"own\"\n[watch]\nports = [2379, 2380, 2379]\nring_size = \"65KiB\"\n\
+             outcomes = [\"closed\"]\n[vxlan]\nenabled = false\n[metrics]\nlisten = \"\"\n[names]\nkubernetes = \"none\"\n",
+        )
+        .unwrap();
+        let watch = some.watch.unwrap();
+        assert_eq!(watch.kernel.ports, [2379, 2380]);
+        assert_eq!(watch.kernel.ring_bytes, 131_072);
+        assert_eq!(watch.outcomes, [Outcome::Closed]);
+        assert_eq!(some.node, "beta");
+        assert!(some.vxlan.is_none() && some.metrics.is_none() && some.kube.is_none() && !some.enter);
+    }
+
+    #[test]
+    fn what_is_refused_and_how() {
+        let many: Vec<_> = (1..=65).map(|port: u16| port.to_string()).collect();
+        for (text, says) in [
+            (
+                "[watch]\nring_size = \"1KiB\"\n",
+                "watch.ring_size 1.0 KiB is not between",
+            ),
+            (
+                "[watch]\nmax_connections = 1\n",
+                "watch.max_connections is 1, not from 16",
+            ),
+            ("[bypass]\nmax_streams = 1\n", "bypass.max_streams is 1"),
+            ("[metrics]\nmax_series = 1\n", "metrics.max_series is 1"),
+            (
+                &format!("[watch]\nports = [{}]\n", many.join(",")),
+                "watch.ports: 65 ports given",
+            ),
+            ("watch = 3\n", "agent.toml: "),
+        ] {
+            let error = agent(text).expect_err(text);
+            assert!(error.contains(says), "{text}: {error}");
+        }
+    }
+}

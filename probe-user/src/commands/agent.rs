@@ -1,0 +1,224 @@
+//! `probe agent`: all of it on a node, for as long as the node runs.
+
+mod answers;
+mod collector;
+mod config;
+mod log;
+mod node;
+mod observer;
+mod parts;
+mod query;
+mod shared;
+
+use std::{
+    io::{self, Write},
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use tokio::{
+    net::TcpListener,
+    select,
+    signal::unix::{SignalKind, signal},
+    time::{MissedTickBehavior, interval},
+};
+
+use self::{
+    answers::{Questions, Scrapes},
+    config::Config,
+    log::Log,
+    parts::{Names, Parts},
+    shared::Shared,
+};
+use super::{looks::Signals, quiet_if_closed};
+use crate::{
+    attribution::kube::{Cluster, ServiceList},
+    cli::{Agent, AgentTask},
+    kernel::{memory, object::Source, statistics::Statistics},
+    report::say,
+    serve::{Limits, serve},
+};
+
+/// How often it is looked whether the configuration has changed.
+const CONFIG_EVERY: Duration = Duration::from_secs(2);
+
+/// Questions come through port-forwards, which all have the same address.
+const QUESTIONS: Limits = Limits {
+    all: 64,
+    of_peer: 64,
+    whole: None,
+};
+/// The kubelet and Prometheus, and whoever else reaches the pod.
+const SCRAPES: Limits = Limits {
+    all: 128,
+    of_peer: 8,
+    whole: Some(Duration::from_secs(30)),
+};
+
+/// When the agent began.
+static BEGAN: LazyLock<f64> = LazyLock::new(|| {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_secs_f64()
+});
+
+/// Runs until SIGTERM or Ctrl-C; or prints or checks a configuration.
+///
+/// # Errors
+/// A configuration that is wrong, or ports that can't be had. What the kernel refuses ends nothing.
+pub async fn run(task: AgentTask) -> Result<()> {
+    match task {
+        AgentTask::Print(text) => io::stdout()
+            .write_all(text.as_bytes())
+            .map_err(anyhow::Error::from)
+            .or_else(quiet_if_closed),
+        AgentTask::Check(file) => {
+            Agent::read(Some(&file), &Source::default())?;
+            say(format_args!("{} is right", file.display()));
+            Ok(())
+        }
+        AgentTask::Run(file, source) => {
+            let (config, settings) = Config::read(file, source)?;
+            serve_node(config, settings).await
+        }
+    }
+}
+
+async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
+    LazyLock::force(&BEGAN);
+    let mut signals = Signals::new()?;
+    let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
+    let shared = Arc::new(Shared::new(
+        settings.node.clone(),
+        settings.memory,
+        settings.max_series,
+    ));
+    // Before any thread goes elsewhere: these stay where the agent is reached.
+    let questions = listen("query.listen", settings.query).await?;
+    tokio::spawn(serve(
+        questions,
+        QUESTIONS,
+        Arc::new(Questions(Arc::clone(&shared))),
+    ));
+    if let Some(address) = settings.metrics {
+        let scrapes = Scrapes {
+            shared: Arc::clone(&shared),
+            process,
+        };
+        tokio::spawn(serve(
+            listen("metrics.listen", address).await?,
+            SCRAPES,
+            Arc::new(scrapes),
+        ));
+    }
+    let log = Log::start().context("can't start the thread that logs")?;
+    let names = names(&settings)?;
+    let mut statistics = statistics(&settings);
+    let start = |settings: &Agent| {
+        Parts::start(settings.clone(), Arc::clone(&shared), log.clone(), names.clone())
+            .context("can't start the thread that watches")
+    };
+    let mut parts = Some(start(&settings)?);
+    say(format_args!(
+        "probe agent of node {}: questions on {}, metrics on {}",
+        settings.node,
+        settings.query,
+        settings
+            .metrics
+            .map_or("no port".to_owned(), |address| address.to_string()),
+    ));
+    let mut tick = interval(CONFIG_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let reload = select! {
+            () = signals.any() => break,
+            _ = hangup.recv() => true,
+            _ = tick.tick() => config.has_changed(),
+        };
+        if parts.as_ref().is_some_and(Parts::have_ended) {
+            anyhow::bail!("the thread that watches has ended");
+        }
+        if !reload {
+            continue;
+        }
+        match config.again() {
+            Err(error) => say(format_args!("probe: the configuration stays as it was: {error}")),
+            Ok(new) => {
+                for what in needs_restart(&settings, &new) {
+                    say(format_args!(
+                        "probe: {what} changes when the agent is started again"
+                    ));
+                }
+                // The old ones end before new ones begin: hooks are not there twice.
+                drop(parts.take());
+                shared.bound(new.memory, new.max_series);
+                drop(statistics);
+                statistics = self::statistics(&new);
+                parts = Some(start(&new)?);
+                settings = new;
+                say(format_args!("probe: the configuration was read again"));
+            }
+        }
+    }
+    drop(parts);
+    Ok(())
+}
+
+async fn listen(option: &str, address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("can't listen on {address} ({option})"))
+}
+
+/// Threads that ask with the agent's own credentials.
+fn names(settings: &Agent) -> Result<Names> {
+    let cluster = settings
+        .kube
+        .clone()
+        .map(|access| Cluster::start(access, settings.node.clone()));
+    let services = settings.api().cloned().map(ServiceList::start);
+    let thread = "can't start the threads that ask Kubernetes";
+    Ok(Names {
+        cluster: cluster.transpose().context(thread)?,
+        services: services.transpose().context(thread)?,
+    })
+}
+
+/// What only a new process can change.
+fn needs_restart(old: &Agent, new: &Agent) -> Vec<&'static str> {
+    let same = [
+        ("node.name", old.node == new.node),
+        ("query.listen", old.query == new.query),
+        ("metrics.listen", old.metrics == new.metrics),
+        ("names.kubernetes or names.kubelet", old.kube == new.kube),
+    ];
+    same.into_iter()
+        .filter(|(_, same)| !same)
+        .map(|(what, _)| what)
+        .collect()
+}
+
+/// Has the kernel measure programs, where that is asked for.
+fn statistics(settings: &Agent) -> Option<Statistics> {
+    if !settings.program_time {
+        return None;
+    }
+    Statistics::enable()
+        .map_err(|error| {
+            say(format_args!(
+                "probe: the kernel does not measure programs: {error}"
+            ))
+        })
+        .ok()
+}
+
+/// What this process takes.
+fn process(shared: &Shared) {
+    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    let cpu = getrusage(UsageWho::RUSAGE_SELF)
+        .map(|usage| seconds(usage.user_time()) + seconds(usage.system_time()))
+        .unwrap_or_default();
+    shared.metrics.process(memory::resident(), cpu, *BEGAN);
+}

@@ -1,0 +1,318 @@
+//! Questions and their answers.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _, stream};
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use serde::Serialize;
+use tokio::{
+    sync::broadcast::{Receiver, error::RecvError},
+    time::{Instant, timeout_at},
+};
+
+use super::{query, shared::Shared};
+use crate::{
+    model::part::{Part, State},
+    recording::held::{Filter, Kept},
+    report::{
+        events::Lines,
+        looks::{Look, Output, Reporter},
+    },
+    serve::{Answers, Body, body, text},
+};
+
+/// How often a follower hears that nothing came.
+const ALIVE: Duration = Duration::from_secs(5);
+/// Bytes of lines that are sent at once.
+const CHUNK: usize = 64 << 10;
+const LINES: &str = "application/x-ndjson";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Answers on the port for questions.
+pub struct Questions(pub Arc<Shared>);
+
+/// Answers on the port for Prometheus and the kubelet.
+pub struct Scrapes {
+    pub shared: Arc<Shared>,
+    /// Writes down what the process takes.
+    pub process: fn(&Shared),
+}
+
+impl Answers for Questions {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let query = request.uri().query().unwrap_or_default();
+        match request.uri().path() {
+            "/v1/connections" => match query::connections(query) {
+                Ok(asked) if asked.follow => follow(&self.0, asked.filter),
+                Ok(asked) => connections(&self.0, &asked.filter),
+                Err(error) => wrong(&error),
+            },
+            "/v1/vxlan" => self.look(Part::Vxlan, query, self.0.vxlan().as_deref()),
+            "/v1/bypass" => self.look(Part::Bypass, query, self.0.bypass().as_deref()),
+            "/v1/node" => body(StatusCode::OK, "application/json", node(&self.0)),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /v1/connections, /v1/vxlan, /v1/bypass, /v1/node\n",
+            ),
+        }
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.0.metrics.question("query", status.as_u16());
+    }
+
+    fn refused(&self) {
+        self.0.metrics.refused("query");
+    }
+}
+
+impl Answers for Scrapes {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        match request.uri().path() {
+            "/metrics" => {
+                (self.process)(&self.shared);
+                body(StatusCode::OK, OPEN_METRICS, self.shared.metrics.encode())
+            }
+            "/healthz" => health(&self.shared.hangs()),
+            "/readyz" => ready(&self.shared),
+            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz\n"),
+        }
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.shared.metrics.question("metrics", status.as_u16());
+    }
+
+    fn refused(&self) {
+        self.shared.metrics.refused("metrics");
+    }
+}
+
+fn wrong(error: &str) -> Response<Body> {
+    text(StatusCode::BAD_REQUEST, format!("{error}\n"))
+}
+
+fn health(hangs: &[String]) -> Response<Body> {
+    if hangs.is_empty() {
+        text(StatusCode::OK, "ok\n")
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, hangs.join("\n") + "\n")
+    }
+}
+
+/// Ready once every part runs or can't, and one runs.
+fn ready(shared: &Shared) -> Response<Body> {
+    let parts = shared.parts();
+    let starts = parts.is_empty() || parts.values().any(|state| *state == State::Starts);
+    let runs = parts.values().any(|state| matches!(state, State::Runs { .. }));
+    let mut lines = String::new();
+    for (part, state) in &parts {
+        let reason = match state {
+            State::Failed(reason) => format!(": {reason}"),
+            State::Runs { lacks } if !lacks.is_empty() => format!(" without {}", lacks.join("; ")),
+            State::Off | State::Starts | State::Runs { .. } => String::new(),
+        };
+        lines.push_str(&format!(
+            "{} {}{}\n",
+            part.name(),
+            state.name(),
+            reason.replace('\n', " ")
+        ));
+    }
+    let status = if runs && !starts {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    text(status, lines)
+}
+
+#[derive(Serialize)]
+struct Node<'a> {
+    node: &'a str,
+    version: &'static str,
+    kernel: &'a str,
+    parts: std::collections::BTreeMap<&'static str, How<'a>>,
+}
+
+#[derive(Serialize)]
+struct How<'a> {
+    state: &'static str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    lacks: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+fn node(shared: &Shared) -> Vec<u8> {
+    let parts = shared.parts();
+    let node = Node {
+        node: &shared.node,
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: &shared.kernel,
+        parts: parts
+            .iter()
+            .map(|(part, state)| {
+                let (lacks, reason) = match state {
+                    State::Runs { lacks } => (lacks.as_slice(), None),
+                    State::Failed(reason) => (Default::default(), Some(reason.as_str())),
+                    State::Off | State::Starts => (Default::default(), None),
+                };
+                let how = How {
+                    state: state.name(),
+                    lacks,
+                    reason,
+                };
+                (part.name(), how)
+            })
+            .collect(),
+    };
+    // Text always can be written.
+    let mut json = serde_json::to_vec(&node).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+impl Questions {
+    fn look<L: Look>(&self, part: Part, query: &str, view: Option<&L>) -> Response<Body> {
+        let json = match query::output(query) {
+            Ok(json) => json,
+            Err(error) => return wrong(&error),
+        };
+        let Some(view) = view else {
+            let parts = self.0.parts();
+            let reason = match parts.get(&part) {
+                Some(State::Failed(reason)) => format!("does not run: {reason}"),
+                Some(State::Off) => "is switched off".to_owned(),
+                Some(State::Starts | State::Runs { .. }) | None => "has not looked yet".to_owned(),
+            };
+            let reason = reason.replace('\n', " ");
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{} {reason}\n", part.name()),
+            );
+        };
+        let (output, kind) = if json {
+            (Output::Json, "application/json")
+        } else {
+            (Output::Text, "text/plain; charset=utf-8")
+        };
+        let mut out = Vec::new();
+        let mut reporter = Reporter::new(output, None, self.0.node.clone(), &mut out);
+        let written = if json {
+            reporter.view(view)
+        } else {
+            reporter.last(view)
+        };
+        if let Err(error) = written {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
+        }
+        let mut response = body(StatusCode::OK, kind, out);
+        let healthy = if view.is_healthy() { "true" } else { "false" };
+        response
+            .headers_mut()
+            .insert("probe-healthy", HeaderValue::from_static(healthy));
+        response
+    }
+}
+
+#[derive(Serialize)]
+struct End {
+    held: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<String>,
+    forgotten: u64,
+    lost: u64,
+}
+
+#[derive(Serialize)]
+struct Gap {
+    lost: u64,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
+fn lines(shared: &Shared) -> Lines {
+    Lines::new(shared.node.clone())
+}
+
+fn connections(shared: &Arc<Shared>, filter: &Filter) -> Response<Body> {
+    let (found, reach) = shared.find(filter);
+    let end = End {
+        held: reach.held,
+        oldest: reach.oldest.map(|time| time.to_string()),
+        forgotten: reach.forgotten,
+        lost: reach.lost,
+    };
+    let end = lines(shared).event("end", None, end);
+    streamed(stream::iter(chunks(found).chain([Bytes::from(end)])))
+}
+
+/// Lines, some at a time: they are copied only when they are sent.
+fn chunks(found: Vec<Arc<Kept>>) -> impl Iterator<Item = Bytes> + Send {
+    let mut found = found.into_iter().peekable();
+    std::iter::from_fn(move || {
+        found.peek()?;
+        let mut chunk = Vec::with_capacity(CHUNK);
+        while let Some(kept) =
+            found.next_if(|kept| chunk.is_empty() || chunk.len() + kept.line.len() <= CHUNK)
+        {
+            chunk.extend_from_slice(&kept.line);
+        }
+        Some(Bytes::from(chunk))
+    })
+}
+
+fn follow(shared: &Arc<Shared>, filter: Filter) -> Response<Body> {
+    let (before, news) = shared.follow(&filter);
+    let follower = Follower {
+        lines: lines(shared),
+        filter,
+        news,
+        alive: Instant::now(),
+    };
+    let rest = stream::unfold(follower, |mut follower| async {
+        let next = follower.next().await?;
+        Some((next, follower))
+    });
+    streamed(stream::iter(chunks(before)).chain(rest))
+}
+
+struct Follower {
+    lines: Lines,
+    filter: Filter,
+    news: Receiver<Arc<Kept>>,
+    /// When it last heard anything.
+    alive: Instant,
+}
+
+impl Follower {
+    /// What comes next; `None` when the agent ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let line = match timeout_at(self.alive + ALIVE, self.news.recv()).await {
+                Ok(Ok(kept)) if self.filter.wants(&kept) => kept.line.to_vec(),
+                // What it does not want does not keep it from hearing that all is well.
+                Ok(Ok(_)) if self.alive.elapsed() < ALIVE => continue,
+                Ok(Ok(_)) => self.lines.event("alive", None, Nothing {}),
+                Ok(Err(RecvError::Lagged(lost))) => self.lines.event("gap", None, Gap { lost }),
+                Ok(Err(RecvError::Closed)) => return None,
+                Err(_) => self.lines.event("alive", None, Nothing {}),
+            };
+            self.alive = Instant::now();
+            return Some(Bytes::from(line));
+        }
+    }
+}
+
+fn streamed(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Response<Body> {
+    let frames = chunks.map(|chunk| Ok::<_, Infallible>(Frame::data(chunk)));
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, HeaderValue::from_static(LINES));
+    response
+}

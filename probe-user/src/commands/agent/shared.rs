@@ -1,0 +1,212 @@
+//! What the agent's parts write and its answers read.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::broadcast;
+
+use crate::{
+    cli::Memory,
+    kernel,
+    model::{
+        bypass,
+        part::{Part, State},
+        vxlan,
+    },
+    recording::held::{Filter, Held, Kept},
+    report::metrics::Metrics,
+};
+
+/// Connections that a follower may be behind.
+const BEHIND: usize = 1024;
+/// A thread that was not heard of for so long hangs. Reading rules may take other tools' time.
+const WATCH_HANGS: Duration = Duration::from_secs(15);
+const LOOKS_HANG: Duration = Duration::from_secs(60);
+
+/// All that is known.
+pub struct Shared {
+    pub node: String,
+    pub kernel: String,
+    pub metrics: Metrics,
+    held: Mutex<Held>,
+    news: broadcast::Sender<Arc<Kept>>,
+    parts: Mutex<BTreeMap<Part, State>>,
+    looks: Mutex<Looks>,
+    /// Connections that the kernel side could not tell of.
+    lost: AtomicU64,
+    began: Instant,
+    /// When the threads were last heard of, milliseconds since then.
+    watched: AtomicU64,
+    looked: AtomicU64,
+}
+
+/// The latest.
+#[derive(Clone, Default)]
+struct Looks {
+    vxlan: Option<Arc<vxlan::view::View>>,
+    bypass: Option<Arc<bypass::View>>,
+}
+
+/// How far the memory reaches.
+pub struct Reach {
+    pub held: usize,
+    pub oldest: Option<jiff::Timestamp>,
+    pub forgotten: u64,
+    pub lost: u64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(node: String, memory: Memory, max_series: usize) -> Self {
+        let kernel = kernel::release();
+        Self {
+            metrics: Metrics::new(max_series, &kernel),
+            node,
+            kernel,
+            held: Mutex::new(Held::new(memory.connections, memory.age)),
+            news: broadcast::channel(BEHIND).0,
+            parts: Mutex::default(),
+            looks: Mutex::default(),
+            lost: AtomicU64::new(0),
+            began: Instant::now(),
+            watched: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+        }
+    }
+
+    /// Other bounds.
+    pub fn bound(&self, memory: Memory, max_series: usize) {
+        locked(&self.held).bound(memory.connections, memory.age);
+        self.metrics.bound(max_series);
+    }
+
+    /// Takes a connection; `source` tells whose it is.
+    pub fn keep(&self, kept: Kept, source: u64) {
+        let kept = Arc::new(kept);
+        let mut held = locked(&self.held);
+        held.keep(Arc::clone(&kept), source, Instant::now());
+        // Under the lock, so that nobody who begins to follow gets it twice or not at all. That nobody follows is fine.
+        let _ = self.news.send(kept);
+    }
+
+    /// Those asked for, and how far the memory reaches.
+    pub fn find(&self, filter: &Filter) -> (Vec<Arc<Kept>>, Reach) {
+        let mut held = locked(&self.held);
+        held.tidy(Instant::now());
+        (held.find(filter), self.reach(&held))
+    }
+
+    /// Those asked for since then, if that is said, and all that come.
+    pub fn follow(&self, filter: &Filter) -> (Vec<Arc<Kept>>, broadcast::Receiver<Arc<Kept>>) {
+        let held = locked(&self.held);
+        let before = match filter.since {
+            Some(_) => held.find(filter),
+            None => Vec::new(),
+        };
+        (before, self.news.subscribe())
+    }
+
+    fn reach(&self, held: &Held) -> Reach {
+        Reach {
+            held: held.count(),
+            oldest: held.oldest(),
+            forgotten: held.forgotten().total(),
+            lost: self.lost.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Writes down how full the memory is.
+    pub fn count_held(&self) {
+        let mut held = locked(&self.held);
+        held.tidy(Instant::now());
+        self.metrics.held(held.count(), held.forgotten().named());
+    }
+
+    /// How a part is doing from now on.
+    pub fn is(&self, part: Part, state: State) {
+        self.metrics.part(part, &state);
+        let mut looks = locked(&self.looks);
+        if !matches!(state, State::Runs { .. }) {
+            match part {
+                Part::Vxlan => looks.vxlan = None,
+                Part::Bypass => looks.bypass = None,
+                Part::Watch | Part::Drops => {}
+            }
+        }
+        drop(looks);
+        locked(&self.parts).insert(part, state);
+    }
+
+    pub fn parts(&self) -> BTreeMap<Part, State> {
+        locked(&self.parts).clone()
+    }
+
+    pub fn lost(&self, lost: u64) {
+        self.lost.store(lost, Ordering::Relaxed);
+    }
+
+    pub fn see_vxlan(&self, view: vxlan::view::View) {
+        locked(&self.looks).vxlan = Some(Arc::new(view));
+    }
+
+    pub fn see_bypass(&self, view: bypass::View) {
+        locked(&self.looks).bypass = Some(Arc::new(view));
+    }
+
+    pub fn vxlan(&self) -> Option<Arc<vxlan::view::View>> {
+        locked(&self.looks).vxlan.clone()
+    }
+
+    pub fn bypass(&self) -> Option<Arc<bypass::View>> {
+        locked(&self.looks).bypass.clone()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The thread that watches is at work.
+    pub fn watched(&self) {
+        self.watched.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// The thread that looks is at work.
+    pub fn looked(&self) {
+        self.looked.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Which threads hang, in words; none: all is well.
+    pub fn hangs(&self) -> Vec<String> {
+        let parts = self.parts();
+        let runs = |part: &Part| matches!(parts.get(part), Some(State::Runs { .. }));
+        let now = self.now_ms();
+        let silent = |at: &AtomicU64, longest: Duration| {
+            let silent = Duration::from_millis(now.saturating_sub(at.load(Ordering::Relaxed)));
+            (silent > longest).then_some(silent)
+        };
+        let mut hangs = Vec::new();
+        if runs(&Part::Watch)
+            && let Some(time) = silent(&self.watched, WATCH_HANGS)
+        {
+            hangs.push(format!("connections were not looked at for {} s", time.as_secs()));
+        }
+        if (runs(&Part::Vxlan) || runs(&Part::Bypass))
+            && let Some(time) = silent(&self.looked, LOOKS_HANG)
+        {
+            hangs.push(format!(
+                "VXLAN and rules were not looked at for {} s",
+                time.as_secs()
+            ));
+        }
+        hangs
+    }
+}

@@ -1,0 +1,342 @@
+//! Connections remembered in memory, for questions: bounded by count and age, and by source, so that one that connects ten
+//! thousand times a second does not push all others out.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use crate::model::{Connection, Outcome, Role};
+
+/// A source has at most this part of the room.
+const SHARE: usize = 8;
+
+/// Why connections are no longer remembered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    pub age: u64,
+    pub count: u64,
+    /// One source had too many.
+    pub source: u64,
+}
+
+impl Forgotten {
+    /// By their names in metrics.
+    pub fn named(self) -> [(&'static str, u64); 3] {
+        [("age", self.age), ("count", self.count), ("source", self.source)]
+    }
+
+    pub fn total(self) -> u64 {
+        self.age + self.count + self.source
+    }
+}
+
+/// A connection, as it was told.
+#[derive(Debug)]
+pub struct Kept {
+    pub time: Timestamp,
+    pub role: Role,
+    pub outcome: Outcome,
+    source: SocketAddr,
+    seen_as: Option<SocketAddr>,
+    destination: SocketAddr,
+    dialled: Option<SocketAddr>,
+    /// With the line's end.
+    pub line: Box<[u8]>,
+}
+
+impl Kept {
+    pub fn new(connection: &Connection, line: &[u8]) -> Self {
+        Self {
+            time: connection.time,
+            role: connection.role,
+            outcome: connection.outcome,
+            source: connection.source,
+            seen_as: connection.seen_as,
+            destination: connection.destination,
+            dialled: connection.dialled,
+            line: line.into(),
+        }
+    }
+}
+
+/// What is asked for; nothing set: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Ended then or later.
+    pub since: Option<Timestamp>,
+    /// Of the server, as it is or as it was dialled.
+    pub ports: Vec<u16>,
+    pub role: Option<Role>,
+    pub outcomes: Vec<Outcome>,
+    /// Of the client, as it is or as its server saw it.
+    pub address: Option<SocketAddr>,
+}
+
+impl Filter {
+    pub fn wants(&self, kept: &Kept) -> bool {
+        let is_port = |address: SocketAddr| self.ports.contains(&address.port());
+        self.since.is_none_or(|since| kept.time >= since)
+            && (self.ports.is_empty() || is_port(kept.destination) || kept.dialled.is_some_and(is_port))
+            && self.role.is_none_or(|role| role == kept.role)
+            && (self.outcomes.is_empty() || self.outcomes.contains(&kept.outcome))
+            && self
+                .address
+                .is_none_or(|address| kept.source == address || kept.seen_as == Some(address))
+    }
+}
+
+/// The memory.
+#[derive(Debug)]
+pub struct Held {
+    most: usize,
+    age: Duration,
+    next: u64,
+    /// By their number, each with when it came.
+    all: BTreeMap<u64, (Instant, u64, Arc<Kept>)>,
+    /// Numbers of each source's.
+    sources: HashMap<u64, VecDeque<u64>>,
+    forgotten: Forgotten,
+}
+
+impl Held {
+    pub fn new(most: usize, age: Duration) -> Self {
+        Self {
+            most,
+            age,
+            next: 0,
+            all: BTreeMap::new(),
+            sources: HashMap::new(),
+            forgotten: Forgotten::default(),
+        }
+    }
+
+    /// Other bounds; what is too much goes.
+    pub fn bound(&mut self, most: usize, age: Duration) {
+        (self.most, self.age) = (most, age);
+        self.tidy(Instant::now());
+    }
+
+    /// Takes one; `source` tells whose it is.
+    pub fn keep(&mut self, kept: Arc<Kept>, source: u64, now: Instant) {
+        if self.most == 0 {
+            return;
+        }
+        let share = (self.most / SHARE).max(1);
+        let crowded = self.sources.get(&source).filter(|theirs| theirs.len() >= share);
+        if let Some(oldest) = crowded.and_then(|theirs| theirs.front().copied()) {
+            self.forget(oldest);
+            self.forgotten.source += 1;
+        }
+        self.all.insert(self.next, (now, source, kept));
+        self.sources.entry(source).or_default().push_back(self.next);
+        self.next += 1;
+        self.tidy(now);
+    }
+
+    /// Forgets what is too old, or too much.
+    pub fn tidy(&mut self, now: Instant) {
+        while let Some((number, (came, ..))) = self.all.first_key_value() {
+            let number = *number;
+            if now.duration_since(*came) > self.age {
+                self.forgotten.age += 1;
+            } else if self.all.len() > self.most {
+                self.forgotten.count += 1;
+            } else {
+                return;
+            }
+            self.forget(number);
+        }
+    }
+
+    fn forget(&mut self, number: u64) {
+        let Some((_, source, _)) = self.all.remove(&number) else {
+            return;
+        };
+        if let Some(theirs) = self.sources.get_mut(&source) {
+            // Always their oldest, as all are in order.
+            theirs.pop_front();
+            if theirs.is_empty() {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
+    /// Those asked for, oldest first.
+    pub fn find(&self, filter: &Filter) -> Vec<Arc<Kept>> {
+        let all = self.all.values().map(|(.., kept)| kept);
+        all.filter(|kept| filter.wants(kept)).cloned().collect()
+    }
+
+    /// How far back it reaches.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.all.values().map(|(.., kept)| kept.time).next()
+    }
+
+    /// How many are remembered.
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn forgotten(&self) -> Forgotten {
+        self.forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::samples;
+
+    fn kept(number: u64) -> Arc<Kept> {
+        let connection = Connection {
+            time: Timestamp::from_second(number as i64).unwrap(),
+            ..samples::incident()
+        };
+        Arc::new(Kept::new(&connection, number.to_string().as_bytes()))
+    }
+
+    fn lines(held: &Held) -> Vec<String> {
+        let all = held.find(&Filter::default());
+        all.iter()
+            .map(|kept| String::from_utf8_lossy(&kept.line).into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn the_oldest_goes_first() {
+        let mut held = Held::new(4, Duration::from_secs(3600));
+        let now = Instant::now();
+        for number in 0..10 {
+            held.keep(kept(number), number, now);
+        }
+        assert_eq!(lines(&held), ["6", "7", "8", "9"]);
+        assert_eq!((held.count(), held.forgotten().count), (4, 6));
+        assert_eq!(held.oldest(), Timestamp::from_second(6).ok());
+        held.bound(2, Duration::from_secs(3600));
+        assert_eq!(lines(&held), ["8", "9"]);
+        assert_eq!(held.sources.len(), 2);
+    }
+
+    #[test]
+    fn what_is_old_goes_whether_or_not_there_is_room() {
+        let mut held = Held::new(4, Duration::from_secs(10));
+        let now = Instant::now();
+        held.keep(kept(1), 1, now);
+        held.keep(kept(2), 2, now + Duration::from_secs(9));
+        held.tidy(now + Duration::from_secs(11));
+        assert_eq!(lines(&held), ["2"]);
+        assert_eq!(held.forgotten().age, 1);
+    }
+
+    #[test]
+    fn one_source_leaves_room_for_others() {
+        let mut held = Held::new(80, Duration::from_secs(3600));
+        let now = Instant::now();
+        held.keep(kept(0), 7, now);
+        for number in 1..=10_000 {
+            held.keep(kept(number), 666, now);
+        }
+        let lines = lines(&held);
+        assert_eq!(lines.len(), 11);
+        assert_eq!((&*lines[0], &*lines[1], &*lines[10]), ("0", "9991", "10000"));
+        assert_eq!(held.forgotten().source, 9_990);
+    }
+
+    #[test]
+    fn what_is_asked_for() {
+        let seen = "192.168.88.12:62134".parse().unwrap();
+        let connection = Connection {
+            seen_as: Some(seen),
+            ..samples::incident()
+        };
+        let incident = Kept::new(&connection, b"");
+        let all = Filter::default;
+        for (filter, wanted) in [
+            (all(), true),
+            (
+                Filter {
+                    ports: vec![1, 2379],
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    ports: vec![1],
+                    ..all()
+                },
+                false,
+            ),
+            (
+                Filter {
+                    role: Some(Role::Client),
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    role: Some(Role::Server),
+                    ..all()
+                },
+                false,
+            ),
+            (
+                Filter {
+                    outcomes: vec![Outcome::HalfOpen],
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    outcomes: vec![Outcome::Closed],
+                    ..all()
+                },
+                false,
+            ),
+            (
+                Filter {
+                    address: Some(seen),
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    address: Some(incident.source),
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    address: Some(incident.destination),
+                    ..all()
+                },
+                false,
+            ),
+            (
+                Filter {
+                    since: Some(incident.time),
+                    ..all()
+                },
+                true,
+            ),
+            (
+                Filter {
+                    since: Some(Timestamp::MAX),
+                    ..all()
+                },
+                false,
+            ),
+        ] {
+            assert_eq!(filter.wants(&incident), wanted, "{filter:?}");
+        }
+    }
+}
