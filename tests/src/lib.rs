@@ -2,6 +2,7 @@
 //!
 //! Everything made here is a guard: dropping it takes it away.
 
+mod agent;
 mod btf;
 mod cgroup;
 mod chatter;
@@ -22,6 +23,7 @@ mod shop;
 mod storm;
 mod wait;
 
+pub use agent::{Agent, Answer};
 pub use btf::{BTF, doctored};
 pub use cgroup::{Cgroup, PodLogs};
 pub use chatter::Chatter;

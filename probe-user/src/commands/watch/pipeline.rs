@@ -416,6 +416,10 @@ impl<S: Sink> Watching<S> {
     }
 
     fn report(&mut self, mut connection: Connection) {
+        if !self.is_home(connection.netns, &connection.owner) {
+            self.foreign += 1;
+            return;
+        }
         self.attribution
             .last_look(&mut connection.owner, connection.netns);
         // A client that no end here belongs to: another node's, or one behind it.
@@ -423,10 +427,6 @@ impl<S: Sink> Watching<S> {
             connection.peer = self.attribution.node(connection.source.ip());
         }
         if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
-            return;
-        }
-        if !self.is_home(connection.netns, &connection.owner) {
-            self.foreign += 1;
             return;
         }
         let connection = match &mut self.explainer {
