@@ -4,6 +4,7 @@
 //! Kernel time is measured after, with the statistics on, which cost time themselves: a program that returns at once
 //! tells how much.
 
+mod agent;
 mod bare;
 mod kind;
 mod statistics;
@@ -33,6 +34,8 @@ enum What {
     Vxlan(tunnel::Args),
     /// `probe bypass` and tracked traffic through a tunnel: throughput, kernel time of a packet handed to a device
     Bypass(tunnel::Args),
+    /// `probe agent` on a node with many pods and connections: memory, CPU
+    Agent(agent::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -40,6 +43,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Watch(args) => watch::run(args),
         What::Vxlan(args) => tunnel::run(args, tunnel::Watcher::Vxlan),
         What::Bypass(args) => tunnel::run(args, tunnel::Watcher::Bypass),
+        What::Agent(args) => agent::run(args),
     }
 }
 

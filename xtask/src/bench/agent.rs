@@ -1,0 +1,232 @@
+//! What `probe agent` takes on a busy node: memory that must not grow, and CPU.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::unistd::{SysconfVar, sysconf};
+use probe_lab::{Agent, Child, Netns, PACKAGES, accept_all, wait_until};
+
+use crate::{apt, root, run};
+
+const PORT: u16 = 2379;
+/// Processes that hold connections open, each as many as its descriptors allow, both ends.
+const HOLDERS: usize = 4;
+const HELD: usize = 9000;
+/// Between two looks at the memory.
+const LOOK: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Network namespaces that connect, as pods do
+    #[arg(long, value_name = "N", default_value_t = 110, value_parser = clap::value_parser!(u16).range(1..=500))]
+    pods: u16,
+    /// Connections a second, when CPU is measured
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: u32,
+    /// Connections after that, as many a second as the machine can: an hour of 100 a second
+    #[arg(long, value_name = "N", default_value_t = 360_000)]
+    churn: u64,
+}
+
+/// A pod that connects to itself, sends nothing and closes.
+struct Pods {
+    _netns: Vec<Netns>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    /// Microseconds between two connections of a pod.
+    pause: Arc<AtomicU64>,
+    made: Arc<AtomicU64>,
+}
+
+impl Pods {
+    fn new(number: u16) -> Result<Self> {
+        let mut pods = Self {
+            _netns: Vec::new(),
+            threads: Vec::new(),
+            stop: Arc::default(),
+            pause: Arc::new(AtomicU64::new(u64::MAX)),
+            made: Arc::default(),
+        };
+        let server = SocketAddr::from(([127, 0, 0, 1], PORT));
+        for _ in 0..number {
+            let netns = Netns::new("pod")?;
+            accept_all(netns.enter(|| TcpListener::bind(server))??);
+            let (stop, pause, made) = (
+                Arc::clone(&pods.stop),
+                Arc::clone(&pods.pause),
+                Arc::clone(&pods.made),
+            );
+            pods.threads.push(netns.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let pause = pause.load(Ordering::Relaxed);
+                    if pause == u64::MAX {
+                        thread::park_timeout(Duration::from_millis(50));
+                        continue;
+                    }
+                    if TcpStream::connect(server).is_ok() {
+                        made.fetch_add(1, Ordering::Relaxed);
+                    }
+                    if pause > 0 {
+                        thread::park_timeout(Duration::from_micros(pause));
+                    }
+                }
+            })?);
+            pods._netns.push(netns);
+        }
+        Ok(pods)
+    }
+
+    fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Pods {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    run::build_probe()?;
+    if !root::is() {
+        return root::become_it("the benchmark lays network namespaces and loads BPF programs");
+    }
+    apt::install("the benchmark", &PACKAGES)?;
+    let node = Netns::new("node")?;
+    let agent = Agent::start(&node, "", &[])?;
+    let pods = Pods::new(args.pods)?;
+    println!("{} pods; each connection half-open, both ends seen", args.pods);
+    thread::sleep(LOOK);
+    tell(&agent, "idle")?;
+
+    let idle = cpu(agent.pid())?;
+    thread::sleep(2 * LOOK);
+    let idle = (cpu(agent.pid())? - idle) / (2 * LOOK).as_secs_f64();
+    println!("idle: {:.2} % of a core", 100.0 * idle);
+
+    let _holders = hold(&node)?;
+    wait_until("the agent has all connections", Duration::from_secs(60), || {
+        let entries = agent
+            .metric("probe_map_entries", &["map=\"connections\""])
+            .ok()??;
+        (entries >= 65_536.0).then_some(())
+    })?;
+    tell(&agent, "65,536 connections followed")?;
+
+    pods.pause.store(
+        1_000_000 * u64::from(args.pods) / u64::from(args.rate),
+        Ordering::Relaxed,
+    );
+    thread::sleep(LOOK);
+    let (start, before, made) = (Instant::now(), cpu(agent.pid())?, pods.made());
+    thread::sleep(6 * LOOK);
+    let seconds = start.elapsed().as_secs_f64();
+    let rate = (pods.made() - made) as f64 / seconds;
+    let share = (cpu(agent.pid())? - before) / seconds;
+    println!(
+        "at {rate:.0} connections a second: {:.2} % of a core",
+        100.0 * share
+    );
+    tell(&agent, "at that rate")?;
+
+    pods.pause.store(0, Ordering::Relaxed);
+    let (start, made) = (Instant::now(), pods.made());
+    let mut seen = Vec::new();
+    while pods.made() - made < args.churn {
+        thread::sleep(LOOK);
+        seen.push(resident(agent.pid())?);
+    }
+    pods.pause.store(u64::MAX, Ordering::Relaxed);
+    let made = pods.made() - made;
+    println!(
+        "{made} connections in {:.0} s; resident memory every {} s, MB: {}",
+        start.elapsed().as_secs_f64(),
+        LOOK.as_secs(),
+        seen.iter()
+            .map(|bytes| format!("{:.1}", megabytes(*bytes)))
+            .collect::<Vec<_>>()
+            .join(" ")
+    );
+    thread::sleep(2 * LOOK);
+    tell(&agent, "after it")?;
+    for (name, labels) in [
+        ("probe_lost_total", ["part=\"watch\"", "reason=\"records\""]),
+        ("probe_lost_total", ["part=\"watch\"", "reason=\"connections\""]),
+        ("probe_series_overflow_total", ["", ""]),
+    ] {
+        let value = agent.metric(name, &labels)?.unwrap_or_default();
+        println!("{name} {}: {value}", labels.join(" "));
+    }
+    let (status, said) = agent.end()?;
+    ensure!(status.success(), "the agent ended with {status}: {said}");
+    Ok(())
+}
+
+/// Processes that hold connections to themselves.
+fn hold(node: &Netns) -> Result<Vec<Child>> {
+    let script = format!(
+        "import resource, socket, time\n\
+         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
+         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n\
+         server = socket.create_server(('127.0.0.1', 0), backlog=1024)\n\
+         held = []\n\
+         for _ in range({HELD}):\n\
+         \x20   held.append(socket.create_connection(server.getsockname()))\n\
+         \x20   held.append(server.accept()[0])\n\
+         time.sleep(100000)\n"
+    );
+    (0..HOLDERS)
+        .map(|_| {
+            let mut command: Command = node.command("python3");
+            command.args(["-c", &script]).stdin(Stdio::null());
+            Child::spawn(&mut command)
+        })
+        .collect()
+}
+
+fn tell(agent: &Agent<'_>, when: &str) -> Result<()> {
+    println!(
+        "memory, {when}: {:.1} MB resident",
+        megabytes(resident(agent.pid())?)
+    );
+    Ok(())
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn resident(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent has ended")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kilobytes.context("no VmRSS")? * 1024)
+}
+
+/// CPU time of a process, seconds.
+fn cpu(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent has ended")?;
+    let (_, after) = stat.rsplit_once(") ").context("no stat")?;
+    let ticks: u64 = after
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum();
+    let a_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);
+    Ok(ticks as f64 / a_second as f64)
+}
