@@ -1,5 +1,6 @@
 //! `cargo xtask kube-test`: the incident on a running cluster, every answer compared with what the cluster itself says.
 
+mod agents;
 mod truth;
 
 use std::{
@@ -50,6 +51,12 @@ pub struct Args {
     /// An image with nothing but links into /usr, which is mounted from the node
     #[arg(long, value_name = "IMAGE", default_value = "docker.io/lab/host:1")]
     image: String,
+    /// Ask the cluster's agents, from outside, in place of recordings of `probe watch` on each node; and disturb them
+    #[arg(long)]
+    agents: bool,
+    /// An image of probe to put on the nodes first, as `cargo xtask image` makes it
+    #[arg(long, value_name = "FILE", requires = "agents")]
+    agent_image: Option<PathBuf>,
     /// How long pods dial, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     seconds: u64,
@@ -162,28 +169,18 @@ impl Cluster<'_> {
             .len();
         let (mut watching, mut tracking) = (Vec::new(), Vec::new());
         for node in nodes {
-            let mut watch = Command::new(probe);
-            watch
-                .args(["watch", "-o", "json", "--port", &port, "--node", node])
-                .arg("--kubeconfig")
-                .arg(&self.kubeconfig)
-                .arg("--record")
-                .arg(flows(dir, node));
-            watching.push(self.start(node, &dir.join(format!("{node}.watch")), &mut watch)?);
             let mut track = Command::new("conntrack");
             track.args(["-E", "-e", "NEW", "-p", "tcp", "--orig-port-dst", &port]);
             tracking.push(self.start(node, &conntrack(dir, node), &mut track)?);
         }
-        for node in nodes {
-            let said = dir.join(format!("{node}.err"));
-            let start = Instant::now();
-            while !fs::read_to_string(&said)?.contains("watching ") {
-                ensure!(
-                    start.elapsed() < Duration::from_secs(20),
-                    "probe does not watch on {node}: {}",
-                    fs::read_to_string(&said)?
-                );
-                thread::park_timeout(Duration::from_millis(50));
+        if self.args.agents {
+            self.deploy()?;
+        } else {
+            for node in nodes {
+                watching.push(self.watch(probe, node, dir, &port)?);
+            }
+            for node in nodes {
+                watches(&dir.join(format!("{node}.err")), node)?;
             }
         }
 
@@ -222,10 +219,17 @@ impl Cluster<'_> {
         }
         println!("\nwhile the pods run:");
         self.compare(probe, dir, nodes, before, &dialled)?;
+        if self.args.agents {
+            self.count(nodes, &port)?;
+        }
         self.clear()?;
-        drop((watching, tracking));
+        drop(tracking);
         println!("\nafter the pods were deleted:");
         self.compare(probe, dir, nodes, before, &dialled)?;
+        if self.args.agents {
+            return self.disturb(probe, nodes);
+        }
+        drop(watching);
         let mut services = 0;
         for node in nodes {
             services += judge_services(&fs::read_to_string(flows(dir, node))?, etcd)?;
@@ -233,6 +237,18 @@ impl Cluster<'_> {
         println!("{services} connections to the Service: address dialled and server known");
         ensure!(services > 0, "no record of a connection to the Service");
         Ok(())
+    }
+
+    /// `probe watch` on a node, which records.
+    fn watch(&self, probe: &Path, node: &str, dir: &Path, port: &str) -> Result<Running> {
+        let mut watch = Command::new(probe);
+        watch
+            .args(["watch", "-o", "json", "--port", port, "--node", node])
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .arg("--record")
+            .arg(flows(dir, node));
+        self.start(node, &dir.join(format!("{node}.watch")), &mut watch)
     }
 
     /// Asks probe for every line that etcd logged, and compares.
@@ -259,8 +275,13 @@ impl Cluster<'_> {
             }
         }
         let mut ask = Command::new(probe);
-        ask.arg("etcd-log").arg(&log).args(["-o", "json", "--flows"]);
-        let answers = run::output(ask.args(nodes.iter().map(|node| flows(dir, node))))?;
+        ask.arg("etcd-log").arg(&log).args(["-o", "json"]);
+        if self.args.agents {
+            ask.arg("--cluster").arg("--kubeconfig").arg(&self.kubeconfig);
+        } else {
+            ask.arg("--flows").args(nodes.iter().map(|node| flows(dir, node)));
+        }
+        let answers = run::output(&mut ask)?;
         let expected = fs::read_to_string(&log)?.matches("rejected connection").count();
         judge(&answers, expected, &seen_as)
     }
@@ -273,6 +294,20 @@ impl Cluster<'_> {
         file.read_to_end(&mut text)?;
         Ok(text)
     }
+}
+
+/// Waits until it says that it watches.
+fn watches(said: &Path, node: &str) -> Result<()> {
+    let start = Instant::now();
+    while !fs::read_to_string(said)?.contains("watching ") {
+        ensure!(
+            start.elapsed() < Duration::from_secs(20),
+            "probe does not watch on {node}: {}",
+            fs::read_to_string(said)?
+        );
+        thread::park_timeout(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// Compares every answer about one of the test's pods, and counts them by pod.
