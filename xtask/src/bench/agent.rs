@@ -33,8 +33,8 @@ pub struct Args {
     /// Connections a second, when CPU is measured
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Connections after that, as many a second as the machine can: an hour of 100 a second
-    #[arg(long, value_name = "N", default_value_t = 360_000)]
+    /// Connections after that, as many a second as the machine can: an hour of 1,000 a second
+    #[arg(long, value_name = "N", default_value_t = 3_600_000)]
     churn: u64,
 }
 

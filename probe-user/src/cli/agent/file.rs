@@ -124,7 +124,7 @@ pub struct Memory {
 impl Default for Memory {
     fn default() -> Self {
         Self {
-            connections: 16_384,
+            connections: 8192,
             age: SignedDuration::from_hours(24),
         }
     }

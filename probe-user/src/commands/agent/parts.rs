@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -35,11 +35,14 @@ use crate::{
             session::Hooks,
         },
     },
+    kernel::memory,
     model::part::{Part, State},
 };
 
 /// How often what the kernel side counts is taken over.
-const COUNT_EVERY: Duration = Duration::from_secs(5);
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// How often freed memory is given back to the system: a flood needs more than what follows.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
 /// After how long what failed is tried again; each time twice as long.
 const RETRY: Duration = Duration::from_secs(10);
 const RETRY_AT_MOST: Duration = Duration::from_secs(600);
@@ -219,6 +222,7 @@ impl Node {
         let mut session = hooks.session(settings, collector, who, Some(looks));
         self.shared.watched();
         self.is(Part::Watch, State::Runs { lacks });
+        let mut given_back = Instant::now();
         while !self.is_stopped() {
             let stopped = &mut self.stopped;
             let end = async {
@@ -229,6 +233,10 @@ impl Node {
             };
             session.run(end).await?;
             collector::count(&mut session.pipeline, &self.shared)?;
+            if given_back.elapsed() >= GIVE_BACK_EVERY {
+                given_back = Instant::now();
+                memory::give_back();
+            }
         }
         session.finish()
     }

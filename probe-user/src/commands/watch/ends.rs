@@ -15,7 +15,9 @@ use crate::model::Owner;
 /// Client ends remembered for a server's record that comes later.
 const CLIENTS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// Server ends that wait for their client's record.
-const WAITING: usize = 16_384;
+const WAITING: usize = 8192;
+/// Room for so many is kept when none waits.
+const FEW: usize = 256;
 
 /// What both ends have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,7 +121,11 @@ impl<W> Ends<W> {
         if *round >= self.round {
             return None;
         }
-        self.waiting.pop_front().map(|(_, pair, end)| (pair, end))
+        let (_, pair, end) = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(FEW);
+        }
+        Some((pair, end))
     }
 
     /// A new round: what waits now has waited once.

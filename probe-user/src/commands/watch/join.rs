@@ -27,7 +27,9 @@ use crate::{
 /// Lookups a second; each takes some microseconds.
 const A_SECOND: u32 = 2000;
 /// Ends that wait for the next round.
-const WAITING: usize = 16_384;
+const WAITING: usize = 8192;
+/// Room for so many is kept when none waits.
+const FEW: usize = 256;
 /// Pairs whose latest connection is remembered.
 const PAIRS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
 /// How long an end waits at the most.
@@ -165,7 +167,11 @@ impl Join {
         if joined.came.elapsed() < LONGEST && waits(&joined.connection, joined.came) {
             return None;
         }
-        self.waiting.pop_front().map(|joined| self.judged(joined))
+        let joined = self.waiting.pop_front()?;
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to(FEW);
+        }
+        Some(self.judged(joined))
     }
 
     fn judged(&mut self, joined: Joined) -> Connection {
