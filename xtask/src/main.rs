@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod bytecode;
 mod demo;
+mod image;
 mod kube;
 mod matrix;
 mod root;
@@ -34,6 +35,8 @@ enum Task {
     Bytecode(bytecode::Args),
     /// Lay the incident out in network namespaces (two nodes, etcd, monitors) and run probe watch on it
     Demo(demo::Args),
+    /// The image that deploy/ runs: one static binary, without a builder or a daemon
+    Image(image::Args),
     /// Pods of a running cluster dial its etcd: each rejected line must be answered with the right pod
     KubeTest(kube::Args),
     /// The scenarios on real kernels from 5.10 on, booted in QEMU
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Bytecode(args) => bytecode::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Image(args) => image::run(&args),
         Task::KubeTest(args) => kube::run(&args),
         Task::Matrix(args) => matrix::run(&args),
         Task::Test(args) => test::run(&args),
