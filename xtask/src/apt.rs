@@ -28,27 +28,10 @@ pub fn install(purpose: &str, packages: &[&str]) -> Result<()> {
             "{purpose} needs what Debian's packages {list} contain; there is no apt-get here to install them"
         );
     }
-    let root = root::is();
-    if !root && !root::sudo_works() {
+    if !root::is() && !root::sudo_works() {
         bail!("{purpose} needs packages that are not installed: run `sudo apt-get install {list}`");
     }
     println!("installing for {purpose}: {list}");
-    let apt = |arguments: &[&str]| {
-        let mut command = if root {
-            Command::new("apt-get")
-        } else {
-            Command::new("sudo")
-        };
-        if !root {
-            command.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
-        }
-        run::run(
-            command
-                .env("DEBIAN_FRONTEND", "noninteractive")
-                .args(arguments)
-                .stdin(Stdio::null()),
-        )
-    };
     let mut install = vec!["install", "-y", "-qq", "--no-install-recommends"];
     install.extend(&missing);
     // The list may be old, or empty on a fresh machine.
@@ -57,6 +40,45 @@ pub fn install(purpose: &str, packages: &[&str]) -> Result<()> {
         apt(&["update", "-qq"])?;
         apt(&install)
     })
+}
+
+/// Downloads a package into a folder, without installing it.
+///
+/// # Errors
+/// Where there is no apt, or it can't be had.
+pub fn download(package: &str, into: &Path) -> Result<()> {
+    println!("downloading Debian's package {package}");
+    let download = || {
+        let mut apt = Command::new("apt-get");
+        // As it is: the user that apt else takes for downloads can't write there.
+        apt.args(["download", "-qq", "-o", "APT::Sandbox::User=root", package]);
+        run::run(apt.current_dir(into).stdin(Stdio::null()))
+    };
+    download().or_else(|error| {
+        // The list may be old, or empty on a fresh machine; to read it anew takes root.
+        if !root::is() && !root::sudo_works() {
+            return Err(error);
+        }
+        apt(&["update", "-qq"])?;
+        download()
+    })
+}
+
+/// apt-get, as root.
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = if root::is() {
+        Command::new("apt-get")
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.args(["-n", "--preserve-env=DEBIAN_FRONTEND", "apt-get"]);
+        sudo
+    };
+    run::run(
+        command
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(arguments)
+            .stdin(Stdio::null()),
+    )
 }
 
 fn installed(package: &str) -> bool {

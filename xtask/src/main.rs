@@ -7,6 +7,7 @@ mod demo;
 mod image;
 mod kube;
 mod matrix;
+mod monitoring;
 mod root;
 mod run;
 mod setup;
@@ -41,6 +42,8 @@ enum Task {
     KubeTest(kube::Args),
     /// The scenarios on real kernels from 5.10 on, booted in QEMU
     Matrix(matrix::Args),
+    /// The alert rules of deploy/monitoring: checked and tested by promtool
+    Monitoring(monitoring::Args),
     /// Everything CI checks: formatting, lints, unit tests, objects, the lab's scenarios
     Test(test::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Image(args) => image::run(&args),
         Task::KubeTest(args) => kube::run(&args),
         Task::Matrix(args) => matrix::run(&args),
+        Task::Monitoring(args) => monitoring::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match result {

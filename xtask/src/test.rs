@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, root, run};
+use crate::{apt, bytecode, monitoring, root, run};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these steps: format, lint, unit, bytecode, lab; repeat or separate by commas
+    /// Only these steps: format, lint, unit, bytecode, alerts, lab; repeat or separate by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
     only: Vec<String>,
     /// Leave the lab out: it needs root, for network namespaces and BPF
@@ -18,11 +18,12 @@ pub struct Args {
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("format", "formatting", format),
     ("lint", "clippy, warnings denied", lint),
     ("unit", "unit tests", unit),
     ("bytecode", "objects are what the sources give", objects),
+    ("alerts", "alert rules, checked and tested by promtool", alerts),
     ("lab", "scenarios in network namespaces, real etcd", lab),
 ];
 
@@ -93,6 +94,10 @@ fn unit() -> Result<()> {
 
 fn objects() -> Result<()> {
     bytecode::run(&bytecode::Args { check: true })
+}
+
+fn alerts() -> Result<()> {
+    monitoring::run(&monitoring::Args { write: false })
 }
 
 fn lab() -> Result<()> {
