@@ -28,7 +28,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What probe costs what it watches: `bench watch`, `bench vxlan`, `bench bypass`
+    /// What probe costs what it watches: `bench watch`, `vxlan`, `bypass`, `agent`
     Bench(bench::Args),
     /// Find or install what builds the BPF objects; says what it does
     Setup,
