@@ -2,6 +2,7 @@
 
 mod agent;
 mod bypass;
+mod generated;
 mod pace;
 mod recordings;
 mod settings;
@@ -18,6 +19,7 @@ use jiff::SignedDuration;
 
 pub use agent::{Agent, AgentArgs, ConfigError, Log, Memory, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
+pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Names, Watch};
@@ -49,6 +51,10 @@ pub enum Command {
     EtcdLog(EtcdLogArgs),
     Check(CheckArgs),
     Agent(AgentArgs),
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 const CHECK_HELP: &str = "\

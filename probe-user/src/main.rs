@@ -34,6 +34,10 @@ fn main() -> ExitCode {
             commands::etcd_log::run(&args.into()).map(|found| code(found, NOTHING_FOUND))
         }
         Command::Agent(args) => run(commands::agent::run(args.into())).map(|()| ExitCode::SUCCESS),
+        Command::Completions(args) => {
+            commands::generated::completions(args.shell).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Man(args) => commands::generated::man(&args.directory).map(|()| ExitCode::SUCCESS),
         Command::Check(args) => commands::check::run(args.into()).map(|runs| code(runs, FAULT)),
     };
     match result {

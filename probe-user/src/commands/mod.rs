@@ -4,6 +4,7 @@ pub mod agent;
 pub mod bypass;
 pub mod check;
 pub mod etcd_log;
+pub mod generated;
 pub mod looks;
 mod pods;
 mod privileges;
