@@ -1,9 +1,11 @@
 //! Project tasks: `cargo xtask --help`.
 
 mod apt;
+mod archive;
 mod bench;
 mod bytecode;
 mod demo;
+mod dist;
 mod image;
 mod kube;
 mod matrix;
@@ -36,6 +38,8 @@ enum Task {
     Bytecode(bytecode::Args),
     /// Lay the incident out in network namespaces (two nodes, etcd, monitors) and run probe watch on it
     Demo(demo::Args),
+    /// What a host is installed from: static binary, completions, manual pages, unit, manifests
+    Dist(dist::Args),
     /// The image that deploy/ runs: one static binary, without a builder or a daemon
     Image(image::Args),
     /// Pods of a running cluster dial its etcd: each rejected line must be answered with the right pod
@@ -54,6 +58,7 @@ fn main() -> ExitCode {
         Task::Bytecode(args) => bytecode::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Image(args) => image::run(&args),
         Task::KubeTest(args) => kube::run(&args),
         Task::Matrix(args) => matrix::run(&args),

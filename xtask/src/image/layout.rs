@@ -1,14 +1,11 @@
 //! An image as a tar: an OCI layout, with docker's manifest beside its index, so that each importer finds its own.
 
-use std::io::Write;
-
 use anyhow::{Context, Result};
-use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tar::{EntryType, Header};
 
 use super::origin::Origin;
+use crate::archive::{self, Entry};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -64,7 +61,7 @@ impl Image {
     pub fn archive(&self) -> Result<Archive> {
         let files = self.files()?;
         let diff = hex(&files);
-        let layer = Blob::of(compress(&files)?);
+        let layer = Blob::of(archive::gzip(&files)?);
         let config = Blob::of(serde_json::to_vec(&self.config(&diff)?)?);
         let manifest = Blob::of(serde_json::to_vec(&json!({
             "schemaVersion": 2,
@@ -73,29 +70,20 @@ impl Image {
             "layers": [layer.descriptor(LAYER)],
             "annotations": self.labels()?,
         }))?);
-        let mut entries = vec![
-            (
-                "oci-layout".to_owned(),
-                br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec(),
-            ),
-            (
-                "index.json".to_owned(),
-                serde_json::to_vec(&self.index(&manifest))?,
-            ),
-            (
-                "manifest.json".to_owned(),
-                serde_json::to_vec(&json!([{
-                    "Config": config.path(),
-                    "RepoTags": [self.name],
-                    "Layers": [layer.path()],
-                }]))?,
-            ),
-        ];
+        let docker = json!([{
+            "Config": config.path(),
+            "RepoTags": [self.name],
+            "Layers": [layer.path()],
+        }]);
         let (digest, compressed) = (format!("sha256:{}", manifest.digest), layer.bytes.len());
-        entries.extend([config, layer, manifest].map(|blob| (blob.path(), blob.bytes)));
-        entries.sort();
+        let mut entries = vec![
+            Entry::file("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#.to_vec()),
+            Entry::file("index.json", 0o644, serde_json::to_vec(&self.index(&manifest))?),
+            Entry::file("manifest.json", 0o644, serde_json::to_vec(&docker)?),
+        ];
+        entries.extend([config, layer, manifest].map(|blob| Entry::file(blob.path(), 0o644, blob.bytes)));
         Ok(Archive {
-            tar: self.tar(&entries, 0o644)?,
+            tar: archive::tar(entries, self.origin.time)?,
             digest,
             compressed,
         })
@@ -103,8 +91,10 @@ impl Image {
 
     /// The layer: the binary, and nothing else. What the runtime mounts it makes folders for itself.
     fn files(&self) -> Result<Vec<u8>> {
-        let entry = ("probe".to_owned(), self.binary.clone());
-        self.tar(&[entry], 0o555)
+        archive::tar(
+            vec![Entry::file("probe", 0o555, self.binary.clone())],
+            self.origin.time,
+        )
     }
 
     fn config(&self, diff: &str) -> Result<Value> {
@@ -159,21 +149,6 @@ impl Image {
         let time = jiff::Timestamp::from_second(self.origin.time).context("no such time")?;
         Ok(time.to_string())
     }
-
-    fn tar(&self, entries: &[(String, Vec<u8>)], mode: u32) -> Result<Vec<u8>> {
-        let mut tar = tar::Builder::new(Vec::new());
-        for (path, content) in entries {
-            let mut header = Header::new_gnu();
-            header.set_entry_type(EntryType::Regular);
-            header.set_size(content.len() as u64);
-            header.set_mode(mode);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(self.origin.time.try_into().unwrap_or_default());
-            tar.append_data(&mut header, path, content.as_slice())?;
-        }
-        Ok(tar.into_inner()?)
-    }
 }
 
 /// As containerd and the kubelet write a short name out.
@@ -190,16 +165,6 @@ fn hex(bytes: &[u8]) -> String {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect()
-}
-
-fn compress(bytes: &[u8]) -> Result<Vec<u8>> {
-    // The header's time and system are left out, which would differ.
-    let mut gzip = GzBuilder::new()
-        .mtime(0)
-        .operating_system(255)
-        .write(Vec::new(), Compression::best());
-    gzip.write_all(bytes)?;
-    Ok(gzip.finish()?)
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! `cargo xtask image`: the image of probe, made without a builder or a daemon.
 
-mod binary;
+pub mod binary;
 mod layout;
-mod origin;
+pub mod origin;
 
 use std::{fs, path::PathBuf};
 
