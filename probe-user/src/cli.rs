@@ -2,6 +2,7 @@
 
 mod agent;
 mod bypass;
+mod cluster;
 mod generated;
 mod pace;
 mod recordings;
@@ -19,6 +20,7 @@ use jiff::SignedDuration;
 
 pub use agent::{Agent, AgentArgs, ConfigError, Log, Memory, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
+pub use cluster::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs};
 pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
@@ -104,6 +106,7 @@ Examples:
   probe watch --port 443 --role client --all    every connection that this node opens to port 443
   probe watch --port 443 --outcome unanswered,refused,timed-out   what fails, and why, where that was seen
   probe watch --port 6443 -o json --duration 1m >connections.jsonl
+  probe watch --port 2379 --cluster             on all nodes, from anywhere: probe's agents are there
 
 Outcomes:
   half-open         established, closed by the client with FIN, no payload either way
@@ -126,12 +129,26 @@ rules and Services of the node are read when a connection fails; nothing is chan
 SOURCE is always the client's end. Both ends on one node give two records, one for each role. `? → etcd` is
 an unknown client of etcd, on another node: run probe there. Exit codes: 0 fine, 1 a fault, 2 usage.";
 
+/// What a watch of this machine's kernel takes, and agents have in their own configuration.
+const WATCHED_HERE: [&str; 10] = [
+    "ring_size",
+    "max_connections",
+    "pod_logs",
+    "netns",
+    "no_explain",
+    "cri",
+    "kubelet",
+    "kubelet_insecure_tls",
+    "btf",
+    "without",
+];
+
 /// Connections: who opened each, and what became of it
 ///
 /// Follows TCP connections in the kernel from SYN to end and names the process, container and pod behind each.
 /// Without --outcome and --all it leaves out what is healthy: `closed` and `open`. Ctrl-C ends with a summary.
 #[derive(Args, Debug)]
-#[command(after_help = WATCH_EXAMPLES)]
+#[command(after_help = WATCH_EXAMPLES, mut_arg("cluster", |arg| arg.conflicts_with_all(WATCHED_HERE)))]
 pub struct WatchArgs {
     /// Server port to watch; repeat or separate by commas, up to 64. Default: every port
     #[arg(short, long = "port", value_name = "PORT", value_delimiter = ',',
@@ -216,6 +233,16 @@ pub struct WatchArgs {
 
     #[command(flatten)]
     pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+impl WatchArgs {
+    /// Whom to ask, where it is not this machine.
+    pub fn agents(&self) -> Option<Agents> {
+        self.cluster.agents(self.kube.kubeconfig.as_ref())
+    }
 }
 
 /// What is asked of Kubernetes.
@@ -223,7 +250,7 @@ pub struct WatchArgs {
 pub struct KubeArgs {
     /// Ask the Kubernetes API for workloads (Deployment, CronJob, ...) and the names of other nodes, with these
     /// credentials; on a node, /etc/kubernetes/kubelet.conf does. `none`: don't ask. Default: not, but in a pod with its
-    /// service account
+    /// service account. With --cluster the cluster's credentials, by default as kubectl has them
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 

@@ -3,6 +3,7 @@
 pub mod attribution;
 pub mod capture;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 mod error;
 pub mod kernel;

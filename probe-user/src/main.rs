@@ -2,10 +2,9 @@
 
 use std::{path::Path, process::ExitCode};
 
-use clap::Parser;
 use probe_user::{
     cli::{Bypass, Cli, Command, Vxlan, Watch},
-    commands,
+    commands::{self, Found},
     report::say,
 };
 
@@ -13,32 +12,43 @@ const FAULT: u8 = 1;
 const NOTHING_FOUND: u8 = 3;
 
 fn main() -> ExitCode {
-    let code = |found: bool, otherwise: u8| ExitCode::from(if found { 0 } else { otherwise });
-    let result = match Cli::parse().command {
-        Command::Watch(args) => match Watch::try_from(*args) {
-            Ok(settings) => run(commands::watch::run(settings)).map(|()| ExitCode::SUCCESS),
-            Err(error) => error.exit(),
-        },
-        Command::Vxlan(args) => match Vxlan::try_from(args) {
-            Ok(settings) => inside(settings.netns.clone().as_deref(), commands::vxlan::run(settings))
-                .map(|healthy| code(healthy, FAULT)),
-            Err(error) => error.exit(),
-        },
-        Command::Bypass(args) => match Bypass::try_from(args) {
-            Ok(settings) => inside(settings.netns.clone().as_deref(), commands::bypass::run(settings))
-                .map(|healthy| code(healthy, FAULT)),
-            Err(error) => error.exit(),
-        },
-        Command::Who(args) => commands::who::run(&args.into()).map(|found| code(found, NOTHING_FOUND)),
-        Command::EtcdLog(args) => {
-            commands::etcd_log::run(&args.into()).map(|found| code(found, NOTHING_FOUND))
+    let cli = match Cli::of(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    let code = |fine: bool| ExitCode::from(if fine { 0 } else { FAULT });
+    let result = match cli.command {
+        Command::Watch(args) => {
+            let agents = args.agents();
+            match (Watch::try_from(*args), agents) {
+                (Ok(settings), None) => run(commands::watch::run(settings)),
+                (Ok(settings), Some(agents)) => run(commands::cluster::watch::run(settings, agents)),
+                (Err(error), _) => error.exit(),
+            }
+            .map(|()| ExitCode::SUCCESS)
         }
         Command::Agent(args) => run(commands::agent::run(args.into())).map(|()| ExitCode::SUCCESS),
         Command::Completions(args) => {
             commands::generated::completions(args.shell).map(|()| ExitCode::SUCCESS)
         }
         Command::Man(args) => commands::generated::man(&args.directory).map(|()| ExitCode::SUCCESS),
-        Command::Check(args) => commands::check::run(args.into()).map(|runs| code(runs, FAULT)),
+        Command::Vxlan(args) => match (args.looks(), Vxlan::try_from(args)) {
+            (Some(Ok(settings)), _) => run(commands::cluster::looks::run("vxlan", settings)).map(code),
+            (None, Ok(settings)) => {
+                inside(settings.netns.clone().as_deref(), commands::vxlan::run(settings)).map(code)
+            }
+            (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
+        },
+        Command::Bypass(args) => match (args.looks(), Bypass::try_from(args)) {
+            (Some(Ok(settings)), _) => run(commands::cluster::looks::run("bypass", settings)).map(code),
+            (None, Ok(settings)) => {
+                inside(settings.netns.clone().as_deref(), commands::bypass::run(settings)).map(code)
+            }
+            (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
+        },
+        Command::Who(args) => run(commands::who::run(args.into())).map(found),
+        Command::EtcdLog(args) => run(commands::etcd_log::run(args.into())).map(found),
+        Command::Check(args) => commands::check::run(args.into()).map(code),
     };
     match result {
         Ok(code) => code,
@@ -47,6 +57,14 @@ fn main() -> ExitCode {
             ExitCode::from(FAULT)
         }
     }
+}
+
+fn found(found: Found) -> ExitCode {
+    ExitCode::from(match found {
+        Found::Some => 0,
+        Found::Nothing => NOTHING_FOUND,
+        Found::Unknown => FAULT,
+    })
 }
 
 /// In the network namespace that was asked for, all of it: this process has no thread yet but this one.

@@ -299,3 +299,37 @@ fn people_read_who_and_what() {
         assert!(text.contains("COUNT"), "no summary: {text}");
     }
 }
+
+/// Called as kubectl calls a plugin: the agents are meant, and help says how it was called.
+#[test]
+fn as_a_plugin_of_kubectl() {
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = dir.path().join("kubectl-probe");
+    let probe = Probe::command(&[]).unwrap();
+    std::os::unix::fs::symlink(probe.get_program(), &plugin).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&plugin);
+        command.args(arguments).stdin(Stdio::null());
+        let output = command
+            .env("KUBECONFIG", dir.path().join("none"))
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    for (arguments, code, says) in [
+        (&["who", "--help"][..], 0, "kubectl probe who"),
+        (&["who", "10.0.0.1:1"], 1, "kubeconfig"),
+        (&["vxlan"], 1, "kubeconfig"),
+        (&["etcd-log"], 1, "kubeconfig"),
+        (&["watch", "--netns", "/proc/self/ns/net"], 2, "--cluster"),
+    ] {
+        let (is, text) = run(arguments);
+        assert_eq!(is, Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(says), "{arguments:?}: {text}");
+    }
+    // The same executable by its own name asks nobody.
+    let (refused, stderr) = output(&["who", "10.0.0.1:1"]);
+    assert_eq!(refused.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("--flows"), "{stderr}");
+}

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use super::{SourceArgs, pace::Pace};
+use super::{
+    Agents, ClusterArgs, ClusterLooks, SourceArgs,
+    pace::{EVERY, Pace},
+};
 use crate::{attribution::kube::Access, kernel::object::Source};
 
 const HELP: &str = "\
@@ -13,6 +16,7 @@ Examples:
   probe bypass                          a live table of what slips past conntrack, the rules, and what they break
   probe bypass --once --duration 5s     for scripts: looks for 5 s, exit code 1 if anything slips past unintended
   probe bypass -o json --interval 10s   one object each 10 s
+  probe bypass --cluster                what the agents on all nodes see, once
   kubectl exec ... -- curl https://SERVICE/   meanwhile: what nobody sends, nobody sees
 
 Findings:
@@ -23,14 +27,17 @@ Findings:
 A rule is named when all it asks for is met by the packets, no rule before it lets them go, and its counter moved. Rules
 that nothing has hit are listed as latent; they are no finding, nor is what NodeLocal DNSCache and Cilium leave untracked.
 A finding ends when no packet showed it for 10 s, in a run --once at its end. No rule is changed. Exit codes: 0 no finding
-at the end, 1 a finding or a fault, 2 usage.";
+at the end, 1 a finding, a fault, or with --cluster a node that did not answer, 2 usage.";
+
+/// What a look at this machine takes, and agents have in their own configuration.
+const SEEN_HERE: [&str; 6] = ["max_streams", "cri", "pod_logs", "netns", "btf", "without"];
 
 /// What slips past conntrack: the traffic, the rule that lets it, the Service it breaks
 ///
 /// Counts in the kernel every packet that passed conntrack untracked (NOTRACK, CT --notrack, nft notrack), names the rule
 /// with its counter, and the Service whose requests leave without translation or whose replies come back without it.
 #[derive(Args, Debug)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct BypassArgs {
     /// Print one table at the end; the exit code is 1 when there is a finding. Takes --duration, default 5s
     #[arg(long)]
@@ -40,9 +47,9 @@ pub struct BypassArgs {
     #[arg(long, value_name = "TIME")]
     pub duration: Option<SignedDuration>,
 
-    /// How often to look
-    #[arg(long, value_name = "TIME", default_value = "1s")]
-    pub interval: SignedDuration,
+    /// How often to look. Default: 1s; with --cluster once
+    #[arg(long, value_name = "TIME")]
+    pub interval: Option<SignedDuration>,
 
     /// Streams counted at once: a client, a server's port, one way
     #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
@@ -69,12 +76,36 @@ pub struct BypassArgs {
     pub netns: Option<PathBuf>,
 
     /// Ask the Kubernetes API for the names of Services, with these credentials; on a node, /etc/kubernetes/kubelet.conf
-    /// does. `none`: don't ask. Default: not, but in a pod with its service account
+    /// does. `none`: don't ask. Default: not, but in a pod with its service account. With --cluster the cluster's credentials, by
+    /// default as kubectl has them
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
     #[command(flatten)]
     pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+impl BypassArgs {
+    /// Whom to ask, where it is not this machine.
+    pub fn agents(&self) -> Option<Agents> {
+        self.cluster.agents(self.kubeconfig.as_ref())
+    }
+
+    /// How the agents are asked, where they are.
+    pub fn looks(&self) -> Option<Result<ClusterLooks, clap::Error>> {
+        let json = self.output == BypassFormat::Json;
+        let agents = self.agents()?;
+        Some(ClusterLooks::of(
+            agents,
+            json,
+            self.once,
+            self.interval,
+            self.duration,
+        ))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -105,7 +136,7 @@ impl TryFrom<BypassArgs> for Bypass {
             pace: Pace::of(
                 args.once,
                 args.duration,
-                args.interval,
+                args.interval.unwrap_or(EVERY),
                 args.output == BypassFormat::Json,
                 args.node,
             )?,

@@ -6,6 +6,9 @@ use jiff::SignedDuration;
 
 use super::settings;
 
+/// How often to look, where nothing else is said.
+pub const EVERY: SignedDuration = SignedDuration::from_secs(1);
+
 #[derive(Clone, Debug)]
 pub struct Pace {
     /// One report at the end.

@@ -5,17 +5,19 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
+use super::{Agents, ClusterArgs, KubeconfigArgs};
 use crate::model::etcd_log;
 
 const WHO_HELP: &str = "\
 Examples:
   probe watch --port 2379 --record flows.jsonl          on every node, while it happens
   probe who 192.168.88.12:62134 --flows beta.jsonl      then: who had this address and port
+  probe who 192.168.88.12:62134 --cluster               the agent on the node that has this address
   probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl beta.jsonl
 
-Exit codes: 0 found, 1 a fault, 2 usage, 3 nothing found.";
+Exit codes: 0 found, 1 a fault, or nothing found and a node did not answer, 2 usage, 3 nothing found.";
 
-/// Who had this address and port, by recordings of `probe watch --record`
+/// Who had this address and port, by recordings of `probe watch --record`, or by what the agents of a cluster remember
 ///
 /// Looks for the client's own address, and for the one that its server saw after the node had translated it. Several may
 /// have had it one after another: the nearest to --at comes first, and each says how near.
@@ -40,12 +42,14 @@ Examples:
   probe watch --port 2379 --record flows.jsonl          on every node, while it happens
   probe etcd-log etcd.log --flows alpha.jsonl beta.jsonl
   kubectl logs -n kube-system etcd-alpha | probe etcd-log --flows alpha.jsonl beta.jsonl
+  kubectl logs -n kube-system etcd-alpha | probe etcd-log --cluster
   journalctl -u etcd -o json | probe etcd-log --flows alpha.jsonl
 
 LOGGED counts lines, SEEN what the kernel saw of the same meanwhile: etcd's log leaves lines out when there are many.
 Exit codes: 0 found rejected connections, 1 a fault, 2 usage, 3 there are none in the log.";
 
-/// The pod behind every rejected connection of an etcd log, by recordings of `probe watch --record`
+/// The pod behind every rejected connection of an etcd log, by recordings of `probe watch --record`, or by what the agents of
+/// a cluster remember
 ///
 /// Reads logs of etcd 3.2 to 3.7, as text or JSON, also with the prefix of a container runtime, inside docker's JSON, or
 /// from journald. Says of each what could not be matched, and why.
@@ -60,6 +64,11 @@ pub struct EtcdLogArgs {
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub within: SignedDuration,
 
+    /// The ports of etcd that the agents are asked for; repeat or separate by commas
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', default_value = "2379,2380", requires = "cluster",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+
     #[command(flatten)]
     pub recordings: RecordingsArgs,
 }
@@ -67,12 +76,38 @@ pub struct EtcdLogArgs {
 #[derive(Args, Debug)]
 pub struct RecordingsArgs {
     /// Recordings, of one or many nodes; each with the older FILE.1 beside it
-    #[arg(long, value_name = "FILE", num_args = 1.., required = true)]
+    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "cluster")]
     pub flows: Vec<PathBuf>,
 
     /// Lines for people, or one JSON object a line
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AnswerFormat::Table)]
     pub output: AnswerFormat,
+
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    #[command(flatten)]
+    pub access: KubeconfigArgs,
+}
+
+impl RecordingsArgs {
+    fn agents(&self) -> Option<Agents> {
+        self.cluster.agents(self.access.kubeconfig.as_ref())
+    }
+}
+
+impl WhoArgs {
+    /// Whom to ask besides the recordings.
+    pub fn agents(&self) -> Option<Agents> {
+        self.recordings.agents()
+    }
+}
+
+impl EtcdLogArgs {
+    /// Whom to ask besides the recordings.
+    pub fn agents(&self) -> Option<Agents> {
+        self.recordings.agents()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -87,12 +122,14 @@ pub struct Who {
     pub address: SocketAddr,
     pub at: Option<Timestamp>,
     pub flows: Vec<PathBuf>,
+    pub agents: Option<Agents>,
     pub json: bool,
 }
 
 impl From<WhoArgs> for Who {
     fn from(args: WhoArgs) -> Self {
         Self {
+            agents: args.agents(),
             address: args.address,
             at: args.at,
             flows: args.recordings.flows,
@@ -107,13 +144,18 @@ pub struct EtcdLog {
     pub log: PathBuf,
     pub within: Duration,
     pub flows: Vec<PathBuf>,
+    pub agents: Option<Agents>,
+    /// The server ports that agents are asked for.
+    pub ports: Vec<u16>,
     pub json: bool,
 }
 
 impl From<EtcdLogArgs> for EtcdLog {
     fn from(args: EtcdLogArgs) -> Self {
         Self {
+            agents: args.agents(),
             log: args.log,
+            ports: args.ports,
             within: args.within.unsigned_abs(),
             flows: args.recordings.flows,
             json: args.recordings.output == AnswerFormat::Json,

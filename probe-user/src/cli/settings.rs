@@ -282,7 +282,7 @@ fn seen_by(role: Role, outcome: Outcome) -> bool {
     }
 }
 
-fn usage(message: String) -> clap::Error {
+pub(super) fn usage(message: String) -> clap::Error {
     Cli::command().error(ErrorKind::ValueValidation, message)
 }
 

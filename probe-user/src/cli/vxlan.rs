@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use super::{SourceArgs, pace::Pace};
+use super::{
+    Agents, ClusterArgs, ClusterLooks, KubeconfigArgs, SourceArgs,
+    pace::{EVERY, Pace},
+};
 use crate::kernel::object::Source;
 
 const HELP: &str = "\
@@ -14,6 +17,7 @@ Examples:
   probe vxlan --once --duration 5s     for scripts: looks for 5 s, says what is wrong, exit code 1 if anything is
   probe vxlan --flows                  the inner connections too
   probe vxlan -o json --interval 10s   one object each 10 s
+  probe vxlan --cluster                what the agents on all nodes see, once
 
 Faults:
   port-mismatch       a peer sends to another UDP port than the device here listens on
@@ -33,14 +37,26 @@ Faults:
   dropped             VXLAN packets are dropped here for another reason
 
 A fault that shows in packets ends when none showed it for 10 s, in a run --once at its end. Exit codes: 0 no fault at
-the end, 1 a fault, 2 usage.";
+the end, 1 a fault, or with --cluster a node that did not answer, 2 usage.";
+
+/// What a look at this machine takes, and agents have in their own configuration.
+const SEEN_HERE: [&str; 8] = [
+    "device",
+    "underlay",
+    "flows",
+    "max_flows",
+    "cri",
+    "netns",
+    "btf",
+    "without",
+];
 
 /// Is the overlay healthy, and if not, why
 ///
 /// Compares what every VXLAN device is set to (flannel, Calico, any other) with what is on the wire: counts packets to and
 /// from each peer in the kernel, finds those that are dropped, and names what is wrong, with the evidence and what to do.
 #[derive(Args, Debug)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct VxlanArgs {
     /// Only this VXLAN device. Default: all
     #[arg(long, value_name = "DEVICE")]
@@ -58,9 +74,9 @@ pub struct VxlanArgs {
     #[arg(long, value_name = "TIME")]
     pub duration: Option<SignedDuration>,
 
-    /// How often to look
-    #[arg(long, value_name = "TIME", default_value = "1s")]
-    pub interval: SignedDuration,
+    /// How often to look. Default: 1s; with --cluster once
+    #[arg(long, value_name = "TIME")]
+    pub interval: Option<SignedDuration>,
 
     /// Inner connections too, with the names of this node's pods
     #[arg(long)]
@@ -89,6 +105,32 @@ pub struct VxlanArgs {
 
     #[command(flatten)]
     pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    #[command(flatten)]
+    pub access: KubeconfigArgs,
+}
+
+impl VxlanArgs {
+    /// Whom to ask, where it is not this machine.
+    pub fn agents(&self) -> Option<Agents> {
+        self.cluster.agents(self.access.kubeconfig.as_ref())
+    }
+
+    /// How the agents are asked, where they are.
+    pub fn looks(&self) -> Option<Result<ClusterLooks, clap::Error>> {
+        let json = self.output == VxlanFormat::Json;
+        let agents = self.agents()?;
+        Some(ClusterLooks::of(
+            agents,
+            json,
+            self.once,
+            self.interval,
+            self.duration,
+        ))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -134,7 +176,7 @@ impl TryFrom<VxlanArgs> for Vxlan {
         let pace = Pace::of(
             args.once,
             args.duration,
-            args.interval,
+            args.interval.unwrap_or(EVERY),
             args.output == VxlanFormat::Json,
             args.node,
         )?;

@@ -2,16 +2,20 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, IsTerminal, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     path::Path,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use jiff::{Timestamp, tz::TimeZone};
 use memchr::memmem::Finder;
 
-use super::{quiet_if_closed, recordings};
+use super::{
+    Found,
+    cluster::{Cluster, remembered},
+    progress::Progress,
+    quiet_if_closed, recordings,
+};
 use crate::{
     cli::EtcdLog as Settings,
     model::{
@@ -25,14 +29,28 @@ use crate::{
 const LONGEST: u64 = 1 << 20;
 /// Written out when it holds so many bytes.
 const FULL: usize = 64 << 10;
-const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 /// Prints a line for each rejected connection, then who they were; whether there was any.
 ///
 /// # Errors
-/// When the log or a recording can't be read, or the answer not be written.
-pub fn run(settings: &Settings) -> Result<bool> {
-    let flows = recordings::flows(&settings.flows)?;
+/// When the log or a recording can't be read, no agent answers, or the answer can't be written.
+pub async fn run(settings: Settings) -> Result<Found> {
+    let settings = &settings;
+    let mut flows = recordings::flows(&settings.flows)?;
+    let remembered = match settings.agents.clone() {
+        None => {
+            recordings::any(&flows)?;
+            None
+        }
+        Some(agents) => {
+            let cluster = Cluster::open(agents).await?;
+            let remembered = remembered::of_ports(&cluster, &settings.ports, &mut flows).await?;
+            if flows.is_empty() && remembered.memories.is_empty() {
+                bail!("no agent answered: there is nothing to name anybody by");
+            }
+            Some(remembered)
+        }
+    };
     let found = if settings.log == Path::new("-") {
         answer(settings, &flows, "standard input", io::stdin().lock(), None)
     } else {
@@ -41,16 +59,27 @@ pub fn run(settings: &Settings) -> Result<bool> {
         let size = file.metadata().ok().map(|metadata| metadata.len());
         answer(settings, &flows, &name, file, size)
     };
-    found.or_else(|error| quiet_if_closed(error).map(|()| true))
+    let (found, began) = found.or_else(|error| quiet_if_closed(error).map(|()| (true, None)))?;
+    if let (Some(remembered), Some(began)) = (remembered, began) {
+        remembered.tell_younger_than(began);
+    }
+    Ok(if found { Found::Some } else { Found::Nothing })
 }
 
-fn answer(settings: &Settings, flows: &Flows, name: &str, log: impl Read, size: Option<u64>) -> Result<bool> {
+/// Whether there was any, and when the first was.
+fn answer(
+    settings: &Settings,
+    flows: &Flows,
+    name: &str,
+    log: impl Read,
+    size: Option<u64>,
+) -> Result<(bool, Option<Timestamp>)> {
     let mut log = BufReader::with_capacity(1 << 18, log);
     let mut stdout = io::stdout().lock();
     let reader = Reader::new(TimeZone::system(), Timestamp::now());
     let rejected = Finder::new(REJECTED);
     let mut report = Report::new(settings.json, TimeZone::system());
-    let mut progress = Progress::new(size);
+    let mut progress = ReadSoFar::new(size);
     let mut total = Total::default();
     let (mut line, mut out) = (Vec::new(), Vec::with_capacity(FULL));
     loop {
@@ -98,29 +127,25 @@ fn answer(settings: &Settings, flows: &Flows, name: &str, log: impl Read, size: 
         .write_all(&out)
         .and_then(|()| stdout.flush())
         .context("can't write")?;
-    Ok(total.rejected > 0)
+    Ok((total.rejected > 0, total.began()))
 }
 
 /// Unreadable lines told one by one; all are counted.
 const UNREADABLE_TOLD: u64 = 10;
 
-/// How far it is, on a terminal that the answers don't go to.
-struct Progress {
-    shown: bool,
-    on: bool,
+/// How much of the log is read.
+struct ReadSoFar {
+    progress: Progress,
     size: Option<u64>,
     read: u64,
-    at: Instant,
 }
 
-impl Progress {
+impl ReadSoFar {
     fn new(size: Option<u64>) -> Self {
         Self {
-            shown: false,
-            on: io::stderr().is_terminal() && !io::stdout().is_terminal(),
+            progress: Progress::new(),
             size,
             read: 0,
-            at: Instant::now(),
         }
     }
 
@@ -128,22 +153,18 @@ impl Progress {
         let before = self.read >> 24;
         self.read += bytes as u64;
         // The clock is looked at every 16 MB.
-        if !self.on || self.read >> 24 == before || self.at.elapsed() < PROGRESS_EVERY {
+        if self.read >> 24 == before {
             return;
         }
-        self.at = Instant::now();
-        self.shown = true;
         let of = self.size.map(|size| format!(" of {}", bytesize::ByteSize(size)));
-        eprint!(
-            "\r{}{} read, {rejected} rejected connections\x1b[K",
+        self.progress.show(format_args!(
+            "{}{} read, {rejected} rejected connections",
             bytesize::ByteSize(self.read),
             of.unwrap_or_default()
-        );
+        ));
     }
 
     fn clear(&mut self) {
-        if std::mem::take(&mut self.shown) {
-            eprint!("\r\x1b[K");
-        }
+        self.progress.clear();
     }
 }

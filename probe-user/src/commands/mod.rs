@@ -3,11 +3,13 @@
 pub mod agent;
 pub mod bypass;
 pub mod check;
+pub mod cluster;
 pub mod etcd_log;
 pub mod generated;
 pub mod looks;
 mod pods;
 mod privileges;
+mod progress;
 mod recordings;
 mod rules;
 pub mod vxlan;
@@ -17,6 +19,15 @@ pub mod who;
 use std::io;
 
 use anyhow::Result;
+
+/// What came of a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Some,
+    Nothing,
+    /// Nothing, but not everybody answered.
+    Unknown,
+}
 
 /// Who reads our output may stop reading, as `head` does: that is an end, not a fault.
 fn quiet_if_closed(error: anyhow::Error) -> Result<()> {

@@ -79,7 +79,8 @@ pub async fn run(settings: Watch) -> Result<()> {
     }
 }
 
-fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
+/// Writes to standard output.
+pub fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
     let terminal = io::stdout().is_terminal();
     let width = terminal_size::terminal_size_of(io::stdout())
         .map(|(width, _)| usize::from(width.0))
@@ -94,7 +95,11 @@ fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
     .node(settings.node.clone())
 }
 
-fn recorder(settings: &Watch) -> Result<Option<Reporter<Recording>>> {
+/// Writes the recording, where one is asked for.
+///
+/// # Errors
+/// When its file can't be made.
+pub fn recorder(settings: &Watch) -> Result<Option<Reporter<Recording>>> {
     let Some(path) = &settings.record else {
         return Ok(None);
     };

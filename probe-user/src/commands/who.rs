@@ -5,7 +5,11 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 
-use super::{quiet_if_closed, recordings};
+use super::{
+    Found,
+    cluster::{Cluster, remembered},
+    quiet_if_closed, recordings,
+};
 use crate::{
     cli::Who as Settings,
     report::{etcd_log::Report, say},
@@ -14,9 +18,19 @@ use crate::{
 /// Prints who it was, the nearest in time first; whether anybody was found.
 ///
 /// # Errors
-/// When a recording can't be read or the answer not be written.
-pub fn run(settings: &Settings) -> Result<bool> {
-    let flows = recordings::flows(&settings.flows)?;
+/// When a recording can't be read, no agent be found or the answer not be written.
+pub async fn run(settings: Settings) -> Result<Found> {
+    let mut flows = recordings::flows(&settings.flows)?;
+    let remembered = match settings.agents.clone() {
+        None => {
+            recordings::any(&flows)?;
+            None
+        }
+        Some(agents) => {
+            let cluster = Cluster::open(agents).await?;
+            Some(remembered::of_client(&cluster, settings.address, &mut flows).await?)
+        }
+    };
     let near = flows.near(settings.address, settings.at);
     let mut report = Report::new(settings.json, TimeZone::system());
     let mut out = Vec::new();
@@ -31,11 +45,23 @@ pub fn run(settings: &Settings) -> Result<bool> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
-    if near.is_empty() {
-        say(format_args!(
-            "probe: no recording has a client with the address {}. Record on the node that has it, or whose pod it is",
-            settings.address
-        ));
+    if !near.is_empty() {
+        return Ok(Found::Some);
     }
-    Ok(!near.is_empty())
+    let address = settings.address;
+    let Some(remembered) = remembered else {
+        say(format_args!(
+            "probe: no recording has a client with the address {address}. Record on the node that has it, or whose pod it is"
+        ));
+        return Ok(Found::Nothing);
+    };
+    say(format_args!(
+        "probe: no agent that answered remembers a client with the address {address}"
+    ));
+    remembered.tell_memories();
+    Ok(if remembered.incomplete {
+        Found::Unknown
+    } else {
+        Found::Nothing
+    })
 }

@@ -45,6 +45,8 @@ pub enum ProcessSource {
 }
 
 impl ProcessSource {
+    pub const ALL: [Self; 2] = [Self::Kernel, Self::Listener];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Kernel => "kernel",
@@ -71,6 +73,8 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    pub const ALL: [Self; 3] = [Self::Containerd, Self::CriO, Self::Docker];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Containerd => "containerd",
@@ -107,6 +111,8 @@ pub enum Qos {
 }
 
 impl Qos {
+    pub const ALL: [Self; 3] = [Self::Guaranteed, Self::Burstable, Self::BestEffort];
+
     /// As Kubernetes writes it (`status.qosClass`).
     pub const fn name(self) -> &'static str {
         match self {
@@ -133,6 +139,14 @@ pub enum PodSource {
 }
 
 impl PodSource {
+    pub const ALL: [Self; 5] = [
+        Self::Cgroup,
+        Self::PodLogDir,
+        Self::Cri,
+        Self::Kubelet,
+        Self::KubeApi,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroup",

@@ -42,6 +42,8 @@ pub struct Tally {
 /// One source: the same owner, destination, outcome and role.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// The node whose record it is, where several are shown.
+    pub node: Option<Arc<str>>,
     pub role: Role,
     pub outcome: Outcome,
     /// The server's end.
@@ -60,6 +62,7 @@ pub struct Row {
 impl Row {
     pub fn new(connection: &Connection, cadence: Cadence) -> Self {
         Self {
+            node: None,
             role: connection.role,
             outcome: connection.outcome,
             destination: connection.asked(),

@@ -93,6 +93,8 @@ pub enum Untranslated {
 }
 
 impl Untranslated {
+    pub const ALL: [Self; 4] = [Self::NoEntry, Self::Reused, Self::Busy, Self::Unavailable];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::NoEntry => "no-entry",

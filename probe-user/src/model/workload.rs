@@ -24,6 +24,8 @@ pub enum WorkloadSource {
 }
 
 impl WorkloadSource {
+    pub const ALL: [Self; 3] = [Self::Labels, Self::Kubelet, Self::KubeApi];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::Labels => "labels",

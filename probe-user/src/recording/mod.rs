@@ -1,5 +1,6 @@
 //! Recordings: what `probe watch --record` keeps, and `probe who` and `probe etcd-log` read.
 
+pub mod connection;
 pub mod held;
 pub mod read;
 pub mod write;

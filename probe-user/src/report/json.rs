@@ -320,6 +320,8 @@ struct Source<'a> {
     every_spread_ms: Option<u64>,
     first: String,
     last: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -364,6 +366,7 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
             every_spread_ms,
             first: time(row.first),
             last: time(row.last),
+            node: row.node.as_deref(),
         }
     });
     let sources = sources.collect();
@@ -399,7 +402,7 @@ pub(super) fn line(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> 
 
 /// Period and spread in milliseconds, where there is a cadence.
 pub(super) fn every(cadence: Option<&Cadence>) -> (Option<u64>, Option<u64>) {
-    let milliseconds = |duration| (micros(duration) + 500) / 1000;
+    let milliseconds = |duration| micros(duration).saturating_add(500) / 1000;
     cadence
         .and_then(|cadence| {
             cadence

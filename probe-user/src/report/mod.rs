@@ -9,6 +9,7 @@ pub mod events;
 mod json;
 pub mod looks;
 pub mod metrics;
+pub mod node;
 mod style;
 mod summary;
 mod table;
@@ -65,6 +66,15 @@ pub fn say(what: fmt::Arguments<'_>) {
     let _ = io::stderr().write_all(&out);
 }
 
+/// Appends the line of `-o json` for a connection that `node` recorded.
+///
+/// # Errors
+/// None in practice: writing to memory does not fail.
+pub fn json_line(out: &mut Vec<u8>, node: &str, connection: &Connection) -> io::Result<()> {
+    let mut clock = Clock::new(TimeZone::UTC);
+    json::connection(out, &mut clock, &mut Vec::new(), Some(node), connection)
+}
+
 /// The buffer is written out when it holds so many bytes, and at each [`Reporter::flush`].
 const FULL: usize = 64 << 10;
 
@@ -81,8 +91,13 @@ pub struct Reporter<W> {
     buffer: Vec<u8>,
     scratch: Vec<u8>,
     node: Option<String>,
+    /// Records are of several nodes: each line says of which.
+    nodes: bool,
     out: W,
 }
+
+/// The most columns for a node's name in the table.
+const MOST_NODE: usize = 24;
 
 impl<W: Write> Reporter<W> {
     /// `width` in columns, `None` where `out` is not a terminal: then it is 140. Times are shown in the
@@ -99,6 +114,7 @@ impl<W: Write> Reporter<W> {
             buffer: Vec::with_capacity(FULL + (8 << 10)),
             scratch: Vec::new(),
             node: None,
+            nodes: false,
             out,
         }
     }
@@ -108,6 +124,28 @@ impl<W: Write> Reporter<W> {
     pub fn node(mut self, node: String) -> Self {
         self.node = Some(node);
         self
+    }
+
+    /// For records of several nodes: each line tells of which, the table in a column wide enough for these.
+    #[must_use]
+    pub fn nodes<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        const LEAST_NODE: usize = "NODE".len();
+        let widest = names.into_iter().map(str::len).max().unwrap_or_default();
+        self.columns = Columns::with_node(self.width, widest.clamp(LEAST_NODE, MOST_NODE));
+        self.nodes = true;
+        self
+    }
+
+    /// A record of this node.
+    ///
+    /// # Errors
+    /// The output's.
+    pub fn of_node(&mut self, node: &str, connection: &Connection) -> io::Result<()> {
+        let name = self.node.get_or_insert_default();
+        if name != node {
+            node.clone_into(name);
+        }
+        self.connection(connection)
     }
 
     /// Shows times in another time zone.
@@ -122,20 +160,21 @@ impl<W: Write> Reporter<W> {
             colour,
             clock,
             buffer,
+            node,
             ..
         } = self;
+        let shown = node.as_deref().filter(|_| self.nodes);
         match self.format {
             Format::Table => {
                 if !self.begun {
                     self.begun = true;
                     self.columns.header(buffer, *colour);
                 }
-                self.columns.line(buffer, clock, *colour, connection);
+                self.columns.line(buffer, clock, *colour, shown, connection);
             }
-            Format::Wide => wide::line(buffer, clock, *colour, connection),
+            Format::Wide => wide::line(buffer, clock, *colour, shown, connection),
             Format::Json => {
-                let node = self.node.as_deref();
-                json::connection(buffer, clock, &mut self.scratch, node, connection)?;
+                json::connection(buffer, clock, &mut self.scratch, node.as_deref(), connection)?;
             }
         }
         if self.buffer.len() >= FULL {

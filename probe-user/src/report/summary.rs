@@ -96,6 +96,14 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
         .map(|row| cell(|out| text::end(out, row.destination)))
         .collect();
     let with_last = width >= WITH_LAST;
+    let nodes: Vec<_> = shown
+        .iter()
+        .map(|row| {
+            let node = row.node.as_deref();
+            node.map(|node| cell(|out| escape::push(out, node, super::MOST_NODE)))
+        })
+        .collect();
+    let with_node = nodes.iter().any(Option::is_some);
     // What the other columns take, with two between each and the next. LAST is 8 wide.
     let widest = |cells: &mut dyn Iterator<Item = usize>, header: &str| cells.fold(header.len(), usize::max);
     let others_take = widest(
@@ -105,27 +113,47 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
         + widest(&mut shown.iter().map(|row| row.outcome.name().len()), "OUTCOME")
         + widest(&mut shown.iter().map(|row| row.role.name().len()), "ROLE")
         + widest(&mut destination.iter().map(String::len), "DESTINATION")
-        + if with_last { 8 + 12 } else { 10 };
+        + if with_last { 8 + 12 } else { 10 }
+        + if with_node {
+            2 + widest(&mut nodes.iter().flatten().map(|node| node.width()), "NODE")
+        } else {
+            0
+        };
     let room = width.saturating_sub(others_take).max(LEAST_WHO);
 
-    let headers = ["COUNT", "EVERY", "OUTCOME", "ROLE", "WHO", "DESTINATION", "LAST"];
-    let columns = headers.len() - usize::from(!with_last);
+    let shows = |header: &str| match header {
+        "NODE" => with_node,
+        "LAST" => with_last,
+        _ => true,
+    };
+    let headers = [
+        "COUNT",
+        "EVERY",
+        "NODE",
+        "OUTCOME",
+        "ROLE",
+        "WHO",
+        "DESTINATION",
+        "LAST",
+    ];
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headers.into_iter().take(columns));
-    for ((row, every), destination) in shown.iter().zip(every).zip(destination) {
+    table.set_header(headers.into_iter().filter(|header| shows(header)));
+    for (((row, every), destination), node) in shown.iter().zip(every).zip(destination).zip(nodes) {
         let cells = [
             row.cadence.count.to_string(),
             every,
+            node.unwrap_or_default(),
             row.outcome.name().to_owned(),
             row.role.name().to_owned(),
             cell(|out| source(out, row, room)),
             destination,
             cell(|out| clock.local(out, row.last, false)),
         ];
-        table.add_row(cells.into_iter().take(columns));
+        let cells = headers.into_iter().zip(cells);
+        table.add_row(cells.filter(|(header, _)| shows(header)).map(|(_, cell)| cell));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

@@ -87,3 +87,23 @@ fn rows_of_ipv4_fit() {
         }
     }
 }
+
+#[test]
+fn rows_of_several_nodes_say_of_which() {
+    let mut summary = samples::summary();
+    assert!(!shown(120, &summary).contains("NODE"));
+    for (row, node) in summary
+        .rows
+        .iter_mut()
+        .zip(["alpha", "be\x1bta"].into_iter().cycle())
+    {
+        row.node = Some(node.into());
+    }
+    let text = shown(120, &summary);
+    let header = text.lines().find(|line| line.starts_with("COUNT")).unwrap();
+    assert!(header.contains("EVERY") && header.contains("  NODE"), "{header}");
+    assert!(
+        text.contains("  alpha  ") && text.contains("  be\\x1bta  "),
+        "{text}"
+    );
+}

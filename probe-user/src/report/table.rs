@@ -19,6 +19,8 @@ pub struct Columns {
     spread: bool,
     /// From 160 columns on: bytes and duration.
     traffic: bool,
+    /// Where the node's name is, and its room, where records of several are shown.
+    node: Option<(usize, usize)>,
     outcome: usize,
     role: usize,
     who: usize,
@@ -53,6 +55,7 @@ impl Columns {
             long,
             spread,
             traffic,
+            node: None,
             outcome,
             role,
             who,
@@ -63,10 +66,30 @@ impl Columns {
         }
     }
 
+    /// The same with a column for the node, of `room` columns.
+    pub fn with_node(width: usize, room: usize) -> Self {
+        let taken = room + 1;
+        let others = Self::new(width.saturating_sub(taken));
+        Self {
+            node: Some((others.outcome, room)),
+            outcome: others.outcome + taken,
+            role: others.role + taken,
+            who: others.who + taken,
+            source: others.source + taken,
+            destination: others.destination + taken,
+            sent: others.sent + taken,
+            every: others.every + taken,
+            ..others
+        }
+    }
+
     pub fn header(&self, out: &mut Vec<u8>, colour: bool) {
         style::styled(out, colour, style::HEADER, |out| {
             let mut line = Line { out, column: 0 };
             line.cell(0, |out| text::ascii(out, "TIME"));
+            if let Some((start, _)) = self.node {
+                line.cell(start, |out| text::ascii(out, "NODE"));
+            }
             line.cell(self.outcome, |out| text::ascii(out, "OUTCOME"));
             line.cell(self.role, |out| {
                 text::ascii(out, if self.long { "ROLE" } else { "END" })
@@ -92,13 +115,23 @@ impl Columns {
         self.sent + 1 + index * (NUMBER + 1)
     }
 
-    pub fn line(&self, out: &mut Vec<u8>, clock: &mut Clock, colour: bool, connection: &Connection) {
+    pub fn line(
+        &self,
+        out: &mut Vec<u8>,
+        clock: &mut Clock,
+        colour: bool,
+        node: Option<&str>,
+        connection: &Connection,
+    ) {
         let mut line = Line { out, column: 0 };
         line.cell(0, |out| {
             style::styled(out, colour, style::TIME, |out| {
                 clock.local(out, connection.time, self.long)
             })
         });
+        if let Some((start, room)) = self.node {
+            line.cell(start, |out| escape::push(out, node.unwrap_or("?"), room));
+        }
         line.cell(self.outcome, |out| {
             style::outcome(out, colour, connection.outcome)
         });

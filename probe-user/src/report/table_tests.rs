@@ -5,12 +5,21 @@ use super::*;
 use crate::report::samples;
 
 fn shown(width: usize, colour: bool, connections: &[Connection]) -> Vec<String> {
-    let columns = Columns::new(width);
+    shown_in(&Columns::new(width), colour, connections)
+}
+
+fn shown_in(columns: &Columns, colour: bool, connections: &[Connection]) -> Vec<String> {
     let mut clock = Clock::new(TimeZone::UTC);
     let mut out = Vec::new();
     columns.header(&mut out, colour);
     for connection in connections {
-        columns.line(&mut out, &mut clock, colour, connection);
+        columns.line(
+            &mut out,
+            &mut clock,
+            colour,
+            Some("node-1.example\x1b"),
+            connection,
+        );
     }
     String::from_utf8(out)
         .unwrap()
@@ -34,6 +43,30 @@ fn golden() {
         shown(160, false, &some).join("\n"),
         include_str!("golden/table-160.txt").trim_end()
     );
+}
+
+/// A column more, and all others where their headers are.
+#[test]
+fn nodes_have_a_column() {
+    let records = samples::all();
+    let lines = shown_in(&Columns::with_node(140, 8), false, &records[..1]);
+    let expected = "10:14:03.145 ";
+    let place = lines[0].find("NODE").unwrap();
+    assert_eq!(place, expected.len(), "{}", lines[0]);
+    assert!(
+        lines[1][place..].starts_with("node-1.… half-open"),
+        "{}",
+        lines[1]
+    );
+    assert_eq!(lines[0].find("OUTCOME"), Some(place + 9));
+    let destination = lines[0].find("DESTINATION").unwrap();
+    let cells: String = lines[1].chars().skip(destination).collect();
+    assert!(cells.starts_with("192.168.88.11:2379"), "{}", lines[1]);
+    for width in 120..200 {
+        for line in shown_in(&Columns::with_node(width, 8), false, &records[..1]) {
+            assert!(line.width() <= width, "{line}");
+        }
+    }
 }
 
 /// Whatever the width, what fits the columns fits the terminal, and each column starts below its header.

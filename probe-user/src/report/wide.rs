@@ -11,12 +11,15 @@ use crate::model::{Connection, Owner, Role};
 const COMMAND: usize = 512;
 /// Columns for a cause.
 const CAUSE: usize = 600;
+/// Columns for a node's name: Kubernetes allows no more.
+const NODE: usize = 253;
 /// Columns for a path.
 const PATH: usize = 256;
 /// Of a container id, as in the table.
 const CONTAINER: usize = 12;
 
-pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, connection: &Connection) {
+/// `node`: of which node it is, where records of several are shown.
+pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, node: Option<&str>, connection: &Connection) {
     style::styled(out, colour, style::TIME, |out| {
         clock.local(out, connection.time, true)
     });
@@ -51,6 +54,10 @@ pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, connection: &Con
     }
     text::ascii(out, "  seen by ");
     text::ascii(out, connection.role.name());
+    if let Some(node) = node {
+        text::ascii(out, " on ");
+        escape::push(out, node, NODE);
+    }
     if connection.netns != 0 {
         text::ascii(out, " in netns ");
         text::decimal(out, connection.netns.into());
@@ -156,7 +163,7 @@ mod tests {
 
     fn shown(connection: &Connection) -> String {
         let mut out = Vec::new();
-        line(&mut out, &mut Clock::new(TimeZone::UTC), false, connection);
+        line(&mut out, &mut Clock::new(TimeZone::UTC), false, None, connection);
         String::from_utf8(out).unwrap()
     }
 
@@ -168,6 +175,18 @@ mod tests {
              192.168.88.11:2379  0 B ↑ 0 B ↓  0.4 ms  every 5.0 s ×12  seen by client in netns 4026532401  client: \
              uid 0 containerd 4f5e6d7c8b9a pod BestEffort 0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9 exe /usr/bin/python3.11 \
              cmd python3.11 /app/monitor.py --target 'etcd 1'\n"
+        );
+    }
+
+    #[test]
+    fn of_which_node() {
+        let mut out = Vec::new();
+        let (mut clock, node) = (Clock::new(TimeZone::UTC), Some("be\x1bta"));
+        line(&mut out, &mut clock, false, node, &samples::incident());
+        let shown = String::from_utf8(out).unwrap();
+        assert!(
+            shown.contains("  seen by client on be\\x1bta in netns 4026532401  "),
+            "{shown}"
         );
     }
 

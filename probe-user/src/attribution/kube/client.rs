@@ -1,6 +1,9 @@
 //! Calls to the Kubernetes API, and to the kubelet with the same credentials.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use k8s_openapi::{
     List,
@@ -23,6 +26,8 @@ use crate::{
 
 /// Objects of one page of a list.
 const PAGE: u32 = 500;
+/// How long a person waits for a connection to the API.
+const CONNECT: Duration = Duration::from_secs(5);
 
 /// Where to ask, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +64,11 @@ impl KubeError {
     fn call(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
         move |error| Self::Call {
             what,
-            reason: chain(&error),
+            reason: match error {
+                // The API server's own sentence: all of what it sends is a page.
+                kube::Error::Api(status) if !status.message.is_empty() => status.message,
+                error => chain(&error),
+            },
         }
     }
 }
@@ -113,9 +122,48 @@ impl Access {
     }
 }
 
+/// The API as `kubectl` finds it: `file`, or else those that KUBECONFIG names, or else ~/.kube/config; in a pod without
+/// these, its service account.
+///
+/// # Errors
+/// Credentials that can't be read.
+pub async fn login(file: Option<&Path>, context: Option<&str>) -> Result<Client, KubeError> {
+    let read = match file {
+        Some(file) => Kubeconfig::read_from(file),
+        None => Kubeconfig::read(),
+    };
+    let found = match read {
+        Ok(found) => with_context(found, context).await,
+        Err(error) => Err(error),
+    };
+    let mut config = match (found, file, context) {
+        (Ok(config), ..) => config,
+        (Err(KubeconfigError::FindPath | KubeconfigError::ReadConfig(..)), None, None)
+            if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() =>
+        {
+            Config::incluster().map_err(KubeError::ServiceAccount)?
+        }
+        (Err(error), ..) => {
+            return Err(KubeError::Kubeconfig {
+                file: file.map_or_else(|| PathBuf::from("the kubeconfig"), Path::to_owned),
+                reason: chain(&error),
+            });
+        }
+    };
+    config.connect_timeout = Some(CONNECT);
+    connect(config)
+}
+
 async fn kubeconfig(file: &Path) -> Result<Config, KubeconfigError> {
-    let kubeconfig = Kubeconfig::read_from(file)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await
+    with_context(Kubeconfig::read_from(file)?, None).await
+}
+
+async fn with_context(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<Config, KubeconfigError> {
+    let options = KubeConfigOptions {
+        context: context.map(str::to_owned),
+        ..KubeConfigOptions::default()
+    };
+    Config::from_custom_kubeconfig(kubeconfig, &options).await
 }
 
 fn connect(config: Config) -> Result<Client, KubeError> {
@@ -143,7 +191,7 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
 /// # Errors
 /// When the API does not answer, or does not allow it.
 pub async fn nodes(client: &Client) -> Result<Vec<Node>, KubeError> {
-    all(client, "the list of nodes").await
+    listed_of_all(client, "the list of nodes").await
 }
 
 /// All Services.
@@ -151,17 +199,30 @@ pub async fn nodes(client: &Client) -> Result<Vec<Node>, KubeError> {
 /// # Errors
 /// When the API does not answer, or does not allow it.
 pub async fn services(client: &Client) -> Result<Vec<Service>, KubeError> {
-    all(client, "the list of Services").await
+    listed_of_all(client, "the list of Services").await
 }
 
-/// Page by page.
-async fn all<K>(client: &Client, what: &'static str) -> Result<Vec<K>, KubeError>
+/// All objects of a kind, which errors call `what`.
+///
+/// # Errors
+/// When the API does not answer, or does not allow it.
+pub async fn listed_of_all<K>(client: &Client, what: &'static str) -> Result<Vec<K>, KubeError>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
 {
-    let api = Api::<K>::all(client.clone());
+    listed(&Api::<K>::all(client.clone()), ListParams::default(), what).await
+}
+
+/// Those asked for, page by page.
+///
+/// # Errors
+/// When the API does not answer, or does not allow it.
+pub async fn listed<K>(api: &Api<K>, asked: ListParams, what: &'static str) -> Result<Vec<K>, KubeError>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+{
     let mut all = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
+    let mut page = asked.limit(PAGE);
     loop {
         let list = api.list(&page).await.map_err(KubeError::call(what))?;
         all.extend(list.items);

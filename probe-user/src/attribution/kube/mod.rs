@@ -31,12 +31,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{client::KubeError, nodes::Nodes, table::Table};
 pub use self::{
-    client::{Access, Credentials},
+    client::{Access, Credentials, KubeError, listed, listed_of_all, login},
     services::ServiceList,
     table::Pod,
 };
+use self::{nodes::Nodes, table::Table};
 use super::health::{Doing, Health, News};
 use crate::{
     error::chain,

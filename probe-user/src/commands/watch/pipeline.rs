@@ -576,6 +576,7 @@ impl<S: Sink> Watching<S> {
             Role::Server => (other, unknown),
         };
         Some(Row {
+            node: None,
             role,
             outcome,
             destination: SocketAddr::new(server, key.port),

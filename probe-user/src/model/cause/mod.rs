@@ -49,6 +49,8 @@ pub enum Kind {
 }
 
 impl Kind {
+    pub const ALL: [Self; 4] = [Self::NoEndpoints, Self::Untracked, Self::Dropped, Self::Vxlan];
+
     /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {

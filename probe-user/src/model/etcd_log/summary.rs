@@ -112,6 +112,11 @@ impl Total {
         }
     }
 
+    /// When the first was.
+    pub fn began(&self) -> Option<Timestamp> {
+        self.between.map(|(first, _)| first)
+    }
+
     /// The groups, the most frequent first, with what the kernel saw of each while the log was written, give or take
     /// `within`.
     pub fn groups(&mut self, flows: &Flows, within: Duration) -> Vec<Group> {

@@ -1,0 +1,99 @@
+//! The lines of an agent's answer about connections.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::{
+    model::Connection,
+    recording::connection::{LineError, read},
+};
+
+/// One line.
+#[derive(Debug)]
+pub enum Answer {
+    Connection(Box<Connection>),
+    /// All that the agent holds was told.
+    End(Memory),
+    /// Nothing to tell until then.
+    Alive(Timestamp),
+    /// So many were left out: they came faster than they were read.
+    Gap(u64),
+    /// An event of a newer agent.
+    Other,
+}
+
+/// What an agent remembers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Memory {
+    /// Connections.
+    #[serde(default)]
+    pub held: u64,
+    /// How far back it goes.
+    pub oldest: Option<Timestamp>,
+    /// Connections that have left it.
+    #[serde(default)]
+    pub forgotten: u64,
+    /// Connections that the kernel side could not tell of.
+    #[serde(default)]
+    pub lost: u64,
+}
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    event: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Alive {
+    time: Timestamp,
+}
+
+#[derive(Deserialize)]
+struct Gap {
+    lost: u64,
+}
+
+/// Reads one line.
+///
+/// # Errors
+/// When it is none of an agent's.
+pub fn line(line: &[u8]) -> Result<Answer, LineError> {
+    let Event { event } = serde_json::from_slice(line)?;
+    Ok(match &*event {
+        "connection" => Answer::Connection(Box::new(read(line)?)),
+        "end" => Answer::End(serde_json::from_slice(line)?),
+        "alive" => Answer::Alive(serde_json::from_slice::<Alive>(line)?.time),
+        "gap" => Answer::Gap(serde_json::from_slice::<Gap>(line)?.lost),
+        _ => Answer::Other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{json_line, samples};
+
+    #[test]
+    fn lines() {
+        let mut connection = Vec::new();
+        json_line(&mut connection, "beta", &samples::incident()).unwrap();
+        assert!(matches!(line(&connection), Ok(Answer::Connection(_))));
+        let end = br#"{"event":"end","node":"beta","held":8123,"oldest":"2026-11-23T09:00:00Z","forgotten":5,"lost":1}"#;
+        let Ok(Answer::End(memory)) = line(end) else {
+            panic!("no end")
+        };
+        assert_eq!((memory.held, memory.forgotten, memory.lost), (8123, 5, 1));
+        assert_eq!(memory.oldest, Some("2026-11-23T09:00:00Z".parse().unwrap()));
+        let alive = br#"{"event":"alive","node":"beta","time":"2026-11-23T09:00:00Z"}"#;
+        assert!(matches!(line(alive), Ok(Answer::Alive(_))));
+        let gap = br#"{"event":"gap","node":"beta","lost":17}"#;
+        assert!(matches!(line(gap), Ok(Answer::Gap(17))));
+        assert!(matches!(line(br#"{"event":"finding"}"#), Ok(Answer::Other)));
+        for garbage in ["", "<html>", "{}", "[]", r#"{"event":7}"#, r#"{"event":"alive"}"#] {
+            assert!(line(garbage.as_bytes()).is_err(), "{garbage}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! All that agents remember of some connections, asked once.
+
+use std::sync::Arc;
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use super::{
+    Agent, AgentError,
+    answer::{Answer, Memory, line},
+    ask::{Connect, lines},
+    body::Line,
+};
+use crate::model::Connection;
+
+/// Agents asked at a time.
+pub const AT_ONCE: usize = 16;
+/// Connections on their way.
+const WAITING: usize = 64;
+/// More than this no agent remembers.
+const MOST: u64 = 2 << 30;
+
+/// How one agent answered.
+#[derive(Debug)]
+pub struct Fetched {
+    pub node: String,
+    /// What it remembers, or why it did not tell all of it.
+    pub memory: Result<Memory, AgentError>,
+    pub connections: u64,
+    /// Lines that are none of an agent's.
+    pub malformed: u64,
+}
+
+/// Asks all `agents` and hands each connection to `each`, with the node it is of; then how each answered, by node.
+pub async fn fetch<C: Connect>(
+    ways: &Arc<C>,
+    agents: &[Agent],
+    path: &str,
+    mut each: impl FnMut(&str, &Connection),
+) -> Vec<Fetched> {
+    let (sender, mut receiver) = mpsc::channel(WAITING);
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for agent in agents {
+        let (ways, turns, sender) = (Arc::clone(ways), Arc::clone(&turns), sender.clone());
+        let (agent, path) = (agent.clone(), path.to_owned());
+        tasks.spawn(async move {
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            fetch_one(&*ways, agent, &path, &sender).await
+        });
+    }
+    drop(sender);
+    while let Some((node, connection)) = receiver.recv().await {
+        let (node, connection): (Arc<str>, Box<Connection>) = (node, connection);
+        each(&node, &connection);
+    }
+    let mut fetched: Vec<_> = tasks.join_all().await;
+    fetched.sort_by(|a, b| a.node.cmp(&b.node));
+    fetched
+}
+
+async fn fetch_one<C: Connect>(
+    ways: &C,
+    agent: Agent,
+    path: &str,
+    sender: &mpsc::Sender<(Arc<str>, Box<Connection>)>,
+) -> Fetched {
+    let mut fetched = Fetched {
+        node: agent.node.clone(),
+        memory: Err(AgentError::CutOff),
+        connections: 0,
+        malformed: 0,
+    };
+    fetched.memory = read(ways, &agent, path, sender, &mut fetched).await;
+    fetched
+}
+
+async fn read<C: Connect>(
+    ways: &C,
+    agent: &Agent,
+    path: &str,
+    sender: &mpsc::Sender<(Arc<str>, Box<Connection>)>,
+    fetched: &mut Fetched,
+) -> Result<Memory, AgentError> {
+    let node: Arc<str> = agent.node.as_str().into();
+    let mut answer = lines(ways, agent, path, false).await?;
+    while let Some(next) = answer.lines.next().await? {
+        if answer.lines.bytes > MOST {
+            return Err(AgentError::TooLong(MOST));
+        }
+        let Line::Whole(text) = next else {
+            fetched.malformed += 1;
+            continue;
+        };
+        match line(&text) {
+            Ok(Answer::Connection(connection)) => {
+                fetched.connections += 1;
+                if sender.send((Arc::clone(&node), connection)).await.is_err() {
+                    return Err(AgentError::CutOff);
+                }
+            }
+            Ok(Answer::End(memory)) => return Ok(memory),
+            Ok(Answer::Alive(_) | Answer::Gap(_) | Answer::Other) => {}
+            Err(_) => fetched.malformed += 1,
+        }
+    }
+    Err(AgentError::CutOff)
+}

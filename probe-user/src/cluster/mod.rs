@@ -1,0 +1,59 @@
+//! The agents of a cluster, from outside of it: who they are, how each is asked, and what all of them say in one order.
+//!
+//! Nothing but the Kubernetes API is needed: its port-forward reaches an agent's questions (docs/cluster.md). What an agent
+//! says is not trusted: every answer is bounded and read into model types, and an agent speaks for its own node only.
+
+pub mod agents;
+pub mod answer;
+pub mod ask;
+mod body;
+pub mod fetch;
+pub mod follow;
+pub mod forward;
+pub mod looks;
+pub mod merge;
+pub mod question;
+mod seen;
+#[cfg(test)]
+mod tests;
+
+pub use self::{agents::Agent, forward::Forward};
+use crate::attribution::kube::KubeError;
+
+/// Why the agents of a cluster can't be found.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(transparent)]
+    Kube(#[from] KubeError),
+    #[error("the cluster does not say within {0} s which agents it has")]
+    Silent(u64),
+    #[error(
+        "no agent of probe is in the namespace {0}: install them there, or name the namespace with --agent-namespace"
+    )]
+    NoAgents(String),
+    #[error("no agent is on the node {node}, as --on asks; there are agents on {others}")]
+    NoSuchNode { node: String, others: String },
+}
+
+/// Why one agent did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("no agent runs there")]
+    None,
+    #[error("its agent {pod} is not ready: {reason}")]
+    NotReady { pod: String, reason: String },
+    #[error("nothing came within {0} s")]
+    Silent(u64),
+    #[error("port-forward to its agent: {0}")]
+    Forward(String),
+    #[error("{0}")]
+    Http(String),
+    #[error("its agent says {status}: {text}")]
+    Refused { status: u16, text: String },
+    #[error("its answer is cut off")]
+    CutOff,
+    #[error("its answer is longer than {0} bytes")]
+    TooLong(u64),
+    #[error("its answer is none of probe agent's: {0}")]
+    Malformed(String),
+}

@@ -1,0 +1,111 @@
+//! `probe vxlan --cluster` and `probe bypass --cluster`: the latest look of every agent.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+use tokio::{
+    select,
+    time::{MissedTickBehavior, interval, sleep},
+};
+
+use super::{Cluster, local, tell_silent};
+use crate::{
+    cli::ClusterLooks as Settings,
+    cluster::{Agent, AgentError, ask::Look, looks::looks, question},
+    commands::{looks::Signals, quiet_if_closed},
+    report::node,
+};
+
+/// Shows what the agents saw last, once or again and again; whether all of them answered, and all was well, at the end.
+///
+/// # Errors
+/// When there is no agent to ask, or the output can't be written.
+pub async fn run(what: &'static str, settings: Settings) -> Result<bool> {
+    let mut signals = Signals::new()?;
+    let cluster = Cluster::open(settings.agents).await?;
+    let mut agents = cluster.agents().await?;
+    cluster.tell_nodes_without(&agents).await;
+    let Some((every, duration)) = settings.again else {
+        return round(what, settings.json, &cluster, &agents).await;
+    };
+    let end = async {
+        match duration {
+            Some(duration) => sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end);
+    let mut tick = interval(every.max(LEAST));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut healthy = true;
+    loop {
+        select! {
+            () = signals.any() => return Ok(healthy),
+            () = &mut end => return Ok(healthy),
+            _ = tick.tick() => {}
+        }
+        if !settings.json {
+            let time = local(Timestamp::now());
+            let written = writeln!(io::stdout(), "{time}").context("can't write");
+            if let Err(error) = written {
+                return quiet_if_closed(error).map(|()| healthy);
+            }
+        }
+        healthy = select! {
+            () = signals.any() => return Ok(healthy),
+            round = round(what, settings.json, &cluster, &agents) => round?,
+        };
+        // A list that fails once is no reason to end.
+        if let Ok(now) = cluster.agents().await {
+            agents = now;
+        }
+    }
+}
+
+/// More often costs, and shows nothing more.
+const LEAST: Duration = Duration::from_secs(1);
+
+async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agent]) -> Result<bool> {
+    let path = question::look(what, json);
+    let mut healthy = true;
+    let mut out = Vec::new();
+    let colour = io::stdout().is_terminal()
+        && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    for (name, answer) in looks(&cluster.ways, agents, &path).await {
+        let shown = answer.and_then(|look| {
+            shown(&mut out, what, json, colour, &name, &look)?;
+            Ok(look.healthy)
+        });
+        match shown {
+            Ok(well) => healthy &= well,
+            Err(reason) => {
+                healthy = false;
+                tell_silent(&name, &reason);
+            }
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&out).and_then(|()| stdout.flush());
+    written.context("can't write").or_else(quiet_if_closed)?;
+    Ok(healthy)
+}
+
+fn shown(
+    out: &mut Vec<u8>,
+    what: &'static str,
+    json: bool,
+    colour: bool,
+    name: &str,
+    look: &Look,
+) -> Result<(), AgentError> {
+    if json {
+        node::object(out, what, name, &look.text).map_err(AgentError::Malformed)
+    } else {
+        node::section(out, colour, name, &look.text);
+        Ok(())
+    }
+}
