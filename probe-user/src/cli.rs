@@ -18,7 +18,7 @@ use clap::{
 };
 use jiff::SignedDuration;
 
-pub use agent::{Agent, AgentArgs, ConfigError, Log, Memory, Task as AgentTask};
+pub use agent::{Agent, AgentArgs, ConfigError, Log, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
 pub use cluster::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs};
 pub use generated::{CompletionsArgs, ManArgs};

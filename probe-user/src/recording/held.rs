@@ -12,6 +12,15 @@ use jiff::Timestamp;
 
 use crate::model::{Connection, Outcome, Role};
 
+/// What is remembered at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub connections: usize,
+    /// Bytes that they take.
+    pub size: usize,
+    pub age: Duration,
+}
+
 /// A source has at most this part of the room.
 const SHARE: usize = 8;
 
@@ -62,6 +71,12 @@ impl Kept {
             line: line.into(),
         }
     }
+
+    /// Bytes that it takes, with its places in the memory's tables.
+    fn size(&self) -> usize {
+        const PLACES: usize = 64;
+        size_of::<Self>() + self.line.len() + PLACES
+    }
 }
 
 /// What is asked for; nothing set: all.
@@ -93,8 +108,9 @@ impl Filter {
 /// The memory.
 #[derive(Debug)]
 pub struct Held {
-    most: usize,
-    age: Duration,
+    bounds: Bounds,
+    /// Bytes taken.
+    size: usize,
     next: u64,
     /// By their number, each with when it came.
     all: BTreeMap<u64, (Instant, u64, Arc<Kept>)>,
@@ -104,10 +120,10 @@ pub struct Held {
 }
 
 impl Held {
-    pub fn new(most: usize, age: Duration) -> Self {
+    pub fn new(bounds: Bounds) -> Self {
         Self {
-            most,
-            age,
+            bounds,
+            size: 0,
             next: 0,
             all: BTreeMap::new(),
             sources: HashMap::new(),
@@ -116,22 +132,23 @@ impl Held {
     }
 
     /// Other bounds; what is too much goes.
-    pub fn bound(&mut self, most: usize, age: Duration) {
-        (self.most, self.age) = (most, age);
+    pub fn bound(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
         self.tidy(Instant::now());
     }
 
     /// Takes one; `source` tells whose it is.
     pub fn keep(&mut self, kept: Arc<Kept>, source: u64, now: Instant) {
-        if self.most == 0 {
+        if self.bounds.connections == 0 {
             return;
         }
-        let share = (self.most / SHARE).max(1);
+        let share = (self.bounds.connections / SHARE).max(1);
         let crowded = self.sources.get(&source).filter(|theirs| theirs.len() >= share);
         if let Some(oldest) = crowded.and_then(|theirs| theirs.front().copied()) {
             self.forget(oldest);
             self.forgotten.source += 1;
         }
+        self.size += kept.size();
         self.all.insert(self.next, (now, source, kept));
         self.sources.entry(source).or_default().push_back(self.next);
         self.next += 1;
@@ -142,9 +159,9 @@ impl Held {
     pub fn tidy(&mut self, now: Instant) {
         while let Some((number, (came, ..))) = self.all.first_key_value() {
             let number = *number;
-            if now.duration_since(*came) > self.age {
+            if now.duration_since(*came) > self.bounds.age {
                 self.forgotten.age += 1;
-            } else if self.all.len() > self.most {
+            } else if self.all.len() > self.bounds.connections || self.size > self.bounds.size {
                 self.forgotten.count += 1;
             } else {
                 return;
@@ -154,9 +171,10 @@ impl Held {
     }
 
     fn forget(&mut self, number: u64) {
-        let Some((_, source, _)) = self.all.remove(&number) else {
+        let Some((_, source, kept)) = self.all.remove(&number) else {
             return;
         };
+        self.size -= kept.size();
         if let Some(theirs) = self.sources.get_mut(&source) {
             // Always their oldest, as all are in order.
             theirs.pop_front();
@@ -200,6 +218,14 @@ mod tests {
         Arc::new(Kept::new(&connection, number.to_string().as_bytes()))
     }
 
+    fn bounds(connections: usize) -> Bounds {
+        Bounds {
+            connections,
+            size: usize::MAX,
+            age: Duration::from_secs(3600),
+        }
+    }
+
     fn lines(held: &Held) -> Vec<String> {
         let all = held.find(&Filter::default());
         all.iter()
@@ -209,7 +235,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first() {
-        let mut held = Held::new(4, Duration::from_secs(3600));
+        let mut held = Held::new(bounds(4));
         let now = Instant::now();
         for number in 0..10 {
             held.keep(kept(number), number, now);
@@ -217,14 +243,17 @@ mod tests {
         assert_eq!(lines(&held), ["6", "7", "8", "9"]);
         assert_eq!((held.count(), held.forgotten().count), (4, 6));
         assert_eq!(held.oldest(), Timestamp::from_second(6).ok());
-        held.bound(2, Duration::from_secs(3600));
+        held.bound(bounds(2));
         assert_eq!(lines(&held), ["8", "9"]);
         assert_eq!(held.sources.len(), 2);
     }
 
     #[test]
     fn what_is_old_goes_whether_or_not_there_is_room() {
-        let mut held = Held::new(4, Duration::from_secs(10));
+        let mut held = Held::new(Bounds {
+            age: Duration::from_secs(10),
+            ..bounds(4)
+        });
         let now = Instant::now();
         held.keep(kept(1), 1, now);
         held.keep(kept(2), 2, now + Duration::from_secs(9));
@@ -234,8 +263,26 @@ mod tests {
     }
 
     #[test]
+    fn long_lines_leave_room_for_fewer() {
+        let mut held = Held::new(Bounds {
+            size: 10_000,
+            ..bounds(1000)
+        });
+        for number in 0..1000 {
+            let kept = Kept::new(&samples::incident(), &vec![b'x'; number as usize]);
+            held.keep(Arc::new(kept), number, Instant::now());
+            assert!(held.size <= 10_000);
+            assert_eq!(
+                held.size,
+                held.all.values().map(|(.., kept)| kept.size()).sum::<usize>()
+            );
+        }
+        assert!((5..10).contains(&held.count()), "{}", held.count());
+    }
+
+    #[test]
     fn one_source_leaves_room_for_others() {
-        let mut held = Held::new(80, Duration::from_secs(3600));
+        let mut held = Held::new(bounds(80));
         let now = Instant::now();
         held.keep(kept(0), 7, now);
         for number in 1..=10_000 {

@@ -117,6 +117,8 @@ impl Default for Looks {
 #[serde(default, deny_unknown_fields)]
 pub struct Memory {
     pub connections: u32,
+    #[serde(deserialize_with = "bytes")]
+    pub size: ByteSize,
     #[serde(deserialize_with = "time")]
     pub age: SignedDuration,
 }
@@ -125,6 +127,7 @@ impl Default for Memory {
     fn default() -> Self {
         Self {
             connections: 8192,
+            size: ByteSize::mib(12),
             age: SignedDuration::from_hours(24),
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     },
     kernel::{connection::Options, object::Source},
     model::{Outcome, Role},
+    recording::held::Bounds,
     report::Format,
 };
 
@@ -102,7 +103,7 @@ pub struct Agent {
     pub vxlan: Option<Vxlan>,
     pub bypass: Option<Bypass>,
     pub interval: Duration,
-    pub memory: Memory,
+    pub memory: Bounds,
     pub log: Log,
     pub query: SocketAddr,
     pub metrics: Option<SocketAddr>,
@@ -110,13 +111,6 @@ pub struct Agent {
     pub program_time: bool,
     pub kube: Option<Access>,
     cri: PathBuf,
-}
-
-/// What is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    pub connections: usize,
-    pub age: Duration,
 }
 
 /// What is logged.
@@ -217,8 +211,9 @@ impl Agent {
             vxlan: file.vxlan.enabled.then(|| Vxlan::faults(source.clone())),
             bypass: file.bypass.enabled.then_some(bypass),
             interval: file.looks.interval.unsigned_abs().max(least),
-            memory: Memory {
+            memory: Bounds {
                 connections: within("memory.connections", file.memory.connections, 0, 1_000_000)? as usize,
+                size: usize::try_from(file.memory.size.as_u64()).unwrap_or(usize::MAX),
                 age: file.memory.age.unsigned_abs(),
             },
             log: Log {

@@ -12,14 +12,13 @@ use std::{
 use tokio::sync::broadcast;
 
 use crate::{
-    cli::Memory,
     kernel,
     model::{
         bypass,
         part::{Part, State},
         vxlan,
     },
-    recording::held::{Filter, Held, Kept},
+    recording::held::{Bounds, Filter, Held, Kept},
     report::metrics::Metrics,
 };
 
@@ -66,13 +65,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    pub fn new(node: String, memory: Memory, max_series: usize) -> Self {
+    pub fn new(node: String, memory: Bounds, max_series: usize) -> Self {
         let kernel = kernel::release();
         Self {
             metrics: Metrics::new(max_series, &kernel),
             node,
             kernel,
-            held: Mutex::new(Held::new(memory.connections, memory.age)),
+            held: Mutex::new(Held::new(memory)),
             news: broadcast::channel(BEHIND).0,
             parts: Mutex::default(),
             looks: Mutex::default(),
@@ -84,8 +83,8 @@ impl Shared {
     }
 
     /// Other bounds.
-    pub fn bound(&self, memory: Memory, max_series: usize) {
-        locked(&self.held).bound(memory.connections, memory.age);
+    pub fn bound(&self, memory: Bounds, max_series: usize) {
+        locked(&self.held).bound(memory);
         self.metrics.bound(max_series);
     }
 
