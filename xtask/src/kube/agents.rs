@@ -30,7 +30,8 @@ impl Cluster<'_> {
                 )?;
             }
         }
-        let folder = run::root().join("deploy");
+        let usual = || run::root().join("deploy");
+        let folder = self.args.agent_manifests.clone().unwrap_or_else(usual);
         self.kubectl(&["apply", "-k", &folder.display().to_string()])?;
         self.ready()
     }

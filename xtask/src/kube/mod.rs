@@ -57,6 +57,9 @@ pub struct Args {
     /// An image of probe to put on the nodes first, as `cargo xtask image` makes it
     #[arg(long, value_name = "FILE", requires = "agents")]
     agent_image: Option<PathBuf>,
+    /// What puts the agents on the nodes. Default: deploy/ of this repository
+    #[arg(long, value_name = "DIR", requires = "agents")]
+    agent_manifests: Option<PathBuf>,
     /// How long pods dial, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     seconds: u64,
