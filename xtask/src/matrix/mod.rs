@@ -28,7 +28,7 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that need no container runtime.
-const SCENARIOS: [&str; 12] = [
+const SCENARIOS: [&str; 11] = [
     "connection",
     "attribution",
     "check",
@@ -39,7 +39,6 @@ const SCENARIOS: [&str; 12] = [
     "vxlan",
     "bypass",
     "cause",
-    "agent",
     "storm",
 ];
 /// As many failed scenarios of a guest run once more, in a guest of their own: four at once, beside another guest, on an
