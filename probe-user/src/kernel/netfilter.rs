@@ -119,7 +119,8 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CStr) -> Result<OwnedFd
         // Ends with a zero byte, which is there already.
         let room = program.prog_name.len() - 1;
         for (to, from) in program.prog_name.iter_mut().take(room).zip(name.bytes()) {
-            *to = from.cast_signed();
+            // C's char is signed on some architectures only.
+            *to = from as libc::c_char;
         }
         if !log.is_empty() {
             program.log_level = 1;
