@@ -47,9 +47,12 @@ impl Found<'_> {
         let (kind, json) = item.as_object()?.iter().next()?;
         match kind.as_str() {
             "table" => {
-                let flags = json.get("flags");
-                // nft 1.0 prints the word's first letter only.
-                self.table(json, "name")?.dormant = says(flags, "dormant") || says(flags, "d");
+                let table = (
+                    Family::of_name(text(json, "family")?)?,
+                    text(json, "name")?.to_owned(),
+                );
+                let dormant = says(json.get("flags"), "dormant") || self.listed.is_dormant(&table);
+                self.table(json, "name")?.dormant = dormant;
             }
             "chain" => self.chain(json)?,
             "rule" => self.rule(json)?,

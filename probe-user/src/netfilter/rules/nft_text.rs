@@ -1,6 +1,6 @@
 //! Rules as nft writes them: taken from its list, or written here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value as Json;
 
@@ -13,6 +13,8 @@ pub(super) struct Listed {
     rules: HashMap<Key, HashMap<u64, String>>,
     /// The devices of chains, which the JSON of some versions lacks.
     devices: HashMap<Key, Vec<String>>,
+    /// Tables that are switched off, for which the JSON of some versions has words at random.
+    dormant: HashSet<(Family, String)>,
 }
 
 /// Which chain.
@@ -30,6 +32,10 @@ impl Listed {
 
     pub(super) fn devices(&self, chain: &Key) -> &[String] {
         self.devices.get(chain).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    pub(super) fn is_dormant(&self, table: &(Family, String)) -> bool {
+        self.dormant.contains(table)
     }
 }
 
@@ -51,6 +57,10 @@ pub(super) fn listed(text: &str) -> Listed {
         match (depth, &table, &chain) {
             (0, ..) => (table, chain) = (opened(line, "table").and_then(table_named), None),
             (1, Some((family, table)), _) => {
+                let mut flags = line.strip_prefix("flags ").into_iter().flat_map(|f| f.split(','));
+                if flags.any(|flag| flag.trim() == "dormant") {
+                    listed.dormant.insert((*family, table.clone()));
+                }
                 let name = opened(line, "chain").map(str::to_owned);
                 chain = name.map(|chain| Key {
                     family: *family,

@@ -858,6 +858,14 @@ fn nft_families() {
         r#""name":"fw","flags":["dormant"],"handle""#,
     );
     assert_eq!(handles(&dormant, &packet()), "");
+    // nft 1.0.6 has no more than chance words in its JSON.
+    let chance = dormant.replace(r#"["dormant"]"#, r#""b""#);
+    for (flags, expected) in [("dormant", ""), ("owner, dormant", ""), ("owner", "1")] {
+        let text =
+            format!("table inet fw {{ # handle 1\n\tflags {flags}\n\n\tchain in {{ # handle 2\n\t}}\n}}\n");
+        let suspects = nft_listed(&chance, Some(&text)).suspects(&packet(), &ALL);
+        assert_eq!(suspects.len(), expected.len(), "{flags}");
+    }
 }
 
 #[test]
