@@ -4,6 +4,7 @@
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
+    process::Command,
     time::Duration,
 };
 
@@ -201,6 +202,58 @@ fn native_nft() {
         remedy.contains("nft delete rule inet own web handle "),
         "{remedy}"
     );
+}
+
+/// On a node that has none of the tools, as Talos has none: the kernel itself tells its rules, and Services in them.
+#[test]
+fn on_a_node_without_tools() {
+    for (rules, place, removal) in [
+        (
+            ["iptables-nft -w -t raw -A PREROUTING -p tcp -m multiport --dports 80,443 -j NOTRACK"]
+                .as_slice(),
+            "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -p tcp -m multiport --dports 80,443 -j",
+            "iptables-nft -t raw -D PREROUTING -p tcp -m multiport --dports 80,443 -j",
+        ),
+        (
+            &[
+                "nft add table inet own",
+                "nft add chain inet own early '{ type filter hook prerouting priority raw; }'",
+                "nft add chain inet own web",
+                "nft add rule inet own early iifname cni0 jump web",
+                "nft add rule inet own web tcp dport '{ 80, 443 }' counter notrack",
+            ],
+            "nft: inet own web handle",
+            "nft delete rule inet own web handle ",
+        ),
+    ] {
+        let lab = Lab::new("iptables-nft");
+        for rule in rules {
+            shell(lab.node(), rule);
+        }
+        // The first process of the node has the same mounts as probe, and nothing where tools would be.
+        let mut node = Command::new("unshare");
+        node.args([
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount",
+            "--mount-proc",
+            "sh",
+            "-c",
+        ])
+        .arg("mount -t tmpfs none /usr/sbin && ! command -v nft iptables-save && \"$0\" \"$@\"; exit")
+        .arg(Probe::binary().unwrap());
+        let probe = Probe::bypass_by(&mut node, lab.node(), &[]).unwrap();
+        let found = lab.until_found(&probe, "untracked-request", &[place, NAME, "(+"]);
+        assert_eq!(
+            (&found["service"], &found["certain"]),
+            (&NAME.into(), &true.into())
+        );
+        let remedy = found["remedy"].as_str().unwrap();
+        assert!(remedy.contains(removal), "{remedy}");
+        let looks = probe.wait_for(1, |look| look["event"] == "bypass").unwrap();
+        assert!(looks[0].get("unread").is_none(), "{:#}", looks[0]);
+    }
 }
 
 #[test]

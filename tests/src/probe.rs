@@ -72,6 +72,11 @@ impl Probe {
 
     /// Starts `probe bypass -o json` in a network namespace and waits until it watches: a record a look, twice a second.
     pub fn bypass(netns: &Netns, arguments: &[&str]) -> Result<Self> {
+        Self::bypass_by(&mut Self::command(&[])?, netns, arguments)
+    }
+
+    /// The same with `probe` started in another way: `command` is it without arguments.
+    pub fn bypass_by(command: &mut Command, netns: &Netns, arguments: &[&str]) -> Result<Self> {
         let file = format!("/run/netns/{}", netns.name());
         let fixed = [
             "bypass",
@@ -84,7 +89,7 @@ impl Probe {
             "--netns",
             &file,
         ];
-        Self::run(Self::command(&fixed)?.args(arguments))
+        Self::run(command.args(fixed).args(arguments))
     }
 
     /// `probe watch` with `probe` started in another way: `command` is it without arguments.

@@ -8,24 +8,19 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    thread,
 };
 
 use jiff::Timestamp;
-use netlink_packet_core::{NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload, Nla};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{
         ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol, Tuple,
     },
 };
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress, protocols::NETLINK_NETFILTER};
-use nix::sched::{CloneFlags, setns};
 
+use super::link::{Attributes, Link};
 use crate::model::translation::{Entry, TcpState};
-
-/// Larger than any entry.
-const BUFFER: usize = 4096;
 
 /// Why conntrack can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +40,7 @@ pub enum ConntrackError {
 /// Asks the conntrack table of one network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
-    socket: Socket,
-    buffer: Vec<u8>,
-    sequence: u32,
+    link: Link,
 }
 
 impl Conntrack {
@@ -67,25 +60,11 @@ impl Conntrack {
         {
             return Err(ConntrackError::NotLoaded);
         }
-        let socket = match netns {
-            None => Socket::new(NETLINK_NETFILTER)?,
-            // A socket stays in the namespace that it was made in; a thread of its own goes there for it.
-            Some(netns) => thread::scope(|scope| {
-                let made = scope.spawn(|| {
-                    setns(&netns, CloneFlags::CLONE_NEWNET)?;
-                    Socket::new(NETLINK_NETFILTER)
-                });
-                made.join()
-                    .unwrap_or_else(|_| Err(io::Error::other("the thread that enters it ended")))
-            })
-            .map_err(namespace)?,
+        let link = match &netns {
+            None => Link::open(None)?,
+            Some(netns) => Link::open(Some(netns)).map_err(namespace)?,
         };
-        socket.connect(&NetlinkAddress::new(0, 0))?;
-        Ok(Self {
-            socket,
-            buffer: Vec::with_capacity(BUFFER),
-            sequence: 0,
-        })
+        Ok(Self { link })
     }
 
     /// The TCP entry whose first packet went from `client` to `server`; `None` when there is none, or no longer.
@@ -113,15 +92,11 @@ impl Conntrack {
     }
 
     fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<Entry>, ConntrackError> {
-        self.sequence = self.sequence.wrapping_add(1);
-        self.socket.send(&request(tuple, self.sequence), 0)?;
+        let sequence = self.link.ask(request(tuple), 0)?;
         loop {
-            self.buffer.clear();
-            // The kernel answers within the call that asks: there is always something to read.
-            self.socket.recv(&mut self.buffer, 0)?;
-            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(&self.buffer)
+            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(self.link.receive()?)
                 .map_err(|error| ConntrackError::Malformed(error.to_string()))?;
-            if answer.header.sequence_number != self.sequence {
+            if answer.header.sequence_number != sequence {
                 continue;
             }
             return match answer.payload {
@@ -160,7 +135,7 @@ fn tuple(source: SocketAddr, destination: SocketAddr) -> Vec<Tuple> {
     ]
 }
 
-fn request(tuple: ConntrackAttribute, sequence: u32) -> Vec<u8> {
+fn request(tuple: ConntrackAttribute) -> NetfilterMessage {
     let six = match &tuple {
         ConntrackAttribute::CtaTupleOrig(parts) | ConntrackAttribute::CtaTupleReply(parts) => {
             ends(parts).is_some_and(|(source, _)| source.is_ipv6())
@@ -172,20 +147,10 @@ fn request(tuple: ConntrackAttribute, sequence: u32) -> Vec<u8> {
     } else {
         NetfilterProtoFamily::IPv4
     };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST;
-    header.sequence_number = sequence;
-    let mut message = NetlinkMessage::new(
-        header,
-        NetlinkPayload::from(NetfilterMessage::new(
-            NetfilterHeader::new(family, 0, 0),
-            ConntrackMessage::Get(vec![tuple]),
-        )),
-    );
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    bytes
+    NetfilterMessage::new(
+        NetfilterHeader::new(family, 0, 0),
+        ConntrackMessage::Get(vec![tuple]),
+    )
 }
 
 fn entry(attributes: &[ConntrackAttribute]) -> Result<Entry, ConntrackError> {
@@ -227,18 +192,8 @@ fn start(attribute: &impl Nla) -> Option<Timestamp> {
     const CTA_TIMESTAMP_START: u16 = 1;
     let mut value = vec![0; attribute.value_len()];
     attribute.emit_value(&mut value);
-    let mut rest = value.as_slice();
-    while let [low, high, kind_low, kind_high, ..] = *rest {
-        let length = usize::from(u16::from_ne_bytes([low, high]));
-        let kind = u16::from_ne_bytes([kind_low, kind_high]) & 0x3fff;
-        let payload = rest.get(4..length)?;
-        if kind == CTA_TIMESTAMP_START {
-            let nanoseconds = u64::from_be_bytes(payload.try_into().ok()?);
-            return Timestamp::from_nanosecond(nanoseconds.into()).ok();
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
+    let nanoseconds = Attributes(&value).long(CTA_TIMESTAMP_START)?;
+    Timestamp::from_nanosecond(nanoseconds.into()).ok()
 }
 
 /// Source and destination of a tuple.

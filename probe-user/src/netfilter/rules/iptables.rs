@@ -69,7 +69,7 @@ fn chain(table: &mut Table, line: &str) {
 }
 
 /// When the table's chains at a hook are asked (NF_IP_PRI_…).
-fn priority(table: &str, hook: Hook) -> i64 {
+pub(super) fn priority(table: &str, hook: Hook) -> i64 {
     match (table, hook) {
         ("raw", _) => -300,
         ("mangle", _) => -150,

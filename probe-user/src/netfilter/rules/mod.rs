@@ -1,8 +1,8 @@
 //! Which rule dropped a packet, or left it untracked: iptables (both kinds) and nftables.
 //!
 //! The kernel says that netfilter dropped a packet, not by which rule. So the rules of the network namespace
-//! are read with the node's own tools, and the packet is walked through them. What a rule asks that can't be
-//! known from here (conntrack states, marks, limits, ipsets) may match or not: such a rule is named as
+//! are read with the node's own tools, or from the kernel where they're missing, and the packet is walked through
+//! them. What a rule asks that can't be known from here (conntrack states, marks, limits, ipsets) may match or not: such a rule is named as
 //! possible, and ends nothing.
 
 mod every;
@@ -11,6 +11,7 @@ mod iptables;
 mod matching;
 mod model;
 mod names;
+mod netlink;
 mod nft;
 mod nft_text;
 mod place;
@@ -180,7 +181,8 @@ impl Suspect {
     pub fn removal(&self) -> String {
         let tool = self.tool.name(self.family);
         let (table, chain) = (clean(&self.table), clean(&self.chain));
-        let cut = self.text.ends_with('…');
+        // What the text doesn't say whole can't be repeated.
+        let cut = self.text.ends_with('…') || netlink::is_partly_read(&self.text);
         match (self.tool, self.place, self.text.strip_prefix("-A ")) {
             (Tool::IptablesLegacy | Tool::IptablesNft, Place::Position(_), Some(rule)) if !cut => {
                 format!("{tool} -t {table} -D {rule}")
@@ -226,9 +228,11 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Reads the rules of the calling thread's network namespace with the tools found on this machine.
+    /// Reads the rules of the calling thread's network namespace with the tools found on this machine, and from the
+    /// kernel what they leave out.
     ///
-    /// Nothing here fails: what can't be read is told by [`Rules::unread`]. Each tool has three seconds.
+    /// Nothing here fails: what can't be read is told by [`Rules::unread`]. Each tool has three seconds, and so has
+    /// the kernel.
     pub fn read() -> Self {
         Self::of(read::outputs())
     }

@@ -34,6 +34,19 @@ impl Hook {
         })
     }
 
+    /// As nft writes it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "ingress",
+            Self::Prerouting => "prerouting",
+            Self::Input => "input",
+            Self::Forward => "forward",
+            Self::Output => "output",
+            Self::Postrouting => "postrouting",
+            Self::Egress => "egress",
+        }
+    }
+
     /// Those that a packet passes, in order.
     pub(super) fn passed(path: Path) -> &'static [Self] {
         match path {

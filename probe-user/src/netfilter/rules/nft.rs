@@ -114,7 +114,7 @@ impl Found<'_> {
             place: Place::Handle(handle),
             text: match self.listed.rule(&key, handle) {
                 Some(text) => text.to_owned(),
-                None => shown(&nft_text::written(expressions)),
+                None => shown(&nft_text::written(expressions, text(json, "comment"))),
             },
             packets: expression::packets(expressions),
             steps: expression::steps(expressions),

@@ -125,11 +125,15 @@ fn table_named(words: &str) -> Option<(Family, String)> {
 }
 
 /// A rule written from its expressions. What isn't known here stays JSON.
-pub(super) fn written(expressions: &Json) -> String {
-    match expressions {
+pub(super) fn written(expressions: &Json, comment: Option<&str>) -> String {
+    let mut text = match expressions {
         Json::Array(expressions) => expressions.iter().map(expression).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
+    };
+    if let Some(comment) = comment {
+        text.push_str(&format!(" comment \"{comment}\""));
     }
+    text
 }
 
 fn expression(json: &Json) -> String {
@@ -156,6 +160,7 @@ fn known(json: &Json) -> Option<String> {
             key => format!("meta {key}"),
         },
         "ct" => format!("ct {}", text("key")?),
+        "elem" => expression(value.get("val")?),
         "prefix" => format!("{}/{}", text("addr")?, value.get("len")?.as_u64()?),
         "range" => value
             .as_array()?
@@ -183,9 +188,22 @@ fn known(json: &Json) -> Option<String> {
             expression(value.get("key")?),
             expression(value.get("data")?)
         ),
+        "fib" if text("result") == Some("type") => {
+            let of = value.get("flags")?.as_array()?.first()?.as_str()?;
+            format!("fib {of} type")
+        }
+        "&" => {
+            let [left, mask] = value.as_array()?.as_slice() else {
+                return None;
+            };
+            format!("{} & {}", expression(left), expression(mask))
+        }
+        "xt" => format!("[xt {} {}]", text("type")?, text("name")?),
         "jump" | "goto" => format!("{key} {}", text("target")?),
         "counter" | "accept" | "drop" | "return" | "continue" | "notrack" | "masquerade" | "reject"
         | "log" => key.clone(),
+        // Of whatever is read from the kernel and not understood, there is only the name.
+        _ if value.is_null() => format!("[nft {key}]"),
         _ => return None,
     })
 }

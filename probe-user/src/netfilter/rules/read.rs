@@ -1,6 +1,7 @@
-//! Asks the tools. The only part that does I/O.
+//! Asks the tools, and the kernel for what they leave out.
 
 use std::{
+    fs,
     io::{self, Read},
     path::{Path, PathBuf},
     process::{Child, Stdio},
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown, place::Place};
+use super::{Family, Tool, model::shown, netlink, place::Place};
 
 /// How long a tool may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -40,7 +41,8 @@ pub(in crate::netfilter) struct Save {
     pub(in crate::netfilter) text: String,
 }
 
-/// What the tools here print, or, where there is none, those of the node that this container is on.
+/// What the tools here print, or, where there is none, those of the node that this container is on. What they don't
+/// show is read from the kernel.
 pub(super) fn outputs() -> Outputs {
     let here = Place::here();
     let has_tools = |place: &Place| {
@@ -54,23 +56,73 @@ pub(super) fn outputs() -> Outputs {
         .any(|name| place.find(name).is_some())
     };
     let node = (!has_tools(&here)).then(Place::node).flatten();
-    read(&node.unwrap_or(here))
+    let place = node.unwrap_or(here);
+    let programs = saves(&place);
+    let mut outputs = read(&place, &programs);
+    if outputs.nft.is_none() {
+        complete(&mut outputs);
+    }
+    let legacy = |family| {
+        programs
+            .iter()
+            .any(|p| (p.tool, p.family) == (Tool::IptablesLegacy, family))
+    };
+    for family in [Family::Ip, Family::Ip6] {
+        if !legacy(family) {
+            outputs.unread.extend(legacy_tables(family));
+        }
+    }
+    outputs
 }
 
-fn read(place: &Place) -> Outputs {
+/// Adds what nft would have shown, from the kernel.
+fn complete(outputs: &mut Outputs) {
+    let known = |family, name: &str| {
+        let mut saves = outputs.saves.iter();
+        saves.any(|save| {
+            (save.tool, save.family) == (Tool::IptablesNft, family)
+                && save.text.lines().any(|line| line.strip_prefix('*') == Some(name))
+        })
+    };
+    match netlink::read(known) {
+        Ok(Some(printed)) => {
+            outputs.saves.extend(printed.saves);
+            outputs.nft = Some(printed.nft);
+            outputs.unread.extend(printed.unread);
+        }
+        Ok(None) => {}
+        Err(error) => outputs.unread.push(error),
+    }
+}
+
+/// What is to be said of tables that only iptables-legacy shows, where it is missing.
+fn legacy_tables(family: Family) -> Option<String> {
+    let file = match family {
+        Family::Ip6 => "/proc/thread-self/net/ip6_tables_names",
+        Family::Ip | Family::Inet | Family::Netdev => "/proc/thread-self/net/ip_tables_names",
+    };
+    let tables = fs::read_to_string(file).ok()?;
+    let tables: Vec<&str> = tables.split_whitespace().collect();
+    let save = format!("{}-save", Tool::IptablesLegacy.name(family));
+    (!tables.is_empty()).then(|| {
+        shown(&format!(
+            "only {save} can show the tables that the kernel keeps for it ({}), and it isn't on this machine: \
+             run probe where it is",
+            tables.join(", ")
+        ))
+    })
+}
+
+fn read(place: &Place, programs: &[Program]) -> Outputs {
     let mut outputs = Outputs::default();
-    let mut found = false;
-    for (family, ip) in [(Family::Ip, "iptables"), (Family::Ip6, "ip6tables")] {
-        for (tool, program) in saves(place, ip) {
-            found = true;
-            match run(place, &program, &["-c"]) {
-                Ok(text) => outputs.saves.push(Save { tool, family, text }),
-                Err(error) => outputs.unread.push(error),
-            }
+    for Program { tool, family, path } in programs {
+        let (tool, family) = (*tool, *family);
+        match run(place, path, &["-c"]) {
+            Ok(text) => outputs.saves.push(Save { tool, family, text }),
+            Err(error) => outputs.unread.push(error),
         }
     }
     if let Some(nft) = place.find("nft") {
-        found = true;
         match run(place, &nft, &["--json", "--handle", "list", "ruleset"]) {
             Ok(text) => outputs.nft = Some(text),
             Err(error) => outputs.unread.push(error),
@@ -84,16 +136,31 @@ fn read(place: &Place) -> Outputs {
             outputs.nft_text = run(place, &nft, &["--stateless", "--handle", "list", "ruleset"]).ok();
         }
     }
-    if !found {
-        outputs
-            .unread
-            .push("neither iptables-save nor nft is on this machine: no rules can be read".to_owned());
-    }
     outputs
 }
 
-/// The programs that save tables of iptables. Which kind the plain one is, it says itself.
-fn saves(place: &Place, ip: &str) -> Vec<(Tool, PathBuf)> {
+/// An iptables-save.
+#[derive(Debug)]
+struct Program {
+    tool: Tool,
+    family: Family,
+    path: PathBuf,
+}
+
+/// The programs that save tables of iptables.
+fn saves(place: &Place) -> Vec<Program> {
+    let families = [(Family::Ip, "iptables"), (Family::Ip6, "ip6tables")];
+    families
+        .into_iter()
+        .flat_map(|(family, ip)| {
+            let found = saves_of(place, ip).into_iter();
+            found.map(move |(tool, path)| Program { tool, family, path })
+        })
+        .collect()
+}
+
+/// Those of one family. Which kind the plain one is, it says itself.
+fn saves_of(place: &Place, ip: &str) -> Vec<(Tool, PathBuf)> {
     let kinds = [(Tool::IptablesLegacy, "legacy"), (Tool::IptablesNft, "nft")];
     let named: Vec<_> = kinds
         .into_iter()
@@ -228,16 +295,8 @@ mod tests {
         for (name, script) in programs {
             program(folder.path(), name, script);
         }
-        read(&Place::of(folder.path()))
-    }
-
-    #[test]
-    fn no_tool_is_told_once() {
-        let outputs = with(&[]);
-        assert_eq!(
-            outputs.unread,
-            ["neither iptables-save nor nft is on this machine: no rules can be read"]
-        );
+        let place = Place::of(folder.path());
+        read(&place, &saves(&place))
     }
 
     #[test]

@@ -1008,7 +1008,10 @@ fn nft_texts() {
         (r#"{"match":{"left":1}}"#.to_owned(), r#"{"match":{"left":1}}"#),
     ] {
         let json = format!("[{expressions}]");
-        assert_eq!(nft_text::written(&serde_json::from_str(&json).unwrap()), expected);
+        assert_eq!(
+            nft_text::written(&serde_json::from_str(&json).unwrap(), None),
+            expected
+        );
     }
 }
 

@@ -1,0 +1,227 @@
+//! Asks the kernel for the ruleset of nf_tables. The only part that does I/O.
+//!
+//! Messages are kept as they come: the decoders of netlink-packet-netfilter write each list out once per element, to say
+//! what would be wrong with it, so that large sets cost their size squared, and refuse a message for a name that isn't UTF-8.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{self, BufRead as _, BufReader},
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkBuffer};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
+    nftables::{
+        ChainMessage, GenMessage, NfTablesMessage, RuleMessage, SetElementList, SetElementMessage,
+        SetMessage, TableMessage,
+    },
+};
+use nix::net::if_::if_nameindex;
+
+use super::ruleset::{Message, NEW_GENERATION, NEW_SET, messages};
+use crate::netfilter::link::Link;
+
+/// How long it may take.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// How much the kernel may tell.
+const BYTES: usize = 16 << 20;
+/// How often it's begun anew when the rules change meanwhile.
+const ATTEMPTS: u32 = 3;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+/// What the kernel told.
+#[derive(Debug, Default)]
+pub(super) struct Dump {
+    /// Messages, one after the other.
+    pub(super) bytes: Vec<u8>,
+    /// The names of devices, which rules may have by their numbers.
+    pub(super) devices: HashMap<u32, String>,
+    /// The rules changed each time they were read, so these may be of two rulesets.
+    pub(super) changed: bool,
+}
+
+/// Why the kernel doesn't tell its rules.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DumpError {
+    #[error("not allowed to ask the kernel for its rules: it takes CAP_NET_ADMIN")]
+    NotAllowed,
+    #[error("the kernel takes longer than {} s to tell its rules", TIMEOUT.as_secs())]
+    Late,
+    #[error("the kernel's rules are more than {} MB", BYTES >> 20)]
+    Large,
+    #[error("the kernel's answer about its rules can't be read")]
+    Malformed,
+    #[error("the kernel can't be asked for its rules: {0}")]
+    Io(io::Error),
+}
+
+impl From<io::Error> for DumpError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EPERM) => Self::NotAllowed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// The ruleset of the calling thread's network namespace; `None` if this kernel runs without nf_tables.
+pub(super) fn dump() -> Result<Option<Dump>, DumpError> {
+    // Asking would load it, and probe changes nothing on a node.
+    if !is_loaded() {
+        return Ok(None);
+    }
+    let mut asked = Asked {
+        link: Link::open(None)?,
+        deadline: Instant::now() + TIMEOUT,
+        bytes: Vec::new(),
+        changed: false,
+    };
+    let devices = if_nameindex()
+        .map(|devices| {
+            devices
+                .iter()
+                .map(|device| (device.index(), device.name().to_string_lossy().into_owned()))
+                .collect()
+        })
+        .unwrap_or_default();
+    for _ in 0..ATTEMPTS {
+        asked.bytes.clear();
+        asked.changed = false;
+        asked.ruleset()?;
+        if !asked.changed {
+            break;
+        }
+    }
+    Ok(Some(Dump {
+        bytes: asked.bytes,
+        devices,
+        changed: asked.changed,
+    }))
+}
+
+/// Whether the kernel runs with nf_tables, as a module or built in.
+fn is_loaded() -> bool {
+    static BUILT_IN: OnceLock<bool> = OnceLock::new();
+    Path::new("/sys/module/nf_tables").exists() || *BUILT_IN.get_or_init(is_built_in)
+}
+
+/// It shows by its functions alone, behind which a module's name would be.
+fn is_built_in() -> bool {
+    File::open("/proc/kallsyms").is_ok_and(|file| {
+        let lines = BufReader::with_capacity(1 << 16, file).lines();
+        lines
+            .map_while(Result::ok)
+            .any(|line| line.ends_with(" nf_tables_gettable"))
+    })
+}
+
+struct Asked {
+    link: Link,
+    deadline: Instant,
+    bytes: Vec<u8>,
+    changed: bool,
+}
+
+impl Asked {
+    fn ruleset(&mut self) -> Result<(), DumpError> {
+        let generation = self.generation()?;
+        for message in [
+            NfTablesMessage::GetTable(TableMessage { attributes: vec![] }),
+            NfTablesMessage::GetChain(ChainMessage { attributes: vec![] }),
+            NfTablesMessage::GetRule(RuleMessage { attributes: vec![] }),
+        ] {
+            self.ask(NetfilterProtoFamily::Unspec, message, NLM_F_DUMP)?;
+        }
+        let before = self.bytes.len();
+        let sets = NfTablesMessage::GetSet(SetMessage { attributes: vec![] });
+        self.ask(NetfilterProtoFamily::Unspec, sets, NLM_F_DUMP)?;
+        let sets = self.bytes.get(before..).unwrap_or_default().to_vec();
+        for set in messages(&sets).filter(|message| message.kind == NEW_SET) {
+            self.elements(set)?;
+        }
+        self.changed |= self.generation()? != generation;
+        Ok(())
+    }
+
+    /// What a set holds. One that has gone meanwhile shows by the generation.
+    fn elements(&mut self, set: Message<'_>) -> Result<(), DumpError> {
+        let (Some(table), Some(name)) = (set.attributes.text(1), set.attributes.text(2)) else {
+            return Ok(());
+        };
+        let attributes = vec![SetElementList::Table(table), SetElementList::Set(name)];
+        let message = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+        match self.ask(set.family.into(), message, NLM_F_DUMP) {
+            Err(DumpError::Io(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
+                self.changed = true;
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// A number that each change of the ruleset makes another.
+    fn generation(&mut self) -> Result<Option<u32>, DumpError> {
+        let before = self.bytes.len();
+        let message = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
+        self.ask(NetfilterProtoFamily::Unspec, message, 0)?;
+        let generation = messages(self.bytes.get(before..).unwrap_or_default())
+            .find(|message| message.kind == NEW_GENERATION)
+            .and_then(|message| message.attributes.number(1));
+        self.bytes.truncate(before);
+        Ok(generation)
+    }
+
+    /// Keeps the answer to a request.
+    fn ask(
+        &mut self,
+        family: NetfilterProtoFamily,
+        message: NfTablesMessage,
+        flags: u16,
+    ) -> Result<(), DumpError> {
+        let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
+        let sequence = self.link.ask(message, flags)?;
+        loop {
+            if Instant::now() > self.deadline {
+                return Err(DumpError::Late);
+            }
+            let mut rest = self.link.receive()?;
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest).map_err(|_| DumpError::Malformed)?;
+                let length = usize::try_from(message.length()).map_err(|_| DumpError::Malformed)?;
+                let (whole, behind) = rest.split_at(length.next_multiple_of(4).min(rest.len()));
+                rest = behind;
+                if message.sequence_number() != sequence {
+                    continue;
+                }
+                self.changed |= message.flags() & NLM_F_DUMP_INTR != 0;
+                match message.message_type() {
+                    NLMSG_DONE | NLMSG_ERROR => match code(message.payload()) {
+                        0 => return Ok(()),
+                        // The kernel ends a dump so that met another ruleset.
+                        libc::EINTR => {
+                            self.changed = true;
+                            return Ok(());
+                        }
+                        code => return Err(io::Error::from_raw_os_error(code).into()),
+                    },
+                    _ if self.bytes.len() + whole.len() > BYTES => return Err(DumpError::Large),
+                    _ => self.bytes.extend_from_slice(whole),
+                }
+                if flags & NLM_F_DUMP == 0 {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The error that an answer ends with; 0 is none.
+fn code(payload: &[u8]) -> i32 {
+    let code = payload.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+    code.unwrap_or_default().saturating_neg()
+}

@@ -1,0 +1,89 @@
+//! The rules of nf_tables where the tools that show them are missing: read from the kernel itself.
+//!
+//! What comes out is what the tools would have printed, as far as it's understood, so that there is one reading of rules,
+//! one of Services, and the operator sees the words he knows.
+
+mod dump;
+mod elements;
+mod expression;
+mod field;
+mod iptables;
+mod nft;
+mod registers;
+mod ruleset;
+#[cfg(test)]
+mod tests;
+mod xt;
+
+use std::collections::HashMap;
+
+use serde_json::json;
+
+use self::{dump::Dump, registers::parts};
+use super::{Family, Tool, read::Save};
+
+/// What begins the mention of a part that isn't understood, such as `[xt match statistic]`.
+const NOT_UNDERSTOOD: [&str; 2] = ["[xt ", "[nft "];
+
+/// Whether a rule's text, as it's written here, leaves something out.
+pub(super) fn is_partly_read(text: &str) -> bool {
+    NOT_UNDERSTOOD.iter().any(|mark| text.contains(mark))
+}
+
+/// What the tools would have printed.
+#[derive(Debug, Default)]
+pub(super) struct Printed {
+    /// Of what iptables-nft made.
+    pub(super) saves: Vec<Save>,
+    /// All else, in JSON.
+    pub(super) nft: String,
+    /// What couldn't be read, in sentences.
+    pub(super) unread: Vec<String>,
+}
+
+/// Reads the rules of the calling thread's network namespace, but for the tables that `is_known`; `None` if this kernel
+/// runs without nf_tables.
+///
+/// # Errors
+/// A sentence, when the kernel doesn't tell them.
+pub(super) fn read(is_known: impl Fn(Family, &str) -> bool) -> Result<Option<Printed>, String> {
+    let dump = dump::dump().map_err(|error| error.to_string())?;
+    Ok(dump.map(|dump| printed(&dump, is_known)))
+}
+
+fn printed(dump: &Dump, is_known: impl Fn(Family, &str) -> bool) -> Printed {
+    let mut printed = Printed::default();
+    let mut saves: HashMap<Family, String> = HashMap::new();
+    let mut items = Vec::new();
+    let tables = ruleset::tables(&dump.bytes);
+    for table in tables.iter().filter(|table| !is_known(table.family, &table.name)) {
+        let rules: Vec<Vec<_>> = table
+            .chains
+            .iter()
+            .map(|chain| {
+                let rules = chain.rules.iter();
+                rules
+                    .map(|rule| parts(table, &rule.expressions, &dump.devices))
+                    .collect()
+            })
+            .collect();
+        match iptables::save(table, &rules) {
+            Some(text) => saves.entry(table.family).or_default().push_str(&text),
+            None => items.extend(nft::items(table, &rules, &dump.devices)),
+        }
+    }
+    printed.saves = saves
+        .into_iter()
+        .map(|(family, text)| Save {
+            tool: Tool::IptablesNft,
+            family,
+            text,
+        })
+        .collect();
+    printed.nft = json!({"nftables": items}).to_string();
+    if dump.changed {
+        let sentence = "the rules changed each time they were read, so some may be missing";
+        printed.unread.push(sentence.to_owned());
+    }
+    printed
+}

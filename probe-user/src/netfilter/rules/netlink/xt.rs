@@ -1,0 +1,226 @@
+//! The options of iptables' extensions, out of the structures that they have in the kernel, as iptables-save writes them.
+//!
+//! These structures are the kernel's interface to iptables and don't change; a new one has a new revision.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::expression::Extension;
+use crate::netfilter::{link::text, rules::Family};
+
+/// A structure, read from the beginning on. Numbers are in this machine's order if not said otherwise.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const LENGTH: usize>(&mut self) -> Option<[u8; LENGTH]> {
+        let (taken, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
+    fn short(&mut self) -> Option<u16> {
+        self.take().map(u16::from_ne_bytes)
+    }
+
+    fn long(&mut self) -> Option<u32> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    /// A number of the packet, which is big-endian.
+    fn port(&mut self) -> Option<u16> {
+        self.take().map(u16::from_be_bytes)
+    }
+}
+
+/// The match in iptables' words; `None` if it isn't understood.
+pub(super) fn matching(extension: &Extension) -> Option<String> {
+    let mut fields = Fields(&extension.options);
+    match (extension.name.as_str(), extension.revision) {
+        ("multiport", 1) => multiport(&mut fields),
+        (name @ ("tcp" | "udp"), 0) => transport(name, &mut fields),
+        ("addrtype", 1) => addrtype(&mut fields),
+        ("comment", 0) => Some(comment(&text(&extension.options))),
+        _ => None,
+    }
+}
+
+/// A comment in iptables' words. It is in quotes always, where iptables leaves them out if it can.
+pub(super) fn comment(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("-m comment --comment \"{}\"", super::super::model::clean(&text))
+}
+
+/// `struct xt_multiport_v1`: which ports, how many, 15 ports, whether each begins a range, whether all is inverted.
+fn multiport(fields: &mut Fields<'_>) -> Option<String> {
+    let option = match fields.byte()? {
+        0 => "--sports",
+        1 => "--dports",
+        2 => "--ports",
+        _ => return None,
+    };
+    let count = usize::from(fields.byte()?);
+    let mut ports = [0; 15];
+    for port in &mut ports {
+        *port = fields.short()?;
+    }
+    let ranges = fields.take::<15>()?;
+    let not = if fields.byte()? == 0 { "" } else { "! " };
+    let mut list = String::new();
+    for (port, begins) in ports.iter().zip(ranges).take(count) {
+        let behind = if begins == 0 { ',' } else { ':' };
+        list.push_str(&format!("{port}{behind}"));
+    }
+    list.pop();
+    Some(format!("-m multiport {not}{option} {list}"))
+}
+
+/// `struct xt_tcp` and `struct xt_udp`: first and last source port, the same of the destination; then, of TCP, what isn't
+/// understood here; what is inverted.
+fn transport(name: &str, fields: &mut Fields<'_>) -> Option<String> {
+    let mut ports = [0; 4];
+    for port in &mut ports {
+        *port = fields.short()?;
+    }
+    if name == "tcp" && fields.take::<3>()? != [0; 3] {
+        return None;
+    }
+    let inverted = fields.byte()?;
+    let mut words = format!("-m {name}");
+    let [from, to, destination_from, destination_to] = ports;
+    for (bit, option, first, last) in [
+        (1, "--sport", from, to),
+        (2, "--dport", destination_from, destination_to),
+    ] {
+        let not = if inverted & bit == 0 { "" } else { " !" };
+        match (first, last) {
+            (0, u16::MAX) if not.is_empty() => {}
+            _ if first == last => words.push_str(&format!("{not} {option} {first}")),
+            _ => words.push_str(&format!("{not} {option} {first}:{last}")),
+        }
+    }
+    Some(words)
+}
+
+/// `struct xt_addrtype_info_v1`: bits of source and destination, and flags.
+fn addrtype(fields: &mut Fields<'_>) -> Option<String> {
+    /// By the number of the bit.
+    const TYPES: [&str; 9] = [
+        "UNSPEC",
+        "UNICAST",
+        "LOCAL",
+        "BROADCAST",
+        "ANYCAST",
+        "MULTICAST",
+        "BLACKHOLE",
+        "UNREACHABLE",
+        "PROHIBIT",
+    ];
+    let (source, destination, flags) = (fields.short()?, fields.short()?, fields.long()?);
+    let mut words = "-m addrtype".to_owned();
+    for (bits, flag, option) in [(source, 1, "--src-type"), (destination, 2, "--dst-type")] {
+        if bits == 0 {
+            continue;
+        }
+        if bits >> TYPES.len() != 0 {
+            return None;
+        }
+        let names: Vec<&str> = TYPES
+            .iter()
+            .enumerate()
+            .filter_map(|(bit, name)| (bits >> bit & 1 == 1).then_some(*name))
+            .collect();
+        let not = if flags & flag == 0 { "" } else { " !" };
+        words.push_str(&format!("{not} {option} {}", names.join(",")));
+    }
+    for (flag, option) in [(4, "--limit-iface-in"), (8, "--limit-iface-out")] {
+        if flags & flag != 0 {
+            words.push_str(&format!(" {option}"));
+        }
+    }
+    Some(words)
+}
+
+/// The target in iptables' words, without `-j`.
+pub(super) fn target(family: Family, extension: &Extension) -> Option<String> {
+    let mut fields = Fields(&extension.options);
+    match (extension.name.as_str(), extension.revision) {
+        ("NOTRACK", 0) => Some("NOTRACK".to_owned()),
+        ("CT", 0..=2) if is_notrack(extension) => {
+            // The alias says as what it was written.
+            let alias = fields.short()? & 2 != 0;
+            Some(if alias { "NOTRACK" } else { "CT --notrack" }.to_owned())
+        }
+        ("REJECT", 0) => reject(family, fields.long()?),
+        ("DNAT", 0..=2) => dnat(family, extension.revision, &mut fields),
+        _ => None,
+    }
+}
+
+/// The flags are first in each revision of `struct xt_ct_target_info`.
+pub(super) fn is_notrack(target: &Extension) -> bool {
+    match target.name.as_str() {
+        "NOTRACK" => true,
+        "CT" => Fields(&target.options)
+            .short()
+            .is_some_and(|flags| flags & 1 != 0),
+        _ => false,
+    }
+}
+
+/// `enum ipt_reject_with` and `enum ip6t_reject_with`.
+fn reject(family: Family, with: u32) -> Option<String> {
+    let with = match (family, with) {
+        (Family::Ip, 0) => "icmp-net-unreachable",
+        (Family::Ip, 1) => "icmp-host-unreachable",
+        (Family::Ip, 2) => "icmp-proto-unreachable",
+        (Family::Ip, 3) => "icmp-port-unreachable",
+        (Family::Ip, 5) => "icmp-net-prohibited",
+        (Family::Ip, 6) => "icmp-host-prohibited",
+        (Family::Ip, 7) | (Family::Ip6, 6) => "tcp-reset",
+        (Family::Ip, 8) => "icmp-admin-prohibited",
+        (Family::Ip6, 0) => "icmp6-no-route",
+        (Family::Ip6, 1) => "icmp6-adm-prohibited",
+        (Family::Ip6, 3) => "icmp6-addr-unreachable",
+        (Family::Ip6, 4) => "icmp6-port-unreachable",
+        (Family::Ip6, 7) => "icmp6-policy-fail",
+        (Family::Ip6, 8) => "icmp6-reject-route",
+        (Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev, _) => return None,
+    };
+    Some(format!("REJECT --reject-with {with}"))
+}
+
+/// One address, and one port if it's translated too: of `struct nf_nat_ipv4_multi_range_compat` (revision 0),
+/// `struct nf_nat_range` (1) or `struct nf_nat_range2` (2).
+fn dnat(family: Family, revision: u32, fields: &mut Fields<'_>) -> Option<String> {
+    const ADDRESS: u32 = 1;
+    const PORT: u32 = 2;
+    if revision == 0 && fields.long()? != 1 {
+        return None;
+    }
+    let flags = fields.long()?;
+    let mut address = || -> Option<IpAddr> {
+        Some(match (revision, family) {
+            (0, _) => Ipv4Addr::from(fields.take::<4>()?).into(),
+            (_, Family::Ip) => {
+                let [a, b, c, d, ..] = fields.take::<16>()?;
+                Ipv4Addr::from([a, b, c, d]).into()
+            }
+            (_, Family::Ip6 | Family::Inet | Family::Netdev) => Ipv6Addr::from(fields.take::<16>()?).into(),
+        })
+    };
+    let (first, last) = (address()?, address()?);
+    let (first_port, last_port) = (fields.port()?, fields.port()?);
+    if first != last || first_port != last_port {
+        return None;
+    }
+    let to = match flags {
+        ADDRESS => first.to_string(),
+        _ if flags == ADDRESS | PORT && first.is_ipv6() => format!("[{first}]:{first_port}"),
+        _ if flags == ADDRESS | PORT => format!("{first}:{first_port}"),
+        _ => return None,
+    };
+    Some(format!("DNAT --to-destination {to}"))
+}
