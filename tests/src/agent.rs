@@ -14,6 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::{netns::Netns, probe::Probe, process::Child, wait::wait_until};
 
@@ -150,7 +151,22 @@ impl<'a> Agent<'a> {
     /// # Errors
     /// When it does not answer.
     pub fn get(&self, address: &str, path: &str) -> Result<Answer> {
-        let mut stream = self.ask(address, &format!("GET {path} HTTP/1.0\r\n\r\n"))?;
+        self.get_from([127, 0, 0, 1], address, path)
+    }
+
+    /// [`Self::get`] as another client.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn get_from(&self, client: [u8; 4], address: &str, path: &str) -> Result<Answer> {
+        let socket = self
+            .netns
+            .enter(|| Socket::new(Domain::IPV4, Type::STREAM, None))??;
+        socket.bind(&SocketAddr::from((client, 0)).into())?;
+        socket.connect(&address.parse::<SocketAddr>()?.into())?;
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(SOON))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP")?;

@@ -28,7 +28,7 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that need no container runtime.
-const SCENARIOS: [&str; 11] = [
+const SCENARIOS: [&str; 12] = [
     "connection",
     "attribution",
     "check",
@@ -39,6 +39,7 @@ const SCENARIOS: [&str; 11] = [
     "vxlan",
     "bypass",
     "cause",
+    "agent",
     "storm",
 ];
 /// As many failed scenarios of a guest run once more, in a guest of their own: four at once, beside another guest, on an
@@ -125,19 +126,15 @@ impl Guest {
             .tempfile_in(run::target().join("matrix"))?;
         lock(root).pack(&self.kernel, archive.path())?;
         let start = Instant::now();
-        let settings = |filter: &str, programs: &str| {
-            format!(
-                "lab.cgroup={} lab.filter={filter} lab.scenarios={programs}",
-                self.cgroup
-            )
+        let boot = |filter: &str, programs: &[String]| {
+            let settings = format!("lab.cgroup={} lab.filter={filter}", self.cgroup);
+            guest::run(&self.kernel, archive.path(), &settings, programs, &self.log())
         };
-        let programs = if args.programs.is_empty() {
-            SCENARIOS.join(",")
+        let mut said = if args.programs.is_empty() {
+            boot(&args.filter, &SCENARIOS.map(str::to_owned))?
         } else {
-            args.programs.join(",")
+            boot(&args.filter, &args.programs)?
         };
-        let boot = |settings: String| guest::run(&self.kernel, archive.path(), &settings, &self.log());
-        let mut said = boot(settings(&args.filter, &programs))?;
         println!(
             "{}: {} ran {} scenarios in {:.0} s",
             self.name,
@@ -150,8 +147,8 @@ impl Guest {
             let (programs, mut names): (BTreeSet<String>, Vec<String>) = failed.into_iter().unzip();
             println!("{}: {} failed, and runs again", self.name, names.join(" and "));
             names.insert(0, "--exact".to_owned());
-            let programs = programs.into_iter().collect::<Vec<_>>().join(",");
-            said.settle(&boot(settings(&names.join(","), &programs))?);
+            let programs: Vec<_> = programs.into_iter().collect();
+            said.settle(&boot(&names.join(","), &programs)?);
         }
         Ok(said)
     }
