@@ -6,6 +6,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
     time::{Duration, Instant},
 };
 
@@ -15,20 +16,37 @@ use probe_lab::{
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
+/// Held alone by a scenario that floods: every agent on this kernel sees it, and is busy.
+static CALM: RwLock<()> = RwLock::new(());
 
 /// A node with a server on loopback.
 struct Node {
     netns: Netns,
     server: SocketAddr,
+    _calm: Option<RwLockReadGuard<'static, ()>>,
 }
 
 impl Node {
+    /// While nobody floods.
     fn new() -> Self {
+        let calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
+        Self {
+            _calm: Some(calm),
+            ..Self::flooded()
+        }
+    }
+
+    /// One whose scenario floods, and holds [`CALM`].
+    fn flooded() -> Self {
         let netns = Netns::new("node").unwrap();
         let server = SocketAddr::from(([127, 0, 0, 1], unique_port()));
         let listener = netns.enter(|| TcpListener::bind(server)).unwrap().unwrap();
         accept_all(listener);
-        Self { netns, server }
+        Self {
+            netns,
+            server,
+            _calm: None,
+        }
     }
 
     /// Connects, sends nothing and closes; its address.
@@ -181,6 +199,7 @@ fn who_follows_hears_of_each_and_that_all_is_well() {
 
 #[test]
 fn a_finding_is_told_when_it_begins_and_when_it_ends() {
+    let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
     let shop = Shop::new("iptables-legacy").unwrap();
     let agent = Agent::start(shop.node(), "[looks]\ninterval = \"500ms\"\n", &[]).unwrap();
     assert!(shop.dials_service().unwrap());
@@ -217,6 +236,7 @@ fn a_finding_is_told_when_it_begins_and_when_it_ends() {
     // What failed says why.
     let failed = || connections(&agent, "?port=443&outcome=unanswered");
     wait_until("a failed connection has its cause", SOON, || {
+        let _ = shop.dials_service();
         let explained = |record: &Value| record["cause"]["kind"] == "untracked";
         failed().iter().any(explained).then_some(())
     })
@@ -292,7 +312,8 @@ fn a_new_configuration_keeps_what_is_remembered() {
 /// One that connects as often as it can takes neither the memory of the agent nor what it remembers of others.
 #[test]
 fn a_flood_leaves_others_what_they_have() {
-    let node = Node::new();
+    let _storm = CALM.write().unwrap_or_else(PoisonError::into_inner);
+    let node = Node::flooded();
     let agent = Agent::start(&node.netns, "", &[]).unwrap();
     let first = node.half_opens();
     remembers(&agent, first);

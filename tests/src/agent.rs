@@ -221,7 +221,7 @@ impl<'a> Agent<'a> {
     /// When it does not end soon.
     pub fn end(mut self) -> Result<(ExitStatus, String)> {
         self.child.signal(Signal::SIGTERM)?;
-        let ended = wait_until("the agent ends", Duration::from_secs(3), || {
+        let ended = wait_until("the agent ends", SOON, || {
             self.child.inner().try_wait().ok().flatten()
         });
         match ended {
