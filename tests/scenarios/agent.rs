@@ -241,8 +241,17 @@ fn a_finding_is_told_when_it_begins_and_when_it_ends() {
         failed().iter().any(explained).then_some(())
     })
     .unwrap_or_else(|error| panic!("{error}: {:#?}", failed()));
+    let _ = shop.dials_service();
     shell(shop.node(), &format!("iptables-legacy -w -t raw -D {rule}")).unwrap();
     wait_until("its end is logged", Duration::from_secs(40), || told("ends")).unwrap();
+    // What was seen last is the rule's, too, though it is gone.
+    let findings = agent
+        .logged()
+        .into_iter()
+        .filter(|line| line["event"] == "finding");
+    for finding in findings {
+        assert!(finding["rules"][0].is_string(), "{finding:#}");
+    }
     assert_eq!(agent.metric("probe_findings", &kind).unwrap(), Some(0.0));
 }
 

@@ -33,6 +33,8 @@ const REMEMBERED: usize = 4096;
 
 pub struct Rules {
     read: Instant,
+    /// The same, `CLOCK_MONOTONIC`.
+    read_ns: u64,
     rules: rules::Rules,
     services: Services,
     /// What Kubernetes says of Services, where it is asked.
@@ -74,6 +76,7 @@ impl Rules {
     pub fn read_late() -> Self {
         let mut rules = Self {
             read: Instant::now(),
+            read_ns: 0,
             rules: rules::Rules::default(),
             services: Services::default(),
             listed: None,
@@ -104,6 +107,7 @@ impl Rules {
     fn again(&mut self) {
         let (rules, services) = rules::Rules::read_with_services();
         self.read = Instant::now();
+        self.read_ns = now_ns();
         self.rules = rules;
         self.services = Services::with(services, self.listed());
         self.list();
@@ -165,6 +169,11 @@ impl Rules {
         }
         let texts = self.list.iter().map(|rule| (rule.text.clone(), rule.clone()));
         self.known.extend(texts);
+    }
+
+    /// When they were read, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn read_ns(&self) -> u64 {
+        self.read_ns
     }
 
     /// Those that are, and those that were, by their texts.

@@ -23,7 +23,9 @@ use crate::{
     kernel::bypass::{BypassProbe, Options},
     model::{
         bypass::{
-            View, diagnose, diagnosis,
+            View,
+            blame::Blame,
+            diagnose, diagnosis,
             rule::Culprit,
             stream::{self, Count, Stream},
             view::{Seen, SeenBy},
@@ -44,8 +46,7 @@ pub struct Looker {
     senders: Senders,
     once: bool,
     replies: Replies,
-    /// Which rules let a stream past, and how many packets it had then: a rule that is gone did it all the same.
-    blamed: HashMap<Stream, (u64, Vec<Culprit>)>,
+    blamed: HashMap<Stream, Blame>,
 }
 
 /// Who is asked for names.
@@ -106,6 +107,13 @@ impl Looker {
         &self.rules
     }
 
+    /// The rules that let a stream past, as of the latest look.
+    pub fn blamed(&self, stream: &Stream) -> &[Culprit] {
+        self.blamed
+            .get(stream)
+            .map_or(&[], |blame| blame.culprits.as_slice())
+    }
+
     /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame.
     pub fn refresh(&mut self, puzzled: bool) -> bool {
         self.rules.refresh(puzzled, puzzled)
@@ -159,15 +167,14 @@ impl Looker {
         Ok(streams)
     }
 
-    fn culprits(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<Vec<Culprit>> {
+    fn blame(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<Blame> {
         let name = |index: u32| upper_name(devices, index).map(str::to_owned);
         streams
             .iter()
-            .map(|(stream, count)| match self.blamed.get(stream) {
-                Some((packets, culprits)) if *packets == count.packets && !culprits.is_empty() => {
-                    culprits.clone()
-                }
-                Some(_) | None => self.rules.culprits(stream, count, name),
+            .map(|(stream, count)| {
+                Blame::of(self.blamed.get(stream), count, self.rules.read_ns(), || {
+                    self.rules.culprits(stream, count, name)
+                })
             })
             .collect()
     }
@@ -183,17 +190,14 @@ impl Looks for Looker {
         let devices = self.routing.devices()?;
         let mut streams = stream::once(streams, &devices);
         streams.sort_unstable_by_key(|(stream, count)| (std::cmp::Reverse(count.packets), *stream));
-        let mut culprits = self.culprits(&streams, &devices);
-        let puzzled = culprits.iter().any(Vec::is_empty);
+        let mut blame = self.blame(&streams, &devices);
+        let puzzled = blame.iter().any(|blame| blame.culprits.is_empty());
         if explain && self.rules.refresh(!streams.is_empty(), puzzled) {
             self.probe.know_ports(&self.rules.services().ports().collect())?;
-            culprits = self.culprits(&streams, &devices);
+            blame = self.blame(&streams, &devices);
         }
-        self.blamed = streams
-            .iter()
-            .zip(&culprits)
-            .map(|((stream, count), culprits)| (*stream, (count.packets, culprits.clone())))
-            .collect();
+        let culprits: Vec<_> = blame.iter().map(|blame| blame.culprits.clone()).collect();
+        self.blamed = streams.iter().map(|(stream, _)| *stream).zip(blame).collect();
         let own: HashSet<IpAddr> = self
             .routing
             .addresses()?

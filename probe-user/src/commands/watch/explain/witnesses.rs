@@ -61,6 +61,13 @@ impl Streams {
             Self::Looked(looker) => Some(looker.probe()),
         }
     }
+
+    fn looker(&self) -> Option<&bypass::Looker> {
+        match self {
+            Self::Unseen | Self::Counted(_) => None,
+            Self::Looked(looker) => Some(looker),
+        }
+    }
 }
 
 /// When to try again what failed.
@@ -350,6 +357,7 @@ impl Witnesses {
                 netns: self.netns,
                 rules: &Known {
                     rules,
+                    looker: self.streams.looker(),
                     streams: &streams,
                     devices: &devices,
                     own: &own,
@@ -482,6 +490,7 @@ fn without(what: &str, reason: &str) {
 /// The rules as they were read.
 struct Known<'a> {
     rules: &'a Rules,
+    looker: Option<&'a bypass::Looker>,
     streams: &'a [(Stream, Count)],
     devices: &'a [Device],
     own: &'a HashSet<IpAddr>,
@@ -500,7 +509,9 @@ impl Blame for Known<'_> {
             .iter()
             .find(|(stream, _)| *stream == untracked.stream)?;
         let culprits = self.rules.culprits(stream, count, |index| self.name(index));
-        let culprit = culprits.into_iter().next()?;
+        // A rule that is gone by now did it all the same.
+        let before = || self.looker?.blamed(stream).first().cloned();
+        let culprit = culprits.into_iter().next().or_else(before)?;
         let rule = self.rules.known().get(&culprit.rule);
         Some(Blamed {
             remedy: rule.map_or_else(String::new, |rule| {
