@@ -9,7 +9,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use ipnet::IpNet;
 use probe_ebpf::contract::{
@@ -24,6 +24,7 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
+    array::Slots,
     btf::{Absent, Btf},
     cgroup,
     hooks::{Degraded, take_away},
@@ -141,7 +142,7 @@ pub struct Records {
 
 /// What the kernel side keeps besides.
 pub struct Tables {
-    slots: Array<MapData, [u8; size_of::<Slot>()]>,
+    slots: Slots<{ size_of::<Slot>() }>,
     connections: Table<8, { size_of::<Connection>() }>,
     counters: Table<{ size_of::<CounterKey>() }, 8>,
     handshakes: Table<{ size_of::<HandshakeKey>() }, { size_of::<Handshake>() }>,
@@ -168,7 +169,7 @@ impl ConnectionProbe {
                 ring: take(&mut ebpf, FEATURE, map::RECORDS)?,
             },
             tables: Tables {
-                slots: take(&mut ebpf, FEATURE, map::SLOTS)?,
+                slots: Slots::take(&mut ebpf, FEATURE, map::SLOTS)?,
                 connections: Table::take(&mut ebpf, FEATURE, map::CONNECTIONS)?,
                 counters: Table::take(&mut ebpf, FEATURE, map::COUNTERS)?,
                 handshakes: Table::take(&mut ebpf, FEATURE, map::HANDSHAKES)?,
@@ -227,16 +228,16 @@ impl Tables {
         &self,
         mut each: impl FnMut(&Connection) -> ControlFlow<()>,
     ) -> Result<(), KernelError> {
-        for index in 0..self.slots.len() {
-            let slot = self.slots.get(&index, 0);
-            let slot = slot.map_err(|error| KernelError::Map {
-                map: map::SLOTS,
-                reason: chain(&error),
-            })?;
-            let slot: Slot = bytemuck::pod_read_unaligned(&slot);
-            if slot.socket != 0 && each(&slot.connection).is_break() {
-                return Ok(());
+        let flow = self.slots.each(|slot| {
+            let slot: Slot = bytemuck::pod_read_unaligned(slot);
+            if slot.socket == 0 {
+                ControlFlow::Continue(())
+            } else {
+                each(&slot.connection)
             }
+        })?;
+        if flow.is_break() {
+            return Ok(());
         }
         self.connections
             .each(|_, value| each(&bytemuck::pod_read_unaligned(value)))

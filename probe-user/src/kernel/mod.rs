@@ -1,7 +1,9 @@
 //! The only room that names aya: what this kernel offers, and how the objects get into it.
 
+mod array;
 pub mod btf;
 pub mod bypass;
+mod call;
 pub mod capabilities;
 pub mod cgroup;
 pub mod connection;

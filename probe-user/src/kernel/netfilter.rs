@@ -6,7 +6,6 @@ use std::{
     ffi::CStr,
     io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
-    ptr,
 };
 
 use aya::{Ebpf, maps::Map};
@@ -16,6 +15,8 @@ use aya_obj::{
     relocation::EbpfRelocationError,
 };
 use probe_ebpf::contract::hooks::Family;
+
+use super::call::bpf;
 
 /// `NF_INET_LOCAL_IN`, user interface of the kernel.
 const LOCAL_IN: u32 = 1;
@@ -128,7 +129,7 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CStr) -> Result<OwnedFd
             program.log_size = log.len() as u32;
         }
         // SAFETY: instructions, licence and log outlive the call, and have the lengths that are told.
-        unsafe { bpf(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
+        unsafe { make(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
     };
     load(&mut []).map_err(|source| {
         let mut log = vec![0; LOG_BYTES];
@@ -155,27 +156,16 @@ fn link(program: BorrowedFd<'_>, family: Family, priority: i32) -> io::Result<Ow
     netfilter.hooknum = LOCAL_IN;
     netfilter.priority = priority;
     // SAFETY: it points to nothing.
-    unsafe { bpf(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
+    unsafe { make(bpf_cmd::BPF_LINK_CREATE, &mut attributes) }
 }
 
 /// bpf(2), of a command that gives a descriptor.
 ///
 /// # Safety
 /// `command` gives a descriptor, and what `attributes` points to is there.
-unsafe fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
-    let size = size_of::<bpf_attr>();
-    // SAFETY: the caller's, and `attributes` has the length that is told. Older kernels take the longer one whose end is zero.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command as libc::c_long,
-            ptr::from_mut(attributes),
-            size,
-        )
-    };
-    match i32::try_from(result) {
-        // SAFETY: the kernel made it just now, and nobody else has it.
-        Ok(descriptor @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
-        Ok(_) | Err(_) => Err(io::Error::last_os_error()),
-    }
+unsafe fn make(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's.
+    let descriptor = unsafe { bpf(command, attributes) }?;
+    // SAFETY: the kernel made it just now, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
