@@ -43,15 +43,22 @@ fn character_into(out: &mut Vec<u8>, character: char) -> usize {
         '\t' => out.extend_from_slice(b"\\t"),
         // Writing to memory does not fail.
         '\0'..='\x1f' | '\x7f' => drop(write!(out, "\\x{:02x}", u32::from(character))),
-        _ => match character.width() {
-            Some(width) if width > 0 && !is_invisible(character) => {
+        _ => match columns(character) {
+            Some(width) => {
                 out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
                 return width;
             }
-            Some(_) | None => drop(write!(out, "\\u{{{:x}}}", u32::from(character))),
+            None => drop(write!(out, "\\u{{{:x}}}", u32::from(character))),
         },
     }
     out.len() - start
+}
+
+/// How many columns a character takes; `None`: it has none of its own.
+pub fn columns(character: char) -> Option<usize> {
+    character
+        .width()
+        .filter(|width| *width > 0 && !is_invisible(character))
 }
 
 /// What moves, joins or hides its neighbours, whatever width a table gives it.

@@ -5,7 +5,7 @@ use std::io;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
-use super::{clock::Clock, json};
+use super::{clock::Clock, json, lines};
 use crate::model::{self, Connection};
 
 /// Writes lines, each by itself.
@@ -146,7 +146,7 @@ impl Lines {
             node: &self.node,
         };
         // Text and numbers always can be written.
-        let mut line = serde_json::to_vec(&event).unwrap_or_default();
+        let mut line = lines::to_vec(&event).unwrap_or_default();
         line.push(b'\n');
         line
     }

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::clock::Clock;
+use super::{clock::Clock, lines};
 use crate::model::{
     self, Cadence, Summary, cause::causes::Counted, summary::Tally, translation::Untranslated,
 };
@@ -395,7 +395,7 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
 }
 
 pub(super) fn line(out: &mut Vec<u8>, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
+    lines::to_writer(&mut *out, value)?;
     out.push(b'\n');
     Ok(())
 }

@@ -7,6 +7,7 @@ mod escape;
 pub mod etcd_log;
 pub mod events;
 mod json;
+pub mod lines;
 pub mod looks;
 pub mod metrics;
 pub mod node;

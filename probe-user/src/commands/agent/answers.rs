@@ -18,6 +18,7 @@ use crate::{
     recording::held::{Filter, Kept},
     report::{
         events::Lines,
+        lines,
         looks::{Look, Output, Reporter},
     },
     serve::{Answers, Body, body, text},
@@ -170,7 +171,7 @@ fn node(shared: &Shared) -> Vec<u8> {
             .collect(),
     };
     // Text always can be written.
-    let mut json = serde_json::to_vec(&node).unwrap_or_default();
+    let mut json = lines::to_vec(&node).unwrap_or_default();
     json.push(b'\n');
     json
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::super::{
     clock::Clock,
     json::{Container, Pod},
+    lines,
 };
 use crate::model::bypass::{
     View,
@@ -135,7 +136,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         unseen: &view.unseen,
         unread: &view.unread,
     };
-    Ok(serde_json::to_vec(&line)?)
+    Ok(lines::to_vec(&line)?)
 }
 
 fn hook(by: &SeenBy) -> Hook {

@@ -4,7 +4,7 @@ use std::{io, net::IpAddr, time::Duration};
 
 use serde::Serialize;
 
-use super::super::clock::Clock;
+use super::super::{clock::Clock, lines};
 use crate::model::vxlan::{
     finding::Finding,
     overlay::{Entry, Overlay},
@@ -227,7 +227,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
             .collect(),
         unread: &view.unread,
     };
-    Ok(serde_json::to_vec(&line)?)
+    Ok(lines::to_vec(&line)?)
 }
 
 /// Milliseconds ago; `None`: never.

@@ -1,0 +1,84 @@
+//! JSON that can also be read on a terminal: what is no character of its own there (control, reordering, zero width)
+//! is written as `\u009b`, which JSON takes for the same.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::{
+    Result, Serializer,
+    ser::{CompactFormatter, Formatter},
+};
+
+use super::escape::columns;
+
+/// # Errors
+/// When `value` can't be JSON, or the writer's.
+pub fn to_writer(out: impl Write, value: &(impl Serialize + ?Sized)) -> Result<()> {
+    value.serialize(&mut Serializer::with_formatter(out, Visible(CompactFormatter)))
+}
+
+/// # Errors
+/// When `value` can't be JSON.
+pub fn to_vec(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(128);
+    to_writer(&mut out, value)?;
+    Ok(out)
+}
+
+struct Visible(CompactFormatter);
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        let mut written = 0;
+        if !fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            for (at, character) in fragment.char_indices() {
+                if columns(character).is_some() {
+                    continue;
+                }
+                let (before, after) = (fragment.get(written..at), at + character.len_utf8());
+                self.0.write_string_fragment(writer, before.unwrap_or_default())?;
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+                written = after;
+            }
+        }
+        let rest = fragment.get(written..).unwrap_or_default();
+        self.0.write_string_fragment(writer, rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str) -> String {
+        String::from_utf8(to_vec(text).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_no_character_of_its_own_is_spelt() {
+        for (raw, json) in [
+            ("", "\"\""),
+            ("caf\u{e9} \u{76d1}\u{63a7}", "\"caf\u{e9} \u{76d1}\u{63a7}\""),
+            ("a\"b\\\n\x1b[31m", "\"a\\\"b\\\\\\n\\u001b[31m\""),
+            ("\u{9b}2J\u{7f}", "\"\\u009b2J\\u007f\""),
+            ("a\u{202e}b\u{301}c", "\"a\\u202eb\\u0301c\""),
+            ("tag\u{e0041}", "\"tag\\udb40\\udc41\""),
+        ] {
+            assert_eq!(written(raw), json);
+        }
+    }
+
+    #[test]
+    fn every_character_stays_the_same() {
+        for character in '\0'..=char::MAX {
+            let json = written(&character.to_string());
+            assert_eq!(
+                serde_json::from_str::<String>(&json).unwrap(),
+                character.to_string()
+            );
+            assert!(!json.chars().any(char::is_control), "{json:?}");
+        }
+    }
+}
