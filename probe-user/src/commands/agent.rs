@@ -103,10 +103,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
         Arc::new(Questions(Arc::clone(&shared))),
     ));
     if let Some(address) = settings.metrics {
-        let scrapes = Scrapes {
-            shared: Arc::clone(&shared),
-            process,
-        };
+        let scrapes = Scrapes::new(Arc::clone(&shared), process);
         tokio::spawn(serve(
             listen("metrics.listen", address).await?,
             SCRAPES,

@@ -1,6 +1,10 @@
 //! Questions and their answers.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::{self, Duration},
+};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderValue, Request, Response, StatusCode};
@@ -26,6 +30,8 @@ use crate::{
 
 /// How often a follower hears that nothing came.
 const ALIVE: Duration = Duration::from_secs(5);
+/// How old metrics may be that are sent again, so that whoever asks all the time takes little of the node's CPU.
+const FRESH: Duration = Duration::from_millis(250);
 /// Bytes of lines that are sent at once.
 const CHUNK: usize = 64 << 10;
 const LINES: &str = "application/x-ndjson";
@@ -36,9 +42,33 @@ pub struct Questions(pub Arc<Shared>);
 
 /// Answers on the port for Prometheus and the kubelet.
 pub struct Scrapes {
-    pub shared: Arc<Shared>,
+    shared: Arc<Shared>,
     /// Writes down what the process takes.
-    pub process: fn(&Shared),
+    process: fn(&Shared),
+    latest: Mutex<Option<(time::Instant, Bytes)>>,
+}
+
+impl Scrapes {
+    pub fn new(shared: Arc<Shared>, process: fn(&Shared)) -> Self {
+        Self {
+            shared,
+            process,
+            latest: Mutex::default(),
+        }
+    }
+
+    fn metrics(&self) -> Bytes {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((written, metrics)) = &*latest
+            && written.elapsed() < FRESH
+        {
+            return metrics.clone();
+        }
+        (self.process)(&self.shared);
+        let metrics = Bytes::from(self.shared.metrics.encode());
+        *latest = Some((time::Instant::now(), metrics.clone()));
+        metrics
+    }
 }
 
 impl Answers for Questions {
@@ -72,10 +102,7 @@ impl Answers for Questions {
 impl Answers for Scrapes {
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         match request.uri().path() {
-            "/metrics" => {
-                (self.process)(&self.shared);
-                body(StatusCode::OK, OPEN_METRICS, self.shared.metrics.encode())
-            }
+            "/metrics" => body(StatusCode::OK, OPEN_METRICS, self.metrics()),
             "/healthz" => health(&self.shared.hangs()),
             "/readyz" => ready(&self.shared),
             _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz\n"),
