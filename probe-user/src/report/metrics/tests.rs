@@ -13,8 +13,8 @@ fn documentation() -> String {
          Made of the definitions in the source; a test holds it to them (`PROBE_WRITE_DOCS=1` writes it anew).\n\n\
          `http://…:9471/metrics`, OpenMetrics. Text from outside (names of pods, rules) is escaped and at most 200 columns\n\
          long. There are at most `metrics.max_series` series (10,000 by default), of one workload at most 64 ports: what\n\
-         comes later is counted under the label value `other`, and in `probe_series_overflow_total`. Counters begin at 0 when\n\
-         the agent, or the part of it, begins. `probe_connections_total` has as exemplar the pod and the address of a\n\
+         comes later is counted under the label value `other`, for lack of series in `probe_series_overflow_total` as well.\n\
+         Counters begin at 0 when the agent, or the part of it, begins. `probe_connections_total` has as exemplar the pod and the address of a\n\
          connection's client.\n\n\
          | name | type | labels | what |\n|---|---|---|---|\n",
     );
