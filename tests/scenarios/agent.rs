@@ -205,7 +205,7 @@ fn a_finding_is_told_when_it_begins_and_when_it_ends() {
     assert!(shop.dials_service().unwrap());
     let rule = "PREROUTING -p tcp --dport 443 -j NOTRACK";
     shell(shop.node(), &format!("iptables-legacy -w -t raw -A {rule}")).unwrap();
-    let told = |state: &'static str| {
+    let logged = |state: &'static str| {
         agent
             .logged()
             .into_iter()
@@ -213,22 +213,24 @@ fn a_finding_is_told_when_it_begins_and_when_it_ends() {
     };
     let begins = wait_until("the finding is logged", SOON, || {
         let _ = shop.dials_service();
-        told("begins")
+        logged("begins")
     })
     .unwrap_or_else(|error| panic!("{error}: {:#?}, {}", agent.logged(), agent.said()));
     assert_eq!(
         (&begins["feature"], &begins["kind"]),
         (&"bypass".into(), &"untracked-request".into())
     );
-    assert!(
-        begins["rules"][0].as_str().unwrap().contains("--dport 443"),
-        "{begins:#}"
-    );
     let kind = ["feature=\"bypass\"", "kind=\"untracked-request\""];
     assert_eq!(agent.metric("probe_findings", &kind).unwrap(), Some(1.0));
-    let answer = agent.get(Agent::QUERY, "/v1/bypass?output=table").unwrap();
+    // A busy machine may have read no rules when it began.
+    let told = wait_until("the rule is named", SOON, || {
+        let _ = shop.dials_service();
+        let answer = agent.get(Agent::QUERY, "/v1/bypass?output=table").ok()?;
+        let named = answer.body.contains("--dport 443") && answer.body.contains(Shop::NAME);
+        named.then_some(answer)
+    });
+    let answer = told.unwrap_or_else(|error| panic!("{error}: {begins:#}"));
     assert!(answer.head.contains("probe-healthy: false"), "{answer:?}");
-    assert!(answer.body.contains(Shop::NAME), "{answer:?}");
     let untracked = agent
         .metric("probe_untracked_packets_total", &["--dport 443"])
         .unwrap();
@@ -243,7 +245,7 @@ fn a_finding_is_told_when_it_begins_and_when_it_ends() {
     .unwrap_or_else(|error| panic!("{error}: {:#?}", failed()));
     let _ = shop.dials_service();
     shell(shop.node(), &format!("iptables-legacy -w -t raw -D {rule}")).unwrap();
-    wait_until("its end is logged", Duration::from_secs(40), || told("ends")).unwrap();
+    wait_until("its end is logged", Duration::from_secs(40), || logged("ends")).unwrap();
     // What was seen last is the rule's, too, though it is gone.
     let findings = agent
         .logged()

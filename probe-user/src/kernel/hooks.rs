@@ -15,6 +15,7 @@ use super::{
     KernelError,
     netfilter::{Filter, FilterError},
     object::Object,
+    system,
 };
 use crate::error::chain;
 
@@ -115,6 +116,12 @@ impl Target<'_> {
             Access::Classifier => {
                 let program: &mut SchedClassifier = self.program(name)?;
                 program.load()?;
+            }
+            Access::Entry if system::may_hang() => {
+                return Err(HookError::Kernel(
+                    "left out in a container: this kernel hangs when one ends that has it (mended in 6.9)"
+                        .to_owned(),
+                ));
             }
             Access::Entry => {
                 let btf = self.btf;

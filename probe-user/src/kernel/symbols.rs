@@ -44,6 +44,28 @@ impl Symbols {
     }
 }
 
+/// Whether the kernel itself has a symbol of this name, be it a function or not; its name shows also to who may not see its
+/// address. Some 50 ms.
+pub fn has(name: &str) -> bool {
+    File::open(KALLSYMS)
+        .and_then(|file| names(BufReader::with_capacity(1 << 16, file), name))
+        .unwrap_or(false)
+}
+
+fn names(mut list: impl BufRead, name: &str) -> io::Result<bool> {
+    let mut line = Vec::new();
+    while {
+        line.clear();
+        list.read_until(b'\n', &mut line)? > 0
+    } {
+        let mut words = line.split(u8::is_ascii_whitespace);
+        if words.nth(2) == Some(name.as_bytes()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The last function that begins at or before each address. The list is in no order where modules are.
 fn nearest(mut list: impl BufRead, wanted: &BTreeSet<u64>) -> io::Result<HashMap<u64, String>> {
     let mut found: HashMap<u64, (u64, String)> = HashMap::new();
@@ -83,6 +105,20 @@ fn function(line: &[u8]) -> Option<(u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn symbols_by_name() {
+        let list =
+            "0000000000000000 d tasks_rcu_exit_srcu\n0000000000000000 t vxlan_rcv\t[vxlan]\nnonsense\n";
+        for (name, is_there) in [
+            ("tasks_rcu_exit_srcu", true),
+            ("vxlan_rcv", true),
+            ("tasks_rcu_exit", false),
+            ("d", false),
+        ] {
+            assert_eq!(names(list.as_bytes(), name).unwrap(), is_there, "{name}");
+        }
+    }
 
     #[test]
     fn the_function_that_an_address_is_in() {

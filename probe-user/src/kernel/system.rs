@@ -1,11 +1,16 @@
 //! Facts of the running system that decide what probe can do.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::LazyLock};
+
+use super::symbols;
 
 /// Under lockdown `confidentiality` the kernel refuses BPF programs that read its memory; under `integrity` it does not.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 const CONNTRACK: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
+const PID_NAMESPACE: &str = "/proc/thread-self/ns/pid";
+/// Held by an exiting process from 3.18 on, until commit 1612160b9127 of 6.9.
+const EXIT_LOCK: &str = "tasks_rcu_exit_srcu";
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 
 /// `none`, `integrity`, `confidentiality`, or that this kernel does not say.
@@ -30,6 +35,19 @@ pub fn tracefs() -> String {
         || "not mounted, or closed to this user (not needed)".to_owned(),
         |path| format!("mounted on {path} (not needed)"),
     )
+}
+
+/// Whether this kernel may hang for good when this process ends with fentry programs: it is in a pid namespace of a
+/// container, whose first process waits at its end for all others, and holds meanwhile what taking such programs away waits
+/// for. Kernels that have mended it (6.9, and some before) lack the symbol.
+pub fn may_hang() -> bool {
+    /// The inode of the pid namespace that the kernel begins with (`PROC_PID_INIT_INO`).
+    const FIRST: u64 = 0xEFFF_FFFC;
+    static HANGS: LazyLock<bool> = LazyLock::new(|| {
+        let contained = fs::metadata(PID_NAMESPACE).is_ok_and(|file| file.ino() != FIRST);
+        contained && symbols::has(EXIT_LOCK)
+    });
+    *HANGS
 }
 
 /// Which control group hierarchies are mounted.
