@@ -19,7 +19,9 @@ use super::kernels::Kernel;
 /// Longer means that the guest hangs.
 const LONGEST: Duration = Duration::from_secs(25 * 60);
 /// How often a guest may be booted when the emulator kills it.
-const BOOTS: u32 = 3;
+const BOOTS: u32 = 5;
+/// A guest's processors.
+const PROCESSORS: u32 = 2;
 
 /// What became of one scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,7 +113,9 @@ pub fn run(kernel: &Kernel, archive: &Path, settings: &str, programs: &[String],
     let mut boots = 1;
     loop {
         let settings = format!("{settings} lab.scenarios={}", left.join(","));
-        let mut said = boot(kernel, archive, &settings, log)?;
+        // One processor alone can't be killed this way.
+        let processors = if boots == 1 { PROCESSORS } else { 1 };
+        let mut said = boot(kernel, archive, &settings, processors, log)?;
         let running = std::mem::take(&mut said.running);
         let emulator = emulator_killed(&said.log);
         let died = !said.done;
@@ -128,7 +132,7 @@ pub fn run(kernel: &Kernel, archive: &Path, settings: &str, programs: &[String],
         let ran = left.iter().position(|program| *program == running).unwrap_or(0);
         left = &left[ran..];
         println!(
-            "kernel {} was killed by the emulator, and is booted again for {}",
+            "kernel {} was killed by the emulator, and is booted again on one processor for {}",
             kernel.release,
             left.join(", ")
         );
@@ -142,20 +146,12 @@ fn emulator_killed(log: &str) -> bool {
     !log.contains(" is up\n") || log.contains("int3: 0000 [#1]")
 }
 
-fn boot(kernel: &Kernel, archive: &Path, settings: &str, log: &Path) -> Result<Said> {
+fn boot(kernel: &Kernel, archive: &Path, settings: &str, processors: u32, log: &Path) -> Result<Said> {
     let mut file = File::create(log).with_context(|| format!("can't write {}", log.display()))?;
     let mut command = Command::new("qemu-system-x86_64");
     command
-        .args([
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            "2G",
-        ])
+        .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "2G", "-smp"])
+        .arg(processors.to_string())
         .args([
             "-nodefaults",
             "-no-user-config",
