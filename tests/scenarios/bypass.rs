@@ -253,6 +253,7 @@ fn on_a_node_without_tools() {
         assert!(remedy.contains(removal), "{remedy}");
         let looks = probe.wait_for(1, |look| look["event"] == "bypass").unwrap();
         assert!(looks[0].get("unread").is_none(), "{:#}", looks[0]);
+        probe.end_in_container(lab.node().name()).unwrap();
     }
 }
 

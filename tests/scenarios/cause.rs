@@ -245,4 +245,5 @@ fn in_a_container_without_tools() {
         rule.starts_with("iptables-legacy: raw PREROUTING rule 1: "),
         "{record:#}"
     );
+    probe.end_in_container(&netns).unwrap();
 }
