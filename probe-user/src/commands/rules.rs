@@ -33,6 +33,8 @@ const REMEMBERED: usize = 4096;
 
 pub struct Rules {
     read: Instant,
+    /// When that reading began, by the clock of the counts: `CLOCK_MONOTONIC` nanoseconds.
+    begun_ns: u64,
     /// The same, `CLOCK_MONOTONIC`.
     read_ns: u64,
     rules: rules::Rules,
@@ -76,6 +78,7 @@ impl Rules {
     pub fn read_late() -> Self {
         let mut rules = Self {
             read: Instant::now(),
+            begun_ns: 0,
             read_ns: 0,
             rules: rules::Rules::default(),
             services: Services::default(),
@@ -88,15 +91,17 @@ impl Rules {
         rules
     }
 
-    /// Reads them anew where that is due; `busy`: there are untracked packets, `puzzled`: and no rule for them.
-    pub fn refresh(&mut self, busy: bool, puzzled: bool) -> bool {
+    /// Reads them anew where that is due; `busy`: there are untracked packets, `puzzled`: and no rule for some, which were seen
+    /// first at that time (`CLOCK_MONOTONIC` nanoseconds). A rule may be younger than what was read: it is not said that there
+    /// is none before they were read after such packets.
+    pub fn refresh(&mut self, busy: bool, puzzled: Option<u64>) -> bool {
         let age = self.read.elapsed();
         // A rule may let packets past that never leave: its counter is all there is to see.
         let busy = busy || self.list.iter().any(|rule| rule.intended.is_none());
         let due = match (puzzled, busy) {
-            (true, _) => age >= AT_ONCE,
-            (false, true) => age >= SOON,
-            (false, false) => age >= EVERY,
+            (Some(first_ns), _) => self.begun_ns <= first_ns || age >= AT_ONCE,
+            (None, true) => age >= SOON,
+            (None, false) => age >= EVERY,
         };
         if due {
             self.again();
@@ -105,6 +110,7 @@ impl Rules {
     }
 
     fn again(&mut self) {
+        self.begun_ns = now_ns();
         let (rules, services) = rules::Rules::read_with_services();
         self.read = Instant::now();
         self.read_ns = now_ns();

@@ -116,7 +116,7 @@ impl Looker {
 
     /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame.
     pub fn refresh(&mut self, puzzled: bool) -> bool {
-        self.rules.refresh(puzzled, puzzled)
+        self.rules.refresh(puzzled, puzzled.then_some(0))
     }
 
     /// What is looked at, for people.
@@ -191,7 +191,12 @@ impl Looks for Looker {
         let mut streams = stream::once(streams, &devices);
         streams.sort_unstable_by_key(|(stream, count)| (std::cmp::Reverse(count.packets), *stream));
         let mut blame = self.blame(&streams, &devices);
-        let puzzled = blame.iter().any(|blame| blame.culprits.is_empty());
+        let puzzled = streams
+            .iter()
+            .zip(&blame)
+            .filter(|(_, blame)| blame.culprits.is_empty())
+            .map(|((_, count), _)| count.first_ns)
+            .max();
         if explain && self.rules.refresh(!streams.is_empty(), puzzled) {
             self.probe.know_ports(&self.rules.services().ports().collect())?;
             blame = self.blame(&streams, &devices);

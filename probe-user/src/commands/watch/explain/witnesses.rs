@@ -400,7 +400,7 @@ impl Witnesses {
             return looker.refresh(puzzled);
         }
         if let Some(rules) = &mut self.rules {
-            return rules.refresh(puzzled, puzzled);
+            return rules.refresh(puzzled, puzzled.then_some(0));
         }
         let mut rules = Rules::read_late();
         let observed = self.subject.observed.as_ref();
