@@ -1,9 +1,6 @@
 //! Rules that set notrack, their counters from look to look, rules that drop, and the Services.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use crate::{
     attribution::{
@@ -32,10 +29,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 const REMEMBERED: usize = 4096;
 
 pub struct Rules {
-    read: Instant,
-    /// When that reading began, by the clock of the counts: `CLOCK_MONOTONIC` nanoseconds.
+    /// When the latest reading began, by the clock of the counts: `CLOCK_MONOTONIC` nanoseconds.
     begun_ns: u64,
-    /// The same, `CLOCK_MONOTONIC`.
+    /// When it had come to its end, by the same clock.
     read_ns: u64,
     rules: rules::Rules,
     services: Services,
@@ -77,7 +73,6 @@ impl Rules {
     /// As they are now, with all that they ever counted: for who has seen packets before.
     pub fn read_late() -> Self {
         let mut rules = Self {
-            read: Instant::now(),
             begun_ns: 0,
             read_ns: 0,
             rules: rules::Rules::default(),
@@ -95,7 +90,7 @@ impl Rules {
     /// first at that time (`CLOCK_MONOTONIC` nanoseconds). A rule may be younger than what was read: it is not said that there
     /// is none before they were read after such packets.
     pub fn refresh(&mut self, busy: bool, puzzled: Option<u64>) -> bool {
-        let age = self.read.elapsed();
+        let age = Duration::from_nanos(now_ns().saturating_sub(self.read_ns));
         // A rule may let packets past that never leave: its counter is all there is to see.
         let busy = busy || self.list.iter().any(|rule| rule.intended.is_none());
         let due = match (puzzled, busy) {
@@ -112,7 +107,6 @@ impl Rules {
     fn again(&mut self) {
         self.begun_ns = now_ns();
         let (rules, services) = rules::Rules::read_with_services();
-        self.read = Instant::now();
         self.read_ns = now_ns();
         self.rules = rules;
         self.services = Services::with(services, self.listed());
