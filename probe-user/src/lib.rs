@@ -8,6 +8,7 @@ pub mod commands;
 mod error;
 pub mod kernel;
 pub mod model;
+mod namespace;
 pub mod netfilter;
 pub mod recording;
 pub mod report;

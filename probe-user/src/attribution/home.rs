@@ -13,10 +13,11 @@ use std::{
 use lru::LruCache;
 
 use super::cri::Runtime;
-use crate::model::{Owner, PodSource};
+use crate::{
+    model::{Owner, PodSource},
+    namespace::FIRST_PID,
+};
 
-/// The inode of the pid namespace that the kernel begins with (`PROC_PID_INIT_INO`).
-const FIRST: u64 = 0xEFFF_FFFC;
 /// How often processes are searched for network namespaces, at the most.
 const EVERY: Duration = Duration::from_secs(1);
 /// How long it is believed that none of this node's processes is in a network namespace.
@@ -40,7 +41,7 @@ impl Home {
         let inode = |path: PathBuf| fs::metadata(path).map(|file| file.ino());
         Self {
             // Where it can't be read, it is not a container's.
-            alone: inode(proc.join("1/ns/pid")).map_or(true, |inode| inode == FIRST),
+            alone: inode(proc.join("1/ns/pid")).map_or(true, |inode| inode == FIRST_PID),
             netns: inode(proc.join("thread-self/ns/net")).map_or(0, |inode| inode as u32),
             proc: proc.to_owned(),
             known: LruCache::sparse(NAMESPACES),

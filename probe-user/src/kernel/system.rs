@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::MetadataExt, path::Path, sync::LazyLock};
 
 use super::symbols;
+use crate::namespace::FIRST_PID;
 
 /// Under lockdown `confidentiality` the kernel refuses BPF programs that read its memory; under `integrity` it does not.
 const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
@@ -41,10 +42,8 @@ pub fn tracefs() -> String {
 /// container, whose first process waits at its end for all others, and holds meanwhile what taking such programs away waits
 /// for. Kernels that have mended it (6.9, and some before) lack the symbol.
 pub fn may_hang() -> bool {
-    /// The inode of the pid namespace that the kernel begins with (`PROC_PID_INIT_INO`).
-    const FIRST: u64 = 0xEFFF_FFFC;
     static HANGS: LazyLock<bool> = LazyLock::new(|| {
-        let contained = fs::metadata(PID_NAMESPACE).is_ok_and(|file| file.ino() != FIRST);
+        let contained = fs::metadata(PID_NAMESPACE).is_ok_and(|file| file.ino() != FIRST_PID);
         contained && symbols::has(EXIT_LOCK)
     });
     *HANGS
