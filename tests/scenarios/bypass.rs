@@ -4,7 +4,6 @@
 
 use std::{
     net::{SocketAddr, TcpStream, UdpSocket},
-    process::Command,
     time::Duration,
 };
 
@@ -231,18 +230,8 @@ fn on_a_node_without_tools() {
             shell(lab.node(), rule);
         }
         // The first process of the node has the same mounts as probe, and nothing where tools would be.
-        let mut node = Command::new("unshare");
-        node.args([
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount",
-            "--mount-proc",
-            "sh",
-            "-c",
-        ])
-        .arg("mount -t tmpfs none /usr/sbin && ! command -v nft iptables-save && \"$0\" \"$@\"; exit")
-        .arg(Probe::binary().unwrap());
+        let script = "mount -t tmpfs none /usr/sbin && ! command -v nft iptables-save && \"$0\" \"$@\"; exit";
+        let mut node = Probe::in_container(script).unwrap();
         let probe = Probe::bypass_by(&mut node, lab.node(), &[]).unwrap();
         let found = lab.until_found(&probe, "untracked-request", &[place, NAME, "(+"]);
         assert_eq!(

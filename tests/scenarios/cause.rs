@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
-use std::{os::unix::fs::MetadataExt, process::Command, time::Duration};
+use std::{os::unix::fs::MetadataExt, time::Duration};
 
 use probe_lab::{Netns, Probe, Shop, shell, too_old, wait_until};
 use serde_json::Value;
@@ -221,21 +221,9 @@ fn in_a_container_without_tools() {
     let rule = "iptables-legacy -w -t raw -A PREROUTING -p tcp --dport 443 -j NOTRACK";
     shell(shop.node(), rule).unwrap();
     // The first process has the node's mounts, the second, which sees it, others.
-    let mut container = Command::new("unshare");
-    container
-        .args([
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount",
-            "--mount-proc",
-            "sh",
-            "-c",
-        ])
-        .arg(
-            "unshare --mount sh -c 'mount -t tmpfs none /usr/sbin && exec \"$0\" \"$@\"' \"$0\" \"$@\"; exit",
-        )
-        .arg(Probe::binary().unwrap());
+    let script =
+        "unshare --mount sh -c 'mount -t tmpfs none /usr/sbin && exec \"$0\" \"$@\"' \"$0\" \"$@\"; exit";
+    let mut container = Probe::in_container(script).unwrap();
     let netns = path(shop.node());
     let arguments = ["--port", "443", "--role", "client", "--netns", &netns];
     let probe = Probe::start(&mut container, &arguments).unwrap();

@@ -234,6 +234,20 @@ impl Probe {
         self.ended()
     }
 
+    /// `probe` in a pid namespace and mounts of its own, for what is started with a command: the first process is a shell
+    /// that runs `script`, in which `"$0" "$@"` is probe with its arguments.
+    ///
+    /// # Errors
+    /// When there is no probe to test.
+    pub fn in_container(script: &str) -> Result<Command> {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"])
+            .args(["sh", "-c", script])
+            .arg(Self::binary()?);
+        Ok(command)
+    }
+
     /// Ends one that a container's processes began, and they end when it does. `word` is in its command line only. Not the
     /// container first: kernels before 6.9 hang for good when its first process ends while one in it takes programs away
     /// from functions, or waits for a lock of another that does.
