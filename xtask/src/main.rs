@@ -12,6 +12,7 @@ mod matrix;
 mod monitoring;
 mod root;
 mod run;
+mod scenarios;
 mod setup;
 mod test;
 mod toolchain;

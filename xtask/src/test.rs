@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, monitoring, root, run};
+use crate::{apt, bytecode, monitoring, root, run, scenarios};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -104,26 +104,12 @@ fn lab() -> Result<()> {
     apt::install("the lab", &probe_lab::PACKAGES)?;
     apt::install("the lab's container runtime", &probe_lab::RUNTIME_PACKAGES)?;
     let probe = run::build_probe()?;
-    let mut tests = run::cargo();
-    if !root::is() {
-        if !root::sudo_works() {
-            bail!(
-                "the lab needs root for network namespaces and BPF, and sudo wants a password: run `sudo true` \
-                 before, or leave the lab out with --no-lab"
-            );
-        }
-        tests.args([
-            "--config",
-            "target.'cfg(target_os = \"linux\")'.runner = ['sudo', '-n', '-E']",
-        ]);
+    let scenarios = scenarios::build()?;
+    if !root::is() && !root::sudo_works() {
+        bail!(
+            "the lab needs root for network namespaces and BPF, and sudo wants a password: run `sudo true` before, \
+             or leave the lab out with --no-lab"
+        );
     }
-    tests.args([
-        "test",
-        "--package",
-        "probe-lab",
-        "--locked",
-        "--tests",
-        "--no-fail-fast",
-    ]);
-    run::run(tests.env("PROBE_BIN", probe))
+    scenarios::run(&scenarios, &probe)
 }

@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use probe_lab::Child;
 
 use super::kernels::Kernel;
+use crate::scenarios;
 
 /// Longer means that the guest hangs.
 const LONGEST: Duration = Duration::from_secs(25 * 60);
@@ -91,14 +92,8 @@ impl Said {
                 self.verdicts
                     .insert((program, name), Verdict::Skipped { minimum, reason });
             }
-        } else if let Some((name, verdict)) = line
-            .strip_prefix("test ")
-            .and_then(|rest| rest.split_once(" ... "))
-        {
-            let verdict = match verdict {
-                "ok" => Verdict::Passed,
-                _ => Verdict::Failed,
-            };
+        } else if let Some((name, passed)) = scenarios::verdict(line) {
+            let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
             self.verdicts
                 .insert((self.running.clone(), name.to_owned()), verdict);
         }

@@ -7,14 +7,16 @@ mod kernels;
 use std::{collections::BTreeSet, path::PathBuf, sync::Mutex, thread, time::Instant};
 
 use anyhow::{Result, bail};
-use serde_json::Value;
 
 use self::{
     guest::{Said, Verdict, failures},
     image::Root,
     kernels::{Archive, Kernel, numbers},
 };
-use crate::{apt, run};
+use crate::{
+    apt, run,
+    scenarios::{self, AGAIN},
+};
 
 /// What boots them and packs their root, beside what the lab needs.
 const PACKAGES: [&str; 5] = [
@@ -42,9 +44,6 @@ const SCENARIOS: [&str; 12] = [
     "agent",
     "storm",
 ];
-/// As many failed scenarios of a guest run once more, in a guest of their own: four at once, beside another guest, on an
-/// emulated processor is not what their patience was made for. More are no accident.
-const AGAIN: usize = 2;
 /// Guests at once: each has two processors, and waits most of the time.
 const AT_ONCE: usize = 2;
 
@@ -154,32 +153,10 @@ impl Guest {
     }
 }
 
-/// The programs of scenarios, built.
+/// The programs of scenarios that run in guests, built.
 fn scenarios() -> Result<Vec<(String, PathBuf)>> {
-    let mut cargo = run::cargo();
-    cargo
-        .args([
-            "test",
-            "--quiet",
-            "--no-run",
-            "--package",
-            "probe-lab",
-            "--tests",
-            "--locked",
-        ])
-        .arg("--message-format=json");
-    let messages = run::output(&mut cargo)?;
-    let mut found: Vec<(String, PathBuf)> = messages
-        .lines()
-        .filter_map(|line| {
-            let message: Value = serde_json::from_str(line).ok()?;
-            let name = message["target"]["name"].as_str()?;
-            let path = message["executable"].as_str()?;
-            SCENARIOS.contains(&name).then(|| (name.to_owned(), path.into()))
-        })
-        .collect();
-    found.sort();
-    found.dedup();
+    let mut found = scenarios::build()?;
+    found.retain(|program| SCENARIOS.contains(&program.name.as_str()));
     if found.len() != SCENARIOS.len() {
         bail!(
             "cargo built {} programs of scenarios, {} are wanted",
@@ -187,7 +164,10 @@ fn scenarios() -> Result<Vec<(String, PathBuf)>> {
             SCENARIOS.len()
         );
     }
-    Ok(found)
+    Ok(found
+        .into_iter()
+        .map(|program| (program.name, program.path))
+        .collect())
 }
 
 fn report(guests: &[Guest]) -> Result<()> {
