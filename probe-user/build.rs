@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const OBJECTS: [&str; 4] = ["bypass", "connection", "drops", "vxlan"];
+const OBJECTS: [&str; 5] = ["bypass", "connection", "drops", "path", "vxlan"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");

@@ -16,7 +16,7 @@ pub struct Hook {
 pub struct Program {
     pub name: &'static str,
     /// The tracepoint's name, without its system; of a [`Classifier`](Access::Classifier), which way the packets go; of
-    /// an [`Entry`](Access::Entry) and a [`Kprobe`](Access::Kprobe), the function's name; of a
+    /// an [`Entry`](Access::Entry), an [`Exit`](Access::Exit) and a [`Kprobe`](Access::Kprobe), the function's name; of a
     /// [`Filter`](Access::Filter), netfilter's hook.
     pub tracepoint: &'static str,
     pub access: Access,
@@ -37,6 +37,8 @@ pub enum Access {
     /// At a kernel function's entry (fentry), with typed loads. Kernel 5.5, `CONFIG_FUNCTION_TRACER` and trampolines of
     /// the architecture.
     Entry,
+    /// The same at its end, where what it returned is known (fexit).
+    Exit,
     /// A netfilter program behind all rules of INPUT, for one family, in the network namespace of the thread that attaches
     /// it; with typed loads. Kernel 6.4, `CONFIG_NETFILTER_BPF_LINK`.
     Filter(Family),
@@ -46,6 +48,11 @@ pub enum Access {
 }
 
 impl Access {
+    /// Whether it is at a function of the kernel, and no tracepoint.
+    pub const fn is_of_function(self) -> bool {
+        matches!(self, Self::Entry | Self::Exit | Self::Kprobe)
+    }
+
     /// What kind of program it is, for people.
     pub const fn name(self) -> &'static str {
         match self {
@@ -53,6 +60,7 @@ impl Access {
             Self::Probed => "a raw tracepoint",
             Self::Classifier => "a tc program",
             Self::Entry => "fentry",
+            Self::Exit => "fexit",
             Self::Filter(_) => "a netfilter program",
             Self::Kprobe => "a kprobe",
         }
@@ -94,6 +102,22 @@ const fn entry(name: &'static str, function: &'static str) -> Program {
     Program {
         access: Access::Entry,
         ..typed(name, function, 0)
+    }
+}
+
+const fn exit(name: &'static str, function: &'static str) -> Program {
+    Program {
+        access: Access::Exit,
+        ..typed(name, function, 0)
+    }
+}
+
+/// What functions tell beside tracepoints.
+const fn function(gives: &'static str, programs: &'static [Program]) -> Hook {
+    Hook {
+        gives,
+        required: false,
+        programs,
     }
 }
 
@@ -226,18 +250,141 @@ pub const BYPASS: [Hook; 3] = [
     },
 ];
 
+/// The hooks of `path`. Functions first, so that they are attached last: by then tracepoints show where a flow begins.
+pub const PATH: [Hook; 21] = [
+    function(
+        "netfilter's hooks",
+        &[
+            exit("path_hook", "nf_hook_slow"),
+            kprobe("path_hook_kp", "nf_hook_slow"),
+        ],
+    ),
+    function("routing decisions", &[exit("path_route", "ip_route_input_noref")]),
+    function(
+        "IPv4 packets to be forwarded",
+        &[
+            entry("path_fwd", "ip_forward"),
+            kprobe("path_fwd_kp", "ip_forward"),
+        ],
+    ),
+    function(
+        "IPv6 packets to be forwarded",
+        &[
+            entry("path_fwd6", "ip6_forward"),
+            kprobe("path_fwd6_kp", "ip6_forward"),
+        ],
+    ),
+    function(
+        "IPv4 packets for this host",
+        &[
+            entry("path_local", "ip_local_deliver"),
+            kprobe("path_local_kp", "ip_local_deliver"),
+        ],
+    ),
+    function(
+        "IPv6 packets for this host",
+        &[
+            entry("path_local6", "ip6_input"),
+            kprobe("path_local6_kp", "ip6_input"),
+        ],
+    ),
+    function(
+        "routed IPv4 packets",
+        &[entry("path_out", "ip_output"), kprobe("path_out_kp", "ip_output")],
+    ),
+    function(
+        "routed IPv6 packets",
+        &[
+            entry("path_out6", "ip6_output"),
+            kprobe("path_out6_kp", "ip6_output"),
+        ],
+    ),
+    function(
+        "TCP sockets over IPv4",
+        &[
+            entry("path_tcp", "tcp_v4_do_rcv"),
+            kprobe("path_tcp_kp", "tcp_v4_do_rcv"),
+        ],
+    ),
+    function(
+        "TCP sockets over IPv6",
+        &[
+            entry("path_tcp6", "tcp_v6_do_rcv"),
+            kprobe("path_tcp6_kp", "tcp_v6_do_rcv"),
+        ],
+    ),
+    function(
+        "UDP sockets",
+        &[
+            entry("path_udp", "__udp_enqueue_schedule_skb"),
+            kprobe("path_udp_kp", "__udp_enqueue_schedule_skb"),
+        ],
+    ),
+    function(
+        "ICMP errors that are sent",
+        &[
+            entry("path_icmp", "__icmp_send"),
+            kprobe("path_icmp_kp", "__icmp_send"),
+        ],
+    ),
+    function(
+        "ICMPv6 errors that are sent",
+        &[
+            entry("path_icmp6", "icmp6_send"),
+            kprobe("path_icmp6_kp", "icmp6_send"),
+        ],
+    ),
+    function(
+        "conntrack lookups",
+        &[kprobe("path_conntrack_kp", "nf_conntrack_in")],
+    ),
+    function("NAT", &[kprobe("path_nat_kp", "nf_nat_manip_pkt")]),
+    function("VXLAN encapsulation", &[kprobe("path_encap_kp", "vxlan_xmit")]),
+    function("VXLAN decapsulation", &[kprobe("path_decap_kp", "vxlan_rcv")]),
+    Hook {
+        gives: "packets that are done with",
+        required: false,
+        programs: &[probed("path_consumed", "consume_skb", 0)],
+    },
+    Hook {
+        gives: "dropped packets",
+        required: true,
+        programs: &[
+            // 5.17: has a third argument, the reason. Before, that a packet was dropped, and where, is all it tells. Not
+            // typed: bin/vxlan/drops.rs says why.
+            probed("path_dropped", "kfree_skb", 0),
+        ],
+    },
+    Hook {
+        gives: "packets that devices receive",
+        required: true,
+        programs: &[
+            typed("path_received", "netif_receive_skb", 1),
+            probed("path_received_raw", "netif_receive_skb", 0),
+        ],
+    },
+    Hook {
+        gives: "packets that devices send",
+        required: true,
+        programs: &[
+            typed("path_sent", "net_dev_start_xmit", 2),
+            probed("path_sent_raw", "net_dev_start_xmit", 0),
+        ],
+    },
+];
+
 /// The tracepoints of a feature's hooks, some twice.
 pub fn tracepoints(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     named(hooks, |access| match access {
         Access::Typed | Access::Probed => true,
-        Access::Classifier | Access::Entry | Access::Filter(_) | Access::Kprobe => false,
+        Access::Classifier | Access::Entry | Access::Exit | Access::Filter(_) | Access::Kprobe => false,
     })
 }
 
 /// The kernel functions of a feature's hooks whose ids are needed.
 pub fn functions(hooks: &[Hook]) -> impl Iterator<Item = &'static str> {
     named(hooks, |access| match access {
-        Access::Entry => true,
+        Access::Entry | Access::Exit => true,
         Access::Typed | Access::Probed | Access::Classifier | Access::Filter(_) | Access::Kprobe => false,
     })
 }

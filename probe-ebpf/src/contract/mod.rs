@@ -6,4 +6,5 @@ pub mod drops;
 pub mod hooks;
 pub mod offsets;
 pub mod outcome;
+pub mod path;
 pub mod vxlan;

@@ -49,6 +49,8 @@ const REFUSED: Option<&str> = Some("server-side refused connections");
 const CONTAINERS: Option<&str> = Some("names of containers and pods");
 /// What only `bypass` loses: a kernel without conntrack has nothing to slip past.
 pub const UNTRACKED: &str = "untracked packets";
+/// What only `path` loses: a kernel without netfilter has no hooks.
+pub const FILTERED: &str = "netfilter's hooks";
 /// What only `bypass` loses, too.
 pub const SENDERS: &str = "senders of untracked packets";
 
@@ -111,6 +113,17 @@ offsets! {
     skb_device: member("sk_buff", &["dev"]), REQUIRED;
     /// Why a packet was dropped: its port had no socket. Kernel 5.17.
     drop_no_socket: Kind::Enumerator { of: "skb_drop_reason", name: "SKB_DROP_REASON_NO_SOCKET" }, REFUSED;
+    skb_length: member("sk_buff", &["len"]), REQUIRED;
+    /// Of it, what is not in the first part.
+    skb_paged: member("sk_buff", &["data_len"]), REQUIRED;
+    skb_data: member("sk_buff", &["data"]), REQUIRED;
+    skb_mark: member("sk_buff", &["mark"]), REQUIRED;
+    device_name: member("net_device", &["name"]), REQUIRED;
+    /// Absent without `CONFIG_NETFILTER`.
+    filter_hook: member("nf_hook_state", &["hook"]), Some(FILTERED);
+    filter_input: member("nf_hook_state", &["in"]), Some(FILTERED);
+    filter_output: member("nf_hook_state", &["out"]), Some(FILTERED);
+    filter_net: member("nf_hook_state", &["net"]), Some(FILTERED);
     device_net: member("net_device", &["nd_net.net"]), REQUIRED;
     device_index: member("net_device", &["ifindex"]), REQUIRED;
     /// Network byte order.

@@ -52,6 +52,27 @@ pub const WATCH: [Need; 5] = [
     },
 ];
 
+/// What `path` needs.
+pub const PATH: [Need; 5] = [
+    LOAD,
+    TRACE,
+    Need {
+        capability: Capability::CAP_NET_ADMIN,
+        purpose: "read the packet filter's rules",
+        lost: Some("the rules that drop packets, or keep them from being translated"),
+    },
+    Need {
+        capability: Capability::CAP_SYS_ADMIN,
+        purpose: "enter the network namespace whose rules are read",
+        lost: Some("the rules of other network namespaces"),
+    },
+    Need {
+        capability: Capability::CAP_SYS_PTRACE,
+        purpose: "read which process has a socket, and in which network namespace it is",
+        lost: Some("names of processes"),
+    },
+];
+
 /// What `vxlan` needs.
 pub const VXLAN: [Need; 4] = [
     LOAD,

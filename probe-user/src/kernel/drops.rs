@@ -1,9 +1,6 @@
 //! The object of dropped TCP packets: load, read.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::ControlFlow,
-};
+use std::{collections::HashSet, ops::ControlFlow};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -21,7 +18,7 @@ use super::{
     losses,
     maps::{Table, take},
     memory,
-    object::{Checked, Object, Source, Types},
+    object::{Checked, Object, Reasons, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
@@ -36,7 +33,6 @@ static OBJECT: Object = Object {
 
 /// The loaded object. Dropping it removes it from the kernel.
 pub struct DropsProbe {
-    /// Names of the reasons for drops, by this kernel's numbers; `None` before 5.17, which tells none.
     pub reasons: Reasons,
     drops: Table<{ size_of::<Key>() }, { size_of::<Count>() }>,
     lost: PerCpuArray<MapData, u64>,
@@ -55,20 +51,16 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
     Ok(checked)
 }
 
-/// Names of the reasons for drops, by the kernel's numbers; `None` where it tells none.
-type Reasons = Option<HashMap<u32, String>>;
-
 fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&source.btf)?;
     let types = Types::of(&btf, OBJECT.hooks)?;
-    let tells = types.arguments("kfree_skb") >= 3;
-    let reasons = tells.then(|| btf.names("skb_drop_reason", "SKB_DROP_REASON_"));
+    let reasons = types.reasons(&btf);
     drop(btf);
     memory::give_back();
     let settings = Settings {
         every_port: u32::from(ports.is_empty()),
-        reasons: u32::from(tells),
+        reasons: u32::from(reasons.is_some()),
     };
     let ebpf = memory::without_files(EbpfLoader::new)
         .btf(None)

@@ -3,11 +3,11 @@
 //! Typed loads come first, whose offsets the verifier proves, then a raw tracepoint that probes; the tracepoint that
 //! tells most first, then what older kernels have.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path};
 
 use aya::{
     Btf, Ebpf,
-    programs::{BtfTracePoint, FEntry, KProbe, ProgramError, RawTracePoint, SchedClassifier},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SchedClassifier},
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
@@ -18,6 +18,9 @@ use super::{
     system,
 };
 use crate::error::chain;
+
+/// There where the kernel can have kprobes without tracefs.
+const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
 
 /// A program on its way into the kernel.
 #[derive(Clone, Debug)]
@@ -117,7 +120,7 @@ impl Target<'_> {
                 let program: &mut SchedClassifier = self.program(name)?;
                 program.load()?;
             }
-            Access::Entry if system::may_hang() => {
+            Access::Entry | Access::Exit if system::may_hang() => {
                 return Err(HookError::Kernel(
                     "left out in a container: this kernel hangs when one ends that has it (mended in 6.9)"
                         .to_owned(),
@@ -129,6 +132,12 @@ impl Target<'_> {
                 program.load(tracepoint, btf)?;
                 program.attach()?;
             }
+            Access::Exit => {
+                let btf = self.btf;
+                let program: &mut FExit = self.program(name)?;
+                program.load(tracepoint, btf)?;
+                program.attach()?;
+            }
             Access::Filter(family) => {
                 return Filter::attach(self.object.bytes, self.ebpf, name, family)
                     .map(Some)
@@ -137,7 +146,7 @@ impl Target<'_> {
             Access::Kprobe => {
                 let program: &mut KProbe = self.program(name)?;
                 program.load()?;
-                program.attach(tracepoint, 0)?;
+                program.attach(tracepoint, 0).map_err(not_probed)?;
             }
         }
         Ok(None)
@@ -186,6 +195,8 @@ pub fn take_away(ebpf: &mut Ebpf) {
             let _ = program.unload();
         } else if let Ok(program) = <&mut FEntry>::try_from(&mut *program) {
             let _ = program.unload();
+        } else if let Ok(program) = <&mut FExit>::try_from(&mut *program) {
+            let _ = program.unload();
         } else if let Ok(program) = <&mut KProbe>::try_from(&mut *program) {
             let _ = program.unload();
         } else if let Ok(program) = <&mut SchedClassifier>::try_from(program) {
@@ -213,6 +224,18 @@ impl From<ProgramError> for HookError {
             _ => chain(&error),
         })
     }
+}
+
+/// Why a kprobe can't be at a function: what the kernel says of that is "no such file".
+fn not_probed(error: ProgramError) -> HookError {
+    let told = chain(&error);
+    HookError::Kernel(if !Path::new(KPROBES).exists() {
+        "this kernel has no kprobes".to_owned()
+    } else if told.contains("No such file") {
+        "no such function here: its module is not loaded, or this kernel has none".to_owned()
+    } else {
+        told
+    })
 }
 
 /// The verifier's last word in one line: before it stand all the instructions it went through.

@@ -14,6 +14,7 @@ mod maps;
 pub mod memory;
 mod netfilter;
 pub mod object;
+pub mod path;
 mod ports;
 pub mod statistics;
 pub mod symbols;

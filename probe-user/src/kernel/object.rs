@@ -51,6 +51,9 @@ pub struct Checked {
     pub hooks: Vec<(Hook, Vec<Attempt>)>,
 }
 
+/// Names of the reasons for drops, by the kernel's numbers; `None` before 5.17, which tells none.
+pub type Reasons = Option<HashMap<u32, String>>;
+
 /// How an object is attached.
 pub struct Attached {
     /// Which program serves which hook.
@@ -93,6 +96,12 @@ impl Types {
     /// How many arguments a tracepoint has; 0 where there is none of that name.
     pub fn arguments(&self, tracepoint: &str) -> u32 {
         self.arguments.get(tracepoint).copied().unwrap_or(0)
+    }
+
+    /// This kernel's names of the reasons for drops.
+    pub fn reasons(&self, btf: &Btf) -> Reasons {
+        let tells = self.arguments("kfree_skb") >= 3;
+        tells.then(|| btf.names("skb_drop_reason", "SKB_DROP_REASON_"))
     }
 
     /// Loads and attaches the best program for each hook. `ebpf` was made of `object`, and still has all its maps where a

@@ -1,0 +1,237 @@
+//! The object that follows packets: load, read.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray, RingBuf},
+};
+use ipnet::IpNet;
+use probe_ebpf::contract::{
+    connection::global::OFFSETS,
+    hooks::{Hook, PATH, Program},
+    offsets::{FILTERED, UNTRACKED},
+    path::{Loss, Prefix, Settings, global, map},
+};
+
+use super::{
+    KernelError,
+    btf::{Absent, Btf},
+    hooks::{Degraded, take_away},
+    losses::{self, Run},
+    maps::take,
+    memory,
+    object::{Attached, Checked, Object, Reasons, Source, Types},
+};
+use crate::error::chain;
+
+const FEATURE: &str = "path";
+
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
+    hooks: &PATH,
+};
+
+/// What begins a flow, and how much is told of it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of a request's source; `None`: any.
+    pub from: Option<IpNet>,
+    /// Of a request's destination; `None`: any.
+    pub to: Option<IpNet>,
+    /// The server's; `None`: any.
+    pub port: Option<u16>,
+    /// IP protocol number; `None`: any.
+    pub protocol: Option<u8>,
+    /// Inode of the network namespace it begins in; `None`: any.
+    pub netns: Option<u32>,
+    /// Index of the device it begins at; `None`: any.
+    pub device: Option<u32>,
+    /// UDP ports of VXLAN.
+    pub vxlan_ports: [u16; 2],
+    /// Events a second and CPU.
+    pub budget: u32,
+    /// Size of the ring in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    pub source: Source,
+}
+
+/// The loaded object. Dropping it removes it from the kernel.
+pub struct PathProbe {
+    /// Which program serves which hook.
+    pub used: Vec<(Hook, Program)>,
+    /// Hooks this kernel does not give.
+    pub degraded: Vec<Degraded>,
+    /// Fields this kernel does not have.
+    pub absent: Vec<Absent>,
+    pub reasons: Reasons,
+    ring: RingBuf<MapData>,
+    losses: PerCpuArray<MapData, u64>,
+    /// Once detached.
+    skipped: Option<u64>,
+    ebpf: Ebpf,
+}
+
+/// Loads every program for real, and takes all of it away again.
+///
+/// # Errors
+/// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
+pub fn check(source: Source) -> Result<Checked, KernelError> {
+    let options = Options {
+        from: None,
+        to: None,
+        port: None,
+        protocol: None,
+        netns: None,
+        device: None,
+        vxlan_ports: [0; 2],
+        // None is told of.
+        budget: 0,
+        ring_bytes: 4096,
+        source,
+    };
+    let (mut ebpf, types, _) = load(&options)?;
+    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
+    checked.absent.retain(is_ours);
+    Ok(checked)
+}
+
+/// Whether a field that is not there is one that it reads.
+fn is_ours(absent: &Absent) -> bool {
+    [UNTRACKED, FILTERED].contains(&absent.lost)
+}
+
+fn load(options: &Options) -> Result<(Ebpf, Types, Reasons), KernelError> {
+    memory::raise_limit();
+    let btf = Btf::read(&options.source.btf)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
+    let reasons = types.reasons(&btf);
+    drop(btf);
+    memory::give_back();
+    let settings = Settings {
+        from: prefix(options.from),
+        to: prefix(options.to),
+        netns: options.netns.unwrap_or(0),
+        device: options.device.unwrap_or(0),
+        budget: options.budget,
+        reasons: u32::from(reasons.is_some()),
+        port: options.port.unwrap_or(0),
+        vxlan_ports: options.vxlan_ports,
+        protocol: options.protocol.unwrap_or(0),
+        zero: 0,
+    };
+    let ebpf = memory::without_files(EbpfLoader::new)
+        .btf(None)
+        .override_global(OFFSETS, bytemuck::bytes_of(&types.offsets), true)
+        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+        .map_max_entries(map::EVENTS, options.ring_bytes)
+        .load(OBJECT.bytes)
+        .map_err(|error| KernelError::Object {
+            feature: FEATURE,
+            reason: chain(&error),
+        })?;
+    Ok((ebpf, types, reasons))
+}
+
+/// As the kernel side compares it: words as they lie in memory.
+fn prefix(net: Option<IpNet>) -> Prefix {
+    let (address, length) = match net {
+        None => (Ipv6Addr::UNSPECIFIED, 0),
+        Some(net) => match net.network() {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped(), u32::from(net.prefix_len()) + 96),
+            IpAddr::V6(v6) => (v6, u32::from(net.prefix_len())),
+        },
+    };
+    let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+    Prefix {
+        address: bytemuck::cast((u128::from(address) & mask).to_be_bytes()),
+        mask: bytemuck::cast(mask.to_be_bytes()),
+    }
+}
+
+impl PathProbe {
+    /// Loads the object and attaches every hook this kernel has.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        let (mut ebpf, types, reasons) = load(options)?;
+        let Attached { used, degraded, .. } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
+        let mut absent = types.absent;
+        absent.retain(is_ours);
+        memory::give_back();
+        Ok(Self {
+            used,
+            degraded,
+            absent,
+            reasons,
+            ring: take(&mut ebpf, FEATURE, map::EVENTS)?,
+            losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
+            skipped: None,
+            ebpf,
+        })
+    }
+
+    /// Hands at most `most` events of the ring to `each`, as raw bytes; how many there were.
+    pub fn drain(&mut self, most: usize, mut each: impl FnMut(&[u8])) -> usize {
+        let mut events = 0;
+        while events < most
+            && let Some(event) = self.ring.next()
+        {
+            each(&event);
+            events += 1;
+        }
+        events
+    }
+
+    /// How much of one kind the kernel side could not keep.
+    pub fn lost(&self, loss: Loss) -> u64 {
+        losses::total(&self.losses, loss as u32)
+    }
+
+    /// How often a hook did not run because it was already running on that CPU.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.unwrap_or_else(|| losses::skipped(&self.ebpf, &[]))
+    }
+
+    /// How long the kernel ran its programs, while it counts that.
+    pub fn runs(&self) -> Vec<Run> {
+        losses::runs(&self.ebpf)
+    }
+
+    /// Ends the following; what the ring holds can still be read.
+    pub fn detach(&mut self) {
+        self.skipped = Some(self.skipped());
+        take_away(&mut self.ebpf);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::prefix;
+
+    #[test]
+    fn prefixes_as_words() {
+        for (net, inside, outside) in [
+            ("10.244.0.0/16", "10.244.9.9", "10.245.0.1"),
+            ("10.96.0.1/32", "10.96.0.1", "10.96.0.2"),
+            ("fd77::/64", "fd77::9", "fd78::9"),
+            ("fd77::1/128", "fd77::1", "fd77::2"),
+        ] {
+            let prefix = prefix(Some(net.parse().unwrap()));
+            let has = |address: &str| {
+                let address: std::net::IpAddr = address.parse().unwrap();
+                let bytes = match address {
+                    std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                    std::net::IpAddr::V6(v6) => v6.octets(),
+                };
+                let words: [u64; 2] = bytemuck::cast(bytes);
+                (0..2).all(|word| words[word] & prefix.mask[word] == prefix.address[word])
+            };
+            assert!(has(inside) && !has(outside), "{net}");
+        }
+        assert_eq!(prefix(None).mask, [0; 2]);
+        assert_eq!(prefix(Some("::/0".parse().unwrap())).mask, [0; 2]);
+    }
+}
