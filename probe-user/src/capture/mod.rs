@@ -5,5 +5,6 @@ pub mod cgroup;
 pub mod clock;
 pub mod connection;
 pub mod drops;
+pub mod path;
 mod reason;
 pub mod vxlan;

@@ -10,6 +10,7 @@ pub mod flow;
 pub mod network;
 pub mod owner;
 pub mod part;
+pub mod path;
 pub mod summary;
 pub mod translation;
 pub mod vxlan;

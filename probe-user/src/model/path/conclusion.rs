@@ -1,0 +1,435 @@
+//! What became of a request, in one sentence, with what shows it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{
+    event::{Packet, Tcp, What},
+    exchange::{Exchange, Listener, Untracked},
+    journey::{Blamed, End, Hop, Journey},
+    reason::{self, Fate},
+};
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// It came to its socket, and if there is an answer, that came back.
+    Delivered,
+    /// It came to its host, which said that there is no such socket, or its socket sent RST.
+    Refused,
+    /// It was let go on its way, or its reply was.
+    Dropped,
+    /// It left for a Service, or its reply for the client, without the translation it needs.
+    Untranslated,
+    /// Somebody on the way sent an ICMP error.
+    Unreachable,
+    /// It left this machine, or came to its host, and no answer was seen.
+    Unanswered,
+    /// Only replies, or errors, were seen.
+    NoRequest,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 7] = [
+        Self::Delivered,
+        Self::Refused,
+        Self::Dropped,
+        Self::Untranslated,
+        Self::Unreachable,
+        Self::Unanswered,
+        Self::NoRequest,
+    ];
+
+    /// The name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+            Self::Dropped => "dropped",
+            Self::Untranslated => "untranslated",
+            Self::Unreachable => "unreachable",
+            Self::Unanswered => "unanswered",
+            Self::NoRequest => "no-request",
+        }
+    }
+}
+
+/// The last word on an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conclusion {
+    pub outcome: Outcome,
+    /// Names in it are not escaped.
+    pub text: String,
+    /// A command that would undo the cause; it is never run.
+    pub remedy: Option<String>,
+}
+
+/// Names of network namespaces.
+pub type Places<'a> = &'a dyn Fn(u32) -> String;
+
+impl Conclusion {
+    fn new(outcome: Outcome, text: String) -> Self {
+        Self {
+            outcome,
+            text,
+            remedy: None,
+        }
+    }
+}
+
+impl Exchange {
+    pub fn conclusion(&self, places: Places<'_>) -> Conclusion {
+        let Some(request) = self.request() else {
+            return Conclusion::new(
+                Outcome::NoRequest,
+                "no request was seen, only what came back".to_owned(),
+            );
+        };
+        if let Some(reply) = self.reply() {
+            return self.answered(request, reply, places);
+        }
+        let title = title(request);
+        // First: it may come to no socket, or be dropped, because of that.
+        if let Some(conclusion) = self.untranslated(request, &title, places) {
+            return conclusion;
+        }
+        let end = request.end();
+        if let (End::Dropped(at), Some(hop)) = (end, request.hops.get(end.hop())) {
+            if request.fate(at) == Some(Fate::NoSocket) {
+                let (place, after) = (places(hop.event.netns), time(request.after_ns(at)));
+                let to = hop.event.packet.destination;
+                return Conclusion::new(
+                    Outcome::Refused,
+                    format!("{title} came to {place} in {after}, where no socket listens on {to}"),
+                );
+            }
+            return self.dropped(&format!("{title} was dropped"), request, at, places);
+        }
+        if let Some(error) = self.error() {
+            return unreachable(request, error, &title);
+        }
+        let conclusion = self.unanswered(request, end, &title, places);
+        match self
+            .later_fault()
+            .filter(|_| conclusion.outcome == Outcome::Delivered)
+        {
+            Some((later, at)) => self.dropped(&then_dropped(&conclusion.text, later), later, at, places),
+            None => conclusion,
+        }
+    }
+
+    fn answered(&self, request: &Journey, reply: &Journey, places: Places<'_>) -> Conclusion {
+        let title = title(request);
+        // What was dropped may have come through when it was sent again.
+        let (request, again) = match (request.fault(), self.made_good(request)) {
+            (Some(_), Some(good)) => (good, ", dropped at first and sent again,"),
+            (Some(at), None) => {
+                let mut conclusion = self.dropped(&format!("{title} was dropped"), request, at, places);
+                if reply.has_flag(Tcp::RST) {
+                    conclusion.text.push_str("; its sender is told: RST");
+                }
+                return conclusion;
+            }
+            (None, _) => (request, ""),
+        };
+        let there = self.destination(request, places);
+        // Untranslated, the reply comes to the client as from a stranger.
+        if let (Some(untracked), true) = (&self.untracked, is_from_stranger(request, reply)) {
+            return untracked_reply(untracked, reply, places);
+        }
+        let reply = match (reply.fault(), self.made_good(reply)) {
+            (Some(_), Some(good)) => good,
+            (Some(at), None) => {
+                let what = format!("{title}{again} was delivered to {there}, but its reply was dropped");
+                return self.dropped(&what, reply, at, places);
+            }
+            (None, _) => reply,
+        };
+        if reply.has_flag(Tcp::RST) && request.has_flag(Tcp::SYN) {
+            // By whoever got it in place of the Service.
+            if let Some(conclusion) = self.untranslated(request, &title, places) {
+                return conclusion;
+            }
+            return Conclusion::new(Outcome::Refused, format!("refused by {there}: RST came back"));
+        }
+        let after = time(request.after_ns(request.end().hop()));
+        let way = match (request.end(), request.hops.get(request.end().hop())) {
+            (End::Left(_), Some(hop)) => format!(
+                "{title}{again} left {} by {} after {after}, for {there}",
+                places(hop.event.netns),
+                hop.device()
+            ),
+            _ => format!("{title}{again} delivered to {there} in {after}"),
+        };
+        if let Some((later, at)) = self.later_fault() {
+            let what = then_dropped(&format!("{way}, and answered"), later);
+            return self.dropped(&what, later, at, places);
+        }
+        let mut text = format!("{way}; {}", back(request, reply, places));
+        if let Some(error) = self.error().and_then(Journey::packet) {
+            text.push_str(&format!("; {} sent {}", error.source.ip(), error.title()));
+        }
+        Conclusion::new(Outcome::Delivered, text)
+    }
+
+    /// `what` ends in that it was dropped.
+    fn dropped(&self, what: &str, journey: &Journey, at: usize, places: Places<'_>) -> Conclusion {
+        let Some(hop) = journey.hops.get(at) else {
+            return Conclusion::new(Outcome::Dropped, what.to_owned());
+        };
+        let why = match &hop.event.what {
+            What::Dropped { reason, at } => reason::words(reason.as_deref(), at.as_deref()),
+            _ => String::new(),
+        };
+        let device = match hop.device() {
+            "" => String::new(),
+            device => format!(" at {device}"),
+        };
+        let mut text = format!(
+            "{what} in {}{device} after {}: {why}",
+            places(hop.event.netns),
+            time(journey.after_ns(at))
+        );
+        match &hop.rule {
+            Some(rule) => {
+                let perhaps = if rule.certain { "" } else { "perhaps " };
+                text.push_str(&format!(", {perhaps}by {}", rule.text));
+            }
+            None if journey.fate(at) == Some(Fate::Filter) => {
+                text.push_str(&format!(", by {}", by(None)));
+            }
+            None => {}
+        }
+        if let Some(told) = self.told_of(journey) {
+            text.push_str(&format!("; its sender is told: {told}"));
+        }
+        Conclusion {
+            outcome: Outcome::Dropped,
+            text,
+            remedy: hop.rule.as_ref().map(|rule| rule.remedy.clone()),
+        }
+    }
+
+    /// The ICMP error that is sent because of a packet: where that is decided, or on its way back.
+    fn told_of(&self, journey: &Journey) -> Option<String> {
+        let decided = journey.hops.iter().find_map(|hop| match hop.event.what {
+            What::Icmp { kind, code } => Some(reason::icmp(hop.event.packet.source.is_ipv4(), kind, code)),
+            _ => None,
+        });
+        let sent = || {
+            let mut errors = self.journeys.iter().filter(|other| {
+                other.packet().is_some_and(|packet| packet.about)
+                    && other.direction != journey.direction
+                    && other.start_ns() >= journey.start_ns()
+            });
+            errors.next().map(title)
+        };
+        decided.or_else(sent)
+    }
+
+    /// The first packet after request and reply that was dropped for good, and where.
+    fn later_fault(&self) -> Option<(&Journey, usize)> {
+        self.journeys
+            .iter()
+            .filter(|journey| journey.packet().is_none_or(|packet| !packet.about))
+            .filter(|journey| self.made_good(journey).is_none())
+            .find_map(|journey| Some((journey, journey.fault()?)))
+    }
+
+    fn unanswered(&self, request: &Journey, end: End, title: &str, places: Places<'_>) -> Conclusion {
+        let at = request.hops.get(end.hop());
+        let place = at.map(|hop| places(hop.event.netns)).unwrap_or_default();
+        let device = at.map(Hop::device).unwrap_or_default();
+        let after = time(request.after_ns(end.hop()));
+        let wants_answer = request.has_flag(Tcp::SYN) || request.packet().is_some_and(Packet::is_echo);
+        let there = || self.destination(request, places);
+        let waiting = || self.listener.as_ref().map(waiting).unwrap_or_default();
+        let (outcome, text) = match end {
+            End::Delivered(_) if !wants_answer => (
+                Outcome::Delivered,
+                format!("{title} delivered to {} in {after}", there()),
+            ),
+            End::Delivered(_) => (
+                Outcome::Unanswered,
+                format!(
+                    "{title} was delivered to {} in {after}, which did not answer{}",
+                    there(),
+                    waiting()
+                ),
+            ),
+            End::Left(_) => (
+                Outcome::Unanswered,
+                format!("{title} left {place} by {device} after {after}; no answer was seen"),
+            ),
+            End::Dropped(_) | End::Arrived(_) if wants_answer => (
+                Outcome::Unanswered,
+                format!(
+                    "{title} came to {place}, {after} after it began; nothing was seen to drop it, and no answer{}",
+                    waiting()
+                ),
+            ),
+            End::Dropped(_) | End::Arrived(_) => (
+                Outcome::Delivered,
+                format!("{title} came to {place} in {after}, and nothing was seen to drop it"),
+            ),
+        };
+        Conclusion::new(outcome, text)
+    }
+
+    /// A request to a Service that kept the Service's address.
+    fn untranslated(&self, request: &Journey, title: &str, places: Places<'_>) -> Option<Conclusion> {
+        let untracked = self.untracked.as_ref()?;
+        let at = request.untracked()?;
+        let hop = request.hops.get(at)?;
+        let mut later = request.hops.iter().skip(at);
+        let place = places(hop.event.netns);
+        let went = match later.find(|hop| hop.event.what == What::Sent) {
+            Some(sent) => format!("left {place} by {}", sent.device()),
+            None => format!("passed {place}"),
+        };
+        let what = untracked
+            .service
+            .clone()
+            .unwrap_or_else(|| hop.event.packet.destination.to_string());
+        Some(Conclusion {
+            outcome: Outcome::Untranslated,
+            text: format!(
+                "{title} {went} for {what} untranslated: {} exempted it from conntrack",
+                by(untracked.rule.as_ref()),
+            ),
+            remedy: untracked.rule.as_ref().map(|rule| rule.remedy.clone()),
+        })
+    }
+
+    /// Where the request ended, and who listens there.
+    fn destination(&self, request: &Journey, places: Places<'_>) -> String {
+        let hop = request.hops.get(request.end().hop());
+        let address: Option<SocketAddr> = hop.map(|hop| hop.event.packet.destination);
+        let address = address.map(|address| address.to_string()).unwrap_or_default();
+        match (
+            self.listener
+                .as_ref()
+                .and_then(|listener| listener.process.as_ref()),
+            hop,
+        ) {
+            (Some(process), Some(hop)) => format!("{process} at {address} in {}", places(hop.event.netns)),
+            (None, Some(hop)) if !matches!(request.end(), End::Left(_)) => {
+                format!("{address} in {}", places(hop.event.netns))
+            }
+            _ => address,
+        }
+    }
+}
+
+fn waiting(listener: &Listener) -> String {
+    match listener.waiting {
+        Some(1) => ": 1 connection waits to be accepted".to_owned(),
+        Some(waiting @ 2..) => {
+            format!(": {waiting} connections wait to be accepted, and its accept queue may be full")
+        }
+        _ => String::new(),
+    }
+}
+
+/// In a word or two, the packet of a journey.
+fn title(journey: &Journey) -> String {
+    journey.packet().map(Packet::title).unwrap_or_default()
+}
+
+/// Of what went well at first, and what came after that.
+fn then_dropped(first: &str, later: &Journey) -> String {
+    let source = later.packet().map(|packet| packet.source.to_string());
+    let source = source.unwrap_or_default();
+    format!("{first}; but then {} from {source} was dropped", title(later))
+}
+
+/// How the reply came back.
+fn back(request: &Journey, reply: &Journey, places: Places<'_>) -> String {
+    let way_there = request.way();
+    let mut way_back = reply.way();
+    way_back.reverse();
+    let known = !way_there.is_empty() && !way_back.is_empty();
+    let end = reply.end();
+    match (end, reply.hops.get(end.hop())) {
+        (End::Dropped(_), _) => "the reply found no socket any more".to_owned(),
+        // The request may have been seen first on its way, at a device that was asked for.
+        _ if known && way_back.ends_with(&way_there) => "the reply took the same way back".to_owned(),
+        (End::Left(_), Some(hop)) => {
+            format!("the reply left {} by {}", places(hop.event.netns), hop.device())
+        }
+        _ if known => "the reply came back another way".to_owned(),
+        _ => "the reply came back".to_owned(),
+    }
+}
+
+/// Whether a reply slipped past the translation that would have made it one of whom the request was sent to.
+fn is_from_stranger(request: &Journey, reply: &Journey) -> bool {
+    let dialled = request.packet().map(|packet| packet.destination);
+    let came_from = reply.hops.last().map(|hop| hop.event.packet.source);
+    reply.untracked().is_some() && dialled != came_from
+}
+
+/// Somebody on the way, or the host itself, sent an ICMP error.
+fn unreachable(request: &Journey, error: &Journey, title: &str) -> Conclusion {
+    let Some(packet) = error.packet() else {
+        return Conclusion::new(
+            Outcome::Unreachable,
+            format!("{title} was answered with an error"),
+        );
+    };
+    let reporter = packet.source.ip();
+    let of_host = request
+        .hops
+        .iter()
+        .any(|hop| hop.event.packet.destination.ip() == reporter);
+    let outcome = match packet.icmp {
+        Some((kind, code)) if of_host && reason::is_port_unreachable(reporter.is_ipv4(), kind, code) => {
+            Outcome::Refused
+        }
+        _ => Outcome::Unreachable,
+    };
+    Conclusion::new(
+        outcome,
+        format!("{reporter} answered {title} with {}", packet.title()),
+    )
+}
+
+fn untracked_reply(untracked: &Untracked, reply: &Journey, places: Places<'_>) -> Conclusion {
+    let hop = reply.untracked().and_then(|at| reply.hops.get(at));
+    let (place, source) = hop
+        .map(|hop| (places(hop.event.netns), hop.event.packet.source.to_string()))
+        .unwrap_or_default();
+    let service = untracked
+        .service
+        .clone()
+        .unwrap_or_else(|| "what was dialled".to_owned());
+    Conclusion {
+        outcome: Outcome::Untranslated,
+        text: format!(
+            "the reply came back as from {source}, not from {service}: in {place} {} exempted it from conntrack",
+            by(untracked.rule.as_ref())
+        ),
+        remedy: untracked.rule.as_ref().map(|rule| rule.remedy.clone()),
+    }
+}
+
+fn by(rule: Option<&Blamed>) -> String {
+    match rule {
+        Some(rule) if rule.certain => rule.text.clone(),
+        Some(rule) => format!("perhaps {}", rule.text),
+        None => "a rule that could not be found".to_owned(),
+    }
+}
+
+/// As people read it: three digits.
+pub fn time(ns: u64) -> String {
+    let time = Duration::from_nanos(ns);
+    match ns {
+        ..1_000_000 => format!("{} µs", time.as_micros()),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", time.as_secs_f64() * 1e3),
+        _ => format!("{:.1} s", time.as_secs_f64()),
+    }
+}
+
+#[cfg(test)]
+#[path = "conclusion_tests.rs"]
+mod tests;

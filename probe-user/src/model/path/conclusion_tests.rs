@@ -1,0 +1,444 @@
+use super::{
+    super::{
+        event::{Hook, Tracking, Verdict},
+        samples::{ACK, RST_ACK, SYN, SYN_ACK, Walk, data, dropped, exchange, icmp, places, tcp, udp},
+    },
+    *,
+};
+
+const CLIENT: &str = "10.244.1.5:41234";
+const SERVICE: &str = "10.96.7.7:443";
+const SERVER: &str = "10.244.2.9:8443";
+
+#[test]
+fn times() {
+    for (ns, expected) in [(61_999, "61 µs"), (1_500_000, "1.5 ms"), (2_000_000_000, "2.0 s")] {
+        assert_eq!(time(ns), expected);
+    }
+}
+
+#[test]
+fn names_of_outcomes() {
+    let names: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
+    let mut unique = names.clone();
+    unique.dedup();
+    assert_eq!(names, unique);
+    assert_eq!(names.len(), 7);
+}
+
+fn concluded(walks: impl IntoIterator<Item = Walk>) -> (Outcome, String) {
+    told(&exchange(walks))
+}
+
+fn told(exchange: &Exchange) -> (Outcome, String) {
+    let conclusion = exchange.conclusion(&places);
+    assert_eq!(conclusion.remedy, None);
+    (conclusion.outcome, conclusion.text)
+}
+
+fn is(outcome: Outcome, text: &str) -> (Outcome, String) {
+    (outcome, text.to_owned())
+}
+
+/// From the pod to its node.
+fn request(flags: u8) -> Walk {
+    Walk::request(tcp(CLIENT, SERVER, flags), 0)
+        .at(101, "eth0")
+        .meets(What::Sent)
+        .by(1, "veth")
+        .meets(What::Received)
+}
+
+fn socket(walk: Walk) -> Walk {
+    walk.by(202, "eth0").meets(What::Received).meets(What::Socket)
+}
+
+fn left(walk: Walk) -> Walk {
+    walk.at(1, "eth0").meets(What::Sent)
+}
+
+fn reply(flags: u8) -> Walk {
+    Walk::reply(tcp(SERVER, CLIENT, flags), 100)
+}
+
+/// By the node to the pod.
+fn back(walk: Walk) -> Walk {
+    walk.at(1, "veth")
+        .meets(What::Sent)
+        .by(101, "eth0")
+        .meets(What::Received)
+        .meets(What::Socket)
+}
+
+fn rule(certain: bool) -> Blamed {
+    Blamed {
+        text: "the rule".to_owned(),
+        remedy: "delete the rule".to_owned(),
+        certain,
+    }
+}
+
+#[test]
+fn only_replies() {
+    assert_eq!(
+        concluded([back(reply(SYN_ACK))]),
+        is(Outcome::NoRequest, "no request was seen, only what came back")
+    );
+}
+
+#[test]
+fn the_way_back() {
+    let there = || socket(request(SYN));
+    let delivered = "SYN delivered to 10.244.2.9:8443 in pod shop/web in 30 µs";
+    let same = back(reply(SYN_ACK).at(202, "eth0").meets(What::Sent));
+    assert_eq!(
+        concluded([there(), same]),
+        (
+            Outcome::Delivered,
+            format!("{delivered}; the reply took the same way back")
+        )
+    );
+    let other = back(reply(SYN_ACK).at(202, "eth1").meets(What::Sent));
+    assert_eq!(
+        concluded([there(), other]),
+        (
+            Outcome::Delivered,
+            format!("{delivered}; the reply came back another way")
+        )
+    );
+    let away = reply(SYN_ACK)
+        .at(202, "eth0")
+        .meets(What::Sent)
+        .at(2, "eth7")
+        .meets(What::Sent);
+    assert_eq!(
+        concluded([there(), away]),
+        (
+            Outcome::Delivered,
+            format!("{delivered}; the reply left beta by eth7")
+        )
+    );
+    // Nothing is known of its way.
+    let unseen = reply(SYN_ACK).by(101, "eth0").meets(What::Socket);
+    assert_eq!(
+        concluded([there(), unseen]),
+        (Outcome::Delivered, format!("{delivered}; the reply came back"))
+    );
+    let gone = reply(SYN_ACK)
+        .by(101, "eth0")
+        .meets(What::Received)
+        .meets(dropped("NO_SOCKET", ""));
+    assert_eq!(
+        concluded([there(), gone]),
+        (
+            Outcome::Delivered,
+            format!("{delivered}; the reply found no socket any more")
+        )
+    );
+}
+
+#[test]
+fn of_another_machine() {
+    let answered = [
+        left(request(SYN)),
+        back(reply(SYN_ACK).by(1, "eth0").meets(What::Received)),
+    ];
+    assert_eq!(
+        concluded(answered),
+        is(
+            Outcome::Delivered,
+            "SYN left alpha by eth0 after 20 µs, for 10.244.2.9:8443; the reply took the same way back"
+        )
+    );
+    assert_eq!(
+        concluded([left(request(SYN))]),
+        is(
+            Outcome::Unanswered,
+            "SYN left alpha by eth0 after 20 µs; no answer was seen"
+        )
+    );
+}
+
+#[test]
+fn delivered_without_an_answer() {
+    for (walk, expected) in [
+        (
+            socket(request(ACK)),
+            is(
+                Outcome::Delivered,
+                "ACK delivered to 10.244.2.9:8443 in pod shop/web in 30 µs",
+            ),
+        ),
+        (
+            request(ACK),
+            is(
+                Outcome::Delivered,
+                "ACK came to alpha in 10 µs, and nothing was seen to drop it",
+            ),
+        ),
+        (
+            request(SYN),
+            is(
+                Outcome::Unanswered,
+                "SYN came to alpha, 10 µs after it began; nothing was seen to drop it, and no answer",
+            ),
+        ),
+        (
+            Walk::request(icmp("10.0.0.1:7", "10.0.0.2:7", (8, 0), Some(1)), 0)
+                .by(202, "eth0")
+                .meets(What::Local)
+                .meets(What::Consumed),
+            is(
+                Outcome::Unanswered,
+                "ICMP echo request was delivered to 10.0.0.2:7 in pod shop/web in 0 µs, which did not answer",
+            ),
+        ),
+    ] {
+        assert_eq!(concluded([walk]), expected);
+    }
+    let mut waiting = exchange([socket(request(SYN))]);
+    for (count, words) in [
+        (None, ""),
+        (Some(0), ""),
+        (Some(1), ": 1 connection waits to be accepted"),
+        (
+            Some(129),
+            ": 129 connections wait to be accepted, and its accept queue may be full",
+        ),
+    ] {
+        waiting.listener = Some(Listener {
+            process: Some("etcd (pid 812)".to_owned()),
+            waiting: count,
+        });
+        let text = "SYN was delivered to etcd (pid 812) at 10.244.2.9:8443 in pod shop/web in 30 µs, which did not \
+                    answer";
+        assert_eq!(told(&waiting), (Outcome::Unanswered, format!("{text}{words}")));
+    }
+}
+
+#[test]
+fn refused() {
+    let to_nobody = || {
+        request(SYN)
+            .by(202, "eth0")
+            .meets(What::Received)
+            .meets(dropped("NO_SOCKET", "tcp_v4_rcv"))
+    };
+    assert_eq!(
+        concluded([to_nobody()]),
+        is(
+            Outcome::Refused,
+            "SYN came to pod shop/web in 30 µs, where no socket listens on 10.244.2.9:8443"
+        )
+    );
+    assert_eq!(
+        concluded([to_nobody(), back(reply(RST_ACK))]),
+        is(
+            Outcome::Refused,
+            "refused by 10.244.2.9:8443 in pod shop/web: RST came back"
+        )
+    );
+    // Its host says so, not one on the way.
+    let datagram = || left(Walk::request(udp(CLIENT, SERVER, 12), 0).at(101, "eth0"));
+    let error = |from: &str, message| {
+        Walk::reply(icmp(from, CLIENT, message, None), 50)
+            .by(1, "eth0")
+            .meets(What::Received)
+    };
+    for (from, message, outcome, words) in [
+        ("10.244.2.9:0", (3, 3), Outcome::Refused, "port unreachable"),
+        ("10.0.0.9:0", (3, 3), Outcome::Unreachable, "port unreachable"),
+        ("10.244.2.9:0", (3, 1), Outcome::Unreachable, "host unreachable"),
+    ] {
+        let from_ip = from.strip_suffix(":0").unwrap();
+        assert_eq!(
+            concluded([datagram(), error(from, message)]),
+            (
+                outcome,
+                format!("{from_ip} answered UDP, 12 bytes with ICMP {words}")
+            )
+        );
+    }
+}
+
+fn filtered(walk: Walk) -> Walk {
+    walk.meets(dropped("NETFILTER_DROP", "nf_hook_slow"))
+}
+
+#[test]
+fn dropped_on_its_way() {
+    let text = "SYN was dropped in alpha at veth after 20 µs: the packet filter dropped it, by a rule that could not be found";
+    assert_eq!(concluded([filtered(request(SYN))]), is(Outcome::Dropped, text));
+    let told = filtered(request(SYN).meets(What::Icmp { kind: 3, code: 13 }));
+    assert_eq!(
+        concluded([told]).1,
+        "SYN was dropped in alpha at veth after 30 µs: the packet filter dropped it, by a rule that could not be \
+         found; its sender is told: ICMP administratively prohibited"
+    );
+    // By a rule that rejects.
+    assert_eq!(
+        concluded([filtered(request(SYN)), back(reply(RST_ACK))]),
+        (Outcome::Dropped, format!("{text}; its sender is told: RST"))
+    );
+    let mut blamed = exchange([filtered(request(SYN))]);
+    for (certain, by) in [(true, "by"), (false, "perhaps by")] {
+        blamed.journeys[0].hops[2].rule = Some(rule(certain));
+        let conclusion = blamed.conclusion(&places);
+        let text = text.replace("by a rule that could not be found", &format!("{by} the rule"));
+        assert_eq!(conclusion.text, text);
+        assert_eq!(conclusion.remedy.as_deref(), Some("delete the rule"));
+    }
+}
+
+#[test]
+fn dropped_at_first() {
+    let again = socket(request(SYN)).numbered(8).later(1_000_000);
+    let answer = back(reply(SYN_ACK)).later(1_000_000);
+    let drop = request(SYN).meets(dropped("NEIGH_FAILED", ""));
+    assert_eq!(
+        concluded([drop, again, answer]),
+        is(
+            Outcome::Delivered,
+            "SYN, dropped at first and sent again, delivered to 10.244.2.9:8443 in pod shop/web in 30 µs; the reply \
+             came back another way"
+        )
+    );
+}
+
+#[test]
+fn the_reply_or_what_follows_is_dropped() {
+    let there = || socket(request(SYN));
+    let lost = filtered(reply(SYN_ACK).by(2, "veth").meets(What::Received));
+    assert_eq!(
+        concluded([there(), lost.clone()]),
+        is(
+            Outcome::Dropped,
+            "SYN was delivered to 10.244.2.9:8443 in pod shop/web, but its reply was dropped in beta at veth after 10 \
+             µs: the packet filter dropped it, by a rule that could not be found"
+        )
+    );
+    // Once more it came through.
+    let good = back(reply(SYN_ACK)).numbered(8).later(1_000_000);
+    assert_eq!(concluded([there(), lost, good]).0, Outcome::Delivered);
+
+    let large = |begins| {
+        Walk::request(data(CLIENT, SERVER, 1001, 1448), begins)
+            .at(101, "eth0")
+            .meets(What::Sent)
+            .by(1, "veth")
+            .meets(What::Received)
+    };
+    let cut_off = || large(200).meets(dropped("PKT_TOO_BIG", "ip_forward"));
+    assert_eq!(
+        concluded([there(), back(reply(SYN_ACK)), cut_off()]),
+        is(
+            Outcome::Dropped,
+            "SYN delivered to 10.244.2.9:8443 in pod shop/web in 30 µs, and answered; but then 1448 bytes from \
+             10.244.1.5:41234 was dropped in alpha at veth after 20 µs: it is larger than the next device takes, and \
+             must not be fragmented"
+        )
+    );
+    let good = socket(large(900).numbered(8));
+    assert_eq!(
+        concluded([there(), back(reply(SYN_ACK)), cut_off(), good]).0,
+        Outcome::Delivered
+    );
+    let error = Walk::reply(icmp("10.0.0.9:0", CLIENT, (3, 4), None), 300)
+        .by(1, "eth0")
+        .meets(What::Received);
+    let (outcome, text) = concluded([there(), back(reply(SYN_ACK)), error]);
+    assert_eq!(outcome, Outcome::Delivered);
+    assert!(text.ends_with("; 10.0.0.9 sent ICMP packet too big"), "{text}");
+    // Of what was dropped it says why its sender knows.
+    let cut_off = request(SYN).meets(dropped("PKT_TOO_BIG", "ip_forward"));
+    let error = || {
+        Walk::reply(icmp("10.0.0.9:0", CLIENT, (3, 4), None), 300)
+            .by(1, "eth0")
+            .meets(What::Received)
+    };
+    let (outcome, text) = concluded([cut_off, error()]);
+    assert_eq!(outcome, Outcome::Dropped);
+    assert!(
+        text.ends_with("; its sender is told: ICMP packet too big"),
+        "{text}"
+    );
+}
+
+#[test]
+fn untranslated() {
+    let accepted = What::Hook {
+        hook: Some(Hook::Prerouting),
+        verdict: Some(Verdict::Accepted),
+    };
+    let past = || {
+        Walk::request(tcp(CLIENT, SERVICE, SYN), 0)
+            .by(1, "veth")
+            .meets(What::Received)
+            .tracked(Tracking::Untracked)
+            .meets(accepted.clone())
+    };
+    let with = |walks: Vec<Walk>, certain: Option<bool>, service: Option<&str>| {
+        let mut exchange = exchange(walks);
+        exchange.untracked = Some(Untracked {
+            rule: certain.map(rule),
+            service: service.map(str::to_owned),
+        });
+        exchange.conclusion(&places)
+    };
+    let conclusion = with(vec![left(past())], Some(true), Some("Service shop/web"));
+    assert_eq!(conclusion.outcome, Outcome::Untranslated);
+    assert_eq!(
+        conclusion.text,
+        "SYN left alpha by eth0 for Service shop/web untranslated: the rule exempted it from conntrack"
+    );
+    assert_eq!(conclusion.remedy.as_deref(), Some("delete the rule"));
+    let conclusion = with(vec![left(past())], None, None);
+    assert_eq!(
+        conclusion.text,
+        "SYN left alpha by eth0 for 10.96.7.7:443 untranslated: a rule that could not be found exempted it from \
+         conntrack"
+    );
+    assert_eq!(conclusion.remedy, None);
+    // That it then found no socket is no news.
+    let nobody = past().meets(dropped("NO_SOCKET", "tcp_v4_rcv"));
+    assert_eq!(
+        with(vec![nobody], Some(false), None).text,
+        "SYN passed alpha for 10.96.7.7:443 untranslated: perhaps the rule exempted it from conntrack"
+    );
+
+    // The reply keeps the server's address; from whom the client dialled it is as it should be.
+    let there = || {
+        socket(
+            Walk::request(tcp(CLIENT, SERVICE, SYN), 0)
+                .by(1, "veth")
+                .to(SERVER),
+        )
+    };
+    let reply = reply(SYN_ACK)
+        .tracked(Tracking::Untracked)
+        .by(2, "veth")
+        .meets(accepted.clone());
+    let conclusion = with(
+        vec![there(), back(reply.clone())],
+        Some(true),
+        Some("Service shop/web"),
+    );
+    // First seen behind the translation, it was dialled like that.
+    assert_eq!(conclusion.outcome, Outcome::Delivered);
+    let dialled = Walk::request(tcp(CLIENT, SERVICE, SYN), 0)
+        .by(1, "veth")
+        .meets(What::Received)
+        .to(SERVER);
+    let conclusion = with(
+        vec![socket(dialled), back(reply)],
+        Some(true),
+        Some("Service shop/web"),
+    );
+    assert_eq!(conclusion.outcome, Outcome::Untranslated);
+    assert_eq!(
+        conclusion.text,
+        "the reply came back as from 10.244.2.9:8443, not from Service shop/web: in beta the rule exempted it from \
+         conntrack"
+    );
+    assert_eq!(conclusion.remedy.as_deref(), Some("delete the rule"));
+}

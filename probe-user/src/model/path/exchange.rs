@@ -1,0 +1,223 @@
+//! Requests and their replies: the packets of one flow, told together.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    time::Duration,
+};
+
+use super::{
+    event::{Direction, Event, Tcp},
+    journey::{Blamed, End, Journey},
+};
+
+/// How long a flow must be quiet before what was seen of it is told.
+const QUIET: Duration = Duration::from_millis(300);
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_millis(1200);
+/// A flow that never rests is told so often.
+const LONGEST: Duration = Duration::from_secs(3);
+/// The same of one whose request came somewhere, and what became of it there was not seen: it may wait for the next hop's
+/// link-layer address, which the kernel gives up after three seconds.
+const RESOLVED: Duration = Duration::from_millis(3500);
+/// Packets of a flow that are told together.
+const PACKETS: usize = 64;
+/// Flows kept at once.
+const FLOWS: usize = 256;
+/// First packets of flows that were told: TCP waits longer than `QUIET` before it sends one again.
+const TOLD: usize = 1024;
+
+/// What was seen of a flow in a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The same in all exchanges of a flow.
+    pub flow: u64,
+    /// In the order they began; at least one.
+    pub journeys: Vec<Journey>,
+    /// Events of packets beyond those kept.
+    pub left_out: u64,
+    /// A packet left for a Service, or came from one, past conntrack.
+    pub untracked: Option<Untracked>,
+    /// Who listens where the request was delivered.
+    pub listener: Option<Listener>,
+}
+
+/// A packet that slipped past conntrack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untracked {
+    pub rule: Option<Blamed>,
+    /// `Service shop/web:https (10.96.7.7:443)`
+    pub service: Option<String>,
+}
+
+/// Who listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// `etcd (pid 812)`, not escaped.
+    pub process: Option<String>,
+    /// Connections that wait to be accepted, where that is known.
+    pub waiting: Option<u32>,
+}
+
+impl Exchange {
+    /// The request that is told of: the first one.
+    pub fn request(&self) -> Option<&Journey> {
+        let mut requests = self.journeys.iter().filter(|journey| {
+            journey.direction == Direction::Request && journey.packet().is_none_or(|packet| !packet.about)
+        });
+        requests.next()
+    }
+
+    /// Its reply: the first packet the other way that is no ICMP error.
+    pub fn reply(&self) -> Option<&Journey> {
+        let start = self.request().map_or(0, Journey::start_ns);
+        self.journeys.iter().find(|journey| {
+            journey.direction == Direction::Reply
+                && journey.start_ns() >= start
+                && journey.packet().is_none_or(|packet| !packet.about)
+        })
+    }
+
+    /// An ICMP error about it. A redirect is none: the packet goes on.
+    pub fn error(&self) -> Option<&Journey> {
+        self.journeys.iter().find(|journey| {
+            journey
+                .packet()
+                .is_some_and(|packet| packet.about && !packet.is_redirect())
+        })
+    }
+
+    /// The same packet once more that was not dropped, of one that was.
+    pub fn made_good(&self, dropped: &Journey) -> Option<&Journey> {
+        self.journeys.iter().find(|journey| {
+            journey.start_ns() > dropped.start_ns()
+                && journey.fault().is_none()
+                && journey
+                    .hops
+                    .first()
+                    .is_some_and(|first| dropped.is_again(&first.event))
+        })
+    }
+
+    /// Whether its request may wait for something where it came, as far as was seen.
+    fn may_wait(&self) -> bool {
+        let request = self.request();
+        request.is_some_and(|request| matches!(request.end(), End::Arrived(_))) && self.reply().is_none()
+    }
+
+    fn is_answered(&self) -> bool {
+        let ended = |journey: &Journey| !matches!(journey.end(), End::Left(_));
+        self.error().is_some()
+            || self.request().is_some_and(ended) && self.reply().is_some_and(ended)
+            || self
+                .request()
+                .is_some_and(|request| matches!(request.end(), End::Dropped(_)) || request.has_flag(Tcp::RST))
+    }
+}
+
+#[derive(Debug)]
+struct Open {
+    exchange: Exchange,
+    first_ns: u64,
+    last_ns: u64,
+}
+
+/// Flows under way.
+#[derive(Debug, Default)]
+pub struct Exchanges {
+    open: HashMap<u64, Open>,
+    /// By the time they began.
+    order: VecDeque<u64>,
+    /// What had to make room.
+    early: Vec<Exchange>,
+    /// First packets of flows that were told, without their hops; the latest last.
+    told: VecDeque<(u64, Journey)>,
+}
+
+impl Exchanges {
+    pub fn push(&mut self, event: Event) {
+        let flow = event.flow;
+        if !self.open.contains_key(&flow) {
+            if self.open.len() >= FLOWS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                let oldest = self.open.remove(&oldest);
+                self.early.extend(oldest.map(|open| settled(open.exchange)));
+            }
+            self.order.push_back(flow);
+        }
+        let time_ns = event.time_ns;
+        let open = self.open.entry(flow).or_insert_with(|| Open {
+            exchange: Exchange {
+                flow,
+                journeys: Vec::new(),
+                left_out: 0,
+                untracked: None,
+                listener: None,
+            },
+            first_ns: time_ns,
+            last_ns: time_ns,
+        });
+        open.last_ns = open.last_ns.max(time_ns);
+        let journeys = &mut open.exchange.journeys;
+        // The latest that it may be of: what was sent again looks like the first.
+        if let Some(journey) = journeys.iter_mut().rev().find(|journey| journey.has(&event)) {
+            journey.push(event);
+        } else if journeys.len() < PACKETS {
+            let told = self.told.iter().rev().filter(|(told, _)| *told == flow);
+            let again = journeys
+                .iter()
+                .chain(told.map(|(_, journey)| journey))
+                .any(|journey| journey.is_again(&event));
+            journeys.push(Journey::new(event, again));
+        } else {
+            open.exchange.left_out += 1;
+        }
+    }
+
+    /// What is to be told by now, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn due(&mut self, now_ns: u64) -> Vec<Exchange> {
+        let mut due = mem::take(&mut self.early);
+        let since = |then: u64| Duration::from_nanos(now_ns.saturating_sub(then));
+        let open = &mut self.open;
+        self.order.retain(|flow| {
+            let is_due = open.get(flow).is_none_or(|open| {
+                let (quiet, age) = (since(open.last_ns), since(open.first_ns));
+                if quiet >= QUIET && open.exchange.is_answered() {
+                    return true;
+                }
+                match open.exchange.may_wait() {
+                    true => age >= RESOLVED,
+                    false => age >= LONGEST || quiet >= PATIENCE,
+                }
+            });
+            if is_due {
+                due.extend(open.remove(flow).map(|open| settled(open.exchange)));
+            }
+            !is_due
+        });
+        for exchange in &due {
+            let first = exchange
+                .journeys
+                .iter()
+                .find(|journey| journey.has_flag(Tcp::SYN));
+            let first = first.and_then(|journey| Some((exchange.flow, journey.first()?)));
+            self.told.extend(first);
+        }
+        self.told.drain(..self.told.len().saturating_sub(TOLD));
+        due
+    }
+
+    /// All that is left.
+    pub fn rest(&mut self) -> Vec<Exchange> {
+        self.due(u64::MAX)
+    }
+}
+
+fn settled(mut exchange: Exchange) -> Exchange {
+    for journey in &mut exchange.journeys {
+        journey.settle();
+    }
+    exchange.journeys.sort_by_key(Journey::start_ns);
+    exchange
+}
