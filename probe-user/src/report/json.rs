@@ -95,7 +95,7 @@ struct CountedCause<'a> {
 }
 
 #[derive(Serialize)]
-struct End {
+pub(super) struct End {
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<IpAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,7 +104,7 @@ struct End {
 
 impl End {
     /// A client's port of 0, and with it an address of zeros, is one that was never chosen.
-    fn new(end: SocketAddr) -> Self {
+    pub(super) fn new(end: SocketAddr) -> Self {
         let port = Some(end.port()).filter(|port| *port != 0);
         Self {
             address: Some(end.ip()).filter(|ip| port.is_some() || !ip.is_unspecified()),

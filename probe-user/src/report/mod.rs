@@ -11,6 +11,7 @@ pub mod lines;
 pub mod looks;
 pub mod metrics;
 pub mod node;
+pub mod path;
 mod style;
 mod summary;
 mod table;

@@ -7,6 +7,12 @@ use crate::model::Outcome;
 
 pub const TIME: Style = Style::new().dimmed();
 pub const HEADER: Style = Style::new().bold();
+/// As it should be.
+pub const GOOD: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
+/// What went wrong.
+pub const FAULT: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red)));
+/// What may be wrong, or is not known.
+pub const DOUBT: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
 
 /// Red: it failed. Yellow: it got nothing from it, or broke it off. Green: as it should be. Cyan: not over yet.
 const fn of(outcome: Outcome) -> Style {

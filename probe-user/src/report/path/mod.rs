@@ -1,0 +1,153 @@
+//! `probe path`: packets and where they passed, for people and as JSON; and as a capture.
+
+mod json;
+mod pcap;
+mod rows;
+mod text;
+mod totals;
+
+use std::io::{self, Write};
+
+use jiff::{Timestamp, tz::TimeZone};
+use serde::Serialize;
+
+pub use self::pcap::PcapWriter;
+use super::{Format, clock::Clock, table::DEFAULT_WIDTH};
+use crate::model::path::{Exchange, Outcome, Places};
+
+/// An exchange, as it is told.
+pub struct Told<'a> {
+    /// Of its first event.
+    pub time: Timestamp,
+    pub exchange: &'a Exchange,
+    pub places: Places<'a>,
+}
+
+/// All that was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    pub exchanges: u64,
+    pub packets: u64,
+    /// How many exchanges of each.
+    pub outcomes: Vec<(Outcome, u64)>,
+    pub lost: Lost,
+    pub started: Timestamp,
+    pub ended: Timestamp,
+    /// In words.
+    pub watched: String,
+}
+
+/// What was not seen, or not told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// Events that found the ring full.
+    pub ring: u64,
+    /// Events beyond the most a second.
+    pub budget: u64,
+    /// Flows and packets that found no room.
+    pub flows: u64,
+    /// Runs of programs that the kernel skipped.
+    pub skipped: u64,
+    /// Events that could not be read.
+    pub malformed: u64,
+}
+
+/// Writes exchange by exchange.
+pub struct Reporter<W> {
+    format: Format,
+    colour: bool,
+    width: usize,
+    node: Option<String>,
+    clock: Clock,
+    /// Something was told: what comes next stands apart.
+    begun: bool,
+    out: W,
+}
+
+impl<W: Write> Reporter<W> {
+    /// `width` in columns, `None` where `out` is not a terminal. Times are shown in the system's time zone.
+    pub fn new(format: Format, width: Option<usize>, colour: bool, out: W) -> Self {
+        Self {
+            format,
+            colour,
+            width: width.unwrap_or(DEFAULT_WIDTH),
+            node: None,
+            clock: Clock::new(TimeZone::system()),
+            begun: false,
+            out,
+        }
+    }
+
+    /// Names the node in JSON.
+    #[must_use]
+    pub fn node(mut self, node: String) -> Self {
+        self.node = Some(node);
+        self
+    }
+
+    /// Shows times in another time zone.
+    #[must_use]
+    pub fn time_zone(mut self, zone: TimeZone) -> Self {
+        self.clock = Clock::new(zone);
+        self
+    }
+
+    /// One exchange.
+    ///
+    /// # Errors
+    /// The output's.
+    pub fn exchange(&mut self, told: &Told<'_>) -> io::Result<()> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Table | Format::Wide => {
+                self.apart(&mut out);
+                let style = self.style();
+                text::push(&mut out, style, &mut self.clock, told);
+            }
+            Format::Json => json::exchange(&mut out, &mut self.clock, self.node.as_deref(), told)?,
+        }
+        self.write(&out)
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// The output's.
+    pub fn last(&mut self, totals: &Totals) -> io::Result<()> {
+        let mut out = Vec::new();
+        match self.format {
+            Format::Table | Format::Wide => {
+                self.apart(&mut out);
+                totals::push(&mut out, &mut self.clock, totals);
+            }
+            Format::Json => json::last(&mut out, &mut self.clock, self.node.as_deref(), totals)?,
+        }
+        self.write(&out)
+    }
+
+    fn style(&self) -> text::Style {
+        let wide = self.format == Format::Wide;
+        text::Style {
+            colour: self.colour,
+            wide,
+            width: if wide { usize::MAX } else { self.width },
+        }
+    }
+
+    fn apart(&mut self, out: &mut Vec<u8>) {
+        if self.begun {
+            out.push(b'\n');
+        }
+        self.begun = true;
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.out.flush()
+    }
+}
+
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
