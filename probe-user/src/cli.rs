@@ -5,6 +5,7 @@ mod bypass;
 mod cluster;
 mod generated;
 mod pace;
+mod path;
 mod recordings;
 mod settings;
 mod vxlan;
@@ -23,6 +24,7 @@ pub use bypass::{Bypass, BypassArgs};
 pub use cluster::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs};
 pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
+pub use path::{End, Path, PathArgs, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Names, Watch};
 pub use vxlan::{Vxlan, VxlanArgs};
@@ -49,6 +51,7 @@ pub enum Command {
     Watch(Box<WatchArgs>),
     Vxlan(VxlanArgs),
     Bypass(BypassArgs),
+    Path(PathArgs),
     Who(WhoArgs),
     EtcdLog(EtcdLogArgs),
     Check(CheckArgs),

@@ -1,9 +1,9 @@
 //! Exit codes only: 0 fine, 1 a fault, 2 usage, 3 nothing found.
 
-use std::{path::Path, process::ExitCode};
+use std::{path, process::ExitCode};
 
 use probe_user::{
-    cli::{Bypass, Cli, Command, Vxlan, Watch},
+    cli::{Bypass, Cli, Command, Path, Vxlan, Watch},
     commands::{self, Found},
     report::say,
 };
@@ -46,6 +46,10 @@ fn main() -> ExitCode {
             }
             (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
         },
+        Command::Path(args) => match Path::try_from(args) {
+            Ok(settings) => run(commands::path::run(settings)).map(code),
+            Err(error) => error.exit(),
+        },
         Command::Who(args) => run(commands::who::run(args.into())).map(found),
         Command::EtcdLog(args) => run(commands::etcd_log::run(args.into())).map(found),
         Command::Check(args) => commands::check::run(args.into()).map(code),
@@ -68,7 +72,10 @@ fn found(found: Found) -> ExitCode {
 }
 
 /// In the network namespace that was asked for, all of it: this process has no thread yet but this one.
-fn inside<T>(netns: Option<&Path>, command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+fn inside<T>(
+    netns: Option<&path::Path>,
+    command: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     if let Some(netns) = netns {
         commands::looks::enter(netns)?;
     }

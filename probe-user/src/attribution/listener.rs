@@ -33,7 +33,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             known: LruCache::sparse(KEPT),
             searched: None,
@@ -68,17 +68,21 @@ impl Listeners {
 /// The pid that holds the listening socket of `server` in the network namespace with inode `netns`; the lowest,
 /// where several share it. Processes of that namespace first: a socket may have been handed to one outside.
 pub fn search(proc: &Proc, netns: u32, server: SocketAddr) -> Option<u32> {
+    search_with_queue(proc, netns, server).map(|(pid, _)| pid)
+}
+
+/// The same, and how many connections wait there to be accepted.
+pub fn search_with_queue(proc: &Proc, netns: u32, server: SocketAddr) -> Option<(u32, u32)> {
     let namespace = format!("net:[{netns}]");
     let is_inside = |pid: &u32| is_link(&proc.path(*pid, "ns/net"), &namespace);
     let (inside, outside): (Vec<u32>, Vec<u32>) = proc.pids().into_iter().partition(is_inside);
     let any = *inside.first()?;
-    let inode = ["net/tcp", "net/tcp6"]
+    let Listening { inode, waiting, .. } = ["net/tcp", "net/tcp6"]
         .into_iter()
         .filter_map(|file| read(&proc.path(any, file), TABLE_BYTES))
         .filter_map(|table| listening(&String::from_utf8_lossy(&table), server))
         // The most specific address is the one the kernel chooses.
-        .max_by_key(|(specific, _)| *specific)
-        .map(|(_, inode)| inode)?;
+        .max_by_key(|socket| socket.specific)?;
     let socket = format!("socket:[{inode}]");
     let holds = |pid: &u32| {
         let descriptors = fs::read_dir(proc.path(*pid, "fd"))
@@ -89,7 +93,8 @@ pub fn search(proc: &Proc, netns: u32, server: SocketAddr) -> Option<u32> {
             .into_iter()
             .any(|entry| is_link(&entry.path(), &socket))
     };
-    inside.iter().chain(&outside).copied().find(holds)
+    let pid = inside.iter().chain(&outside).copied().find(holds)?;
+    Some((pid, waiting))
 }
 
 /// The process, `nginx (pid 4242)`, that has a UDP port of this thread's network namespace, if one has: the kernel's own
@@ -136,9 +141,18 @@ fn is_link(path: &Path, to: &str) -> bool {
     fs::read_link(path).is_ok_and(|link| link.as_os_str() == to)
 }
 
-/// The best listening socket for `server` in a `/proc/net/tcp` or `tcp6`: whether its address is the very one, and
-/// its inode.
-fn listening(table: &str, server: SocketAddr) -> Option<(bool, u64)> {
+/// A socket that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listening {
+    /// Its address is the very one.
+    specific: bool,
+    inode: u64,
+    /// Connections that wait to be accepted.
+    waiting: u32,
+}
+
+/// The best listening socket for `server` in a `/proc/net/tcp` or `tcp6`.
+fn listening(table: &str, server: SocketAddr) -> Option<Listening> {
     const LISTEN: &str = "0A";
     table
         .lines()
@@ -149,14 +163,20 @@ fn listening(table: &str, server: SocketAddr) -> Option<(bool, u64)> {
             if fields.nth(1)? != LISTEN || local.port() != server.port() {
                 return None;
             }
-            let inode = fields.nth(5)?.parse().ok()?;
+            let (_, waiting) = fields.next()?.split_once(':')?;
+            let waiting = u32::from_str_radix(waiting, 16).ok()?;
+            let inode = fields.nth(4)?.parse().ok()?;
             let (ip, wanted) = (local.ip().to_canonical(), server.ip().to_canonical());
             // A socket on `::` serves IPv4 as well.
             let serves =
                 ip == wanted || ip == Ipv6Addr::UNSPECIFIED || (ip.is_unspecified() && wanted.is_ipv4());
-            serves.then_some((ip == wanted, inode))
+            serves.then_some(Listening {
+                specific: ip == wanted,
+                inode,
+                waiting,
+            })
         })
-        .max_by_key(|(specific, _)| *specific)
+        .max_by_key(|socket| socket.specific)
 }
 
 /// `0100007F:0016`: words in the host's byte order, as the kernel prints them.
@@ -216,7 +236,8 @@ mod tests {
             let table: String = std::iter::once(HEAD)
                 .chain(rows.into_iter().map(String::as_str))
                 .collect();
-            assert_eq!(listening(&table, server), expected, "{table}{server}");
+            let found = listening(&table, server).map(|socket| (socket.specific, socket.inode));
+            assert_eq!(found, expected, "{table}{server}");
         }
     }
 

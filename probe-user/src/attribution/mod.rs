@@ -7,10 +7,10 @@ pub mod cri;
 pub mod health;
 pub mod home;
 pub mod kube;
-mod listener;
+pub mod listener;
 mod names;
 mod pod_logs;
-mod procfs;
+pub mod procfs;
 
 use std::{
     net::{IpAddr, SocketAddr},

@@ -173,7 +173,11 @@ mod tests {
             Command::Bypass(args) => args.agents(),
             Command::Who(args) => args.agents(),
             Command::EtcdLog(args) => args.agents(),
-            Command::Check(_) | Command::Agent(_) | Command::Completions(_) | Command::Man(_) => None,
+            Command::Path(_)
+            | Command::Check(_)
+            | Command::Agent(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
         capabilities::{self, Need},
         connection, drops,
         object::Checked,
-        system, vxlan,
+        path, system, vxlan,
     },
     model::check::{Check, Command, Fact, Hook, Loss, Program, Runs},
     report,
@@ -39,6 +39,9 @@ pub fn run(settings: Settings) -> Result<bool> {
             command("bypass", &capabilities::BYPASS, || {
                 bypass::check(settings.source.clone())
             }),
+            command("path", &capabilities::PATH, || {
+                path::check(settings.source.clone())
+            }),
         ],
     };
     let text = if settings.json {
@@ -60,6 +63,7 @@ fn facts(settings: &Settings) -> Vec<Fact> {
         capabilities::WATCH.as_slice(),
         &capabilities::VXLAN,
         &capabilities::BYPASS,
+        &capabilities::PATH,
     ]
     .concat();
     all.sort_by_key(|need| need.capability as u8);

@@ -3,10 +3,12 @@
 pub mod agent;
 pub mod bypass;
 pub mod check;
+mod clock;
 pub mod cluster;
 pub mod etcd_log;
 pub mod generated;
 pub mod looks;
+pub mod path;
 mod pods;
 mod privileges;
 mod progress;

@@ -55,6 +55,17 @@ fn identity(suspect: &Suspect) -> String {
     )
 }
 
+/// The first that is certain, or else the first that may have done it.
+pub fn first(suspects: Vec<Suspect>) -> Option<Suspect> {
+    let mut suspects: Vec<_> = suspects
+        .into_iter()
+        // A counter that never moved is an alibi.
+        .filter(|suspect| suspect.packets != Some(0))
+        .collect();
+    let certain = suspects.iter().position(|suspect| suspect.certain).unwrap_or(0);
+    (certain < suspects.len()).then(|| suspects.swap_remove(certain))
+}
+
 impl Rules {
     /// As they are now; what their counters have by now is not counted.
     pub fn read() -> Self {
@@ -247,15 +258,7 @@ impl Rules {
 
     /// The rule that dropped such packets: the first that is certain, or else the first that may have.
     pub fn dropper(&self, packet: &Packet) -> Option<Suspect> {
-        let mut suspects = self
-            .rules
-            .suspects(packet, &[Action::Drop, Action::Reject])
-            .into_iter()
-            // A counter that never moved is an alibi.
-            .filter(|suspect| suspect.packets != Some(0))
-            .collect::<Vec<_>>();
-        let certain = suspects.iter().position(|suspect| suspect.certain).unwrap_or(0);
-        (certain < suspects.len()).then(|| suspects.swap_remove(certain))
+        first(self.rules.suspects(packet, &[Action::Drop, Action::Reject]))
     }
 
     /// Whether the rule's counter moved while probe looked, where it has one.

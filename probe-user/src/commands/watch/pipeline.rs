@@ -11,7 +11,6 @@ use std::{
 
 use anyhow::Result;
 use jiff::Timestamp;
-use nix::time::{ClockId, clock_gettime};
 use probe_ebpf::contract::{
     connection::{Connection as Raw, CounterKey, Handshake, HandshakeKey, Loss, Record, Task},
     outcome::state,
@@ -34,6 +33,7 @@ use crate::{
     },
     capture::{clock::Clock, connection as capture},
     cli::Watch,
+    commands::clock,
     kernel::connection::{ConnectionProbe, Records, Tables},
     model::{
         Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
@@ -115,7 +115,7 @@ impl<S: Sink> Pipeline<S> {
             cadences: Cadences::default(),
             causes: Causes::default(),
             sink,
-            clock: now(),
+            clock: clock::now(),
             started: Timestamp::now(),
             reported: 0,
             malformed: 0,
@@ -131,7 +131,7 @@ impl<S: Sink> Pipeline<S> {
     /// Reads what there is and writes it out. Breaks once `--count` is reached.
     pub fn pump(&mut self) -> Result<ControlFlow<()>> {
         let Self { probe, watch } = self;
-        watch.clock = now();
+        watch.clock = clock::now();
         watch.tell_news();
         watch.next_round();
         watch.read(&mut probe.records, &probe.tables);
@@ -197,7 +197,7 @@ impl<S: Sink> Pipeline<S> {
         // Whether --count is reached no longer matters.
         let _ = self.pump()?;
         let Self { mut probe, mut watch } = self;
-        watch.clock = now();
+        watch.clock = clock::now();
         watch.next_round();
         watch.joined(true);
         watch.settle(&mut probe.records, &probe.tables, true)?;
@@ -600,30 +600,6 @@ fn given_up(handshake: &Handshake, now_ns: u64) -> bool {
     const FIRST_WAIT_NS: u64 = 1_000_000_000;
     let last_wait = FIRST_WAIT_NS << handshake.retransmits.saturating_sub(1).min(10);
     now_ns.saturating_sub(handshake.last_ns) > 2 * last_wait + FIRST_WAIT_NS
-}
-
-/// Both clocks at one moment: whoever reads them may be interrupted in between, so the closest of some tries.
-fn now() -> Clock {
-    const TRIES: u8 = 5;
-    const CLOSE_NS: i128 = 20_000;
-    let nanoseconds = |clock| {
-        // These two clocks are always there.
-        clock_gettime(clock)
-            .map(|time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
-            .unwrap_or_default()
-    };
-    let mut best = (i128::MAX, 0, 0);
-    for _ in 0..TRIES {
-        let before = nanoseconds(ClockId::CLOCK_MONOTONIC);
-        let time_of_day = nanoseconds(ClockId::CLOCK_REALTIME);
-        let between = nanoseconds(ClockId::CLOCK_MONOTONIC) - before;
-        best = best.min((between, time_of_day, before + between / 2));
-        if between < CLOSE_NS {
-            break;
-        }
-    }
-    let (_, time_of_day, monotonic) = best;
-    Clock::new(time_of_day, u64::try_from(monotonic).unwrap_or_default())
 }
 
 #[cfg(test)]

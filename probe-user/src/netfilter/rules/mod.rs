@@ -196,8 +196,15 @@ impl Suspect {
                     self.family.name()
                 )
             }
-            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Handle(_) | Place::Policy, _)
-            | (Tool::Nft, Place::Position(_) | Place::Policy, _) => {
+            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Policy, _) => {
+                format!("{tool} -t {table} -P {chain} ACCEPT")
+            }
+            (Tool::Nft, Place::Policy, _) => {
+                let family = self.family.name();
+                format!("nft chain {family} {table} {chain} '{{ policy accept; }}'")
+            }
+            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Handle(_), _)
+            | (Tool::Nft, Place::Position(_), _) => {
                 format!("{tool}: {table} {chain}: {}", self.text)
             }
         }

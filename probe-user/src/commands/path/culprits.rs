@@ -1,0 +1,230 @@
+//! Rules, Services and listeners behind what became of packets, in the network namespace where it happened.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    path::Path as File,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::places::Places;
+use crate::{
+    attribution::{listener, procfs::Proc},
+    commands::{
+        looks::{enter, now_ns},
+        rules::first,
+    },
+    model::{
+        bypass::service::Services,
+        path::{Blamed, End, Exchange, Hop, Listener, Untracked, event::Direction, reason::Fate},
+    },
+    netfilter::rules::{Action, Packet, Path, Rules},
+    rtnetlink::Routing,
+};
+
+/// VXLAN's protocol.
+const UDP: u8 = 17;
+/// Network namespaces whose rules are kept.
+const KEPT: usize = 32;
+/// Rules are not read more often: it takes some 100 ms of other tools' time.
+const EVERY: Duration = Duration::from_millis(300);
+/// How long an answer to who listens holds, how often it is searched for at the most, and how many are kept.
+const HOLDS: Duration = Duration::from_secs(1);
+const SEARCH: Duration = Duration::from_millis(100);
+const LISTENERS: usize = 1024;
+
+/// What a network namespace is set to.
+#[derive(Default)]
+struct Host {
+    rules: Rules,
+    services: Services,
+    /// Its addresses.
+    own: HashSet<IpAddr>,
+    /// Names of its devices.
+    devices: HashMap<u32, String>,
+    /// When this was read, by two clocks.
+    read: Option<Instant>,
+    read_ns: u64,
+}
+
+/// Looks for reasons.
+pub struct Culprits {
+    hosts: HashMap<u32, Host>,
+    /// Who listens, by network namespace and address, as far as it was asked, and when.
+    listeners: HashMap<(u32, SocketAddr), (Instant, Option<Listener>)>,
+    searched: Option<Instant>,
+    proc: Proc,
+}
+
+impl Culprits {
+    pub fn new() -> Self {
+        Self {
+            hosts: HashMap::new(),
+            listeners: HashMap::new(),
+            searched: None,
+            proc: Proc::new("/proc".into()),
+        }
+    }
+
+    /// Adds to an exchange the rules that dropped its packets or left them untracked, and who listens.
+    pub fn explain(&mut self, exchange: &mut Exchange, places: &Places) {
+        for journey in &mut exchange.journeys {
+            let End::Dropped(at) = journey.end() else { continue };
+            if journey.fate(at) != Some(Fate::Filter) {
+                continue;
+            }
+            let rule = journey.hops.get(at).and_then(|hop| {
+                let host = self.host(hop, places)?;
+                host.blame(hop, &[Action::Drop, Action::Reject])
+            });
+            if let Some(hop) = journey.hops.get_mut(at) {
+                hop.rule = rule;
+            }
+        }
+        exchange.untracked = self.untracked(exchange, places);
+        exchange.listener = self.listener(exchange);
+    }
+
+    fn untracked(&mut self, exchange: &Exchange, places: &Places) -> Option<Untracked> {
+        let journeys = [exchange.request(), exchange.reply()].into_iter().flatten();
+        for journey in journeys {
+            let Some(hop) = journey.untracked().and_then(|at| journey.hops.get(at)) else {
+                continue;
+            };
+            let Some(host) = self.host(hop, places) else {
+                continue;
+            };
+            let packet = &hop.event.packet;
+            let service = match journey.direction {
+                Direction::Request => host.services.at(
+                    packet.protocol,
+                    packet.destination.ip(),
+                    packet.destination.port(),
+                ),
+                Direction::Reply => {
+                    host.services
+                        .of_endpoint(packet.protocol, packet.source.ip(), packet.source.port())
+                }
+            };
+            let service = service.map(ToString::to_string);
+            let rule = host.blame(hop, &[Action::NoTrack]);
+            if rule.is_some() || service.is_some() {
+                return Some(Untracked { rule, service });
+            }
+        }
+        None
+    }
+
+    fn listener(&mut self, exchange: &Exchange) -> Option<Listener> {
+        let request = exchange.request()?;
+        let hop = request.hops.get(request.end().hop())?;
+        let packet = &hop.event.packet;
+        if packet.tcp.is_none() || matches!(request.end(), End::Left(_)) {
+            return None;
+        }
+        let (netns, server, now) = (hop.event.netns, packet.destination, Instant::now());
+        let known = self.listeners.get(&(netns, server));
+        // Where there is no answer, how many wait now may be why.
+        let is_fresh = |at: Instant| now.duration_since(at) < HOLDS && exchange.reply().is_some();
+        // All of /proc is searched for it: not for every packet of a storm.
+        let too_often = self.searched.is_some_and(|at| now.duration_since(at) < SEARCH);
+        if too_often || known.is_some_and(|(at, _)| is_fresh(*at)) {
+            return known.and_then(|(_, listener)| listener.clone());
+        }
+        let found = listener::search_with_queue(&self.proc, netns, server);
+        let listener = found.map(|(pid, waiting)| {
+            let name = self.proc.identity(pid).map(|(name, _)| name).unwrap_or_default();
+            Listener {
+                process: Some(format!("{name} (pid {pid})")),
+                waiting: Some(waiting),
+            }
+        });
+        self.searched = Some(Instant::now());
+        if self.listeners.len() >= LISTENERS {
+            self.listeners.clear();
+        }
+        self.listeners.insert((netns, server), (now, listener.clone()));
+        listener
+    }
+
+    /// What the network namespace of a hop is set to: read since the packet was there, or just now.
+    fn host(&mut self, hop: &Hop, places: &Places) -> Option<&Host> {
+        let netns = hop.event.netns;
+        if self.hosts.len() >= KEPT && !self.hosts.contains_key(&netns) {
+            self.hosts.clear();
+        }
+        let host = self.hosts.entry(netns).or_default();
+        let rested = host.read.is_none_or(|read| read.elapsed() >= EVERY);
+        if host.read_ns <= hop.event.time_ns && rested {
+            *host = Host::read(places.file(netns)?)?;
+        }
+        Some(host)
+    }
+}
+
+impl Host {
+    /// By a thread that enters it.
+    fn read(netns: &File) -> Option<Self> {
+        let read = || {
+            let (read, read_ns) = (Instant::now(), now_ns());
+            enter(netns).ok()?;
+            let (rules, services) = Rules::read_with_services();
+            let mut routing = Routing::open().ok()?;
+            let own = routing.addresses().unwrap_or_default();
+            let devices = routing.devices().unwrap_or_default();
+            Some(Self {
+                rules,
+                services: Services::new(services),
+                own: own.into_iter().map(|(_, address)| address).collect(),
+                devices: devices
+                    .into_iter()
+                    .map(|device| (device.index, device.name))
+                    .collect(),
+                read: Some(read),
+                read_ns,
+            })
+        };
+        thread::scope(|scope| scope.spawn(read).join().ok().flatten())
+    }
+
+    fn blame(&self, hop: &Hop, actions: &[Action]) -> Option<Blamed> {
+        let event = &hop.event;
+        let name = |index: u32| self.devices.get(&index).cloned();
+        // Before it is routed a packet has the device that it came by, after that the one that it leaves by.
+        let output = event
+            .device
+            .as_ref()
+            .filter(|device| Some(device.index) != event.input)
+            .map(|device| device.name.clone());
+        // Rules see the outer packet of what is in VXLAN; its port of origin is one of many.
+        let (protocol, source, destination) = match event.packet.tunnel {
+            Some(tunnel) => (UDP, SocketAddr::new(tunnel.source, 0), tunnel.destination),
+            None => (
+                event.packet.protocol,
+                event.packet.source,
+                event.packet.destination,
+            ),
+        };
+        let port = |end: SocketAddr| Some(end.port()).filter(|port| *port != 0);
+        let packet = Packet {
+            path: match event.input {
+                None => Path::Out,
+                Some(_) if self.own.contains(&destination.ip()) => Path::In,
+                Some(_) => Path::Forward,
+            },
+            protocol,
+            source: source.ip(),
+            destination: destination.ip(),
+            source_port: port(source),
+            destination_port: port(destination),
+            input: event.input.and_then(name),
+            output,
+        };
+        first(self.rules.suspects(&packet, actions)).map(|suspect| Blamed {
+            text: suspect.to_string(),
+            remedy: suspect.removal(),
+            certain: suspect.certain,
+        })
+    }
+}

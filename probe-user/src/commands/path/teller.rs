@@ -1,0 +1,260 @@
+//! From raw events to what is told.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{self, BufWriter, IsTerminal as _, StdoutLock},
+};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use probe_ebpf::contract::path::{self as raw, Loss};
+
+use super::{culprits::Culprits, places::Places};
+use crate::{
+    attribution::cri::Runtime,
+    capture::{clock::Clock, path as capture},
+    cli::Path as Settings,
+    kernel::{path::PathProbe, symbols::Symbols},
+    model::path::{Exchange, Exchanges, Outcome, What},
+    report::path::{Lost, PcapWriter, Reporter, Told, Totals},
+};
+
+/// Events taken at a time: what is more waits in the ring, and what finds no room there is counted.
+const AT_ONCE: usize = 20_000;
+
+pub struct Teller {
+    exchanges: Exchanges,
+    culprits: Culprits,
+    places: Places,
+    symbols: Symbols,
+    functions: Functions,
+    vxlan_ports: [u16; 2],
+    /// How many may still be told.
+    left: Option<u64>,
+    outcomes: BTreeMap<&'static str, (Outcome, u64)>,
+    packets: u64,
+    malformed: u64,
+    started: Timestamp,
+    watched: String,
+    reporter: Reporter<StdoutLock<'static>>,
+    pcap: Option<PcapWriter<BufWriter<File>>>,
+}
+
+/// Which tracepoint or function shows what on this kernel, by family: IPv4's, IPv6's.
+struct Functions(Vec<(raw::Point, [&'static str; 2])>);
+
+impl Functions {
+    fn of(probe: &PathProbe) -> Self {
+        let mut all: Vec<(raw::Point, [&'static str; 2])> = Vec::new();
+        for (_, program) in &probe.used {
+            let Some((point, v6)) = shows(program.tracepoint) else {
+                continue;
+            };
+            let names = match all.iter_mut().find(|(known, _)| *known == point) {
+                Some((_, names)) => names,
+                None => {
+                    all.push((point, [program.tracepoint; 2]));
+                    continue;
+                }
+            };
+            names[usize::from(v6)] = program.tracepoint;
+        }
+        Self(all)
+    }
+
+    fn name(&self, point: raw::Point, v6: bool) -> &'static str {
+        let found = self.0.iter().find(|(known, _)| *known == point);
+        found.map_or("", |(_, names)| names[usize::from(v6)])
+    }
+}
+
+/// What a tracepoint or function shows, and whether of IPv6 alone.
+fn shows(function: &str) -> Option<(raw::Point, bool)> {
+    use raw::Point::{
+        Conntrack, Consumed, Decapsulate, Dropped, Encapsulate, Forward, Hook, Icmp, Local, Nat, Output,
+        Received, Route, Sent, Socket,
+    };
+    Some(match function {
+        "net_dev_start_xmit" => (Sent, false),
+        "netif_receive_skb" => (Received, false),
+        "kfree_skb" => (Dropped, false),
+        "consume_skb" => (Consumed, false),
+        "nf_hook_slow" => (Hook, false),
+        "ip_route_input_noref" => (Route, false),
+        "ip_forward" => (Forward, false),
+        "ip6_forward" => (Forward, true),
+        "ip_local_deliver" => (Local, false),
+        "ip6_input" => (Local, true),
+        "ip_output" => (Output, false),
+        "ip6_output" => (Output, true),
+        "tcp_v4_do_rcv" => (Socket, false),
+        "tcp_v6_do_rcv" => (Socket, true),
+        "__icmp_send" => (Icmp, false),
+        "icmp6_send" => (Icmp, true),
+        "nf_conntrack_in" => (Conntrack, false),
+        "nf_nat_manip_pkt" => (Nat, false),
+        "vxlan_xmit" => (Encapsulate, false),
+        "vxlan_rcv" => (Decapsulate, false),
+        _ => return None,
+    })
+}
+
+impl Teller {
+    /// # Errors
+    /// When the file to write to can't be made.
+    pub fn new(
+        settings: &Settings,
+        watched: String,
+        own: u32,
+        runtime: Option<Runtime>,
+        probe: &PathProbe,
+    ) -> Result<Self> {
+        let pcap = settings.write.as_deref().map(|path| {
+            let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
+            let os = format!("Linux {}", crate::kernel::release());
+            PcapWriter::new(BufWriter::new(file), std::env::consts::ARCH, &os)
+                .with_context(|| format!("can't write {}", path.display()))
+        });
+        let terminal = io::stdout().is_terminal();
+        let width = terminal
+            .then(|| terminal_size::terminal_size_of(io::stdout()))
+            .flatten()
+            .map(|(width, _)| usize::from(width.0));
+        Ok(Self {
+            exchanges: Exchanges::default(),
+            culprits: Culprits::new(),
+            places: Places::new(own, settings.node.clone(), runtime),
+            symbols: Symbols::default(),
+            functions: Functions::of(probe),
+            vxlan_ports: settings.vxlan_ports,
+            left: settings.count,
+            outcomes: BTreeMap::new(),
+            packets: 0,
+            malformed: 0,
+            started: Timestamp::now(),
+            watched,
+            reporter: Reporter::new(
+                settings.format,
+                width,
+                terminal && std::env::var_os("NO_COLOR").is_none(),
+                io::stdout().lock(),
+            )
+            .node(settings.node.clone()),
+            pcap: pcap.transpose()?,
+        })
+    }
+
+    /// Takes what is in the ring.
+    pub fn read(&mut self, probe: &mut PathProbe) {
+        let (mut events, mut malformed) = (Vec::new(), 0);
+        probe.drain(AT_ONCE, |bytes| match capture::raw(bytes) {
+            Ok(event) => events.push(event),
+            Err(_) => malformed += 1,
+        });
+        let dropped = |event: &&raw::Event| event.point == raw::Point::Dropped as u8;
+        self.symbols
+            .find(events.iter().filter(dropped).map(|event| event.location));
+        let (symbols, functions) = (&self.symbols, &self.functions);
+        let known = capture::Known {
+            reasons: probe.reasons.as_ref(),
+            vxlan_ports: self.vxlan_ports,
+            function: &|point, v6| functions.name(point, v6),
+            symbol: &|address| symbols.name(address).map(str::to_owned),
+        };
+        for event in &events {
+            match capture::event(event, &known) {
+                Ok(Some(event)) => self.exchanges.push(event),
+                Ok(None) => {}
+                Err(_) => malformed += 1,
+            }
+        }
+        self.malformed += malformed;
+    }
+
+    /// Tells what is due, or all that is left; whether there is more to be told.
+    ///
+    /// # Errors
+    /// An output that can't be written.
+    pub fn tell(&mut self, clock: Clock, all: bool) -> Result<bool> {
+        let due = if all {
+            self.exchanges.rest()
+        } else {
+            self.exchanges.due(clock.now_ns())
+        };
+        for mut exchange in due {
+            // What was let go after use, of a flow that was told already, is no news.
+            if is_over(&exchange) {
+                continue;
+            }
+            match &mut self.left {
+                Some(0) => return Ok(false),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+            self.explain(&mut exchange);
+            self.tell_one(&exchange, clock)?;
+        }
+        Ok(self.left != Some(0))
+    }
+
+    fn explain(&mut self, exchange: &mut Exchange) {
+        let hops = exchange.journeys.iter().flat_map(|journey| &journey.hops);
+        self.places.learn(hops.map(|hop| hop.event.netns));
+        self.culprits.explain(exchange, &self.places);
+    }
+
+    fn tell_one(&mut self, exchange: &Exchange, clock: Clock) -> Result<()> {
+        let places = |netns| self.places.name(netns);
+        let start = exchange.journeys.first().map_or(0, |journey| journey.start_ns());
+        let told = Told {
+            time: clock.time(start),
+            exchange,
+            places: &places,
+        };
+        let outcome = exchange.conclusion(&places).outcome;
+        self.outcomes.entry(outcome.name()).or_insert((outcome, 0)).1 += 1;
+        self.packets += exchange.journeys.len() as u64;
+        self.reporter.exchange(&told).context("can't write")?;
+        if let Some(pcap) = &mut self.pcap {
+            pcap.exchange(&told, |ns| clock.time(ns))
+                .context("can't write the packets")?;
+        }
+        Ok(())
+    }
+
+    /// Tells the summary; how often each outcome was.
+    ///
+    /// # Errors
+    /// An output that can't be written.
+    pub fn finish(mut self, probe: &PathProbe) -> Result<Vec<(Outcome, u64)>> {
+        let outcomes: Vec<_> = self.outcomes.into_values().collect();
+        let totals = Totals {
+            exchanges: outcomes.iter().map(|(_, count)| count).sum(),
+            packets: self.packets,
+            outcomes: outcomes.clone(),
+            lost: Lost {
+                ring: probe.lost(Loss::Ring),
+                budget: probe.lost(Loss::Budget),
+                flows: probe.lost(Loss::Flows),
+                skipped: probe.skipped(),
+                malformed: self.malformed,
+            },
+            started: self.started,
+            ended: Timestamp::now(),
+            watched: self.watched,
+        };
+        self.reporter.last(&totals).context("can't write")?;
+        Ok(outcomes)
+    }
+}
+
+/// Whether nothing is left of it but packets let go after they were told of.
+fn is_over(exchange: &Exchange) -> bool {
+    exchange.journeys.iter().all(|journey| {
+        journey
+            .hops
+            .iter()
+            .all(|hop| matches!(hop.event.what, What::Consumed))
+    })
+}
