@@ -76,7 +76,11 @@ fn held_by(pid: u32) -> BTreeSet<String> {
 
 #[test]
 fn kill_leaves_nothing_behind() {
-    let probe = Probe::watch(&["--port", &unique_port().to_string()]).unwrap();
+    killed(Probe::watch(&["--port", &unique_port().to_string()]).unwrap());
+    killed(Probe::path(&["--port", &unique_port().to_string()]).unwrap());
+}
+
+fn killed(probe: Probe) {
     let mine = held_by(probe.pid());
     for kind in ["prog", "link", "map"] {
         assert!(

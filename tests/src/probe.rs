@@ -22,7 +22,7 @@ use crate::{netns::Netns, process::Child, wait::wait_until};
 /// For what happens at once; generous, since machines are busy.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A running `probe watch -o json` or `probe vxlan -o json`.
+/// A running `probe watch -o json`, `probe vxlan -o json` or another that tells until it is ended.
 pub struct Probe {
     child: Child,
     records: Arc<Mutex<Vec<Value>>>,
@@ -94,6 +94,11 @@ impl Probe {
             &file,
         ];
         Self::run(command.args(fixed).args(arguments))
+    }
+
+    /// Starts `probe path -o json` and waits until it follows packets.
+    pub fn path(arguments: &[&str]) -> Result<Self> {
+        Self::run(Self::command(&["path", "-o", "json", "--cri", "none"])?.args(arguments))
     }
 
     /// `probe watch` with `probe` started in another way: `command` is it without arguments.

@@ -13,7 +13,7 @@ use crate::{root, run};
 
 /// As many failed scenarios run once more, without the others: several at once on a busy machine, and an interrupt that hides a
 /// packet from BPF, are not what a scenario is about. More are no accident.
-pub const AGAIN: usize = 2;
+pub const AGAIN: usize = 3;
 
 /// A program of scenarios.
 pub struct Program {
