@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What probe costs what it watches: `bench watch`, `vxlan`, `bypass`, `agent`
+    /// What probe costs what it watches: `bench watch`, `vxlan`, `bypass`, `path`, `agent`
     Bench(bench::Args),
     /// Find or install what builds the BPF objects; says what it does
     Setup,

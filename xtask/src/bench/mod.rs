@@ -34,6 +34,8 @@ enum What {
     Vxlan(tunnel::Args),
     /// `probe bypass` and tracked traffic through a tunnel: throughput, kernel time of a packet handed to a device
     Bypass(tunnel::Args),
+    /// `probe path` with a filter that takes nothing, and with none: throughput, kernel time of a run, what is lost
+    Path(tunnel::Args),
     /// `probe agent` on a node with many pods and connections: memory, CPU
     Agent(agent::Args),
 }
@@ -43,6 +45,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Watch(args) => watch::run(args),
         What::Vxlan(args) => tunnel::run(args, tunnel::Watcher::Vxlan),
         What::Bypass(args) => tunnel::run(args, tunnel::Watcher::Bypass),
+        What::Path(args) => tunnel::run(args, tunnel::Watcher::Path),
         What::Agent(args) => agent::run(args),
     }
 }

@@ -1,5 +1,5 @@
-//! What `probe vxlan` and `probe bypass` cost traffic through a tunnel: two nodes in network namespaces, a pod on each,
-//! probe on one node.
+//! What `probe vxlan`, `probe bypass` and `probe path` cost traffic through a tunnel: two nodes in network namespaces, a pod on
+//! each, probe on one node.
 
 use std::{process::Command, time::Duration};
 
@@ -9,7 +9,7 @@ use probe_lab::{Bulk, Cluster, Datagrams, PACKAGES, Pod};
 use super::{
     KERNEL_ROUNDS, cost_of_measuring, median, ratios,
     statistics::{Enabled, Runs},
-    tracer::Tracer,
+    tracer::{Finished, Tracer},
 };
 use crate::{apt, root, run};
 
@@ -66,7 +66,11 @@ impl Load {
 pub enum Watcher {
     Vxlan,
     Bypass,
+    Path,
 }
+
+/// `path` without a filter, of which it is told how much was lost.
+const EVERYTHING: &str = "path of everything";
 
 /// One way to run it.
 struct Way {
@@ -91,7 +95,23 @@ impl Watcher {
                 name: "bypass",
                 arguments: &["bypass", "--cri", "none"],
             }],
+            Self::Path => &[
+                Way {
+                    name: "path of nothing",
+                    // An address for documentation: nobody sends to it.
+                    arguments: &["path", "--to", "203.0.113.9", "--port", "9", "--cri", "none"],
+                },
+                Way {
+                    name: EVERYTHING,
+                    arguments: &["path", "--cri", "none"],
+                },
+            ],
         }
+    }
+
+    /// Whether it looks at one network namespace: then it is the node's.
+    const fn is_of_node(self) -> bool {
+        matches!(self, Self::Vxlan | Self::Bypass)
     }
 }
 
@@ -115,13 +135,21 @@ pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
     let netns = format!("/run/netns/{}", cluster.alpha.netns.name());
     let start = |way: &Way| {
         let mut command = Command::new(&probe);
-        command
-            .args(way.arguments)
-            .args(["-o", "json", "--netns", &netns]);
+        command.args(way.arguments).args(["-o", "json"]);
+        if watcher.is_of_node() {
+            command.args(["--netns", &netns]);
+        }
         Tracer::start(&mut command, "watching ")
     };
     let ways = watcher.ways();
     let mut all = loads(args, &from, &to, ways.len())?;
+    if matches!(watcher, Watcher::Path) {
+        all.push(Measured::of(
+            "TCP, loopback",
+            Load::Bulk(Bulk::between(&to, &to)?, args.megabytes * 1_000_000),
+            ways.len(),
+        ));
+    }
     for measured in &mut all {
         // What the first packets find out for all, and the CPU's speed.
         measured.load.run()?;
@@ -142,7 +170,8 @@ pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
                     None => measured.without.push(rate),
                 }
                 if let Some(tracer) = tracer {
-                    tracer.finish()?;
+                    let name = turn.and_then(|way| ways.get(way)).map_or("", |way| way.name);
+                    told(name, &tracer.finish()?);
                 }
             }
         }
@@ -180,13 +209,36 @@ fn loads(args: &Args, from: &Pod, to: &Pod, ways: usize) -> Result<Vec<Measured>
         ("UDP, 1442-byte packets", datagrams(LARGE)?),
         ("UDP, 64-byte packets", datagrams(SMALL)?),
     ];
-    let measured = |(name, load)| Measured {
-        name,
-        load,
-        without: Vec::new(),
-        with: vec![Default::default(); ways],
-    };
-    Ok(loads.into_iter().map(measured).collect())
+    Ok(loads
+        .into_iter()
+        .map(|(name, load)| Measured::of(name, load, ways))
+        .collect())
+}
+
+impl Measured {
+    fn of(name: &'static str, load: Load, ways: usize) -> Self {
+        Self {
+            name,
+            load,
+            without: Vec::new(),
+            with: vec![Default::default(); ways],
+        }
+    }
+}
+
+/// What it says that it lost, and what it took itself, where that is to be expected.
+fn told(name: &str, finished: &Finished) {
+    if name == EVERYTHING {
+        let summary = finished.out.lines().next_back().unwrap_or_default();
+        let summary: serde_json::Value = serde_json::from_str(summary).unwrap_or_default();
+        println!(
+            "  {name}: {} exchanges told, {} MB at most, {:.1} s of CPU, lost {}",
+            summary["exchanges"],
+            finished.peak_bytes / 1_000_000,
+            (finished.user + finished.system).as_secs_f64(),
+            summary["lost"],
+        );
+    }
 }
 
 /// Makes state changes of sockets, which the program that costs nothing runs on.
@@ -204,14 +256,14 @@ fn connect_often(pod: &Pod) -> Result<()> {
 
 fn report(all: &[Measured], ways: &[Way], bare: f64) {
     println!(
-        "\n{:<26}{:<16}{:>20}{:>10}{:>10}{:>10}",
+        "\n{:<26}{:<20}{:>20}{:>10}{:>10}{:>10}",
         "", "", "without", "ratio", "lowest", "ns a run"
     );
     for measured in all {
         for (way, (rates, kernel_ns)) in ways.iter().zip(&measured.with) {
             let ratio = ratios(rates, &measured.without);
             println!(
-                "{:<26}{:<16}{:>20}{:>10.3}{:>10.3}{:>10.0}",
+                "{:<26}{:<20}{:>20}{:>10.3}{:>10.3}{:>10.0}",
                 measured.name,
                 way.name,
                 format!("{:.2} {}", median(&measured.without), measured.load.unit()),
