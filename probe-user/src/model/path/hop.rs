@@ -86,9 +86,7 @@ fn what(event: &Event, fate: Option<Fate>) -> String {
             match fate {
                 Some(Fate::Healthy) => "let go: a copy that nobody here needs".to_owned(),
                 // A ping's answer: its socket has a copy.
-                Some(Fate::AtSocket) if reason.as_deref() == Some("NO_SOCKET") => {
-                    "let go after use".to_owned()
-                }
+                Some(Fate::AtSocket) if reason::is_of_ping(at.as_deref()) => "let go after use".to_owned(),
                 Some(Fate::AtSocket) => format!(
                     "its socket had no use for it ({})",
                     reason.as_deref().or(at.as_deref()).unwrap_or("no reason told")

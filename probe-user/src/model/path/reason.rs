@@ -21,11 +21,7 @@ pub fn fate(reason: Option<&str>, at: Option<&str>) -> Fate {
     match reason {
         Some("NETFILTER_DROP") => Fate::Filter,
         // A ping's answer: a raw socket may have had a copy before the kernel looked for a ping socket, and found none.
-        None | Some("NO_SOCKET" | "NOT_SPECIFIED")
-            if matches!(at.map(plain), Some("icmp_rcv" | "icmpv6_rcv" | "ping_rcv")) =>
-        {
-            Fate::AtSocket
-        }
+        None | Some("NO_SOCKET" | "NOT_SPECIFIED") if is_of_ping(at) => Fate::AtSocket,
         Some("NO_SOCKET") => Fate::NoSocket,
         // A packet socket, such as tcpdump's, has a copy.
         Some(
@@ -52,6 +48,11 @@ pub fn fate(reason: Option<&str>, at: Option<&str>) -> Fate {
         Some("SOCKET_CLOSE" | "SOCKET_FILTER" | "QUEUE_PURGE") => Fate::AtSocket,
         Some(_) => Fate::Fault,
     }
+}
+
+/// Whether the function is one that looks for sockets of pings.
+pub fn is_of_ping(at: Option<&str>) -> bool {
+    matches!(at.map(plain), Some("icmp_rcv" | "icmpv6_rcv" | "ping_rcv"))
 }
 
 /// A function's name without what the compiler appended: `ip_rcv_finish_core.isra.0`.
