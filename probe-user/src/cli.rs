@@ -163,7 +163,7 @@ pub struct WatchArgs {
     pub role: Option<RoleArg>,
 
     /// Only these outcomes (below); repeat or separate by commas
-    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = outcome_parser())]
+    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = named(&Outcome::ALL, Outcome::name))]
     pub outcomes: Vec<Outcome>,
 
     /// Only where the other end is in this prefix (10.244.0.0/16) or is this address; repeat or separate by commas
@@ -355,14 +355,15 @@ impl From<FormatArg> for Format {
     }
 }
 
-/// Outcomes by their names, with clap's suggestion of the near one.
-fn outcome_parser() -> impl TypedValueParser<Value = Outcome> {
-    PossibleValuesParser::new(Outcome::ALL.map(|outcome| PossibleValue::new(outcome.name()))).try_map(
-        |name| {
-            Outcome::ALL
-                .into_iter()
-                .find(|outcome| outcome.name() == name)
-                .ok_or("no such outcome")
+/// One of `all` by its name, with clap's suggestion of the near one.
+fn named<T: Copy + Send + Sync + 'static>(
+    all: &'static [T],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(all.iter().map(|value| PossibleValue::new(name(*value)))).try_map(
+        move |wanted| {
+            let mut all = all.iter().copied();
+            all.find(|value| name(*value) == wanted).ok_or("no such name")
         },
     )
 }

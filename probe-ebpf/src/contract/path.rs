@@ -210,6 +210,9 @@ points! {
     Decapsulate = 15, "decapsulate";
 }
 
+/// [`Event::result`] of a [`Point::Hook`] whose verdict is not known: at the function's entry.
+pub const NO_VERDICT: i32 = i32::MAX;
+
 /// One packet at one point.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

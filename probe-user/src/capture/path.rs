@@ -94,7 +94,7 @@ fn what(point: raw::Point, raw: &raw::Event, known: &Known<'_>) -> What {
         raw::Point::Consumed => What::Consumed,
         raw::Point::Hook => What::Hook {
             hook: Hook::from_raw(raw.detail),
-            verdict: (raw.result != i32::MAX).then(|| Verdict::of_result(raw.result)),
+            verdict: (raw.result != raw::NO_VERDICT).then(|| Verdict::of_result(raw.result)),
         },
         raw::Point::Route => What::Route {
             found: raw.result == 0,

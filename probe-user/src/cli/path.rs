@@ -3,10 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
-use clap::{
-    Args, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
-};
+use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
@@ -79,7 +76,7 @@ pub struct PathArgs {
 
     /// Exit code 1 unless every exchange ends so (below), and there is one. Ends after the first, where neither --count nor
     /// --duration says otherwise
-    #[arg(long, value_name = "OUTCOME", value_parser = outcome_parser())]
+    #[arg(long, value_name = "OUTCOME", value_parser = super::named(&Outcome::ALL, Outcome::name))]
     pub expect: Option<Outcome>,
 
     /// Journeys for people, the same with all packets and the kernel's function names, or one JSON object an exchange
@@ -217,18 +214,6 @@ fn end(text: String) -> Result<End, clap::Error> {
         )));
     }
     Ok(End::Pod(text))
-}
-
-/// Outcomes by their names, with clap's suggestion of the near one.
-fn outcome_parser() -> impl TypedValueParser<Value = Outcome> {
-    PossibleValuesParser::new(Outcome::ALL.map(|outcome| PossibleValue::new(outcome.name()))).try_map(
-        |name| {
-            Outcome::ALL
-                .into_iter()
-                .find(|outcome| outcome.name() == name)
-                .ok_or("no such outcome")
-        },
-    )
 }
 
 #[cfg(test)]

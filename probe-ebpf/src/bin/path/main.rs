@@ -21,7 +21,7 @@ use aya_ebpf::{
 use probe_ebpf::{
     contract::{
         offsets::ABSENT,
-        path::{Flow, Point},
+        path::{Flow, NO_VERDICT, Point},
     },
     kernel::{
         globals::offset,
@@ -245,13 +245,10 @@ pub fn path_hook(ctx: FExitContext) -> i32 {
 pub fn path_hook_kp(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(state)) = (ctx.arg(0), ctx.arg(1)) {
         // SAFETY: the hook's packet and state.
-        unsafe { hooked(skb, state, UNKNOWN) };
+        unsafe { hooked(skb, state, NO_VERDICT) };
     }
     0
 }
-
-/// The verdict is not known at the function's entry.
-const UNKNOWN: i32 = i32::MAX;
 
 #[inline(always)]
 unsafe fn hooked(skb: Pointer, state: Pointer, result: i32) {
