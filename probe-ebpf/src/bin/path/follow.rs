@@ -67,6 +67,9 @@ pub enum Begin {
     Yes = 1 << 16,
 }
 
+/// Of a packet whose addresses say that it is of no flow and begins none, no more is read.
+pub const BY_ADDRESSES: u32 = 1 << 17;
+
 /// Finds the flow of the packet whose IP header is at `head + at`, and begins one where it may and the filter says so; 1 where
 /// there is one. Called, not inlined: each program has it. `skb` is a name only, and is never read; `socket` is 0, or the one that
 /// sends it: what it dialled may have been translated by now. `place` is `at` and [`Begin`].
@@ -86,14 +89,20 @@ fn flow(skb: u64, head: u64, at: u32, socket: u64, may_begin: bool) -> Option<Fl
     let mut parsed = MaybeUninit::<Parsed>::uninit();
     // SAFETY: `parse` writes all of it where it says that it read a packet.
     let parsed = unsafe { &mut *parsed.as_mut_ptr() };
-    if parse(head, at, parsed) == 0 {
+    // Nothing else counts while no flow is followed.
+    let by_addresses = if socket == 0 && !is_active() {
+        BY_ADDRESSES
+    } else {
+        0
+    };
+    if parse(head, at | by_addresses, parsed) == 0 {
         return None;
     }
     let mut about = false;
     if parsed.inner != 0 {
         about = parsed.about != 0;
         let (inner, print) = (parsed.inner, parsed.print);
-        if parse(head, u32::from(inner), parsed) == 0 {
+        if parse(head, u32::from(inner) | by_addresses, parsed) == 0 {
             return None;
         }
         if about {

@@ -32,7 +32,7 @@ use probe_ebpf::{
 use crate::{
     event::{Sight, tell},
     follow::Begin,
-    settings::setting,
+    settings::{may_have_dialled, setting},
 };
 
 mod ethertype {
@@ -102,7 +102,14 @@ unsafe fn seen<M: Memory>(skb: Pointer, point: Point, header: Header, place: Pla
         let mut flow = Flow { id: 0, direction: 0 };
         // By the time it is at its first device, a packet of this host's may have another destination than was dialled.
         let socket = match (point, may_begin) {
-            (Point::Sent, true) => Probed::read::<u64>(skb, offset!(skb_socket)),
+            (Point::Sent, true) => {
+                let socket = pointer::<M>(skb, offset!(skb_socket));
+                if !socket.is_null() && may_have_dialled::<M>(socket) {
+                    Probed::read::<u64>(skb, offset!(skb_socket))
+                } else {
+                    0
+                }
+            }
             _ => 0,
         };
         let begin = if may_begin { Begin::Yes } else { Begin::No };

@@ -1,8 +1,14 @@
 //! What user space asked for: read-only globals, as [`globals`](probe_ebpf::kernel::globals).
 
-use probe_ebpf::contract::{
-    connection::Address,
-    path::{Direction, Prefix, Settings, Tuple},
+use probe_ebpf::{
+    contract::{
+        connection::Address,
+        path::{Direction, Prefix, Settings, Tuple},
+    },
+    kernel::{
+        read::{Memory, Pointer},
+        sock::peer_port,
+    },
 };
 
 // SAFETY: it is `Zeroable`.
@@ -35,6 +41,26 @@ pub fn begins(tuple: &Tuple) -> Option<Direction> {
         return Some(Direction::Reply);
     }
     None
+}
+
+/// Whether a packet of these addresses may be one that [`begins`], whatever its ports.
+#[inline(always)]
+pub fn may_begin(tuple: &Tuple) -> bool {
+    let (from, to) = (setting!(from), setting!(to));
+    // SAFETY: of a tuple, see there.
+    let (source, destination) = unsafe { (words(&tuple.source), words(&tuple.destination)) };
+    is_in(source, from) && is_in(destination, to) || is_in(source, to) && is_in(destination, from)
+}
+
+/// Whether a packet that this socket sends may be a request of the port that is asked for, by what it dialled.
+///
+/// # Safety
+/// `socket` is the packet's.
+#[inline(always)]
+pub unsafe fn may_have_dialled<M: Memory>(socket: Pointer) -> bool {
+    let port = setting!(port);
+    // SAFETY: the caller's.
+    port == 0 || port == unsafe { peer_port::<M>(socket) }
 }
 
 #[inline(always)]

@@ -8,7 +8,10 @@ use probe_ebpf::{
     kernel::read::{Pointer, bytes, header, mapped},
 };
 
-use crate::settings::setting;
+use crate::{
+    follow::BY_ADDRESSES,
+    settings::{may_begin, setting},
+};
 
 mod protocol {
     pub const ICMP: u8 = 1;
@@ -43,10 +46,11 @@ const fn be16(high: u8, low: u8) -> u16 {
     (high as u16) << 8 | low as u16
 }
 
-/// Reads the IP packet at `head + at`; whether it is one. Called, not inlined: each program has it twice.
+/// Reads the IP packet at `head + place`; whether it is one, and with [`BY_ADDRESSES`] one that may matter. Called, not inlined:
+/// each program has it twice.
 #[inline(never)]
-pub fn parse(head: u64, at: u32, to: &mut Parsed) -> u32 {
-    let (head, at) = (head as Pointer, at as u16);
+pub fn parse(head: u64, place: u32, to: &mut Parsed) -> u32 {
+    let (head, at) = (head as Pointer, place as u16);
     let mut ip = MaybeUninit::<[u8; 20]>::uninit();
     let ip = read(head, at, &mut ip);
     let (transport, numbered);
@@ -76,6 +80,10 @@ pub fn parse(head: u64, at: u32, to: &mut Parsed) -> u32 {
             transport = 40;
         }
         _ => return 0,
+    }
+    // VXLAN's may have one that matters within.
+    if place & BY_ADDRESSES != 0 && to.tuple.protocol != protocol::UDP && !may_begin(&to.tuple) {
+        return 0;
     }
     let at = at.wrapping_add(transport);
     let mut next = MaybeUninit::<[u8; 16]>::uninit();
