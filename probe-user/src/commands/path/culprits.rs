@@ -17,7 +17,11 @@ use crate::{
     },
     model::{
         bypass::service::Services,
-        path::{Blamed, End, Exchange, Hop, Listener, Untracked, event::Direction, reason::Fate},
+        path::{
+            Blamed, End, Exchange, Hop, Listener, Untracked,
+            event::{Direction, Verdict, What},
+            reason::Fate,
+        },
     },
     netfilter::rules::{Action, Packet, Path, Rules},
     rtnetlink::Routing,
@@ -29,6 +33,8 @@ const UDP: u8 = 17;
 const KEPT: usize = 32;
 /// Rules are not read more often: it takes some 100 ms of other tools' time.
 const EVERY: Duration = Duration::from_millis(300);
+/// How old may be what is known of the tables there are.
+const LATELY: Duration = Duration::from_secs(10);
 /// How long an answer to who listens holds, how often it is searched for at the most, and how many are kept.
 const HOLDS: Duration = Duration::from_secs(1);
 const SEARCH: Duration = Duration::from_millis(100);
@@ -67,8 +73,20 @@ impl Culprits {
         }
     }
 
-    /// Adds to an exchange the rules that dropped its packets or left them untracked, and who listens.
+    /// Adds to an exchange the rules that dropped its packets or left them untracked, the tables that let them pass, and who
+    /// listens.
     pub fn explain(&mut self, exchange: &mut Exchange, places: &Places) {
+        let hops = exchange.journeys.iter_mut().flat_map(|journey| &mut journey.hops);
+        for hop in hops {
+            if let What::Hook {
+                hook: Some(hook),
+                verdict: Some(Verdict::Accepted),
+            } = hop.event.what
+                && let Some(host) = self.host_lately(hop, places)
+            {
+                hop.tables = host.rules.passed(hook.name(), hop.event.packet.source.is_ipv6());
+            }
+        }
         for journey in &mut exchange.journeys {
             let End::Dropped(at) = journey.end() else { continue };
             if journey.fate(at) != Some(Fate::Filter) {
@@ -150,13 +168,27 @@ impl Culprits {
 
     /// What the network namespace of a hop is set to: read since the packet was there, or just now.
     fn host(&mut self, hop: &Hop, places: &Places) -> Option<&Host> {
+        let is_new = |host: &Host| {
+            let rested = host.read.is_none_or(|read| read.elapsed() >= EVERY);
+            host.read_ns > hop.event.time_ns || !rested
+        };
+        self.host_where(hop, places, is_new)
+    }
+
+    /// The same, for what changes more seldom.
+    fn host_lately(&mut self, hop: &Hop, places: &Places) -> Option<&Host> {
+        self.host_where(hop, places, |host| {
+            host.read.is_some_and(|read| read.elapsed() < LATELY)
+        })
+    }
+
+    fn host_where(&mut self, hop: &Hop, places: &Places, is_new: impl Fn(&Host) -> bool) -> Option<&Host> {
         let netns = hop.event.netns;
         if self.hosts.len() >= KEPT && !self.hosts.contains_key(&netns) {
             self.hosts.clear();
         }
         let host = self.hosts.entry(netns).or_default();
-        let rested = host.read.is_none_or(|read| read.elapsed() >= EVERY);
-        if host.read_ns <= hop.event.time_ns && rested {
+        if !is_new(host) {
             *host = Host::read(places.file(netns)?)?;
         }
         Some(host)

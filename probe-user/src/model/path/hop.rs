@@ -39,6 +39,9 @@ impl Journey {
             What::Consumed if self.is_delivery(at) => "taken, and let go after use".to_owned(),
             _ => what(&hop.event, self.fate(at)),
         };
+        if !hop.tables.is_empty() {
+            words.push_str(&format!(" by {}", hop.tables.join(", ")));
+        }
         let (source, destination) = self.changes(at);
         for (change, which, name) in [(destination, "destination", "DNAT"), (source, "source", "SNAT")] {
             if let Some(Change { before, after }) = change {

@@ -18,6 +18,18 @@ pub struct Hop {
     pub event: Event,
     /// The rule that dropped it, or that exempted it from conntrack.
     pub rule: Option<Blamed>,
+    /// Of a netfilter hook that was passed: the tables that have chains there, in their order.
+    pub tables: Vec<String>,
+}
+
+impl Hop {
+    fn new(event: Event) -> Self {
+        Self {
+            event,
+            rule: None,
+            tables: Vec::new(),
+        }
+    }
 }
 
 /// A rule that did something to a packet.
@@ -80,7 +92,7 @@ impl Journey {
         Self {
             direction: event.direction,
             again,
-            hops: vec![Hop { event, rule: None }],
+            hops: vec![Hop::new(event)],
             left_out: 0,
         }
     }
@@ -116,7 +128,7 @@ impl Journey {
         if self.hops.len() >= HOPS {
             self.left_out += 1;
         } else {
-            self.hops.push(Hop { event, rule: None });
+            self.hops.push(Hop::new(event));
         }
     }
 

@@ -227,6 +227,9 @@ impl Display for Suspect {
     }
 }
 
+/// Tables told of one hook.
+const PASSED: usize = 32;
+
 /// The rules of a network namespace, as they were when read.
 #[derive(Debug, Default)]
 pub struct Rules {
@@ -262,6 +265,41 @@ impl Rules {
     /// Every rule that does `action`, whether or not a packet can come to it, in no order; none is certain.
     pub fn every(&self, action: Action) -> Vec<Suspect> {
         every::rules(&self.tables, action)
+    }
+
+    /// The tables whose chains a packet meets at a hook, named as in `PREROUTING`, in their order: `iptables-legacy raw`,
+    /// `nft inet shop pre`.
+    pub fn passed(&self, hook: &str, is_v6: bool) -> Vec<String> {
+        let meets = |family| {
+            matches!(
+                (family, is_v6),
+                (Family::Inet, _) | (Family::Ip, false) | (Family::Ip6, true)
+            )
+        };
+        let mut passed: Vec<(i64, String)> = self
+            .tables
+            .iter()
+            .filter(|table| meets(table.family) && !table.dormant)
+            .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
+            .filter_map(|(table, chain)| {
+                let base = chain
+                    .base
+                    .as_ref()
+                    .filter(|base| model::Hook::of_name(hook) == Some(base.hook))?;
+                let tool = table.tool.name(table.family);
+                let name = match table.tool {
+                    Tool::Nft => {
+                        let (family, name) = (table.family.name(), clean(&table.name));
+                        format!("{tool} {family} {name} {}", clean(&chain.name))
+                    }
+                    Tool::IptablesLegacy | Tool::IptablesNft => format!("{tool} {}", clean(&table.name)),
+                };
+                Some((base.priority, name))
+            })
+            .take(PASSED)
+            .collect();
+        passed.sort_by_key(|(priority, _)| *priority);
+        passed.into_iter().map(|(_, name)| name).collect()
     }
 
     /// What could not be read, in sentences.

@@ -1251,3 +1251,20 @@ END");
         []
     );
 }
+
+#[test]
+fn tables_that_a_packet_passes() {
+    let text = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:OWN - [0:0]\nCOMMIT\n\
+                *nat\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n*mangle\n:PREROUTING ACCEPT [0:0]\nCOMMIT\n";
+    let rules = legacy(text);
+    assert_eq!(
+        rules.passed("PREROUTING", false),
+        [
+            "iptables-legacy raw",
+            "iptables-legacy mangle",
+            "iptables-legacy nat"
+        ]
+    );
+    assert_eq!(rules.passed("OUTPUT", false), ["iptables-legacy raw"]);
+    assert!(rules.passed("PREROUTING", true).is_empty() && rules.passed("FORWARD", false).is_empty());
+}

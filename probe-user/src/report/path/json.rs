@@ -117,6 +117,8 @@ struct Hop<'a> {
     tunnel: Option<Tunnel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Rule<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    tables: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -241,6 +243,7 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
             destination: End::new(tunnel.destination),
         }),
         rule: hop.rule.as_ref().map(rule),
+        tables: &hop.tables,
     };
     match &event.what {
         What::Dropped { reason, at } => {
