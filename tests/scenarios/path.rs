@@ -229,6 +229,18 @@ fn inode(netns: &Netns) -> u64 {
     std::fs::metadata(file(netns)).unwrap().ino()
 }
 
+/// Where hooks of netfilter are seen at all, which takes functions, the node's first one tells of this table.
+fn passes_tables(exchange: &Value, node: &Netns, table: &str) {
+    let request = hops(packet(exchange, "request"));
+    let hook = request
+        .iter()
+        .find(|hop| hop["hook"] == "PREROUTING" && hop["verdict"] == "accepted" && is_in(hop, node));
+    if let Some(hook) = hook {
+        let tables = hook["tables"].as_array().unwrap();
+        assert!(tables.iter().any(|told| told == table), "{}", brief(exchange));
+    }
+}
+
 /// What must be in the last word on it.
 fn concludes(exchange: &Value, outcome: &str, words: &[&str]) {
     assert_eq!(exchange["outcome"], outcome, "{}", brief(exchange));
@@ -392,6 +404,7 @@ fn a_service() {
         let exchange = told(&probe);
         through_service(&exchange, &shop.cluster.alpha, &shop.client, &shop.server);
         assert!(exchange.get("untracked").is_none(), "{}", brief(&exchange));
+        passes_tables(&exchange, shop.node(), &format!("{tool} nat"));
     }
 }
 
