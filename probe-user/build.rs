@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-const OBJECTS: [&str; 5] = ["bypass", "connection", "drops", "path", "vxlan"];
+const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");

@@ -109,6 +109,7 @@ Examples:
   probe watch --port 443 --role client --all    every connection that this node opens to port 443
   probe watch --port 443 --outcome unanswered,refused,timed-out   what fails, and why, where that was seen
   probe watch --port 6443 -o json --duration 1m >connections.jsonl
+  probe watch --port 443,6443 --all --tls       server names, TLS versions and alerts; who speaks no TLS there
   probe watch --port 2379 --cluster             on all nodes, from anywhere: probe's agents are there
 
 Outcomes:
@@ -133,12 +134,13 @@ SOURCE is always the client's end. Both ends on one node give two records, one f
 an unknown client of etcd, on another node: run probe there. Exit codes: 0 fine, 1 a fault, 2 usage.";
 
 /// What a watch of this machine's kernel takes, and agents have in their own configuration.
-const WATCHED_HERE: [&str; 10] = [
+const WATCHED_HERE: [&str; 11] = [
     "ring_size",
     "max_connections",
     "pod_logs",
     "netns",
     "no_explain",
+    "tls",
     "cri",
     "kubelet",
     "kubelet_insecure_tls",
@@ -225,6 +227,12 @@ pub struct WatchArgs {
     /// Look for no causes of failed connections: no hooks for dropped, untracked and VXLAN packets, no rules read
     #[arg(long)]
     pub no_explain: bool,
+
+    /// Read what connections begin with, and add server name (SNI), version and ALPN of TLS, and alerts in the clear. Says
+    /// where a ClientHello has no server name or is incomplete, and what begins with something else than TLS. A handshake
+    /// that fails is mostly `closed`: --all shows it
+    #[arg(long)]
+    pub tls: bool,
 
     /// The container runtime's socket (CRI), which tells names of pods and containers; `none`: ask none. Default: the
     /// first that is there of containerd's, CRI-O's, cri-dockerd's, and those of k3s, k0s and MicroK8s

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// One a feature, as `[[bin]]` of probe-ebpf.
-const OBJECTS: [&str; 5] = ["bypass", "connection", "drops", "path", "vxlan"];
+const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
 const TARGET: &str = "bpfel-unknown-none";
 
 #[derive(clap::Args)]

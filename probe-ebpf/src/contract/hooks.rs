@@ -217,6 +217,21 @@ pub const DROPS: [Hook; 1] = [Hook {
     ],
 }];
 
+/// The hooks of `watch --tls`. Typed only: `bpf_skb_output`, which alone copies payload out of a packet's pages, is not for raw
+/// tracepoints.
+pub const TLS: [Hook; 2] = [
+    Hook {
+        gives: "TLS of what is sent (--tls)",
+        required: false,
+        programs: &[typed("tls_sent", "net_dev_start_xmit", 2)],
+    },
+    Hook {
+        gives: "TLS of what is received (--tls)",
+        required: false,
+        programs: &[typed("tls_received", "tcp_probe", 2)],
+    },
+];
+
 /// The hooks of `bypass`.
 pub const BYPASS: [Hook; 3] = [
     Hook {

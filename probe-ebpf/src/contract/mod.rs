@@ -7,4 +7,5 @@ pub mod hooks;
 pub mod offsets;
 pub mod outcome;
 pub mod path;
+pub mod tls;
 pub mod vxlan;

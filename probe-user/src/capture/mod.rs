@@ -7,4 +7,5 @@ pub mod connection;
 pub mod drops;
 pub mod path;
 mod reason;
+pub mod tls;
 pub mod vxlan;

@@ -49,6 +49,8 @@ pub struct Watch {
     pub netns: Option<PathBuf>,
     /// Whether causes of failed connections are looked for.
     pub explain: bool,
+    /// Whether what connections begin with is looked at.
+    pub tls: bool,
 }
 
 /// Filters on names, which only user space knows.
@@ -201,6 +203,7 @@ impl TryFrom<WatchArgs> for Watch {
             record_bytes: args.record_size.as_u64(),
             node: args.node.unwrap_or_else(host_name),
             explain: !args.no_explain,
+            tls: args.tls,
             netns: args.netns,
             cri: runtime(args.cri),
             kube: args.kube.access(in_pod()),

@@ -12,7 +12,7 @@ use crate::{
         capabilities::{self, Need},
         connection, drops,
         object::Checked,
-        path, system, vxlan,
+        path, system, tls, vxlan,
     },
     model::check::{Check, Command, Fact, Hook, Loss, Program, Runs},
     report,
@@ -31,6 +31,7 @@ pub fn run(settings: Settings) -> Result<bool> {
                 let mut checked = connection::check(settings.source.clone())?;
                 let causes = drops::check(settings.source.clone())?;
                 checked.hooks.extend(causes.hooks);
+                checked.hooks.extend(tls::check(&settings.source)?.hooks);
                 Ok(checked)
             }),
             command("vxlan", &capabilities::VXLAN, || {

@@ -8,6 +8,7 @@ mod names;
 pub(super) mod pipeline;
 pub(super) mod session;
 pub(super) mod sink;
+mod tls;
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -158,7 +158,7 @@ impl ConnectionProbe {
     /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         let (mut ebpf, types) = load(options)?;
-        prefixes(&mut ebpf, &options.peers)?;
+        prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
         let degraded = types.attach(&mut ebpf, &OBJECT, &options.source)?.degraded;
         let mut absent = types.absent;
         absent.retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
@@ -321,22 +321,25 @@ impl Tables {
     }
 }
 
-fn prefixes(ebpf: &mut Ebpf, peers: &[IpNet]) -> Result<(), KernelError> {
+/// Fills the trie `name` of an object.
+pub(super) fn prefixes(
+    ebpf: &mut Ebpf,
+    feature: &'static str,
+    name: &'static str,
+    peers: &[IpNet],
+) -> Result<(), KernelError> {
     let error = |error: MapError| KernelError::Map {
-        map: map::PREFIXES,
+        map: name,
         reason: chain(&error),
     };
     let missing = KernelError::Mismatch {
-        feature: FEATURE,
+        feature,
         kind: "map",
-        name: map::PREFIXES,
+        name,
     };
     // Borrowed, not taken: a map that nobody holds is gone before the programs that use it are loaded.
-    let mut trie: LpmTrie<&mut MapData, [u8; 16], u8> = ebpf
-        .map_mut(map::PREFIXES)
-        .ok_or(missing)?
-        .try_into()
-        .map_err(error)?;
+    let mut trie: LpmTrie<&mut MapData, [u8; 16], u8> =
+        ebpf.map_mut(name).ok_or(missing)?.try_into().map_err(error)?;
     for peer in peers {
         let (address, length) = match peer.network() {
             IpAddr::V4(v4) => (v4.to_ipv6_mapped(), u32::from(peer.prefix_len()) + 96),

@@ -237,6 +237,7 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
         seen_as: None,
         untranslated: None,
         cause: None,
+        tls: None,
         payload: None,
         netns: 1,
         owner: Arc::new(Owner {

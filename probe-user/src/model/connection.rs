@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Cadence, Cause, Outcome, Owner, Role,
+    tls::Tls,
     translation::{Translation, Untranslated},
 };
 
@@ -37,6 +38,8 @@ pub struct Connection {
     pub peer: Option<Arc<Owner>>,
     /// Why it failed, where that was seen.
     pub cause: Option<Box<Cause>>,
+    /// What it began with, where that was looked at.
+    pub tls: Option<Box<Tls>>,
     /// How often this owner does this; `None` until a [`Cadences`](super::Cadences) was asked.
     pub cadence: Option<Cadence>,
 }

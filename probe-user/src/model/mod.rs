@@ -12,6 +12,7 @@ pub mod owner;
 pub mod part;
 pub mod path;
 pub mod summary;
+pub mod tls;
 pub mod translation;
 pub mod vxlan;
 pub mod workload;

@@ -12,6 +12,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::tls::Object;
 use crate::model::{
     self, Cadence, Outcome, PodSource, ProcessSource, Qos, Role, Runtime,
     cause::Kind,
@@ -63,6 +64,7 @@ struct Connection {
     dialled: Option<End>,
     untranslated: Option<String>,
     cause: Option<Cause>,
+    tls: Option<Object>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -170,6 +172,7 @@ impl Connection {
             netns: self.netns,
             owner: Arc::new(owner),
             peer,
+            tls: self.tls.map(Object::model).transpose()?.map(Box::new),
             cause: self.cause.map(Cause::model).transpose()?.map(Box::new),
             cadence,
         })
@@ -277,7 +280,7 @@ impl Cause {
 }
 
 /// The one of `all` that has this name.
-fn one_of<T: Copy>(
+pub(super) fn one_of<T: Copy>(
     what: &'static str,
     all: &[T],
     name_of: impl Fn(T) -> &'static str,
@@ -337,6 +340,10 @@ mod tests {
             ..samples::incident()
         });
         all.extend(untranslated);
+        all.extend(samples::tls().into_iter().map(|tls| model::Connection {
+            tls: Some(Box::new(tls)),
+            ..samples::incident()
+        }));
         all.extend(samples::all());
         all
     }
@@ -402,6 +409,10 @@ mod tests {
             (with("2026-11-23T09:10:14.145123Z", "yesterday"), "no JSON"),
             (with("192.168.88.11", "etcd"), "no JSON"),
             (with("4242", "-1"), "no JSON"),
+            (
+                with("{", "{\"tls\":{\"version\":\"TLS 0.9\"},"),
+                "unknown version of TLS",
+            ),
         ] {
             let error = read(line.as_bytes()).expect_err(&line).to_string();
             assert!(error.contains(says), "{error}: {line}");

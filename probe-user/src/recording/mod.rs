@@ -3,4 +3,5 @@
 pub mod connection;
 pub mod held;
 pub mod read;
+mod tls;
 pub mod write;

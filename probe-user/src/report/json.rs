@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{clock::Clock, lines};
+use super::{clock::Clock, lines, tls};
 use crate::model::{
     self, Cadence, Summary, cause::causes::Counted, summary::Tally, translation::Untranslated,
 };
@@ -52,6 +52,8 @@ struct Connection<'a> {
     untranslated: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<tls::Object<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
 }
@@ -276,6 +278,7 @@ pub fn connection(
             dialled: connection.dialled.map(End::new),
             untranslated: connection.untranslated.map(Untranslated::name),
             cause: connection.cause.as_deref().map(Cause::new),
+            tls: connection.tls.as_deref().map(tls::Object::new),
             node,
         },
     )

@@ -16,6 +16,7 @@ mod style;
 mod summary;
 mod table;
 mod text;
+pub mod tls;
 pub mod vxlan;
 mod who;
 mod wide;

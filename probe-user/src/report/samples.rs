@@ -10,6 +10,7 @@ use crate::model::{
     cause::Kind,
     connection::Payload,
     summary::{Row, Tally},
+    tls::{Alert, ClientHello, Incomplete, Protocol, Said, ServerHello, Tls, Version, Why},
 };
 
 const ID: &str = "4f5e6d7c8b9a0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796";
@@ -102,6 +103,7 @@ pub fn incident() -> Connection {
         seen_as: None,
         untranslated: None,
         cause: None,
+        tls: None,
         payload: Some(Payload { sent: 0, received: 0 }),
         netns: 4_026_532_401,
         owner: Arc::new(owner),
@@ -157,6 +159,7 @@ pub fn all() -> Vec<Connection> {
         seen_as: None,
         untranslated: None,
         cause: None,
+        tls: None,
         cadence,
         ..base.clone()
     };
@@ -346,4 +349,72 @@ pub fn summary() -> Summary {
             count: 3,
         }],
     }
+}
+
+/// Every shape of what a connection begins with.
+pub fn tls() -> Vec<Tls> {
+    let client = ClientHello {
+        server_name: Some("shop.example".to_owned()),
+        alpn: vec!["h2".to_owned(), "http/1.1".to_owned()],
+        versions: vec![Version(0x0304), Version(0x0303), Version(0x7f17)],
+    };
+    let nameless = ClientHello {
+        server_name: None,
+        alpn: Vec::new(),
+        versions: vec![Version(0x0303)],
+    };
+    let server = ServerHello {
+        version: Version(0x0304),
+        alpn: None,
+    };
+    let older = ServerHello {
+        version: Version(0x0303),
+        alpn: Some("h2\x1b[2J".to_owned()),
+    };
+    let alert = |from, fatal, code| Alert { from, fatal, code };
+    let part = |seen, of, why| Incomplete { seen, of, why };
+    let of = |client, server, alerts| Tls {
+        client,
+        server,
+        alerts,
+    };
+    vec![
+        of(Said::Hello(client.clone()), Said::Hello(server), Vec::new()),
+        of(
+            Said::Hello(client.clone()),
+            Said::Hello(older.clone()),
+            vec![alert(Role::Client, true, 48)],
+        ),
+        of(
+            Said::Hello(nameless),
+            Said::Hello(ServerHello { alpn: None, ..older }),
+            Vec::new(),
+        ),
+        of(Said::Hello(client.clone()), Said::Nothing, Vec::new()),
+        of(
+            Said::Hello(client),
+            Said::Nothing,
+            vec![alert(Role::Server, true, 70), alert(Role::Server, false, 200)],
+        ),
+        of(
+            Said::Other(Protocol::Http),
+            Said::Other(Protocol::Unknown),
+            Vec::new(),
+        ),
+        of(
+            Said::Incomplete(part(100, Some(517), Why::Cut)),
+            Said::Nothing,
+            Vec::new(),
+        ),
+        of(
+            Said::Incomplete(part(2, None, Why::Cut)),
+            Said::Incomplete(part(0, None, Why::Unseen)),
+            Vec::new(),
+        ),
+        of(
+            Said::Incomplete(part(1400, Some(1800), Why::Unseen)),
+            Said::Incomplete(part(60, Some(60), Why::Malformed)),
+            Vec::new(),
+        ),
+    ]
 }

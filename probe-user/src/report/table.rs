@@ -1,6 +1,6 @@
 //! `-o table`: one line a record, columns that stay where they are.
 
-use super::{clock::Clock, escape, style, text, who};
+use super::{clock::Clock, escape, style, text, tls, who};
 use crate::model::{Connection, Role};
 
 /// The width where the output is no terminal.
@@ -32,6 +32,8 @@ pub struct Columns {
 
 /// Columns for a cause, on a line of its own that may run over.
 const CAUSE: usize = 600;
+/// Columns for what TLS says, likewise.
+const TLS: usize = 400;
 /// Columns for each of SENT, RECEIVED and TOOK: `999.9 kB`, right-aligned.
 const NUMBER: usize = 8;
 
@@ -165,6 +167,12 @@ impl Columns {
             line.cell(self.every, |out| text::cadence(out, &cadence, self.spread));
         }
         line.out.push(b'\n');
+        if let Some(said) = &connection.tls {
+            text::spaces(out, self.outcome);
+            text::ascii(out, "tls: ");
+            escape::push(out, &tls::text(said), TLS);
+            out.push(b'\n');
+        }
         if let Some(cause) = &connection.cause {
             text::spaces(out, self.outcome);
             text::ascii(out, "cause: ");

@@ -2,7 +2,7 @@
 
 use super::{
     clock::Clock,
-    escape, style, text,
+    escape, style, text, tls,
     who::{self, Detail},
 };
 use crate::model::{Connection, Owner, Role};
@@ -11,6 +11,8 @@ use crate::model::{Connection, Owner, Role};
 const COMMAND: usize = 512;
 /// Columns for a cause.
 const CAUSE: usize = 600;
+/// Columns for what TLS says: server names and protocols are 255 bytes at most.
+const TLS: usize = 800;
 /// Columns for a node's name: Kubernetes allows no more.
 const NODE: usize = 253;
 /// Columns for a path.
@@ -73,6 +75,10 @@ pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, node: Option<&st
             text::ascii(out, ":");
             details(out, owner);
         }
+    }
+    if let Some(said) = &connection.tls {
+        text::ascii(out, "  tls: ");
+        escape::push(out, &tls::text(said), TLS);
     }
     if let Some(cause) = &connection.cause {
         text::ascii(out, "  cause: ");

@@ -193,6 +193,7 @@ impl Agent {
             kube: None,
             netns: None,
             explain: true,
+            tls: false,
         };
         let bypass = Bypass {
             pace: Pace::endless(),

@@ -22,6 +22,7 @@ use super::{
     explain::Explainer,
     join::Join,
     sink::Sink,
+    tls::Beginnings,
 };
 use crate::{
     attribution::{
@@ -39,6 +40,7 @@ use crate::{
         Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
         cause::causes::Causes,
         summary::{Row, Tally},
+        tls::Tls,
     },
     report::say,
 };
@@ -74,6 +76,7 @@ struct Watching<S> {
     ends: Ends<(Record, Arc<Owner>)>,
     join: Join,
     explainer: Option<Explainer>,
+    tls: Option<Beginnings>,
     cadences: Cadences,
     causes: Causes,
     sink: S,
@@ -93,7 +96,7 @@ struct Watching<S> {
 impl<S: Sink> Pipeline<S> {
     pub fn new(
         settings: Watch,
-        probe: ConnectionProbe,
+        (probe, tls): (ConnectionProbe, Option<Beginnings>),
         sink: S,
         who: Who,
         explainer: Option<Explainer>,
@@ -106,6 +109,7 @@ impl<S: Sink> Pipeline<S> {
         let mut watch = Watching {
             join,
             explainer,
+            tls,
             settings,
             attribution: Attribution::new(paths, who.runtime, who.cluster),
             home: who.home,
@@ -134,6 +138,9 @@ impl<S: Sink> Pipeline<S> {
         watch.clock = clock::now();
         watch.tell_news();
         watch.next_round();
+        if let Some(tls) = &mut watch.tls {
+            tls.read();
+        }
         watch.read(&mut probe.records, &probe.tables);
         watch.joined(false);
         watch.settle(&mut probe.records, &probe.tables, false)?;
@@ -194,6 +201,9 @@ impl<S: Sink> Pipeline<S> {
     pub fn finish(mut self) -> Result<()> {
         // What ended after the ring was read and before the table is would be neither a record nor open.
         self.probe.detach();
+        if let Some(tls) = &mut self.watch.tls {
+            tls.detach();
+        }
         // Whether --count is reached no longer matters.
         let _ = self.pump()?;
         let Self { mut probe, mut watch } = self;
@@ -263,7 +273,10 @@ impl<S: Sink> Watching<S> {
                 let owner = self.attribution.owner(&raw.task, raw.netns, tables);
                 self.ends.learn(pair, &owner);
                 match capture::finished(record, &self.clock, owner, None) {
-                    Ok(connection) => self.join(pair, raw.start_ns, connection),
+                    Ok(mut connection) => {
+                        connection.tls = self.tls_of(record);
+                        self.join(pair, raw.start_ns, connection);
+                    }
                     Err(_) => self.malformed += 1,
                 }
             }
@@ -396,7 +409,8 @@ impl<S: Sink> Watching<S> {
                     }
                     Role::Server => (self.server(raw, tables), self.ends.client(&pair)),
                 };
-                if let Ok(connection) = capture::open(raw, &self.clock, owner, peer) {
+                if let Ok(mut connection) = capture::open(raw, &self.clock, owner, peer) {
+                    connection.tls = self.tls.as_mut().and_then(|tls| tls.of_open(raw));
                     match role {
                         Role::Client => self.join(pair, raw.start_ns, connection),
                         Role::Server => self.report(connection),
@@ -410,9 +424,17 @@ impl<S: Sink> Watching<S> {
 
     fn report_record(&mut self, record: &Record, owner: Arc<Owner>, peer: Option<Arc<Owner>>) {
         match capture::finished(record, &self.clock, owner, peer) {
-            Ok(connection) => self.report(connection),
+            Ok(mut connection) => {
+                connection.tls = self.tls_of(record);
+                self.report(connection);
+            }
             Err(_) => self.malformed += 1,
         }
+    }
+
+    /// What a connection that ended began with.
+    fn tls_of(&mut self, record: &Record) -> Option<Box<Tls>> {
+        self.tls.as_mut()?.of_record(record)
     }
 
     fn report(&mut self, mut connection: Connection) {
@@ -527,6 +549,9 @@ impl<S: Sink> Watching<S> {
             what: "sources forgotten for others: their counts and cadences started over",
             count: self.cadences.fell_out(),
         });
+        if let Some(tls) = &self.tls {
+            losses.extend(tls.losses());
+        }
         if let Some(explainer) = &self.explainer {
             losses.push(Tally {
                 name: "unexplained",

@@ -13,6 +13,7 @@ use super::{
     explain::Explainer,
     pipeline::{Pipeline, Who},
     sink::Sink,
+    tls::Beginnings,
 };
 use crate::{
     cli::Watch,
@@ -21,10 +22,13 @@ use crate::{
 
 /// How often the ring is read when the kernel side does not ask for it earlier.
 const TICK: Duration = Duration::from_millis(50);
+/// The same with `--tls`: what connections begin with fills its buffers sooner.
+const TLS_TICK: Duration = Duration::from_millis(10);
 
 /// The hooks, and what they lack.
 pub struct Hooks {
     probe: ConnectionProbe,
+    tls: Option<Beginnings>,
     ring: AsyncFd<OwnedFd>,
     /// What this kernel does not give, in sentences.
     pub lacks: Vec<String>,
@@ -37,6 +41,10 @@ impl Hooks {
     /// A kernel that can't do it.
     pub fn attach(settings: &Watch) -> Result<Self> {
         let kernel = kernel::release();
+        let tls = settings
+            .tls
+            .then(|| Beginnings::attach(&settings.kernel, &kernel));
+        let tls = tls.transpose()?;
         let probe = ConnectionProbe::load(&settings.kernel)
             .with_context(|| format!("watch can't run on kernel {kernel}"))?;
         let ring = probe
@@ -46,8 +54,10 @@ impl Hooks {
         // SAFETY: an owned descriptor stays open, and the same, until the AsyncFd that holds it is dropped.
         let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }
             .context("can't wait for the kernel's ring buffer")?;
+        let of_tls = tls.iter().flat_map(|tls| tls.lacks(&kernel));
         Ok(Self {
-            lacks: lacks(&probe, &kernel),
+            lacks: lacks(&probe, &kernel).into_iter().chain(of_tls).collect(),
+            tls,
             ring,
             probe,
         })
@@ -62,7 +72,8 @@ impl Hooks {
         explainer: Option<Explainer>,
     ) -> Session<S> {
         Session {
-            pipeline: Pipeline::new(settings, self.probe, sink, who, explainer),
+            tick: if self.tls.is_some() { TLS_TICK } else { TICK },
+            pipeline: Pipeline::new(settings, (self.probe, self.tls), sink, who, explainer),
             ring: self.ring,
         }
     }
@@ -88,6 +99,7 @@ fn lacks(probe: &ConnectionProbe, kernel: &str) -> Vec<String> {
 pub struct Session<S: Sink> {
     pub pipeline: Pipeline<S>,
     ring: AsyncFd<OwnedFd>,
+    tick: Duration,
 }
 
 impl<S: Sink> Session<S> {
@@ -96,7 +108,7 @@ impl<S: Sink> Session<S> {
     /// # Errors
     /// When the kernel can't be asked, or the sink's.
     pub async fn run(&mut self, end: impl Future<Output = ()>) -> Result<()> {
-        let mut tick = interval(TICK);
+        let mut tick = interval(self.tick);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         tokio::pin!(end);
         loop {

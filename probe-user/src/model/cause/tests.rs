@@ -27,6 +27,7 @@ fn failed() -> Connection {
         owner: Arc::new(Owner::default()),
         peer: None,
         cause: None,
+        tls: None,
         cadence: None,
     }
 }

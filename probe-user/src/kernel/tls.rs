@@ -1,0 +1,218 @@
+//! The object that tells what connections begin with: load, read.
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        MapData, PerCpuArray,
+        perf::{PerfEvent, PerfEventArray, PerfEventArrayBuffer},
+    },
+    util::online_cpus,
+};
+use probe_ebpf::contract::{
+    connection::{self, Ports},
+    hooks::TLS,
+    tls::{Settings, global, map},
+};
+
+use super::{
+    KernelError,
+    btf::Btf,
+    connection::{Options, prefixes},
+    hooks::{Degraded, take_away},
+    losses,
+    maps::take,
+    memory,
+    object::{Attached, Checked, Object, Source, Types},
+};
+use crate::error::chain;
+
+const FEATURE: &str = "watch --tls";
+
+static OBJECT: Object = Object {
+    feature: FEATURE,
+    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS")),
+    hooks: &TLS,
+};
+
+/// Memory of the buffers of all CPUs together, bytes; each has a power of two of it.
+const BUFFERS: usize = 16 << 20;
+/// The least and the most for one. The kernel lets everybody have so much of it (`perf_event_mlock_kb`).
+const LEAST_BUFFER: usize = 64 << 10;
+const MOST_BUFFER: usize = 512 << 10;
+
+/// The loaded object. Dropping it removes it from the kernel.
+pub struct TlsProbe {
+    buffers: Vec<PerfEventArrayBuffer<MapData>>,
+    /// Holds the buffers in the kernel.
+    _segments: PerfEventArray<MapData>,
+    lost: PerCpuArray<MapData, u64>,
+    /// Where a segment goes round the end of its buffer, it is put together here.
+    whole: Vec<u8>,
+    /// Hooks this kernel does not give.
+    pub degraded: Vec<Degraded>,
+    /// Once detached.
+    skipped: Option<u64>,
+    ebpf: Ebpf,
+}
+
+/// Loads the programs for real, and takes them away again.
+///
+/// # Errors
+/// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
+pub fn check(source: &Source) -> Result<Checked, KernelError> {
+    let settings = Settings {
+        roles: 0,
+        by_port: 0,
+        by_prefix: 0,
+    };
+    let (mut ebpf, types) = load(source, settings, &[])?;
+    let mut checked = types.check(&mut ebpf, &OBJECT, source)?;
+    // Fields that it does not read, and those that watch tells of.
+    checked.absent.clear();
+    Ok(checked)
+}
+
+fn load(source: &Source, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Types), KernelError> {
+    memory::raise_limit();
+    let btf = Btf::read(&source.btf)?;
+    let types = Types::of(&btf, OBJECT.hooks)?;
+    drop(btf);
+    memory::give_back();
+    let ports = Ports::new(ports.iter().copied());
+    let ebpf = memory::without_files(EbpfLoader::new)
+        .btf(None)
+        .override_global(
+            connection::global::OFFSETS,
+            bytemuck::bytes_of(&types.offsets),
+            true,
+        )
+        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
+        .override_global(connection::global::PORTS, bytemuck::bytes_of(&ports), true)
+        .load(OBJECT.bytes)
+        .map_err(|error| KernelError::Object {
+            feature: FEATURE,
+            reason: chain(&error),
+        })?;
+    Ok((ebpf, types))
+}
+
+impl TlsProbe {
+    /// Loads the object and attaches it, for the connections that `options` are about.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, a required field is not in it, its buffers can't be made, or it takes no program at all.
+    pub fn load(options: &Options) -> Result<Self, KernelError> {
+        let settings = Settings {
+            roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
+            by_port: u32::from(!options.ports.is_empty()),
+            by_prefix: u32::from(!options.peers.is_empty()),
+        };
+        let (mut ebpf, types) = load(&options.source, settings, &options.ports)?;
+        prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
+        let mut segments = take(&mut ebpf, FEATURE, map::SEGMENTS)?;
+        // Before the programs run: what they tell has a place to go.
+        let buffers = buffers(&mut segments)?;
+        let lost = take(&mut ebpf, FEATURE, map::LOST)?;
+        let Attached { used, degraded, .. } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
+        if used.is_empty() {
+            let reasons: Vec<_> = degraded.into_iter().map(|degraded| degraded.reason).collect();
+            return Err(KernelError::Hook {
+                gives: "what TLS says",
+                reason: reasons.join("; "),
+            });
+        }
+        Ok(Self {
+            buffers,
+            _segments: segments,
+            lost,
+            whole: Vec::new(),
+            degraded,
+            skipped: None,
+            ebpf,
+        })
+    }
+
+    /// Hands every segment that waits to `each`, as raw bytes: those of one CPU in the order of time.
+    pub fn drain(&mut self, mut each: impl FnMut(&[u8])) {
+        let whole = &mut self.whole;
+        for buffer in &mut self.buffers {
+            buffer.for_each(|event| match event {
+                PerfEvent::Sample { head, tail: [] } => each(head),
+                PerfEvent::Sample { head, tail } => {
+                    whole.clear();
+                    whole.extend_from_slice(head);
+                    whole.extend_from_slice(tail);
+                    each(whole);
+                }
+                // The kernel side counts them.
+                PerfEvent::Lost { .. } => {}
+            });
+        }
+    }
+
+    /// Segments that found no room in the buffers.
+    pub fn lost(&self) -> u64 {
+        losses::total(&self.lost, 0)
+    }
+
+    /// How often a program did not run because it was already running on that CPU.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.unwrap_or_else(|| losses::skipped(&self.ebpf, &[]))
+    }
+
+    /// Ends it; what the buffers hold can still be read.
+    pub fn detach(&mut self) {
+        self.skipped = Some(self.skipped());
+        take_away(&mut self.ebpf);
+    }
+}
+
+/// A buffer for each CPU.
+fn buffers(
+    segments: &mut PerfEventArray<MapData>,
+) -> Result<Vec<PerfEventArrayBuffer<MapData>>, KernelError> {
+    let error = |reason: String| KernelError::Map {
+        map: map::SEGMENTS,
+        reason,
+    };
+    let cpus = online_cpus().map_err(|(what, source)| error(format!("{what}: {source}")))?;
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(4096);
+    let pages = (buffer(cpus.len()) / page).max(1);
+    cpus.into_iter()
+        .map(|cpu| {
+            segments
+                .open(cpu, Some(pages))
+                .map_err(|source| error(chain(&source)))
+        })
+        .collect()
+}
+
+/// Bytes of each buffer of so many.
+fn buffer(count: usize) -> usize {
+    let share = (BUFFERS / count.max(1)).clamp(LEAST_BUFFER, MOST_BUFFER);
+    1 << share.ilog2()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::buffer;
+
+    #[test]
+    fn buffers_are_bounded_together() {
+        for (cpus, expected) in [
+            (0, 512 << 10),
+            (2, 512 << 10),
+            (32, 512 << 10),
+            (48, 256 << 10),
+            (64, 256 << 10),
+            (256, 64 << 10),
+            (4096, 64 << 10),
+        ] {
+            assert_eq!(buffer(cpus), expected, "{cpus}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! What both ends of a connection say in the clear when they begin with TLS, or with something else.
+//!
+//! [`Talks`] keeps the first payload of connections, [`stream`] puts it in order, [`records`] reads TLS records out of it and
+//! [`hello`] what is in the hellos.
+
+mod alert;
+mod hello;
+mod protocol;
+mod records;
+mod stream;
+mod talks;
+
+#[cfg(test)]
+mod tests;
+
+pub use alert::Alert;
+pub use hello::{ClientHello, ServerHello, Version};
+pub use protocol::Protocol;
+pub use talks::{Key, Segment, Talks, Totals, Way};
+
+/// What was said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub client: Said<ClientHello>,
+    pub server: Said<ServerHello>,
+    /// Alerts in the clear, the client's first, each side's in the order they were sent. Bounded. Once the keys are there, in
+    /// TLS 1.3 behind the ServerHello, alerts are encrypted, and none is seen.
+    pub alerts: Vec<Alert>,
+}
+
+/// How one side began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said<H> {
+    /// With nothing, or with an alert.
+    Nothing,
+    Hello(H),
+    /// With something else than a TLS record.
+    Other(Protocol),
+    Incomplete(Incomplete),
+}
+
+impl<H> Said<H> {
+    pub const fn hello(&self) -> Option<&H> {
+        match self {
+            Self::Hello(hello) => Some(hello),
+            Self::Nothing | Self::Other(_) | Self::Incomplete(_) => None,
+        }
+    }
+}
+
+/// A hello that can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incomplete {
+    /// Bytes of it, record headers left out.
+    pub seen: usize,
+    /// How many it has, where it told that.
+    pub of: Option<usize>,
+    pub why: Why,
+}
+
+/// Why a hello can't be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its sender sent no more of it.
+    Cut,
+    /// More was sent, which probe did not see.
+    Unseen,
+    /// It is no hello, though it is in the record of one.
+    Malformed,
+}
+
+impl Why {
+    pub const ALL: [Self; 3] = [Self::Cut, Self::Unseen, Self::Malformed];
+
+    /// The name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Unseen => "unseen",
+            Self::Malformed => "malformed",
+        }
+    }
+}
