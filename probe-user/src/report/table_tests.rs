@@ -131,6 +131,17 @@ fn colour_changes_nothing_else() {
 }
 
 #[test]
+fn what_tls_says_has_a_line_of_its_own() {
+    let mut connection = samples::incident();
+    connection.tls = samples::tls().into_iter().nth(1).map(Box::new);
+    let lines = shown(100, false, &[connection]);
+    assert_eq!(
+        lines[2],
+        "         tls: TLS 1.2, server name shop.example, ALPN h2\\x1b[2J, client sent alert unknown_ca (48)"
+    );
+}
+
+#[test]
 fn a_cause_has_a_line_of_its_own() {
     let lines = shown(100, false, &[samples::failed(), samples::incident()]);
     assert_eq!(lines.len(), 4, "{lines:?}");

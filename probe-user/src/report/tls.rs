@@ -55,7 +55,10 @@ fn fault<H>(side: Role, hello: &str, said: &Said<H>) -> Option<String> {
         Said::Other(Protocol::Unknown) => Some(format!("{side} speaks no TLS")),
         Said::Other(protocol) => Some(format!("{side} speaks {}, no TLS", protocol.name())),
         Said::Incomplete(Incomplete { seen, of, why }) => {
-            let mut text = format!("{hello} ");
+            let mut text = match (seen, of) {
+                (0, None) => format!("beginning of the {side} "),
+                _ => format!("{hello} "),
+            };
             // Writing to memory does not fail.
             let _ = match (why, of) {
                 (Why::Malformed, _) => write!(text, "can't be read"),
@@ -185,7 +188,7 @@ mod tests {
              protocol_version (70), server sent alert unknown (200)",
             "client speaks HTTP, no TLS, server speaks no TLS",
             "ClientHello incomplete: 100 of 517 B were sent",
-            "ClientHello incomplete: 2 B were sent, ServerHello not seen",
+            "ClientHello incomplete: 2 B were sent, beginning of the server not seen",
             "ClientHello not seen whole: 1400 of 1800 B, ServerHello can't be read",
         ];
         let texts: Vec<_> = samples::tls().iter().map(text).collect();

@@ -197,6 +197,17 @@ mod tests {
     }
 
     #[test]
+    fn what_tls_says() {
+        let mut connection = samples::incident();
+        connection.tls = samples::tls().into_iter().nth(5).map(Box::new);
+        let line = shown(&connection);
+        assert!(
+            line.ends_with("  tls: client speaks HTTP, no TLS, server speaks no TLS\n"),
+            "{line}"
+        );
+    }
+
+    #[test]
     fn why_it_failed() {
         let line = shown(&samples::failed());
         assert!(

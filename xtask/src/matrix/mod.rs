@@ -30,7 +30,7 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that need no container runtime.
-const SCENARIOS: [&str; 13] = [
+const SCENARIOS: [&str; 14] = [
     "connection",
     "attribution",
     "check",
@@ -41,6 +41,7 @@ const SCENARIOS: [&str; 13] = [
     "vxlan",
     "bypass",
     "cause",
+    "tls",
     "agent",
     "storm",
     "path",
