@@ -3,6 +3,7 @@
 mod agent;
 mod bypass;
 mod cluster;
+mod doctor;
 mod generated;
 mod pace;
 mod path;
@@ -22,6 +23,7 @@ use jiff::SignedDuration;
 pub use agent::{Agent, AgentArgs, ConfigError, Log, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
 pub use cluster::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs};
+pub use doctor::{Doctor, DoctorArgs};
 pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
 pub use path::{End, Path, PathArgs, Protocol};
@@ -54,6 +56,7 @@ pub enum Command {
     Path(PathArgs),
     Who(WhoArgs),
     EtcdLog(EtcdLogArgs),
+    Doctor(DoctorArgs),
     Check(CheckArgs),
     Agent(AgentArgs),
     #[command(hide = true)]

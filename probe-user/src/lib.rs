@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 mod error;
+pub mod host;
 pub mod kernel;
 pub mod model;
 mod namespace;

@@ -3,7 +3,7 @@
 use std::{path, process::ExitCode};
 
 use probe_user::{
-    cli::{Bypass, Cli, Command, Path, Vxlan, Watch},
+    cli::{Bypass, Cli, Command, Doctor, Path, Vxlan, Watch},
     commands::{self, Found},
     report::say,
 };
@@ -52,6 +52,10 @@ fn main() -> ExitCode {
         },
         Command::Who(args) => run(commands::who::run(args.into())).map(found),
         Command::EtcdLog(args) => run(commands::etcd_log::run(args.into())).map(found),
+        Command::Doctor(args) => match Doctor::try_from(args) {
+            Ok(settings) => doctor(settings).map(code),
+            Err(error) => error.exit(),
+        },
         Command::Check(args) => commands::check::run(args.into()).map(code),
     };
     match result {
@@ -61,6 +65,14 @@ fn main() -> ExitCode {
             ExitCode::from(FAULT)
         }
     }
+}
+
+/// In the network namespace that was asked for, with the threads that it begins.
+fn doctor(settings: Doctor) -> anyhow::Result<bool> {
+    if let Some(netns) = &settings.netns {
+        commands::looks::enter(netns)?;
+    }
+    commands::doctor::run(settings)
 }
 
 fn found(found: Found) -> ExitCode {

@@ -174,6 +174,7 @@ mod tests {
             Command::Who(args) => args.agents(),
             Command::EtcdLog(args) => args.agents(),
             Command::Path(_)
+            | Command::Doctor(_)
             | Command::Check(_)
             | Command::Agent(_)
             | Command::Completions(_)

@@ -5,6 +5,7 @@ pub mod bypass;
 pub mod check;
 mod clock;
 pub mod cluster;
+pub mod doctor;
 pub mod etcd_log;
 pub mod generated;
 pub mod looks;

@@ -5,6 +5,7 @@ pub mod cadence;
 pub mod cause;
 pub mod check;
 pub mod connection;
+pub mod doctor;
 pub mod etcd_log;
 pub mod flow;
 pub mod network;

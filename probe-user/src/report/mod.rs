@@ -3,6 +3,7 @@
 pub mod bypass;
 pub mod check;
 mod clock;
+pub mod doctor;
 mod escape;
 pub mod etcd_log;
 pub mod events;

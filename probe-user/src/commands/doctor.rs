@@ -1,0 +1,136 @@
+//! `probe doctor`: every entry of the runbook, each in a thread of its own, told in their order.
+
+mod bridge;
+mod bypass;
+mod dns;
+mod etcd;
+mod ingress;
+mod node;
+mod settings;
+mod vxlan;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use super::{progress::Progress, quiet_if_closed};
+use crate::{
+    cli::Doctor as Settings,
+    host::files::Root,
+    model::doctor::{Answer, Check, Fault, Verdict},
+    report,
+};
+
+/// How long a check may take beyond the time that is watched.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is said what is waited for.
+const TICK: Duration = Duration::from_millis(250);
+
+/// What every check is given.
+pub struct Node {
+    pub root: Root,
+    pub settings: Settings,
+}
+
+/// Does all the checks that are asked for; whether none failed.
+///
+/// # Errors
+/// An output that can't be written, or a network namespace that is not there.
+pub fn run(settings: Settings) -> Result<bool> {
+    let mut out = io::stdout().lock();
+    if settings.list {
+        let written = out
+            .write_all(report::doctor::list().as_bytes())
+            .and_then(|()| out.flush());
+        return written
+            .context("can't write")
+            .or_else(quiet_if_closed)
+            .map(|()| true);
+    }
+    let mut answers = Vec::new();
+    let json = settings.json;
+    let name = settings.node.clone();
+    let written = examine(settings, |answer| {
+        let text = if json {
+            report::doctor::json(&answer, &name).map_err(io::Error::from)? + "\n"
+        } else {
+            report::doctor::text(&answer)
+        };
+        answers.push(answer);
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    });
+    let written = written.and_then(|()| match json {
+        true => Ok(()),
+        false => out
+            .write_all(report::doctor::summary(&answers).as_bytes())
+            .and_then(|()| out.flush()),
+    });
+    written.context("can't write").or_else(quiet_if_closed)?;
+    Ok(answers.iter().all(|answer| answer.verdict != Verdict::Failed))
+}
+
+/// Does the checks at the same time, and hands their answers over in their order. One that does not come to its end in time
+/// says so.
+fn examine(settings: Settings, mut tell: impl FnMut(Answer) -> io::Result<()>) -> io::Result<()> {
+    let until = Instant::now() + settings.duration + PATIENCE;
+    let checks = settings.checks.clone();
+    let node = Arc::new(Node {
+        root: Root::new(settings.root.clone()),
+        settings,
+    });
+    let (sender, answers) = mpsc::channel();
+    for check in &checks {
+        let (check, node, sender) = (*check, Arc::clone(&node), sender.clone());
+        // What hangs is left behind: this process ends soon.
+        thread::Builder::new()
+            .name(check.name().to_owned())
+            .spawn(move || drop(sender.send(ask(check, &node))))?;
+    }
+    drop(sender);
+    let mut progress = Progress::before_answers();
+    let mut come: BTreeMap<Check, Answer> = BTreeMap::new();
+    for check in &checks {
+        let answer = loop {
+            if let Some(answer) = come.remove(check) {
+                break answer;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            match answers.recv_timeout(left.min(TICK)) {
+                Ok(answer) => drop(come.insert(answer.check, answer)),
+                Err(mpsc::RecvTimeoutError::Timeout) if !left.is_zero() => {
+                    progress.show(format_args!("{}: {} …", check.name(), check.looks_at()));
+                }
+                Err(error) => {
+                    let why = match error {
+                        mpsc::RecvTimeoutError::Timeout => "it did not come to its end in time",
+                        mpsc::RecvTimeoutError::Disconnected => "it broke off",
+                    };
+                    break Answer::of(*check, "not done", vec![Fault::warning(why)]);
+                }
+            }
+        };
+        progress.clear();
+        tell(answer)?;
+    }
+    Ok(())
+}
+
+fn ask(check: Check, node: &Node) -> Answer {
+    match check {
+        Check::Bridge => bridge::run(node),
+        Check::Etcd => etcd::run(node),
+        Check::Vxlan => vxlan::run(node),
+        Check::Bypass => bypass::run(node),
+        Check::Ingress => ingress::run(node),
+        Check::Node => node::run(node),
+        Check::Dns => dns::run(node),
+        Check::Settings => settings::run(node),
+    }
+}

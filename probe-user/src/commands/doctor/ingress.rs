@@ -1,0 +1,8 @@
+//! The check `ingress`: what it reads.
+
+use super::Node;
+use crate::model::doctor::{Answer, Check};
+
+pub fn run(_node: &Node) -> Answer {
+    Answer::not_applicable(Check::Ingress, "not written yet")
+}
