@@ -123,6 +123,14 @@ pub fn udp_holder(port: u16) -> Option<String> {
     Some(format!("{name} (pid {pid})"))
 }
 
+/// Whether somebody listens on this TCP port in this thread's network namespace.
+pub fn listens(port: u16) -> bool {
+    ["tcp", "tcp6"]
+        .into_iter()
+        .filter_map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES))
+        .any(|table| listeners(&String::from_utf8_lossy(&table)).any(|(local, ..)| local.port() == port))
+}
+
 /// Inodes of the sockets bound to a port in a `/proc/net/udp` or `udp6`.
 fn bound(table: &str, port: u16) -> Vec<u64> {
     let lines = table.lines().skip(1);
@@ -153,19 +161,9 @@ struct Listening {
 
 /// The best listening socket for `server` in a `/proc/net/tcp` or `tcp6`.
 fn listening(table: &str, server: SocketAddr) -> Option<Listening> {
-    const LISTEN: &str = "0A";
-    table
-        .lines()
-        .skip(1)
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            let local = address(fields.nth(1)?)?;
-            if fields.nth(1)? != LISTEN || local.port() != server.port() {
-                return None;
-            }
-            let (_, waiting) = fields.next()?.split_once(':')?;
-            let waiting = u32::from_str_radix(waiting, 16).ok()?;
-            let inode = fields.nth(4)?.parse().ok()?;
+    listeners(table)
+        .filter(|(local, ..)| local.port() == server.port())
+        .filter_map(|(local, waiting, inode)| {
             let (ip, wanted) = (local.ip().to_canonical(), server.ip().to_canonical());
             // A socket on `::` serves IPv4 as well.
             let serves =
@@ -177,6 +175,22 @@ fn listening(table: &str, server: SocketAddr) -> Option<Listening> {
             })
         })
         .max_by_key(|socket| socket.specific)
+}
+
+/// Listening sockets of a `/proc/net/tcp` or `tcp6`: address, connections that wait, inode.
+fn listeners(table: &str) -> impl Iterator<Item = (SocketAddr, u32, u64)> {
+    const LISTEN: &str = "0A";
+    table.lines().skip(1).filter_map(|line| {
+        let mut fields = line.split_ascii_whitespace();
+        let local = address(fields.nth(1)?)?;
+        if fields.nth(1)? != LISTEN {
+            return None;
+        }
+        let (_, waiting) = fields.next()?.split_once(':')?;
+        let waiting = u32::from_str_radix(waiting, 16).ok()?;
+        let inode = fields.nth(4)?.parse().ok()?;
+        Some((local, waiting, inode))
+    })
 }
 
 /// `0100007F:0016`: words in the host's byte order, as the kernel prints them.

@@ -23,7 +23,7 @@ use std::{
 use lru::LruCache;
 use probe_ebpf::contract::connection::Task;
 
-pub use self::listener::udp_holder;
+pub use self::listener::{listens, udp_holder};
 use self::{
     cgroup::{Placement, placement, placement_of_path},
     cri::Runtime,

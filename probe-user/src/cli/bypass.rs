@@ -29,6 +29,9 @@ that nothing has hit are listed as latent; they are no finding, nor is what Node
 A finding ends when no packet showed it for 10 s, in a run --once at its end. No rule is changed. Exit codes: 0 no finding
 at the end, 1 a finding, a fault, or with --cluster a node that did not answer, 2 usage.";
 
+/// Streams counted at once, where nothing else is said.
+const MAX_STREAMS: u32 = 8192;
+
 /// What a look at this machine takes, and agents have in their own configuration.
 const SEEN_HERE: [&str; 6] = ["max_streams", "cri", "pod_logs", "netns", "btf", "without"];
 
@@ -52,7 +55,7 @@ pub struct BypassArgs {
     pub interval: Option<SignedDuration>,
 
     /// Streams counted at once: a client, a server's port, one way
-    #[arg(long, value_name = "N", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
+    #[arg(long, value_name = "N", default_value_t = MAX_STREAMS, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub max_streams: u32,
 
     /// The container runtime's socket (CRI), which tells names of pods; `none`: ask none. Default: the first that is there
@@ -126,6 +129,21 @@ pub struct Bypass {
     /// How Kubernetes is asked.
     pub kube: Option<Access>,
     pub source: Source,
+}
+
+impl Bypass {
+    /// What the agent and `doctor` look for: faults, in the calling thread's network namespace.
+    pub fn faults(source: Source) -> Self {
+        Self {
+            pace: Pace::endless(),
+            max_streams: MAX_STREAMS,
+            cri: None,
+            pod_logs: PathBuf::from("/var/log/pods"),
+            netns: None,
+            kube: None,
+            source,
+        }
+    }
 }
 
 impl TryFrom<BypassArgs> for Bypass {

@@ -32,6 +32,15 @@ impl Pace {
         }
     }
 
+    /// One look that takes so long.
+    pub fn once(duration: Duration) -> Self {
+        Self {
+            once: true,
+            duration: Some(duration),
+            ..Self::endless()
+        }
+    }
+
     /// # Errors
     /// A time that is none.
     pub fn of(

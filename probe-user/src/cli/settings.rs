@@ -13,13 +13,15 @@ use jiff::SignedDuration;
 use super::{Cli, WatchArgs};
 use crate::{
     attribution::{cri, kube::Access},
-    kernel::connection::Options,
+    kernel::{connection::Options, object::Source},
     model::{Connection, Outcome, Owner, Role},
     report::Format,
 };
 
 /// Ports that one run watches.
 const MAX_PORTS: usize = 64;
+/// Connections followed at once, of ports that were named.
+const MAX_CONNECTIONS: u32 = 8192;
 /// The smallest and the largest ring, bytes: a page, and what a 32-bit size of a power of two holds.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 
@@ -78,6 +80,37 @@ impl Names {
 }
 
 impl Watch {
+    /// Both ends and every outcome that is worth telling, of these server ports, by the calling thread's network namespace.
+    pub fn of(ports: Vec<u16>, source: Source) -> Self {
+        let outcomes: Vec<_> = unhealthy().collect();
+        Self {
+            kernel: Options {
+                max_connections: MAX_CONNECTIONS,
+                ports,
+                peers: Vec::new(),
+                roles: Role::ALL.to_vec(),
+                outcomes: outcomes.clone(),
+                ring_bytes: 1 << 20,
+                source,
+            },
+            role: None,
+            outcomes,
+            names: Names::default(),
+            format: Format::Json,
+            duration: None,
+            count: None,
+            pod_logs: PathBuf::from("/var/log/pods"),
+            record: None,
+            record_bytes: 0,
+            node: String::new(),
+            cri: None,
+            kube: None,
+            netns: None,
+            explain: true,
+            tls: false,
+        }
+    }
+
     /// Whether a connection is what was asked for.
     pub fn wants(&self, connection: &Connection) -> bool {
         let other = match connection.role {
@@ -175,9 +208,11 @@ impl TryFrom<WatchArgs> for Watch {
             .transpose()?;
         Ok(Self {
             kernel: Options {
-                max_connections: args
-                    .max_connections
-                    .unwrap_or(if ports.is_empty() { 65_536 } else { 8192 }),
+                max_connections: args.max_connections.unwrap_or(if ports.is_empty() {
+                    65_536
+                } else {
+                    MAX_CONNECTIONS
+                }),
                 ports,
                 peers: args.peers,
                 // A server's record names a local client by that client's own: both ends are followed for it.

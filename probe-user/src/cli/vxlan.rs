@@ -154,7 +154,7 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
-    /// What `watch` looks for: faults, in the calling thread's network namespace.
+    /// What `watch` and `doctor` look for: faults, in the calling thread's network namespace.
     pub fn faults(source: Source) -> Self {
         Self {
             device: None,

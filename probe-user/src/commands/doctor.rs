@@ -8,6 +8,7 @@ mod ingress;
 mod node;
 mod settings;
 mod vxlan;
+mod watching;
 
 use std::{
     collections::BTreeMap,

@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 
 use self::file::{DEFAULT, File, Namespaces};
-use super::{Bypass, KubeArgs, Pace, SourceArgs, Vxlan, Watch, settings};
+use super::{Bypass, KubeArgs, SourceArgs, Vxlan, Watch, settings};
 use crate::{
     attribution::{
         cri,
@@ -21,7 +21,6 @@ use crate::{
     kernel::{connection::Options, object::Source},
     model::{Outcome, Role},
     recording::held::Bounds,
-    report::Format,
 };
 
 /// Read where no other is named, and it is there.
@@ -179,30 +178,15 @@ impl Agent {
                 max_connections: within("watch.max_connections", file.watch.max_connections, 16, 4_194_304)?,
                 source: source.clone(),
             },
-            role: None,
             outcomes,
-            names: Default::default(),
-            format: Format::Json,
-            duration: None,
-            count: None,
             pod_logs: file.names.pod_logs.clone(),
-            record: None,
-            record_bytes: 0,
             node: node.clone(),
-            cri: None,
-            kube: None,
-            netns: None,
-            explain: true,
-            tls: false,
+            ..Watch::of(Vec::new(), source.clone())
         };
         let bypass = Bypass {
-            pace: Pace::endless(),
             max_streams: within("bypass.max_streams", file.bypass.max_streams, 16, 1_048_576)?,
-            cri: None,
             pod_logs: file.names.pod_logs,
-            netns: None,
-            kube: None,
-            source: source.clone(),
+            ..Bypass::faults(source.clone())
         };
         let least = Duration::from_millis(100);
         Ok(Self {

@@ -1,8 +1,41 @@
-//! The check `bypass`: what it reads.
+//! The check `bypass`: one long look of `probe bypass`.
+
+use std::thread::sleep;
+
+use anyhow::{Context, Result};
 
 use super::Node;
-use crate::model::doctor::{Answer, Check};
+use crate::{
+    cli::{Bypass, Pace},
+    commands::{
+        bypass::{Known, Looker},
+        looks::Looks as _,
+        pods, privileges,
+    },
+    kernel::{self, capabilities},
+    model::doctor::{Answer, Check, bypass::judge},
+};
 
-pub fn run(_node: &Node) -> Answer {
-    Answer::not_applicable(Check::Bypass, "not written yet")
+pub fn run(node: &Node) -> Answer {
+    look(node).unwrap_or_else(|error| Answer::impossible(Check::Bypass, &error))
+}
+
+fn look(node: &Node) -> Result<Answer> {
+    privileges::check("doctor", &capabilities::BYPASS)?;
+    let settings = Bypass {
+        pace: Pace::once(node.settings.duration),
+        cri: node.settings.cri.clone(),
+        ..Bypass::faults(node.settings.source.clone())
+    };
+    let known = Known {
+        runtime: pods::runtime(settings.cri.as_deref())?,
+        services: None,
+    };
+    let kernel = kernel::release();
+    let mut looker =
+        Looker::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+    looker.look(false)?;
+    sleep(node.settings.duration);
+    let view = looker.look(true)?;
+    Ok(judge(&view, node.settings.duration).without(looker.degraded()))
 }

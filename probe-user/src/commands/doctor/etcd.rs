@@ -1,8 +1,96 @@
-//! The check `etcd`: what it reads.
+//! The check `etcd`: its clients for a while, and its own log.
 
-use super::Node;
-use crate::model::doctor::{Answer, Check};
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
+    path::Path,
+};
 
-pub fn run(_node: &Node) -> Answer {
-    Answer::not_applicable(Check::Etcd, "not written yet")
+use anyhow::Result;
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{Node, watching};
+use crate::{
+    attribution::listens,
+    model::{
+        doctor::{
+            Answer, Check,
+            etcd::{Logged, PORT, Seen, judge},
+        },
+        etcd_log::{Line, Reader},
+    },
+};
+
+/// Where the kubelet keeps the logs of pods.
+const PODS: &str = "/var/log/pods";
+/// What is read of a log: its end.
+const END: u64 = 4 << 20;
+/// A line longer than this is cut.
+const LONGEST: u64 = 64 << 10;
+/// Logs that are read.
+const LOGS: usize = 4;
+
+pub fn run(node: &Node) -> Answer {
+    look(node).unwrap_or_else(|error| Answer::impossible(Check::Etcd, &error))
+}
+
+fn look(node: &Node) -> Result<Answer> {
+    let watched = watching::watch(node, &[PORT], false)?;
+    let rows = watched.summary.map(|summary| summary.rows).unwrap_or_default();
+    let seen = Seen {
+        listens: listens(PORT),
+        rows,
+        logged: logged(node),
+        duration: node.settings.duration,
+        now: Timestamp::now(),
+    };
+    Ok(judge(&seen).without(watched.lacks))
+}
+
+/// What the logs of etcd's pods say at their ends.
+fn logged(node: &Node) -> Option<Logged> {
+    let pods = node.root.names(PODS).ok()?;
+    let etcd = pods.iter().filter(|pod| pod.starts_with("kube-system_etcd-"));
+    let mut logged = None;
+    for pod in etcd.take(LOGS) {
+        let directory = Path::new(PODS).join(pod).join("etcd");
+        // `0.log`, `1.log`: the number of times that it was started.
+        let newest = node
+            .root
+            .names(&directory)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|name| name.ends_with(".log"))
+            .max_by_key(|name| {
+                fs::metadata(node.root.path(directory.join(name)))
+                    .and_then(|file| file.modified())
+                    .ok()
+            });
+        if let Some(name) = newest {
+            // One that can't be read tells nothing.
+            let _ = read(
+                &node.root.path(directory.join(name)),
+                logged.get_or_insert_with(Logged::default),
+            );
+        }
+    }
+    logged
+}
+
+fn read(path: &Path, logged: &mut Logged) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    file.seek(SeekFrom::Start(size.saturating_sub(END)))?;
+    let mut file = BufReader::new(file.take(END));
+    let reader = Reader::new(TimeZone::system(), Timestamp::now());
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if file.by_ref().take(LONGEST).read_until(b'\n', &mut line)? == 0 {
+            return Ok(());
+        }
+        if let Line::Rejected(rejected) = reader.read(&String::from_utf8_lossy(&line)) {
+            logged.seen(&rejected);
+        }
+    }
 }

@@ -1,8 +1,37 @@
-//! The check `vxlan`: what it reads.
+//! The check `vxlan`: one long look of `probe vxlan`.
+
+use std::thread::sleep;
+
+use anyhow::{Context, Result};
 
 use super::Node;
-use crate::model::doctor::{Answer, Check};
+use crate::{
+    cli::{Pace, Vxlan},
+    commands::{looks::Looks as _, privileges, vxlan::Looker},
+    kernel::{self, capabilities},
+    model::doctor::{Answer, Check, vxlan::judge},
+};
 
-pub fn run(_node: &Node) -> Answer {
-    Answer::not_applicable(Check::Vxlan, "not written yet")
+pub fn run(node: &Node) -> Answer {
+    look(node).unwrap_or_else(|error| Answer::impossible(Check::Vxlan, &error))
+}
+
+fn look(node: &Node) -> Result<Answer> {
+    privileges::check("doctor", &capabilities::VXLAN)?;
+    let settings = Vxlan {
+        pace: Pace::once(node.settings.duration),
+        ..Vxlan::faults(node.settings.source.clone())
+    };
+    let kernel = kernel::release();
+    let mut looker = Looker::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
+    if looker.overlays().is_empty() {
+        return Ok(Answer::not_applicable(
+            Check::Vxlan,
+            "there is no VXLAN device here",
+        ));
+    }
+    looker.look(false)?;
+    sleep(node.settings.duration);
+    let view = looker.look(true)?;
+    Ok(judge(&view, node.settings.duration).without(looker.degraded()))
 }

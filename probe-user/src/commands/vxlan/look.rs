@@ -87,6 +87,11 @@ impl Looker {
         lines
     }
 
+    /// The devices that are looked at.
+    pub fn overlays(&self) -> &[Overlay] {
+        &self.overlays
+    }
+
     /// What is looked at, for people.
     pub fn description(&self) -> String {
         let overlays: Vec<_> = self

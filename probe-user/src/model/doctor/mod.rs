@@ -174,6 +174,11 @@ impl Answer {
         }
     }
 
+    /// It could not be looked at.
+    pub fn impossible(check: Check, why: &dyn std::fmt::Display) -> Self {
+        Self::of(check, "not looked at", vec![Fault::warning(format!("{why:#}"))])
+    }
+
     /// With what could not be looked at.
     #[must_use]
     pub fn without(mut self, unknown: Vec<String>) -> Self {
