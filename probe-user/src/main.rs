@@ -52,9 +52,10 @@ fn main() -> ExitCode {
         },
         Command::Who(args) => run(commands::who::run(args.into())).map(found),
         Command::EtcdLog(args) => run(commands::etcd_log::run(args.into())).map(found),
-        Command::Doctor(args) => match Doctor::try_from(args) {
-            Ok(settings) => doctor(settings).map(code),
-            Err(error) => error.exit(),
+        Command::Doctor(args) => match (args.agents(), Doctor::try_from(args)) {
+            (Some(agents), Ok(settings)) => run(commands::cluster::doctor::run(settings, agents)).map(code),
+            (None, Ok(settings)) => doctor(settings).map(code),
+            (_, Err(error)) => error.exit(),
         },
         Command::Check(args) => commands::check::run(args.into()).map(code),
     };

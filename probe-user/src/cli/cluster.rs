@@ -8,7 +8,7 @@ use jiff::SignedDuration;
 use super::{Cli, settings};
 
 /// Commands that the agents of a cluster can do.
-const COMMANDS: [&str; 5] = ["watch", "vxlan", "bypass", "who", "etcd-log"];
+const COMMANDS: [&str; 6] = ["watch", "vxlan", "bypass", "doctor", "who", "etcd-log"];
 /// What `kubectl probe` runs.
 const PLUGIN: &str = "kubectl-probe";
 
@@ -171,10 +171,10 @@ mod tests {
             Command::Watch(args) => args.agents(),
             Command::Vxlan(args) => args.agents(),
             Command::Bypass(args) => args.agents(),
+            Command::Doctor(args) => args.agents(),
             Command::Who(args) => args.agents(),
             Command::EtcdLog(args) => args.agents(),
             Command::Path(_)
-            | Command::Doctor(_)
             | Command::Check(_)
             | Command::Agent(_)
             | Command::Completions(_)
@@ -196,7 +196,7 @@ mod tests {
             namespace: "n".to_owned(),
             on: vec!["alpha".to_owned(), "beta".to_owned()],
         };
-        for command in ["watch", "vxlan", "bypass", "who 10.0.0.1:1", "etcd-log"] {
+        for command in ["watch", "vxlan", "bypass", "doctor", "who 10.0.0.1:1", "etcd-log"] {
             assert_eq!(agents(&format!("probe {command} --cluster")), Some(plain.clone()));
             let line = format!(
                 "probe {command} --cluster --kubeconfig k --context c --agent-namespace n --on alpha,beta"
@@ -230,6 +230,7 @@ mod tests {
             ("probe vxlan --cluster --device d", "cannot be used with"),
             ("probe vxlan --cluster --flows", "cannot be used with"),
             ("probe bypass --cluster --cri c", "cannot be used with"),
+            ("probe doctor --cluster --root r", "cannot be used with"),
             ("probe bypass --cluster --max-streams 64", "cannot be used with"),
             ("probe watch --cluster --node beta", "--on NODE"),
             ("kubectl-probe watch --netns n", "cannot be used with"),

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use super::{SourceArgs, named, settings};
+use super::{Agents, ClusterArgs, KubeconfigArgs, SourceArgs, named, settings};
 use crate::{kernel::object::Source, model::doctor::Check};
 
 const HELP: &str = "\
@@ -13,15 +13,22 @@ Examples:
   probe doctor                     all checks of this node, in some 6 s
   probe doctor --check bridge      only that one; --list tells all and what they look at
   probe doctor -o json             one JSON object a check
+  probe doctor --cluster           of every node, by the agents there
   probe doctor --root /host        from a container that has the node's files there
 
 A verdict is ok, warning, failed, or not-applicable with the reason. Remedies are told and never run; nothing is changed, and
 nothing outside the node is asked but the API server that its kubelet has. docs/doctor.md has a section a check.
 Exit codes: 0 no check failed, 1 one failed, 2 usage.";
 
+/// How long an agent's doctor watches what comes and goes.
+const DURATION: Duration = Duration::from_secs(5);
+
+/// What a look at this machine takes, and agents have in their own configuration.
+const SEEN_HERE: [&str; 6] = ["duration", "root", "cri", "netns", "btf", "without"];
+
 /// The runbook as one command: what is wrong with this node, what shows it, and what to do
 #[derive(Args, Debug)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct DoctorArgs {
     /// Only this check; repeat or separate by commas
     #[arg(long = "check", value_name = "NAME", value_delimiter = ',', value_parser = named(&Check::ALL, Check::name))]
@@ -57,6 +64,19 @@ pub struct DoctorArgs {
 
     #[command(flatten)]
     pub source: SourceArgs,
+
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+
+    #[command(flatten)]
+    pub access: KubeconfigArgs,
+}
+
+impl DoctorArgs {
+    /// Whom to ask, where it is not this machine.
+    pub fn agents(&self) -> Option<Agents> {
+        self.cluster.agents(self.access.kubeconfig.as_ref())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +100,23 @@ pub struct Doctor {
     pub cri: Option<PathBuf>,
     pub netns: Option<PathBuf>,
     pub source: Source,
+}
+
+impl Doctor {
+    /// These checks, of the node that the calling thread is in.
+    pub fn of_agent(node: String, checks: Vec<Check>, cri: Option<PathBuf>, source: Source) -> Self {
+        Self {
+            checks,
+            list: false,
+            duration: DURATION,
+            json: true,
+            node,
+            root: PathBuf::from("/"),
+            cri,
+            netns: None,
+            source,
+        }
+    }
 }
 
 impl TryFrom<DoctorArgs> for Doctor {

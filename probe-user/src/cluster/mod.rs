@@ -7,6 +7,7 @@ pub mod agents;
 pub mod answer;
 pub mod ask;
 mod body;
+pub mod doctor;
 pub mod fetch;
 pub mod follow;
 pub mod forward;

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, net::SocketAddr};
 
 use jiff::Timestamp;
 
-use crate::model::{Outcome, Role};
+use crate::model::{Outcome, Role, doctor::Check};
 
 /// Which connections are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,6 +62,12 @@ pub fn look(what: &str, json: bool) -> String {
     format!("/v1/{what}?output={}", if json { "json" } else { "table" })
 }
 
+/// What a node's doctor says of these checks.
+pub fn doctor(checks: &[Check]) -> String {
+    let names: Vec<_> = checks.iter().map(|check| check.name()).collect();
+    format!("/v1/doctor?check={}", names.join(","))
+}
+
 /// What may stand in a query as it is does, all else as `%5B`.
 fn encode(path: &mut String, value: &str) {
     for byte in value.bytes() {
@@ -106,5 +112,6 @@ mod tests {
             assert!(path.parse::<http::Uri>().is_ok());
         }
         assert_eq!(look("vxlan", true), "/v1/vxlan?output=json");
+        assert_eq!(doctor(&[Check::Dns, Check::Node]), "/v1/doctor?check=dns,node");
     }
 }

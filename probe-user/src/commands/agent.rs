@@ -3,6 +3,7 @@
 mod answers;
 mod collector;
 mod config;
+mod doctor;
 mod log;
 mod node;
 mod observer;
@@ -97,11 +98,8 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
     ));
     // Before any thread goes elsewhere: these stay where the agent is reached.
     let questions = listen("query.listen", settings.query).await?;
-    tokio::spawn(serve(
-        questions,
-        QUESTIONS,
-        Arc::new(Questions(Arc::clone(&shared))),
-    ));
+    let answers = Questions::new(Arc::clone(&shared), settings.clone());
+    tokio::spawn(serve(questions, QUESTIONS, Arc::new(answers)));
     if let Some(address) = settings.metrics {
         let scrapes = Scrapes::new(Arc::clone(&shared), process);
         tokio::spawn(serve(

@@ -19,12 +19,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 
 use super::{progress::Progress, quiet_if_closed};
 use crate::{
     cli::Doctor as Settings,
     host::files::Root,
-    model::doctor::{Answer, Check, Fault, Verdict},
+    model::{
+        Connection, bypass as bypass_view,
+        doctor::{Answer, Check, Fault, Verdict},
+        vxlan::view as vxlan_view,
+    },
     report,
 };
 
@@ -35,8 +40,32 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// What every check is given.
 pub struct Node {
-    pub root: Root,
-    pub settings: Settings,
+    root: Root,
+    settings: Settings,
+    memory: Option<Arc<dyn Remembers>>,
+}
+
+impl Node {
+    /// `memory`: an agent's, which has looked already.
+    pub fn new(settings: Settings, memory: Option<Arc<dyn Remembers>>) -> Self {
+        Self {
+            root: Root::new(settings.root.clone()),
+            settings,
+            memory,
+        }
+    }
+}
+
+/// What an agent of this node has seen so far.
+pub trait Remembers: Send + Sync {
+    /// Its latest look at the VXLAN devices; `None`: it has not looked.
+    fn vxlan(&self) -> Option<Arc<vxlan_view::View>>;
+
+    /// Its latest look at what slips past conntrack.
+    fn bypass(&self) -> Option<Arc<bypass_view::View>>;
+
+    /// Connections to a server's port that ended since then.
+    fn connections(&self, port: u16, since: Timestamp) -> Vec<Connection>;
 }
 
 /// Does all the checks that are asked for; whether none failed.
@@ -57,7 +86,8 @@ pub fn run(settings: Settings) -> Result<bool> {
     let mut answers = Vec::new();
     let json = settings.json;
     let name = settings.node.clone();
-    let written = examine(settings, |answer| {
+    let checks = settings.checks.clone();
+    let written = examine(Node::new(settings, None), &checks, |answer| {
         let text = if json {
             report::doctor::json(&answer, &name).map_err(io::Error::from)? + "\n"
         } else {
@@ -79,15 +109,15 @@ pub fn run(settings: Settings) -> Result<bool> {
 
 /// Does the checks at the same time, and hands their answers over in their order. One that does not come to its end in time
 /// says so.
-fn examine(settings: Settings, mut tell: impl FnMut(Answer) -> io::Result<()>) -> io::Result<()> {
-    let until = Instant::now() + settings.duration + PATIENCE;
-    let checks = settings.checks.clone();
-    let node = Arc::new(Node {
-        root: Root::new(settings.root.clone()),
-        settings,
-    });
+pub(super) fn examine(
+    node: Node,
+    checks: &[Check],
+    mut tell: impl FnMut(Answer) -> io::Result<()>,
+) -> io::Result<()> {
+    let until = Instant::now() + node.settings.duration + PATIENCE;
+    let node = Arc::new(node);
     let (sender, answers) = mpsc::channel();
-    for check in &checks {
+    for check in checks {
         let (check, node, sender) = (*check, Arc::clone(&node), sender.clone());
         // What hangs is left behind: this process ends soon.
         thread::Builder::new()
@@ -97,7 +127,7 @@ fn examine(settings: Settings, mut tell: impl FnMut(Answer) -> io::Result<()>) -
     drop(sender);
     let mut progress = Progress::before_answers();
     let mut come: BTreeMap<Check, Answer> = BTreeMap::new();
-    for check in &checks {
+    for check in checks {
         let answer = loop {
             if let Some(answer) = come.remove(check) {
                 break answer;

@@ -37,8 +37,15 @@ impl Progress {
             return;
         }
         self.at = Instant::now();
-        self.shown = true;
-        eprint!("\r{what}\x1b[K");
+        self.now(what);
+    }
+
+    /// Says it at once.
+    pub fn now(&mut self, what: fmt::Arguments<'_>) {
+        if self.on {
+            self.shown = true;
+            eprint!("\r{what}\x1b[K");
+        }
     }
 
     /// Takes away what was said.

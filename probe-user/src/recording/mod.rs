@@ -1,6 +1,7 @@
 //! Recordings: what `probe watch --record` keeps, and `probe who` and `probe etcd-log` read.
 
 pub mod connection;
+pub mod doctor;
 pub mod held;
 pub mod read;
 mod tls;

@@ -5,6 +5,30 @@ use serde::Serialize;
 use super::looks::safe;
 use crate::model::doctor::{Answer, Check, Verdict};
 
+/// One object of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    node: &'a str,
+    check: &'static str,
+    verdict: &'static str,
+    summary: &'a str,
+    faults: Vec<Wrong<'a>>,
+    unknown: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Wrong<'a> {
+    severity: &'static str,
+    says: &'a str,
+    evidence: &'a [String],
+    remedies: &'a [String],
+}
+
+const fn severity(failed: bool) -> &'static str {
+    if failed { "failed" } else { "warning" }
+}
+
 /// Which checks there are, and what each looks at.
 pub fn list() -> String {
     let mut out = String::new();
@@ -20,8 +44,7 @@ pub fn text(answer: &Answer) -> String {
     out.push_str(&safe(&answer.summary));
     out.push('\n');
     for fault in &answer.faults {
-        let word = if fault.failed { "failed" } else { "warning" };
-        out.push_str(&format!("  {word}: {}\n", safe(&fault.says)));
+        out.push_str(&format!("  {}: {}\n", severity(fault.failed), safe(&fault.says)));
         for evidence in &fault.evidence {
             out.push_str(&format!("    seen: {}\n", safe(evidence)));
         }
@@ -52,23 +75,6 @@ pub fn summary(answers: &[Answer]) -> String {
 /// # Errors
 /// When it can't be written as JSON.
 pub fn json(answer: &Answer, node: &str) -> serde_json::Result<String> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        event: &'static str,
-        node: &'a str,
-        check: &'static str,
-        verdict: &'static str,
-        summary: &'a str,
-        faults: Vec<Wrong<'a>>,
-        unknown: &'a [String],
-    }
-    #[derive(Serialize)]
-    struct Wrong<'a> {
-        severity: &'static str,
-        says: &'a str,
-        evidence: &'a [String],
-        remedies: &'a [String],
-    }
     serde_json::to_string(&Line {
         event: "doctor",
         node,
@@ -79,7 +85,7 @@ pub fn json(answer: &Answer, node: &str) -> serde_json::Result<String> {
             .faults
             .iter()
             .map(|fault| Wrong {
-                severity: if fault.failed { "failed" } else { "warning" },
+                severity: severity(fault.failed),
                 says: &fault.says,
                 evidence: &fault.evidence,
                 remedies: &fault.remedies,

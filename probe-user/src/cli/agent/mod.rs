@@ -12,14 +12,14 @@ use std::{
 use clap::Args;
 
 use self::file::{DEFAULT, File, Namespaces};
-use super::{Bypass, KubeArgs, SourceArgs, Vxlan, Watch, settings};
+use super::{Bypass, Doctor, KubeArgs, SourceArgs, Vxlan, Watch, settings};
 use crate::{
     attribution::{
         cri,
         kube::{Access, Credentials},
     },
     kernel::{connection::Options, object::Source},
-    model::{Outcome, Role},
+    model::{Outcome, Role, doctor::Check},
     recording::held::Bounds,
 };
 
@@ -110,6 +110,7 @@ pub struct Agent {
     pub program_time: bool,
     pub kube: Option<Access>,
     cri: PathBuf,
+    source: Source,
 }
 
 /// What is logged.
@@ -212,7 +213,13 @@ impl Agent {
             program_time: file.metrics.program_time,
             kube,
             cri: file.names.cri,
+            source: source.clone(),
         })
+    }
+
+    /// What the doctor does who is asked by way of this agent; to be asked for in the node's mounts.
+    pub fn doctor(&self, checks: Vec<Check>) -> Doctor {
+        Doctor::of_agent(self.node.clone(), checks, self.runtime(), self.source.clone())
     }
 
     /// The container runtime's socket; to be asked for in the node's mounts.

@@ -16,9 +16,13 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{query, shared::Shared};
+use super::{doctor::Surgery, query, shared::Shared};
 use crate::{
-    model::part::{Part, State},
+    cli::Agent,
+    model::{
+        doctor::Check,
+        part::{Part, State},
+    },
     recording::held::{Filter, Kept},
     report::{
         events::Lines,
@@ -38,7 +42,21 @@ const LINES: &str = "application/x-ndjson";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Answers on the port for questions.
-pub struct Questions(pub Arc<Shared>);
+pub struct Questions {
+    shared: Arc<Shared>,
+    settings: Agent,
+    surgery: Surgery,
+}
+
+impl Questions {
+    pub fn new(shared: Arc<Shared>, settings: Agent) -> Self {
+        Self {
+            shared,
+            settings,
+            surgery: Surgery::default(),
+        }
+    }
+}
 
 /// Answers on the port for Prometheus and the kubelet.
 pub struct Scrapes {
@@ -76,26 +94,30 @@ impl Answers for Questions {
         let query = request.uri().query().unwrap_or_default();
         match request.uri().path() {
             "/v1/connections" => match query::connections(query) {
-                Ok(asked) if asked.follow => follow(&self.0, asked.filter),
-                Ok(asked) => connections(&self.0, &asked.filter),
+                Ok(asked) if asked.follow => follow(&self.shared, asked.filter),
+                Ok(asked) => connections(&self.shared, &asked.filter),
                 Err(error) => wrong(&error),
             },
-            "/v1/vxlan" => self.look(Part::Vxlan, query, self.0.vxlan().as_deref()),
-            "/v1/bypass" => self.look(Part::Bypass, query, self.0.bypass().as_deref()),
-            "/v1/node" => body(StatusCode::OK, "application/json", node(&self.0)),
+            "/v1/vxlan" => self.look(Part::Vxlan, query, self.shared.vxlan().as_deref()),
+            "/v1/bypass" => self.look(Part::Bypass, query, self.shared.bypass().as_deref()),
+            "/v1/doctor" => match query::checks(query) {
+                Ok(checks) => self.doctor(checks),
+                Err(error) => wrong(&error),
+            },
+            "/v1/node" => body(StatusCode::OK, "application/json", node(&self.shared)),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /v1/connections, /v1/vxlan, /v1/bypass, /v1/node\n",
+                "there are /v1/connections, /v1/vxlan, /v1/bypass, /v1/doctor, /v1/node\n",
             ),
         }
     }
 
     fn answered(&self, status: StatusCode) {
-        self.0.metrics.question("query", status.as_u16());
+        self.shared.metrics.question("query", status.as_u16());
     }
 
     fn refused(&self) {
-        self.0.metrics.refused("query");
+        self.shared.metrics.refused("query");
     }
 }
 
@@ -204,13 +226,24 @@ fn node(shared: &Shared) -> Vec<u8> {
 }
 
 impl Questions {
+    fn doctor(&self, checks: Vec<Check>) -> Response<Body> {
+        match self.surgery.begin(&self.shared, self.settings.clone(), checks) {
+            Ok(Some(lines)) => streamed(lines),
+            Ok(None) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "a doctor is at work for somebody else: ask again in some seconds\n",
+            ),
+            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("no thread: {error}\n")),
+        }
+    }
+
     fn look<L: Look>(&self, part: Part, query: &str, view: Option<&L>) -> Response<Body> {
         let json = match query::output(query) {
             Ok(json) => json,
             Err(error) => return wrong(&error),
         };
         let Some(view) = view else {
-            let parts = self.0.parts();
+            let parts = self.shared.parts();
             let reason = match parts.get(&part) {
                 Some(State::Failed(reason)) => format!("does not run: {reason}"),
                 Some(State::Off) => "is switched off".to_owned(),
@@ -228,7 +261,7 @@ impl Questions {
             (Output::Text, "text/plain; charset=utf-8")
         };
         let mut out = Vec::new();
-        let mut reporter = Reporter::new(output, None, self.0.node.clone(), &mut out);
+        let mut reporter = Reporter::new(output, None, self.shared.node.clone(), &mut out);
         let written = if json {
             reporter.view(view)
         } else {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    model::{Outcome, Role, etcd_log},
+    model::{Outcome, Role, doctor::Check, etcd_log},
     recording::held::Filter,
 };
 
@@ -62,6 +62,22 @@ pub fn output(query: &str) -> Result<bool, String> {
     Ok(json)
 }
 
+/// `check=bridge,dns`; none: all.
+pub fn checks(query: &str) -> Result<Vec<Check>, String> {
+    let mut checks = Vec::new();
+    for (name, value) in pairs(query) {
+        if name != "check" {
+            return Err(format!("{name:?} is not known"));
+        }
+        for asked in value.split(',') {
+            let check = Check::ALL.into_iter().find(|check| check.name() == asked);
+            checks.push(check.ok_or_else(|| format!("check={asked:?} is not known"))?);
+        }
+    }
+    let asked = |check: &Check| checks.is_empty() || checks.contains(check);
+    Ok(Check::ALL.into_iter().filter(asked).collect())
+}
+
 /// Names and values, percent-decoded.
 fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
     form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned()))
@@ -85,6 +101,11 @@ mod tests {
         assert_eq!(asked.filter.outcomes, [Outcome::HalfOpen, Outcome::Refused]);
         assert_eq!(asked.filter.address, "[fd00::12]:62134".parse().ok());
         assert_eq!(asked.filter.since, "2026-11-23T09:10:14Z".parse().ok());
+        assert_eq!(checks(""), Ok(Check::ALL.to_vec()));
+        assert_eq!(
+            checks("check=dns,bridge&check=dns"),
+            Ok(vec![Check::Bridge, Check::Dns])
+        );
         assert_eq!(output(""), Ok(true));
         assert_eq!(output("output=table"), Ok(false));
     }
@@ -106,5 +127,8 @@ mod tests {
             assert!(error.contains(says), "{query}: {error}");
         }
         assert!(output("output=yaml").is_err());
+        for wrong in ["check=moon", "check=", "output=json"] {
+            assert!(checks(wrong).is_err());
+        }
     }
 }

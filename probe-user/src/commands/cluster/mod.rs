@@ -1,5 +1,6 @@
 //! `--cluster`: commands that ask the agents of a cluster instead of this machine's kernel.
 
+pub mod doctor;
 pub mod looks;
 pub mod remembered;
 pub mod watch;

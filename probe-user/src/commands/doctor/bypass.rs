@@ -21,6 +21,12 @@ pub fn run(node: &Node) -> Answer {
 }
 
 fn look(node: &Node) -> Result<Answer> {
+    if let Some(memory) = &node.memory {
+        return Ok(match memory.bypass() {
+            Some(view) => judge(&view),
+            None => Answer::of(Check::Bypass, "the agent has not looked yet", Vec::new()),
+        });
+    }
     privileges::check("doctor", &capabilities::BYPASS)?;
     let settings = Bypass {
         pace: Pace::once(node.settings.duration),
@@ -37,5 +43,5 @@ fn look(node: &Node) -> Result<Answer> {
     looker.look(false)?;
     sleep(node.settings.duration);
     let view = looker.look(true)?;
-    Ok(judge(&view, node.settings.duration).without(looker.degraded()))
+    Ok(judge(&view).without(looker.degraded()))
 }

@@ -13,9 +13,10 @@ use super::{Node, watching};
 use crate::{
     attribution::listens,
     model::{
+        Cadences,
         doctor::{
             Answer, Check,
-            etcd::{Logged, PORT, Seen, judge},
+            etcd::{Logged, NEWS, PORT, Seen, judge},
         },
         etcd_log::{Line, Reader},
     },
@@ -35,16 +36,30 @@ pub fn run(node: &Node) -> Answer {
 }
 
 fn look(node: &Node) -> Result<Answer> {
-    let watched = watching::watch(node, &[PORT], false)?;
-    let rows = watched.summary.map(|summary| summary.rows).unwrap_or_default();
+    let began = Timestamp::now();
+    let (rows, since, lacks) = match &node.memory {
+        Some(memory) => {
+            let since = began.checked_sub(NEWS).unwrap_or(began);
+            let mut cadences = Cadences::default();
+            for connection in memory.connections(PORT, since) {
+                cadences.seen(&connection);
+            }
+            (cadences.rows().cloned().collect(), since, Vec::new())
+        }
+        None => {
+            let watched = watching::watch(node, &[PORT], false)?;
+            let rows = watched.summary.map(|summary| summary.rows).unwrap_or_default();
+            (rows, began, watched.lacks)
+        }
+    };
     let seen = Seen {
         listens: listens(PORT),
         rows,
         logged: logged(node),
-        duration: node.settings.duration,
+        since,
         now: Timestamp::now(),
     };
-    Ok(judge(&seen).without(watched.lacks))
+    Ok(judge(&seen).without(lacks))
 }
 
 /// What the logs of etcd's pods say at their ends.

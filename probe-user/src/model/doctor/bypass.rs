@@ -1,25 +1,20 @@
 //! What a look at untracked packets comes to.
 
-use std::time::Duration;
-
 use super::{Answer, Check, Fault};
 use crate::model::bypass::{View, finding::Finding, view::RuleState};
 
-/// The answer of one look that took so long. A rule that nothing has hit yet is a warning: it will.
-pub fn judge(view: &View, duration: Duration) -> Answer {
-    let summary = format!(
-        "{} untracked {}, {} {} that let packets past conntrack, {} Services known, looked at for {:.0} s",
-        view.streams.len(),
-        if view.streams.len() == 1 {
-            "stream"
-        } else {
-            "streams"
-        },
-        view.rules.len(),
-        if view.rules.len() == 1 { "rule" } else { "rules" },
-        view.services,
-        duration.as_secs_f64()
-    );
+/// The answer of one look. A rule that nothing has hit yet is a warning: it will.
+pub fn judge(view: &View) -> Answer {
+    let intended = view.rules.iter().filter(|rule| rule.intended.is_some()).count();
+    let summary = match (view.streams.len(), view.rules.len()) {
+        (0, 0) => "no packet slipped past conntrack, and no rule lets one".to_owned(),
+        (streams, rules) if rules == intended => {
+            format!("{streams} untracked streams; what the {rules} rules let past is intended")
+        }
+        (streams, rules) => {
+            format!("{streams} untracked streams, {rules} rules that let packets past conntrack")
+        }
+    };
     let mut faults: Vec<_> = view.findings.iter().map(fault).collect();
     let blamed = |text: &str| {
         view.findings

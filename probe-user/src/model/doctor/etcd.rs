@@ -80,12 +80,13 @@ pub struct Seen {
     pub rows: Vec<Row>,
     /// `None`: no log of etcd was found.
     pub logged: Option<Logged>,
-    pub duration: Duration,
+    /// Since when the kernel's are known.
+    pub since: Timestamp,
     pub now: Timestamp,
 }
 
 /// How long what a log tells is news.
-const NEWS: Duration = Duration::from_secs(3600);
+pub const NEWS: Duration = Duration::from_secs(3600);
 
 /// What that comes to: who sends nothing makes etcd log a rejected connection each time.
 pub fn judge(seen: &Seen) -> Answer {
@@ -95,11 +96,16 @@ pub fn judge(seen: &Seen) -> Answer {
         .as_ref()
         .map(|logged| logged.told(since))
         .unwrap_or_default();
-    let seconds = seen.duration.as_secs_f64();
+    let ago = seen.now.duration_since(seen.since).as_secs();
+    let ago = if ago < 120 {
+        format!("{ago} s")
+    } else {
+        format!("{} min", ago / 60)
+    };
     if !seen.listens && seen.rows.is_empty() {
         return Answer::not_applicable(
             Check::Etcd,
-            format!("nobody listens on port {PORT} here, and nobody connected to it in {seconds:.0} s"),
+            format!("nobody listens on port {PORT} here, and nobody connected to it in {ago}"),
         );
     }
     let nothing: Vec<_> = seen
@@ -109,7 +115,7 @@ pub fn judge(seen: &Seen) -> Answer {
         .collect();
     let connections: u64 = seen.rows.iter().map(|row| row.cadence.count).sum();
     let summary = format!(
-        "{} to port {PORT} ended in {seconds:.0} s{}",
+        "{} to port {PORT} failed or sent nothing in {ago}{}",
         if connections == 1 {
             "1 connection".to_owned()
         } else {
@@ -260,7 +266,7 @@ mod tests {
             listens: true,
             rows,
             logged,
-            duration: Duration::from_secs(5),
+            since: "2026-11-23T09:59:55Z".parse().unwrap(),
             now: "2026-11-23T10:00:00Z".parse().unwrap(),
         }
     }
@@ -288,7 +294,7 @@ mod tests {
         assert_eq!(answer.verdict, Verdict::Failed);
         assert_eq!(
             answer.summary,
-            "3 connections to port 2379 ended in 5 s, no log of etcd found here"
+            "3 connections to port 2379 failed or sent nothing in 5 s, no log of etcd found here"
         );
         let fault = &answer.faults[0];
         assert_eq!(

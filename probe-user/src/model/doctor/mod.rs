@@ -84,6 +84,8 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    pub const ALL: [Self; 4] = [Self::NotApplicable, Self::Ok, Self::Warning, Self::Failed];
+
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotApplicable => "not-applicable",

@@ -1,0 +1,70 @@
+//! What the doctors of all nodes say.
+
+use std::sync::Arc;
+
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use super::{
+    Agent, AgentError,
+    ask::{Connect, lines},
+    body::Line,
+    fetch::AT_ONCE,
+};
+use crate::{
+    model::doctor::{Answer, Check},
+    recording::doctor::read,
+};
+
+/// More than this no doctor says.
+const MOST: u64 = 4 << 20;
+
+/// What the doctor of one node said, and whether it said all of it.
+pub type Said = (String, Vec<Answer>, Result<(), AgentError>);
+
+/// Asks all `agents`; what each said, by node.
+pub async fn ask<C: Connect>(ways: &Arc<C>, agents: &[Agent], path: &str) -> Vec<Said> {
+    let turns = Arc::new(Semaphore::new(AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for agent in agents {
+        let (ways, turns) = (Arc::clone(ways), Arc::clone(&turns));
+        let (agent, path) = (agent.clone(), path.to_owned());
+        tasks.spawn(async move {
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            let mut answers = Vec::new();
+            let end = one(&*ways, &agent, &path, &mut answers).await;
+            (agent.node, answers, end)
+        });
+    }
+    let mut said = tasks.join_all().await;
+    said.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    said
+}
+
+async fn one<C: Connect>(
+    ways: &C,
+    agent: &Agent,
+    path: &str,
+    answers: &mut Vec<Answer>,
+) -> Result<(), AgentError> {
+    let mut said = lines(ways, agent, path, false).await?;
+    while let Some(next) = said.lines.next().await? {
+        if said.lines.bytes > MOST {
+            return Err(AgentError::TooLong(MOST));
+        }
+        let Line::Whole(text) = next else {
+            return Err(AgentError::Malformed("a line is too long".to_owned()));
+        };
+        match read(&text).map_err(AgentError::Malformed)? {
+            Some(answer) if answers.len() < Check::ALL.len() => answers.push(answer),
+            Some(_) => {
+                return Err(AgentError::Malformed(
+                    "it says more than there are checks".to_owned(),
+                ));
+            }
+            // The end.
+            None => return Ok(()),
+        }
+    }
+    Err(AgentError::CutOff)
+}

@@ -1,0 +1,64 @@
+//! `probe doctor --cluster`: every node, by its agent.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use anyhow::{Context as _, Result};
+
+use super::{Cluster, tell_silent};
+use crate::{
+    cli::{Agents, Doctor},
+    cluster::{doctor::ask, question},
+    commands::{progress::Progress, quiet_if_closed},
+    model::doctor::Verdict,
+    report::{self, node},
+};
+
+/// Asks the agents; whether all of them answered, and no check failed.
+///
+/// # Errors
+/// When there is no agent to ask, or the output can't be written.
+pub async fn run(settings: Doctor, agents: Agents) -> Result<bool> {
+    if settings.list {
+        let written = io::stdout().write_all(report::doctor::list().as_bytes());
+        return written
+            .context("can't write")
+            .or_else(quiet_if_closed)
+            .map(|()| true);
+    }
+    let cluster = Cluster::open(agents).await?;
+    let agents = cluster.agents().await?;
+    cluster.tell_nodes_without(&agents).await;
+    let path = question::doctor(&settings.checks);
+    let mut progress = Progress::before_answers();
+    progress.now(format_args!(
+        "asking the agents of {} nodes, which look for some seconds …",
+        agents.len()
+    ));
+    let answers = ask(&cluster.ways, &agents, &path).await;
+    progress.clear();
+    let colour = io::stdout().is_terminal()
+        && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    let mut well = true;
+    let mut out = Vec::new();
+    for (name, answers, end) in answers {
+        if settings.json {
+            for answer in &answers {
+                out.extend_from_slice(report::doctor::json(answer, &name)?.as_bytes());
+                out.push(b'\n');
+            }
+        } else if !answers.is_empty() {
+            let mut text: String = answers.iter().map(report::doctor::text).collect();
+            text.push_str(report::doctor::summary(&answers).trim_start());
+            node::section(&mut out, colour, &name, &text);
+        }
+        well &= answers.iter().all(|answer| answer.verdict != Verdict::Failed);
+        if let Err(reason) = end {
+            well = false;
+            tell_silent(&name, &reason);
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    let written = stdout.write_all(&out).and_then(|()| stdout.flush());
+    written.context("can't write").or_else(quiet_if_closed)?;
+    Ok(well)
+}
