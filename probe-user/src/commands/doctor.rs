@@ -64,6 +64,9 @@ pub trait Remembers: Send + Sync {
     /// Its latest look at what slips past conntrack.
     fn bypass(&self) -> Option<Arc<bypass_view::View>>;
 
+    /// Since when.
+    fn since(&self) -> Timestamp;
+
     /// Connections to a server's port that ended since then.
     fn connections(&self, port: u16, since: Timestamp) -> Vec<Connection>;
 }

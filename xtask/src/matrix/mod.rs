@@ -30,7 +30,7 @@ const PACKAGES: [&str; 5] = [
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
 const CGROUP_1: &str = "-cgroup1";
 /// Programs of scenarios that need no container runtime.
-const SCENARIOS: [&str; 14] = [
+const SCENARIOS: [&str; 15] = [
     "connection",
     "attribution",
     "check",
@@ -42,6 +42,7 @@ const SCENARIOS: [&str; 14] = [
     "bypass",
     "cause",
     "tls",
+    "doctor",
     "agent",
     "storm",
     "path",

@@ -116,6 +116,11 @@ impl Remembers for Shared {
         self.bypass()
     }
 
+    fn since(&self) -> Timestamp {
+        let now = Timestamp::now();
+        now.checked_sub(self.age()).unwrap_or(now)
+    }
+
     fn connections(&self, port: u16, since: Timestamp) -> Vec<Connection> {
         let filter = Filter {
             since: Some(since),

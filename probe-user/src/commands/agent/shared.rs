@@ -169,6 +169,11 @@ impl Shared {
         locked(&self.looks).bypass.clone()
     }
 
+    /// How long the agent has been at work.
+    pub fn age(&self) -> Duration {
+        self.began.elapsed()
+    }
+
     fn now_ms(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

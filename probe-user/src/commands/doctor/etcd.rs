@@ -39,7 +39,7 @@ fn look(node: &Node) -> Result<Answer> {
     let began = Timestamp::now();
     let (rows, since, lacks) = match &node.memory {
         Some(memory) => {
-            let since = began.checked_sub(NEWS).unwrap_or(began);
+            let since = began.checked_sub(NEWS).unwrap_or(began).max(memory.since());
             let mut cadences = Cadences::default();
             for connection in memory.connections(PORT, since) {
                 cadences.seen(&connection);
