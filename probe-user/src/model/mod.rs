@@ -8,6 +8,7 @@ pub mod connection;
 pub mod doctor;
 pub mod etcd_log;
 pub mod flow;
+pub mod host;
 pub mod network;
 pub mod owner;
 pub mod part;
