@@ -196,6 +196,13 @@ impl Attribution {
         found
     }
 
+    /// The owner of a live process in the network namespace `netns`, as its control groups say, without the process itself.
+    pub fn of_process(&mut self, pid: u32, netns: u32) -> Arc<Owner> {
+        let mut owner = Arc::new(owner(None, placement_in(&self.proc, pid)));
+        self.names.name(&mut owner, netns);
+        owner
+    }
+
     /// Takes the owner of a server's end that the kernel side saw: the next end there may come without one.
     pub fn learned(&mut self, netns: u32, server: SocketAddr, owner: &Arc<Owner>) {
         let Some(process) = &owner.process else { return };

@@ -1,6 +1,6 @@
 //! `probe vxlan`: look by look, what should be against what is.
 
-mod checksums;
+pub mod checksums;
 mod look;
 mod rules;
 mod underlays;

@@ -19,6 +19,7 @@ mod ports;
 pub mod statistics;
 pub mod symbols;
 pub mod system;
+pub mod time;
 pub mod tls;
 pub mod vxlan;
 

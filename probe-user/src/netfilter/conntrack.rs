@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload, Nla};
+use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{
@@ -35,6 +35,37 @@ pub enum ConntrackError {
     Io(#[from] io::Error),
     #[error("conntrack answered what can't be read: {0}")]
     Malformed(String),
+}
+
+/// `IPCTNL_MSG_CT_GET_STATS_CPU`
+const GET_STATISTICS: u8 = 4;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// Netfilter's own header before the attributes.
+const HEADER: usize = 4;
+
+/// What conntrack could not do, since the network namespace was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Entries that were not made, as two packets wanted the same: most often two DNS queries of one socket.
+    pub insert_failed: u64,
+    /// Packets dropped, as the table was full or there was no memory.
+    pub drop: u64,
+    /// Entries of living connections that made room.
+    pub early_drop: u64,
+}
+
+impl Counts {
+    /// Adds those of one processor.
+    fn add(&mut self, of_cpu: Attributes<'_>) {
+        const INSERT_FAILED: u16 = 9;
+        const DROP: u16 = 10;
+        const EARLY_DROP: u16 = 11;
+        let count = |kind| u64::from(of_cpu.number(kind).unwrap_or_default());
+        self.insert_failed += count(INSERT_FAILED);
+        self.drop += count(DROP);
+        self.early_drop += count(EARLY_DROP);
+    }
 }
 
 /// Asks the conntrack table of one network namespace.
@@ -89,6 +120,46 @@ impl Conntrack {
         client: SocketAddr,
     ) -> Result<Option<Entry>, ConntrackError> {
         self.ask(ConntrackAttribute::CtaTupleReply(tuple(server, client)))
+    }
+
+    /// What conntrack counted in this network namespace so far, on all processors.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn counts(&mut self) -> Result<Counts, ConntrackError> {
+        let ask = ConntrackMessage::Other {
+            message_type: GET_STATISTICS,
+            attributes: Vec::new(),
+        };
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
+        let sequence = self.link.ask(NetfilterMessage::new(header, ask), NLM_F_DUMP)?;
+        let malformed = || ConntrackError::Malformed("cut short".to_owned());
+        let mut counts = Counts::default();
+        loop {
+            let mut rest = self.link.receive()?;
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
+                let length = usize::try_from(message.length()).map_err(|_| malformed())?;
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+                if message.sequence_number() != sequence {
+                    continue;
+                }
+                match message.message_type() {
+                    NLMSG_DONE => return Ok(counts),
+                    NLMSG_ERROR => {
+                        let code = message
+                            .payload()
+                            .first_chunk()
+                            .map(|code| i32::from_ne_bytes(*code));
+                        return Err(match code.unwrap_or_default().saturating_neg() {
+                            libc::EPERM => ConntrackError::NotAllowed,
+                            code => io::Error::from_raw_os_error(code).into(),
+                        });
+                    }
+                    _ => counts.add(Attributes(message.payload().get(HEADER..).unwrap_or_default())),
+                }
+            }
+        }
     }
 
     fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<Entry>, ConntrackError> {

@@ -3,6 +3,7 @@
 
 mod devices;
 pub mod filters;
+pub mod offload;
 mod tables;
 
 use std::io;

@@ -19,6 +19,15 @@ impl Routing {
     /// # Errors
     /// When the kernel does not answer.
     pub fn addresses(&mut self) -> Result<Vec<(u32, IpAddr)>, RouteError> {
+        let nets = self.nets()?;
+        Ok(nets.into_iter().map(|(index, net)| (index, net.addr())).collect())
+    }
+
+    /// The same with the prefixes that the devices have with them.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn nets(&mut self) -> Result<Vec<(u32, IpNet)>, RouteError> {
         let mut addresses = Vec::new();
         let ask = RouteNetlinkMessage::GetAddress(AddressMessage::default());
         self.dump("addresses", ask, |message| {
@@ -37,7 +46,8 @@ impl Routing {
                         _ => None,
                     })
                 });
-                addresses.extend(address.map(|address| (message.header.index, address)));
+                let net = address.and_then(|address| IpNet::new(address, message.header.prefix_len).ok());
+                addresses.extend(net.map(|net| (message.header.index, net)));
             }
         })?;
         Ok(addresses)

@@ -121,6 +121,11 @@ impl Runtime {
         self.shared.doing.is_failing() || self.shared.state().listed.is_some_and(|listed| listed >= since)
     }
 
+    /// Whether a list is there that was begun after `since`.
+    pub fn listed_since(&self, since: Instant) -> bool {
+        self.shared.state().listed.is_some_and(|listed| listed >= since)
+    }
+
     /// Waits until the first list is there, or it is known that there will be none.
     pub fn wait(&self, patience: Duration) {
         self.shared.doing.wait(patience);

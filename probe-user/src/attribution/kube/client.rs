@@ -61,7 +61,7 @@ pub enum KubeError {
 }
 
 impl KubeError {
-    fn call(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
+    pub(super) fn call(what: &'static str) -> impl FnOnce(kube::Error) -> Self {
         move |error| Self::Call {
             what,
             reason: match error {
@@ -166,7 +166,7 @@ async fn with_context(kubeconfig: Kubeconfig, context: Option<&str>) -> Result<C
     Config::from_custom_kubeconfig(kubeconfig, &options).await
 }
 
-fn connect(config: Config) -> Result<Client, KubeError> {
+pub(super) fn connect(config: Config) -> Result<Client, KubeError> {
     Client::try_from(config).map_err(KubeError::call("the cluster"))
 }
 

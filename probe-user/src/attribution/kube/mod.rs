@@ -3,6 +3,7 @@
 //! Optional, and asked for. A thread of its own asks the API, watching the pods of this node only, or the kubelet, which
 //! answers also when the API doesn't; nothing waits for it.
 
+pub mod as_kubelet;
 mod client;
 mod nodes;
 mod services;

@@ -1,4 +1,4 @@
-//! UDP packets that came with a wrong checksum, as the network namespace counts them.
+//! UDP packets that came with a wrong checksum, and others that the network namespace counts.
 
 use std::fs;
 
@@ -9,11 +9,21 @@ pub fn udp() -> u64 {
     of_snmp(&v4).unwrap_or(0) + of_snmp6(&v6).unwrap_or(0)
 }
 
-/// A line of names, and one of numbers.
+/// Packets whose sender is not behind the device that they came by (`rp_filter`); 0 where it can't be read.
+pub fn reverse_path() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
+    counted(&text, "TcpExt:", "IPReversePathFilter").unwrap_or(0)
+}
+
 fn of_snmp(text: &str) -> Option<u64> {
-    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp:"));
+    counted(text, "Udp:", "InCsumErrors")
+}
+
+/// Of a line of names, and one of numbers.
+fn counted(text: &str, group: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let (names, numbers) = (lines.next()?, lines.next()?);
-    let at = names.split_whitespace().position(|name| name == "InCsumErrors")?;
+    let at = names.split_whitespace().position(|found| found == name)?;
     numbers.split_whitespace().nth(at)?.parse().ok()
 }
 
