@@ -5,6 +5,7 @@ mod bypass;
 mod dns;
 mod etcd;
 mod ingress;
+mod kubelet;
 mod node;
 mod settings;
 mod vxlan;

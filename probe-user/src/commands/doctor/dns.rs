@@ -1,8 +1,89 @@
-//! The check `dns`: what it reads.
+//! Gathers what the DNS check judges.
 
-use super::Node;
-use crate::model::doctor::{Answer, Check};
+mod pods;
+mod watch;
 
-pub fn run(_node: &Node) -> Answer {
-    Answer::not_applicable(Check::Dns, "not written yet")
+use std::thread;
+
+use super::{Node, kubelet::Kubelet};
+use crate::{
+    attribution::{Attribution, Paths, kube::as_kubelet},
+    commands::pods::runtime,
+    host::resolv,
+    model::doctor::{
+        Answer, Check,
+        dns::{Seen, judge},
+    },
+    netfilter::rules::Rules,
+};
+
+/// What the kubelet copies, unless it is told otherwise.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+pub fn run(node: &Node) -> Answer {
+    let kubelet = Kubelet::find(node);
+    let runtime = runtime(node.settings.cri.as_deref()).ok().flatten();
+    // Watching begins at once: it takes all the time there is.
+    let (found, asked) = thread::scope(|scope| {
+        let watching = scope.spawn(|| watch::queries(node, runtime.as_ref()));
+        let found = look(node, &kubelet, runtime.clone());
+        (found, watching.join())
+    });
+    let mut seen = found;
+    if seen.pods.is_empty() && !kubelet.is_here {
+        return Answer::not_applicable(Check::Dns, "no kubelet, and no process of a pod here");
+    }
+    match asked {
+        Ok(Ok(asked)) => seen.asked = Some(asked),
+        Ok(Err(why)) => seen.unknown.push(format!("queries without an answer: {why}")),
+        Err(_) => seen
+            .unknown
+            .push("queries without an answer: the watching broke off".to_owned()),
+    }
+    judge(&seen)
+}
+
+fn look(node: &Node, kubelet: &Kubelet, runtime: Option<crate::attribution::cri::Runtime>) -> Seen {
+    let mut seen = Seen::default();
+    let config = match &kubelet.config {
+        Ok(config) => config.clone(),
+        Err(why) => {
+            if kubelet.is_here {
+                seen.unknown.push(format!("the kubelet's configuration: {why}"));
+            }
+            Default::default()
+        }
+    };
+    seen.cluster = config.cluster_dns;
+    seen.domain = config.cluster_domain;
+    let file = config.resolv_conf.unwrap_or_else(|| RESOLV_CONF.to_owned());
+    let mut written = None;
+    if !file.is_empty() {
+        let servers = node.root.dated(&file).map(|(text, at)| {
+            written = Some(at);
+            resolv::parse(&text).servers
+        });
+        seen.node = Some((file, servers.map_err(|error| error.to_string())));
+    }
+    let name = kubelet.node_name(node);
+    let known = kubelet.ask(node, async |client| as_kubelet::pods_of(&client, &name).await);
+    let paths = Paths {
+        proc: "/proc".into(),
+        pod_logs: node.root.path("/var/log/pods"),
+    };
+    let asks = runtime.is_some();
+    let mut attribution = Attribution::new(paths, runtime, None);
+    seen.pods = pods::read(
+        &mut attribution,
+        asks,
+        known.as_deref().unwrap_or_default(),
+        written,
+    );
+    if let (Err(why), false) = (known, seen.pods.is_empty()) {
+        seen.unknown
+            .push(format!("the pods' dnsPolicy at the API: {why}"));
+    }
+    let (_, services) = Rules::read_with_services();
+    seen.services = services.iter().map(|service| service.address.ip()).collect();
+    seen
 }

@@ -1,0 +1,120 @@
+//! The resolv.conf that each pod's processes read.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs,
+    net::IpAddr,
+    os::unix::fs::MetadataExt as _,
+    time::SystemTime,
+};
+
+use k8s_openapi::api::core::v1 as api;
+
+use crate::{
+    attribution::{Attribution, procfs::Proc},
+    host::{files::Root, resolv},
+    model::{
+        Owner, PodSource,
+        doctor::dns::{Pod, Policy},
+    },
+};
+
+/// More containers than a node has.
+const MOST: usize = 8192;
+/// A static pod's uid at the kubelet, which the API has under another.
+const HASH: &str = "kubernetes.io/config.hash";
+
+/// Of every pod that has a process. `asks`: a runtime is asked, and what it does not know is another node's.
+pub fn read(
+    attribution: &mut Attribution,
+    asks: bool,
+    known: &[api::Pod],
+    node_written: Option<SystemTime>,
+) -> Vec<Pod> {
+    let proc = Proc::new("/proc".into());
+    let inode = |pid: u32, kind: &str| Some(fs::metadata(proc.path(pid, kind)).ok()?.ino());
+    let own_mount = fs::metadata("/proc/self/ns/mnt").ok().map(|file| file.ino());
+    let own_netns = fs::metadata("/proc/thread-self/ns/net")
+        .ok()
+        .map(|file| file.ino());
+    let mut mounts: HashSet<u64> = own_mount.into_iter().collect();
+    // By uid and servers: the containers of a pod have one file.
+    let mut pods: BTreeMap<(String, Vec<IpAddr>), Pod> = BTreeMap::new();
+    for pid in proc.pids() {
+        // A kernel thread has no root; whose can't be read is not ours to tell.
+        let (Some(mount), Some(netns)) = (inode(pid, "ns/mnt"), inode(pid, "ns/net")) else {
+            continue;
+        };
+        if mounts.contains(&mount) || mounts.len() >= MOST {
+            continue;
+        }
+        let owner = attribution.of_process(pid, netns as u32);
+        let Some(pod) = owner.pod.as_ref() else { continue };
+        mounts.insert(mount);
+        if asks && pod.source != PodSource::Cri {
+            continue;
+        }
+        let root = Root::new(proc.path(pid, "root"));
+        let Ok((text, written)) = root.dated("/etc/resolv.conf") else {
+            continue;
+        };
+        let resolv = resolv::parse(&text);
+        let of_api = known.iter().find(|known| is(known, &pod.uid));
+        let host_network = Some(netns) == own_netns;
+        let key = (pod.uid.clone(), resolv.servers.clone());
+        pods.entry(key).or_insert_with(|| Pod {
+            name: name(&owner),
+            policy: of_api.and_then(policy),
+            servers: resolv.servers,
+            search: resolv.search,
+            older: node_written.is_some_and(|node| written < node),
+            host_network,
+            serves_cluster: serves_cluster(&owner, of_api),
+        });
+    }
+    pods.into_values().collect()
+}
+
+fn is(known: &api::Pod, uid: &str) -> bool {
+    let metadata = &known.metadata;
+    let hash = metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(HASH));
+    metadata.uid.as_deref() == Some(uid) || hash.is_some_and(|hash| hash == uid)
+}
+
+fn name(owner: &Owner) -> String {
+    let Some(pod) = &owner.pod else {
+        return String::new();
+    };
+    match (&pod.namespace, &pod.name) {
+        (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+        _ => format!("pod {}", pod.uid),
+    }
+}
+
+/// What the kubelet makes of it.
+fn policy(pod: &api::Pod) -> Option<Policy> {
+    let spec = pod.spec.as_ref()?;
+    let host = spec.host_network.unwrap_or(false);
+    Some(match spec.dns_policy.as_deref() {
+        Some("None") => Policy::None,
+        Some("Default") => Policy::Default,
+        Some("ClusterFirstWithHostNet") => Policy::Cluster,
+        _ if host => Policy::Default,
+        _ => Policy::Cluster,
+    })
+}
+
+fn serves_cluster(owner: &Owner, known: Option<&api::Pod>) -> bool {
+    let labelled = known.and_then(|pod| pod.metadata.labels.as_ref()?.get("k8s-app"));
+    let name = owner
+        .pod
+        .as_ref()
+        .and_then(|pod| pod.name.as_deref())
+        .unwrap_or_default();
+    labelled.is_some_and(|label| label == "kube-dns")
+        || name.starts_with("coredns-")
+        || name.starts_with("kube-dns-")
+}

@@ -1,0 +1,123 @@
+//! This node's kubelet: how it was started, what it is set to, and the API with its credentials.
+
+use std::{fs, future::Future, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+
+use kube::Client;
+use tokio::time::timeout;
+
+use super::Node;
+use crate::{
+    attribution::{
+        kube::{KubeError, as_kubelet::as_kubelet},
+        procfs::Proc,
+    },
+    host,
+    model::host::{KubeletArguments, KubeletConfig},
+};
+
+/// How long the API may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Where processes are.
+const PROC: &str = "/proc";
+
+/// What is known of it.
+pub struct Kubelet {
+    pub arguments: KubeletArguments,
+    /// Its file's, with what the command line says instead; the error in words.
+    pub config: Result<KubeletConfig, String>,
+    /// Its configuration or credentials are on this machine.
+    pub is_here: bool,
+}
+
+impl Kubelet {
+    /// The one in this network namespace.
+    pub fn find(node: &Node) -> Self {
+        let running = running();
+        let arguments = running.clone().unwrap_or_default();
+        let path = arguments.config.as_deref().unwrap_or(host::kubelet::CONFIG);
+        let text = node.root.text(path);
+        let has_config = text.is_ok();
+        let config = text
+            .map_err(|error| format!("{path}: {error}"))
+            .and_then(|text| host::kubelet::config(&text).map_err(|error| format!("{path}: {error}")));
+        let config = match config {
+            // Options alone may be all there is.
+            Err(_) if running.is_some() && arguments.config.is_none() => Ok(KubeletConfig::default()),
+            config => config,
+        };
+        let config = config.map(|mut config| {
+            if !arguments.cluster_dns.is_empty() {
+                config.cluster_dns.clone_from(&arguments.cluster_dns);
+            }
+            if arguments.resolv_conf.is_some() {
+                config.resolv_conf.clone_from(&arguments.resolv_conf);
+            }
+            if arguments.cluster_domain.is_some() {
+                config.cluster_domain.clone_from(&arguments.cluster_domain);
+            }
+            config
+        });
+        let has_credentials = node.root.real(credentials(&arguments)).is_ok();
+        Self {
+            is_here: running.is_some() || has_config || has_credentials,
+            arguments,
+            config,
+        }
+    }
+
+    /// The node's name in the API.
+    pub fn node_name(&self, node: &Node) -> String {
+        let named = self.arguments.node.clone();
+        named.unwrap_or_else(|| node.settings.node.to_lowercase())
+    }
+
+    /// Asks the API with the kubelet's credentials.
+    ///
+    /// # Errors
+    /// In words: no credentials, or no answer in time.
+    pub fn ask<T, F>(&self, node: &Node, question: impl FnOnce(Client) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<T, KubeError>>,
+    {
+        let path = credentials(&self.arguments);
+        let text = node.root.text(path).map_err(|error| format!("{path}: {error}"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(async {
+            let asked = async {
+                let client = as_kubelet(&text, |path| node.root.real(path)).await?;
+                question(client).await
+            };
+            match timeout(PATIENCE, asked).await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err(format!(
+                    "the API server did not answer within {} s",
+                    PATIENCE.as_secs()
+                )),
+            }
+        })
+    }
+}
+
+fn credentials(arguments: &KubeletArguments) -> &str {
+    arguments
+        .kubeconfig
+        .as_deref()
+        .unwrap_or(host::kubelet::KUBECONFIG)
+}
+
+/// The options of the kubelet that runs in this network namespace; there may be another node's on this kernel.
+fn running() -> Option<KubeletArguments> {
+    let inode = |path: &Path| fs::metadata(path).ok().map(|file| file.ino());
+    let own = inode(Path::new("/proc/thread-self/ns/net"))?;
+    let proc = Proc::new(PROC.into());
+    let pids = proc.pids().into_iter();
+    let mut kubelets = pids.filter(|pid| {
+        proc.identity(*pid).is_some_and(|(name, _)| name == "kubelet")
+            && inode(&proc.path(*pid, "ns/net")) == Some(own)
+    });
+    let (line, _) = proc.command(kubelets.next()?);
+    Some(host::kubelet::arguments(&line))
+}
