@@ -1,8 +1,277 @@
-//! The check `settings`: what it reads.
+//! Gathers what the settings check judges.
 
-use super::Node;
-use crate::model::doctor::{Answer, Check};
+use std::{fs, net::IpAddr, path::Path, thread, time::Instant};
 
-pub fn run(_node: &Node) -> Answer {
-    Answer::not_applicable(Check::Settings, "not written yet")
+use ipnet::IpNet;
+
+use super::{Node, kubelet::Kubelet};
+use crate::{
+    attribution::procfs::Proc,
+    commands::vxlan::checksums,
+    host::{cni, subnet_env},
+    kernel::time,
+    model::{
+        doctor::{
+            Answer, Check, Fault,
+            settings::{Clock, Counts, Device, Dropper, Growth, Role, Seen, Table, judge},
+        },
+        vxlan::{Overlay, overlay::Tables},
+    },
+    netfilter::{
+        conntrack::{self, Conntrack},
+        rules::{Action, Packet, Path as Way, Rules},
+    },
+    rtnetlink::{RouteError, Routing, offload},
+};
+
+/// Programs that keep clocks, by the kernel's names of them, which are cut.
+const KEEPERS: [&str; 6] = [
+    "chronyd",
+    "ntpd",
+    "systemd-timesyn",
+    "ptp4l",
+    "phc2sys",
+    "openntpd",
+];
+const TCP: u8 = 6;
+
+pub fn run(node: &Node) -> Answer {
+    let (tables, nets) = match tables() {
+        Ok(tables) => tables,
+        Err(error) => {
+            return Answer::of(
+                Check::Settings,
+                "not done",
+                vec![Fault::warning(error.to_string())],
+            );
+        }
+    };
+    let overlays = Overlay::all(&tables);
+    let bridge = bridge(node);
+    let bridge = tables
+        .devices
+        .iter()
+        .find(|device| device.bridge && device.name == bridge);
+    let has_files = node.root.text(subnet_env::PATH).is_ok()
+        || node
+            .root
+            .names(cni::DIRECTORY)
+            .is_ok_and(|names| names.iter().any(|name| cni::is_one(name)));
+    if bridge.is_none() && overlays.is_empty() && !has_files && !Kubelet::find(node).is_here {
+        let why =
+            "no node of Kubernetes: no kubelet, no CNI configuration, no bridge of pods and no VXLAN device";
+        return Answer::not_applicable(Check::Settings, why);
+    }
+    let begun = Instant::now();
+    let mut seen = Seen {
+        window: node.settings.duration,
+        forwarding: switch("net/ipv4/ip_forward"),
+        rp_filter: number("net/ipv4/conf/all/rp_filter").unwrap_or(0) as u8,
+        bridge_filtering: switch("net/bridge/bridge-nf-call-iptables"),
+        flannel_mtu: node
+            .root
+            .text(subnet_env::PATH)
+            .ok()
+            .and_then(|text| subnet_env::parse(&text).mtu),
+        clock: clock(),
+        ..Seen::default()
+    };
+    let vxlans = overlays
+        .iter()
+        .map(|overlay| (overlay.device.name.clone(), overlay.device.mtu, Role::Vxlan));
+    let underlays = overlays
+        .iter()
+        .filter_map(|overlay| overlay.underlay.as_ref())
+        .map(|underlay| (underlay.name.clone(), underlay.mtu, Role::Underlay));
+    let bridges = bridge.map(|bridge| (bridge.name.clone(), bridge.mtu, Role::Bridge));
+    seen.devices = bridges
+        .into_iter()
+        .chain(vxlans)
+        .chain(underlays)
+        .map(device)
+        .collect();
+    seen.devices.dedup_by(|one, other| one.name == other.name);
+    seen.offload = overlays
+        .iter()
+        .map(|overlay| {
+            (
+                overlay.device.name.clone(),
+                offload::checksums(&overlay.device.name),
+            )
+        })
+        .collect();
+    seen.pods = bridge.and_then(|bridge| {
+        let of_bridge = |(index, net): &&(u32, IpNet)| *index == bridge.index && net.addr().is_ipv4();
+        nets.iter().find(of_bridge).map(|(_, net)| net.trunc())
+    });
+
+    let (before, mut asker) = counts(&mut seen.unknown);
+    let (errors, strays) = (checksums::udp(), checksums::reverse_path());
+    let (rules, services) = Rules::read_with_services();
+    seen.services = services.len();
+    seen.unknown.extend(rules.unread().iter().cloned());
+    if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
+        seen.droppers = droppers(&rules, pods, &bridge.name, &overlays);
+    }
+    thread::sleep(node.settings.duration.saturating_sub(begun.elapsed()));
+    seen.checksum_errors = Growth::of(errors, checksums::udp());
+    seen.reverse_path = Growth::of(strays, checksums::reverse_path());
+    let after = asker.as_mut().and_then(|asker| asker.counts().ok());
+    seen.conntrack = table(before, after);
+    seen.overlays = overlays;
+    judge(&seen)
+}
+
+fn tables() -> Result<(Tables, Vec<(u32, IpNet)>), RouteError> {
+    let mut routing = Routing::open()?;
+    let nets = routing.nets()?;
+    let tables = Tables {
+        devices: routing.devices()?,
+        addresses: nets.iter().map(|(index, net)| (*index, net.addr())).collect(),
+        routes: routing.routes()?,
+        neighbours: routing.neighbours()?,
+        forwarding: routing.forwarding()?,
+    };
+    Ok((tables, nets))
+}
+
+/// The name of the pods' bridge.
+fn bridge(node: &Node) -> String {
+    let names = node.root.names(cni::DIRECTORY).unwrap_or_default();
+    let first = names.iter().find(|name| cni::is_one(name));
+    let text = first.and_then(|name| node.root.text(format!("{}/{name}", cni::DIRECTORY)).ok());
+    let network = text.and_then(|text| cni::parse(&text).ok());
+    let named = network.and_then(|network| network.main()?.bridge.clone());
+    named.unwrap_or_else(|| cni::BRIDGE.to_owned())
+}
+
+fn device((name, mtu, role): (String, u32, Role)) -> Device {
+    let of = |setting: &str| format!("net/ipv4/conf/{name}/{setting}");
+    Device {
+        forwarding: switch(&of("forwarding")),
+        rp_filter: number(&of("rp_filter")).unwrap_or(0) as u8,
+        mtu,
+        role,
+        name,
+    }
+}
+
+/// A setting of the calling thread's network namespace.
+fn number(name: &str) -> Option<u64> {
+    let text = fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?;
+    text.trim().parse().ok()
+}
+
+fn switch(name: &str) -> Option<bool> {
+    number(name).map(|value| value != 0)
+}
+
+fn counts(unknown: &mut Vec<String>) -> (Option<conntrack::Counts>, Option<Conntrack>) {
+    let asked = Conntrack::open(None).and_then(|mut asker| Ok((asker.counts()?, asker)));
+    match asked {
+        Ok((counts, asker)) => (Some(counts), Some(asker)),
+        Err(conntrack::ConntrackError::NotLoaded) => (None, None),
+        Err(error) => {
+            unknown.push(format!("conntrack's counts: {error}"));
+            (None, None)
+        }
+    }
+}
+
+fn table(before: Option<conntrack::Counts>, after: Option<conntrack::Counts>) -> Option<Table> {
+    let counts = before.zip(after).map(|(before, after)| Counts {
+        insert_failed: Growth::of(before.insert_failed, after.insert_failed),
+        drop: Growth::of(before.drop, after.drop),
+        early_drop: Growth::of(before.early_drop, after.early_drop),
+    });
+    Some(Table {
+        entries: number("net/netfilter/nf_conntrack_count")?,
+        room: number("net/netfilter/nf_conntrack_max")?,
+        counts,
+    })
+}
+
+/// The rules that catch packets from a pod to one of another node, and back; or to somewhere else.
+fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> Vec<Dropper> {
+    let far = overlays.iter().find_map(|overlay| {
+        let net = overlay
+            .peers
+            .iter()
+            .flat_map(|peer| &peer.routes)
+            .find(|net| net.addr().is_ipv4())?;
+        Some((
+            one_of(*net)?,
+            Some(overlay.device.name.clone()),
+            "pods of other nodes",
+        ))
+    });
+    // 192.0.2.0/24 is nobody's.
+    let far = far.unwrap_or((IpAddr::from([192, 0, 2, 1]), None, "others"));
+    let Some(pod) = one_of(pods) else {
+        return Vec::new();
+    };
+    let (address, device, who) = far;
+    let here = Some(bridge.to_owned());
+    let ways = [
+        (
+            pod,
+            address,
+            here.clone(),
+            device.clone(),
+            format!("what goes from pods to {who}"),
+        ),
+        (
+            address,
+            pod,
+            device,
+            here,
+            format!("what comes from {who} to pods"),
+        ),
+    ];
+    let mut found: Vec<Dropper> = Vec::new();
+    for (source, destination, input, output, way) in ways {
+        let packet = Packet {
+            path: Way::Forward,
+            protocol: TCP,
+            source,
+            destination,
+            source_port: None,
+            destination_port: None,
+            input,
+            output,
+        };
+        let suspects = rules.suspects(&packet, &[Action::Drop, Action::Reject]);
+        for suspect in suspects.into_iter().filter(|suspect| suspect.certain) {
+            let rule = suspect.to_string();
+            match found.iter_mut().find(|known| known.rule == rule) {
+                Some(known) => known.way = format!("what goes between pods and {who}"),
+                None => found.push(Dropper {
+                    rule,
+                    way: way.clone(),
+                    packets: suspect.packets,
+                    removal: suspect.removal(),
+                }),
+            }
+        }
+    }
+    found
+}
+
+/// An address that a pod there may have.
+fn one_of(net: IpNet) -> Option<IpAddr> {
+    net.hosts().nth(1)
+}
+
+fn clock() -> Option<Clock> {
+    let kept = time::kept()?;
+    let proc = Proc::new("/proc".into());
+    let names = proc.pids().into_iter().filter_map(|pid| proc.identity(pid));
+    let keeper = names
+        .map(|(name, _)| name)
+        .find(|name| KEEPERS.contains(&name.as_str()));
+    Some(Clock {
+        synchronised: kept.synchronised,
+        maximal_error_us: kept.maximal_error_us,
+        keeper,
+    })
 }

@@ -1,0 +1,67 @@
+//! conntrack's table: how full it is, and what it could not do.
+
+use super::{Fault, Growth, Seen, seconds};
+
+/// Percent of the table's room.
+const NEARLY: u64 = 80;
+const FULL: u64 = 95;
+
+pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
+    let Some(table) = seen.conntrack else {
+        return Vec::new();
+    };
+    let mut faults = Vec::new();
+    let percent = (table.entries * 100).checked_div(table.room).unwrap_or(0);
+    if percent >= NEARLY {
+        let says = format!("conntrack's table is {percent} % full: what finds no room there is dropped");
+        let fault = if percent >= FULL {
+            Fault::failed(says)
+        } else {
+            Fault::warning(says)
+        };
+        faults.push(
+            fault
+                .seen(format!("nf_conntrack_count {} of nf_conntrack_max {}", table.entries, table.room))
+                .remedy(format!(
+                    "sysctl -w net.netfilter.nf_conntrack_max={}   # for good: kube-proxy's conntrack.maxPerCore, which sets it",
+                    table.room.saturating_mul(2)
+                ))
+                .remedy("conntrack -L | awk '{print $4, $5}' | sort | uniq -c | sort -n | tail   # who fills it"),
+        );
+    }
+    let Some(counts) = table.counts else {
+        return faults;
+    };
+    let failed = |growth: Growth, name: &str, what: &str, remedy: &str| {
+        (growth.grown > 0).then(|| {
+            Fault::failed(format!("{what}: {} in {}", growth.grown, seconds(seen)))
+                .seen(format!("conntrack -S: {name} {} since the start", growth.total))
+                .remedy(remedy)
+        })
+    };
+    faults.extend(failed(
+        counts.drop,
+        "drop",
+        "conntrack drops packets for want of room",
+        "make the table larger, as said of nf_conntrack_max",
+    ));
+    faults.extend(failed(
+        counts.early_drop,
+        "early_drop",
+        "conntrack forgets living connections to make room",
+        "make the table larger, as said of nf_conntrack_max",
+    ));
+    // Now and then one is lost on any busy node: the packet is dropped, and sent again.
+    if counts.insert_failed.grown > 0 {
+        faults.push(
+            Fault::warning(format!(
+                "conntrack dropped {} packets that wanted the entry of another in {}: most often DNS, which then waits 5 s",
+                counts.insert_failed.grown,
+                seconds(seen)
+            ))
+            .seen(format!("conntrack -S: insert_failed {} since the start", counts.insert_failed.total))
+            .remedy("options single-request-reopen or use-vc in the pods' dnsConfig, or NodeLocal DNSCache"),
+        );
+    }
+    faults
+}
