@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
+mod bridge;
 mod bypass;
+mod dns;
 mod etcd;
+mod settings;
 mod vxlan;
 
 use std::process::Command;

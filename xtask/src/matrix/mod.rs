@@ -42,10 +42,10 @@ const SCENARIOS: [&str; 15] = [
     "bypass",
     "cause",
     "tls",
-    "doctor",
     "agent",
     "storm",
     "path",
+    "doctor",
 ];
 /// Of these only what is asked for: each of its scenarios puts programs at a score of functions and takes them away, while others
 /// run. With two processors the emulator dies of that, or spins.
