@@ -15,3 +15,4 @@ pub mod recording;
 pub mod report;
 pub mod rtnetlink;
 pub mod serve;
+pub mod tls;

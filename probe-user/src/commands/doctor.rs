@@ -5,6 +5,7 @@ mod bypass;
 mod dns;
 mod etcd;
 mod ingress;
+mod journal;
 mod kubelet;
 mod node;
 mod settings;
@@ -28,7 +29,7 @@ use crate::{
     host::files::Root,
     model::{
         Connection, bypass as bypass_view,
-        doctor::{Answer, Check, Fault, Verdict},
+        doctor::{Answer, Check, Fault, Verdict, journal::tell as tell_of},
         vxlan::view as vxlan_view,
     },
     report,
@@ -38,6 +39,9 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is said what is waited for.
 const TICK: Duration = Duration::from_millis(250);
+
+/// What the log says of each check.
+type Lines = BTreeMap<Check, Vec<String>>;
 
 /// What every check is given.
 pub struct Node {
@@ -129,10 +133,12 @@ pub(super) fn examine(
             .spawn(move || drop(sender.send(ask(check, &node))))?;
     }
     drop(sender);
+    let log = read_log(&node)?;
     let mut progress = Progress::before_answers();
     let mut come: BTreeMap<Check, Answer> = BTreeMap::new();
+    let mut told = None;
     for check in checks {
-        let answer = loop {
+        let mut answer = loop {
             if let Some(answer) = come.remove(check) {
                 break answer;
             }
@@ -152,9 +158,32 @@ pub(super) fn examine(
             }
         };
         progress.clear();
+        let told = told.get_or_insert_with(|| {
+            let waited = log.recv_timeout(until.saturating_duration_since(Instant::now()));
+            waited.unwrap_or_else(|_| Err("it did not come to its end in time".to_owned()))
+        });
+        match told {
+            Ok(lines) => answer.log = lines.remove(check).unwrap_or_default(),
+            // Once is enough, and where it is of use.
+            Err(why) if *check == Check::Node && answer.verdict != Verdict::NotApplicable => {
+                answer.unknown.push(format!("kubelet's log: {why}"));
+            }
+            Err(_) => {}
+        }
         tell(answer)?;
     }
     Ok(())
+}
+
+/// What the node's log says of each check, as soon as it is read.
+fn read_log(node: &Arc<Node>) -> io::Result<mpsc::Receiver<Result<Lines, String>>> {
+    let (sender, lines) = mpsc::channel();
+    let node = Arc::clone(node);
+    let read = move || journal::read(&node.root).map(|entries| tell_of(&entries));
+    thread::Builder::new()
+        .name("journal".to_owned())
+        .spawn(move || drop(sender.send(read())))?;
+    Ok(lines)
 }
 
 fn ask(check: Check, node: &Node) -> Answer {

@@ -11,6 +11,26 @@ pub const CONFIG: &str = "/var/lib/kubelet/config.yaml";
 /// The credentials, likewise.
 pub const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 
+/// Names that kubelet's process has: its own, and those of what it is built into.
+pub const PROCESSES: [&str; 5] = ["kubelet", "k3s-server", "k3s-agent", "kubelite", "k0s"];
+
+/// Where kubelets have their configuration of the API: kubeadm, EKS, k3s, RKE2, k0s, MicroK8s.
+pub const KUBECONFIGS: [&str; 6] = [
+    "/etc/kubernetes/kubelet.conf",
+    "/var/lib/kubelet/kubeconfig",
+    "/var/lib/rancher/k3s/agent/kubelet.kubeconfig",
+    "/var/lib/rancher/rke2/agent/kubelet.kubeconfig",
+    "/var/lib/k0s/kubelet.conf",
+    "/var/snap/microk8s/current/credentials/kubelet.config",
+];
+
+/// kubeadm's configuration for the first connection.
+pub const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
+/// Where kubelet keeps certificates that it asked for.
+pub const PKI: &str = "/var/lib/kubelet/pki";
+/// Its client certificate with the key, renewed by itself.
+pub const CURRENT: &str = "kubelet-client-current.pem";
+
 /// What of KubeletConfiguration is read.
 #[derive(Default, Deserialize)]
 #[serde(default)]
@@ -44,10 +64,11 @@ pub fn arguments(line: &[String]) -> KubeletArguments {
     let mut found = KubeletArguments::default();
     let mut words = line.iter().skip(1).map(String::as_str).peekable();
     while let Some(word) = words.next() {
-        let Some(name) = word.strip_prefix("--") else {
+        let Some(name) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
             continue;
         };
         let (name, value) = match name.split_once('=') {
+            Some((_, "")) => continue,
             Some((name, value)) => (name, value),
             None => match words.next_if(|next| !next.starts_with("--")) {
                 Some(value) => (name, value),
@@ -58,6 +79,8 @@ pub fn arguments(line: &[String]) -> KubeletArguments {
         match name {
             "config" => found.config = Some(value),
             "kubeconfig" => found.kubeconfig = Some(value),
+            "bootstrap-kubeconfig" => found.bootstrap = Some(value),
+            "cert-dir" => found.cert_dir = Some(value),
             "hostname-override" => found.node = Some(value),
             "cluster-dns" => found.cluster_dns.extend(addresses(value.split(','))),
             "cluster-domain" => found.cluster_domain = Some(value),
@@ -114,5 +137,35 @@ mod tests {
         assert_eq!(found.node.as_deref(), Some("alpha"));
         assert_eq!(found.cluster_dns, [IpAddr::from([10, 96, 0, 10])]);
         assert_eq!(arguments(&[]), KubeletArguments::default());
+        for (line, kubeconfig, bootstrap, cert_dir) in [
+            ("kubelet", None, None, None),
+            (
+                "kubelet --bootstrap-kubeconfig=/b --kubeconfig=/k --v 2",
+                Some("/k"),
+                Some("/b"),
+                None,
+            ),
+            (
+                "kubelet --kubeconfig /k -cert-dir /c",
+                Some("/k"),
+                None,
+                Some("/c"),
+            ),
+            ("kubelet --kubeconfig /a --kubeconfig=/b", Some("/b"), None, None),
+            ("kubelet --kubeconfig= --bootstrap-kubeconfig", None, None, None),
+            ("--kubeconfig=/k", None, None, None),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let found = arguments(&words);
+            assert_eq!(
+                (
+                    found.kubeconfig.as_deref(),
+                    found.bootstrap.as_deref(),
+                    found.cert_dir.as_deref()
+                ),
+                (kubeconfig, bootstrap, cert_dir),
+                "{line}"
+            );
+        }
     }
 }

@@ -93,6 +93,10 @@ pub struct KubeletConfig {
 pub struct KubeletArguments {
     pub config: Option<String>,
     pub kubeconfig: Option<String>,
+    /// The kubeconfig of the first connection.
+    pub bootstrap: Option<String>,
+    /// Where it keeps certificates.
+    pub cert_dir: Option<String>,
     /// The node's name in the API.
     pub node: Option<String>,
     /// These go before those of the file.

@@ -19,6 +19,29 @@ impl Owner {
     }
 }
 
+impl Owner {
+    /// For people: pod and process, or else the node. Not escaped.
+    pub fn describe(&self) -> String {
+        let mut words = Vec::new();
+        if let Some(pod) = &self.pod {
+            words.push(match (&pod.namespace, &pod.name) {
+                (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
+                _ => format!("pod {}", pod.uid),
+            });
+        }
+        if let Some(process) = &self.process {
+            words.push(format!("{} (pid {})", process.name, process.pid));
+        }
+        if let Some(node) = self.node.as_ref().filter(|_| words.is_empty()) {
+            words.push(format!("somebody on node {}", node.name));
+        }
+        if words.is_empty() {
+            words.push("somebody unknown".to_owned());
+        }
+        words.join(", ")
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// In the initial pid namespace.

@@ -23,6 +23,8 @@ struct Line<'a> {
     faults: Vec<Wrong<'a>>,
     #[serde(default)]
     unknown: Vec<String>,
+    #[serde(default)]
+    log: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +68,7 @@ pub fn read(line: &[u8]) -> Result<Option<Answer>, String> {
         summary: line.summary,
         faults: line.faults.into_iter().map(fault).collect(),
         unknown: line.unknown,
+        log: line.log,
     }))
 }
 

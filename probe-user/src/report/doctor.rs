@@ -15,6 +15,7 @@ struct Line<'a> {
     summary: &'a str,
     faults: Vec<Wrong<'a>>,
     unknown: &'a [String],
+    log: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -51,6 +52,9 @@ pub fn text(answer: &Answer) -> String {
         for remedy in &fault.remedies {
             out.push_str(&format!("    do:   {}\n", safe(remedy)));
         }
+    }
+    for line in &answer.log {
+        out.push_str(&format!("  log: {}\n", safe(line)));
     }
     for unknown in &answer.unknown {
         out.push_str(&format!("  not looked at: {}\n", safe(unknown)));
@@ -92,6 +96,7 @@ pub fn json(answer: &Answer, node: &str) -> serde_json::Result<String> {
             })
             .collect(),
         unknown: &answer.unknown,
+        log: &answer.log,
     })
 }
 
@@ -105,12 +110,16 @@ mod tests {
             .seen("cni0: 10.244.7.1/24")
             .remedy("ip link del cni0");
         let warning = Fault::warning("2 reservations are of pods that are gone");
-        Answer::of(
+        let mut answer = Answer::of(
             Check::Bridge,
             "flannel's subnet is 10.244.1.0/24",
             vec![fault, warning],
         )
-        .without(vec!["the node's podCIDR: nobody to ask".to_owned()])
+        .without(vec!["the node's podCIDR: nobody to ask".to_owned()]);
+        answer
+            .log
+            .push("in kubelet's log once, at noon: \x1b[1mcni0".to_owned());
+        answer
     }
 
     #[test]
@@ -122,6 +131,7 @@ mod tests {
              \x20   seen: cni0: 10.244.7.1/24\n\
              \x20   do:   ip link del cni0\n\
              \x20 warning: 2 reservations are of pods that are gone\n\
+             \x20 log: in kubelet's log once, at noon: \\x1b[1mcni0\n\
              \x20 not looked at: the node's podCIDR: nobody to ask\n"
         );
         let answers = [sample(), Answer::not_applicable(Check::Vxlan, "no VXLAN device")];
@@ -141,6 +151,7 @@ mod tests {
         assert_eq!(value["faults"][0]["severity"], "failed");
         assert_eq!(value["faults"][0]["remedies"][0], "ip link del cni0");
         assert_eq!(value["faults"][1]["severity"], "warning");
+        assert!(value["log"][0].as_str().unwrap().ends_with("cni0"));
         assert_eq!(value["unknown"][0], "the node's podCIDR: nobody to ask");
     }
 }

@@ -6,7 +6,10 @@ mod bridge;
 mod bypass;
 mod dns;
 mod etcd;
+mod ingress;
+mod node;
 mod settings;
+mod tls;
 mod vxlan;
 
 use std::process::Command;

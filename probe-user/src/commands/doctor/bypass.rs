@@ -4,13 +4,13 @@ use std::thread::sleep;
 
 use anyhow::{Context, Result};
 
-use super::Node;
+use super::{Node, watching::allowed};
 use crate::{
     cli::{Bypass, Pace},
     commands::{
         bypass::{Known, Looker},
         looks::Looks as _,
-        pods, privileges,
+        pods,
     },
     kernel::{self, capabilities},
     model::doctor::{Answer, Check, bypass::judge},
@@ -27,7 +27,7 @@ fn look(node: &Node) -> Result<Answer> {
             None => Answer::of(Check::Bypass, "the agent has not looked yet", Vec::new()),
         });
     }
-    privileges::check("doctor", &capabilities::BYPASS)?;
+    allowed(&capabilities::BYPASS)?;
     let settings = Bypass {
         pace: Pace::once(node.settings.duration),
         cri: node.settings.cri.clone(),

@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
-use super::{Node, watching};
+use super::{
+    Node,
+    watching::{self, Question},
+};
 use crate::{
     attribution::listens,
     model::{
@@ -47,7 +50,7 @@ fn look(node: &Node) -> Result<Answer> {
             (cadences.rows().cloned().collect(), since, Vec::new())
         }
         None => {
-            let watched = watching::watch(node, &[PORT], false)?;
+            let watched = watching::watch(node, &Question::of(node, &[PORT]), || {})?;
             let rows = watched.summary.map(|summary| summary.rows).unwrap_or_default();
             (rows, began, watched.lacks)
         }

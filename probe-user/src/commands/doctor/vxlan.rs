@@ -4,10 +4,10 @@ use std::thread::sleep;
 
 use anyhow::{Context, Result};
 
-use super::Node;
+use super::{Node, watching::allowed};
 use crate::{
     cli::{Pace, Vxlan},
-    commands::{looks::Looks as _, privileges, vxlan::Looker},
+    commands::{looks::Looks as _, vxlan::Looker},
     kernel::{self, capabilities},
     model::doctor::{
         Answer, Check,
@@ -26,7 +26,7 @@ fn look(node: &Node) -> Result<Answer> {
             None => Answer::of(Check::Vxlan, "the agent has not looked yet", Vec::new()),
         });
     }
-    privileges::check("doctor", &capabilities::VXLAN)?;
+    allowed(&capabilities::VXLAN)?;
     let settings = Vxlan {
         pace: Pace::once(node.settings.duration),
         ..Vxlan::faults(node.settings.source.clone())

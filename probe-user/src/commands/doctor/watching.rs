@@ -1,15 +1,19 @@
 //! Connections that come and go while the doctor looks.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::mpsc::{Sender, channel},
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use tokio::time::sleep;
 
 use super::Node;
 use crate::{
     cli::Watch,
     commands::{
-        pods, privileges,
+        pods,
         watch::{
             explain::{Explainer, Subject},
             pipeline::Who,
@@ -17,12 +21,41 @@ use crate::{
             sink::Sink,
         },
     },
-    kernel::capabilities,
-    model::{Connection, Summary},
+    kernel::capabilities::{self, Need},
+    model::{Connection, Outcome, Role, Summary},
 };
 
-/// Connections kept; what comes after is in the summary alone.
+/// Connections kept: a storm is told by its beginning, and by the summary.
 const KEPT: usize = 4096;
+
+/// Which connections.
+pub struct Question<'a> {
+    /// Server ports.
+    pub ports: &'a [u16],
+    /// None: both ends.
+    pub role: Option<Role>,
+    /// Healthy ones too.
+    pub all: bool,
+    /// Looks for causes of failures.
+    pub explain: bool,
+    /// Reads how they begin with TLS.
+    pub tls: bool,
+    pub duration: Duration,
+}
+
+impl<'a> Question<'a> {
+    /// Those that send nothing or fail, for as long as the doctor looks.
+    pub fn of(node: &Node, ports: &'a [u16]) -> Self {
+        Self {
+            ports,
+            role: None,
+            all: false,
+            explain: false,
+            tls: false,
+            duration: node.settings.duration,
+        }
+    }
+}
 
 /// What was seen.
 #[derive(Debug, Default)]
@@ -33,26 +66,50 @@ pub struct Seen {
     pub lacks: Vec<String>,
 }
 
-/// Watches connections to these ports for as long as the doctor looks; `explain`: looks for causes of failures, too.
+/// Fails where the kernel would not load a program for this process.
+pub fn allowed(needs: &[Need]) -> Result<()> {
+    let missing = capabilities::missing(needs);
+    let names: Vec<_> = missing
+        .iter()
+        .filter(|need| need.lost.is_none())
+        .map(|need| need.capability.to_string())
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    bail!("not allowed, without {}: run it with sudo", names.join(", "))
+}
+
+/// Watches; calls `ready` once it does.
 ///
 /// # Errors
 /// Missing privileges, or a kernel that can't do it.
-pub fn watch(node: &Node, ports: &[u16], explain: bool) -> Result<Seen> {
-    let settings = Watch {
-        duration: Some(node.settings.duration),
+pub fn watch(node: &Node, question: &Question<'_>, ready: impl FnOnce()) -> Result<Seen> {
+    allowed(&capabilities::WATCH)?;
+    let mut settings = Watch {
+        duration: Some(question.duration),
+        role: question.role,
+        pod_logs: node.root.path("/var/log/pods"),
         cri: node.settings.cri.clone(),
         netns: node.settings.netns.clone(),
-        explain,
-        ..Watch::of(ports.to_vec(), node.settings.source.clone())
+        explain: question.explain,
+        tls: question.tls,
+        ..Watch::of(question.ports.to_vec(), node.settings.source.clone())
     };
-    privileges::check("doctor", &capabilities::WATCH)?;
+    if question.role == Some(Role::Client) {
+        settings.kernel.roles = vec![Role::Client];
+    }
+    if question.all {
+        settings.outcomes = Outcome::ALL.to_vec();
+        settings.kernel.outcomes = settings.outcomes.clone();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run(settings))
+    runtime.block_on(run(settings, question.duration, ready))
 }
 
-async fn run(settings: Watch) -> Result<Seen> {
+async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Result<Seen> {
     let hooks = Hooks::attach(&settings)?;
     let lacks = hooks.lacks.clone();
     let explainer = settings
@@ -64,8 +121,8 @@ async fn run(settings: Watch) -> Result<Seen> {
         cluster: None,
         home: None,
     };
-    let duration: Duration = settings.duration.unwrap_or_default();
-    let (sender, receiver) = std::sync::mpsc::channel();
+    ready();
+    let (sender, receiver) = channel();
     let mut session = hooks.session(settings, Collected(Seen::default(), sender), who, explainer);
     session.run(sleep(duration)).await?;
     session.finish()?;
@@ -74,7 +131,7 @@ async fn run(settings: Watch) -> Result<Seen> {
 }
 
 /// Keeps them, and hands them over at the end.
-struct Collected(Seen, std::sync::mpsc::Sender<Seen>);
+struct Collected(Seen, Sender<Seen>);
 
 impl Sink for Collected {
     fn connection(&mut self, connection: &Connection) -> io::Result<()> {

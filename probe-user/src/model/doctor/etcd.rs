@@ -157,7 +157,7 @@ const fn sends_nothing(outcome: Outcome) -> bool {
 fn probes(row: &Row) -> Fault {
     let who = row
         .actor()
-        .map(name)
+        .map(Owner::describe)
         .unwrap_or_else(|| format!("somebody at {}", row.client));
     Fault::failed(format!("{who} connects to etcd and closes without a byte"))
         .seen(format!(
@@ -187,27 +187,6 @@ fn every(cadence: &Cadence) -> String {
         .every
         .map(|every| format!(", every {:.1} s", every.as_secs_f64()))
         .unwrap_or_default()
-}
-
-/// Pod, process, or node.
-fn name(owner: &Owner) -> String {
-    let mut words = Vec::new();
-    if let Some(pod) = &owner.pod {
-        words.push(match (&pod.namespace, &pod.name) {
-            (Some(namespace), Some(name)) => format!("{namespace}/{name}"),
-            _ => format!("pod {}", pod.uid),
-        });
-    }
-    if let Some(process) = &owner.process {
-        words.push(format!("{} (pid {})", process.name, process.pid));
-    }
-    if let Some(node) = owner.node.as_ref().filter(|_| words.is_empty()) {
-        words.push(format!("somebody on node {}", node.name));
-    }
-    if words.is_empty() {
-        words.push("somebody unknown".to_owned());
-    }
-    words.join(", ")
 }
 
 #[cfg(test)]

@@ -2,10 +2,13 @@
 
 pub mod bridge;
 pub mod bypass;
+pub mod certificate;
 pub mod dns;
 pub mod etcd;
 pub mod ingress;
+pub mod journal;
 pub mod node;
+pub mod server;
 pub mod settings;
 pub mod vxlan;
 
@@ -149,6 +152,8 @@ pub struct Answer {
     pub faults: Vec<Fault>,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
+    /// What the node's log said of it in the past hour. It makes no verdict: that is of what is seen now.
+    pub log: Vec<String>,
 }
 
 impl Answer {
@@ -165,6 +170,7 @@ impl Answer {
             summary: summary.into(),
             faults,
             unknown: Vec::new(),
+            log: Vec::new(),
         }
     }
 

@@ -1,1 +1,116 @@
-//! Rules of the check `node`.
+//! Rules of the check `node`: whether kubelet can come to its API server, and is let in.
+
+mod connections;
+mod identity;
+mod server;
+
+use jiff::Timestamp;
+
+use super::{Fault, certificate::Certificate};
+
+pub use connections::{Ended, Service, User, Why};
+pub use server::{Place, Server};
+
+/// A certificate that ends sooner than this is told of.
+pub const SOON_HOURS: i64 = 7 * 24;
+
+/// kubelet, as its node's processes show it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kubelet {
+    Runs {
+        pid: u32,
+    },
+    Stopped,
+    /// This process does not see the node's.
+    NotSeen,
+}
+
+/// A configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    pub path: String,
+    pub state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    Missing,
+    /// It is there, and no use.
+    Bad(String),
+    Good,
+}
+
+/// As whom kubelet comes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Client {
+    Certificate {
+        place: String,
+        certificate: Box<Certificate>,
+    },
+    /// Where it should be, and why it is of no use.
+    Bad { place: String, why: String },
+    /// A token, a program, or nothing: what it is, in words.
+    Other(&'static str),
+}
+
+/// All that is looked at.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub now: Timestamp,
+    pub kubelet: Kubelet,
+    pub config: File,
+    pub bootstrap: Option<File>,
+    /// `None`: there is no configuration that tells.
+    pub client: Option<Client>,
+    pub server: Option<Server>,
+    pub users: Vec<User>,
+    pub service: Option<Service>,
+    /// Why dials of this node came to nothing, where the kernel showed it.
+    pub causes: Vec<Why>,
+}
+
+/// What is well, in one line, and what is not.
+pub fn judge(seen: &Seen) -> (String, Vec<Fault>) {
+    let mut faults = Vec::new();
+    if seen.kubelet == Kubelet::Stopped {
+        faults.push(
+            Fault::failed("kubelet does not run")
+                .remedy("systemctl status kubelet; journalctl -u kubelet -n 50: why it ended")
+                .remedy("systemctl enable --now kubelet"),
+        );
+    }
+    faults.extend(identity::faults(seen));
+    let answers = seen.server.as_ref().is_some_and(server::answers);
+    let mut of_server = seen
+        .server
+        .as_ref()
+        .map_or_else(Vec::new, |server| server::faults(server, seen));
+    let cut_off = seen.server.as_ref().filter(|server| server::is_cut_off(server));
+    for (fault, leads) in connections::faults(seen, answers) {
+        // That the others do not come to it, either, is no other fault: it shows this one.
+        let same = cut_off.is_some_and(|server| leads.iter().all(|address| server::has(server, address)));
+        match of_server.first_mut() {
+            Some(root) if same => {
+                root.evidence.push(fault.says);
+                root.evidence.extend(fault.evidence);
+            }
+            _ => of_server.push(fault),
+        }
+    }
+    faults.extend(of_server);
+    (summary(seen), faults)
+}
+
+fn summary(seen: &Seen) -> String {
+    let mut parts = vec![match seen.kubelet {
+        Kubelet::Runs { pid } => format!("kubelet (pid {pid}) uses {}", seen.config.path),
+        Kubelet::Stopped | Kubelet::NotSeen => format!("kubelet's configuration is {}", seen.config.path),
+    }];
+    parts.extend(seen.client.as_ref().map(identity::summary));
+    parts.extend(seen.server.as_ref().map(server::summary));
+    parts.extend(connections::summary(seen));
+    parts.join("; ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ mod names;
 mod netlink;
 mod nft;
 mod nft_text;
-mod place;
+pub(crate) mod place;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
@@ -225,6 +225,12 @@ impl Display for Suspect {
             Place::Policy => f.write_str(&self.text),
         }
     }
+}
+
+/// Node ports of Services whose own port is 443, as kube-proxy's rules of the calling thread's network namespace have them,
+/// each with its Service's name. In mode iptables only.
+pub fn https_node_ports() -> Vec<(String, u16)> {
+    super::services::https_node_ports(&read::outputs())
 }
 
 /// Tables told of one hook.

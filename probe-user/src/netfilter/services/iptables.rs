@@ -75,6 +75,20 @@ pub(super) fn services(save: &str) -> Vec<Service> {
         .collect()
 }
 
+/// TCP ports of the node that lead to a Service, with its name.
+pub(super) fn node_ports(save: &str) -> Vec<(String, u16)> {
+    const TCP: u8 = 6;
+    let rules = save.lines().filter_map(rule);
+    rules
+        .filter(|rule| rule.chain == "KUBE-NODEPORTS" && rule.protocol == Some(TCP))
+        .filter(|rule| rule.target.starts_with("KUBE-EXT-") || rule.target.starts_with("KUBE-SVC-"))
+        .filter_map(|rule| {
+            let name = rule.comment.split_whitespace().next()?;
+            Some((name.to_owned(), rule.port?))
+        })
+        .collect()
+}
+
 fn follow(
     chain: &str,
     jumps: &HashMap<&str, Vec<&str>>,
@@ -154,6 +168,9 @@ mod tests {
 -A KUBE-SEP-ONE -p tcp -m comment --comment "shop/web:http" -m tcp -j DNAT --to-destination  [unsupported revision]
 -A KUBE-SVC-NPX46M4PTMTKRN6Y -m comment --comment "default/kubernetes:https" -j KUBE-SEP-API
 -A KUBE-SEP-API -p tcp -m comment --comment "default/kubernetes:https" -m tcp -j DNAT --to-destination 192.168.88.11:6443
+-A KUBE-NODEPORTS -p tcp -m comment --comment "shop/web:http" -m tcp --dport 30080 -j KUBE-EXT-ABC
+-A KUBE-NODEPORTS -d 127.0.0.0/8 -p tcp -m comment --comment "shop/web:http" -m nfacct --nfacct-name x -m tcp --dport 30080 -j KUBE-MARK-MASQ
+-A KUBE-NODEPORTS -p udp -m comment --comment "shop/dns:dns" -m udp --dport 30053 -j KUBE-EXT-ABD
 *filter
 -A KUBE-SERVICES -d 10.96.5.5/32 -p tcp -m comment --comment "shop/empty:http has no endpoints" -m tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable
 "#;
@@ -203,6 +220,11 @@ mod tests {
                 row("shop/empty:http", "10.96.5.5:80", 6, "none"),
             ]
         );
+    }
+
+    #[test]
+    fn ports_of_the_node() {
+        assert_eq!(node_ports(SAVE), [("shop/web:http".to_owned(), 30080)]);
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! Who here needs the API, what connections they have, and how those end.
+
+use std::{collections::HashSet, fs, path::Path, sync::mpsc::Sender, time::Duration};
+
+use super::{
+    super::{
+        Node,
+        watching::{self, Question},
+    },
+    kubelet::{is_here, own_netns},
+    server::DIAL,
+};
+use crate::{
+    attribution::procfs::{Proc, read},
+    host::{kubelet::PROCESSES, sockets},
+    model::{
+        Connection, Role,
+        doctor::node::{Ended, User, Why},
+    },
+};
+
+/// How long a connection that ended takes to be told of, at the most.
+const SETTLE: Duration = Duration::from_millis(700);
+const TABLE_BYTES: u64 = 16 << 20;
+/// What else on a node needs the API for its network.
+const OTHERS: [&str; 2] = ["kube-proxy", "flanneld"];
+
+fn needs(name: &str) -> bool {
+    PROCESSES.contains(&name) || OTHERS.contains(&name)
+}
+
+/// The processes, and the connections to these ports that each has.
+pub fn users(ports: &[u16]) -> Vec<User> {
+    let proc = Proc::new("/proc".into());
+    let tables =
+        ["tcp", "tcp6"].map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES));
+    let sockets: Vec<_> = tables
+        .iter()
+        .flatten()
+        .flat_map(|table| sockets::parse(&String::from_utf8_lossy(table)))
+        .filter(|socket| ports.contains(&socket.remote.port()))
+        .collect();
+    let named = proc.pids().into_iter().filter_map(|pid| {
+        let (name, _) = proc.identity(pid)?;
+        (needs(&name) && is_here(&proc, pid)).then_some((pid, name))
+    });
+    named
+        .map(|(pid, name)| {
+            let held = held(&proc, pid);
+            let of = |doing| {
+                let held = held.as_ref();
+                sockets
+                    .iter()
+                    .filter(move |socket| socket.doing == doing)
+                    .filter(move |socket| held.is_some_and(|held| held.contains(&socket.inode)))
+            };
+            User {
+                open: held.as_ref().map(|_| of(sockets::Doing::Established).count()),
+                dials: of(sockets::Doing::Dials).map(|socket| socket.remote).collect(),
+                name,
+                pid,
+                ended: Vec::new(),
+            }
+        })
+        .collect()
+}
+
+/// Inodes of the sockets that a process holds.
+fn held(proc: &Proc, pid: u32) -> Option<HashSet<u64>> {
+    let descriptors = fs::read_dir(proc.path(pid, "fd")).ok()?;
+    let inode = |entry: fs::DirEntry| {
+        let link = fs::read_link(entry.path()).ok()?;
+        let link = link.to_str()?.strip_prefix("socket:[")?;
+        link.strip_suffix(']')?.parse().ok()
+    };
+    Some(descriptors.flatten().filter_map(inode).collect())
+}
+
+/// Watches connections to these ports end badly. Once it does, it drops `ready`.
+///
+/// # Errors
+/// Why that could not be watched, in words.
+pub fn watch(node: &Node, ports: &[u16], ready: Sender<()>) -> Result<Vec<Connection>, String> {
+    let question = Question {
+        role: Some(Role::Client),
+        explain: true,
+        // This process dials meanwhile, and how that ends tells, too.
+        duration: node.settings.duration.max(DIAL + SETTLE),
+        ..Question::of(node, ports)
+    };
+    watching::watch(node, &question, || drop(ready))
+        .map(|seen| seen.connections)
+        .map_err(|error| format!("{error:#}"))
+}
+
+/// Why dials from this namespace came to nothing, this process's own among them.
+pub fn causes(ended: &[Connection]) -> Vec<Why> {
+    let here = own_netns();
+    let mut causes: Vec<Why> = Vec::new();
+    for connection in ended {
+        let to = connection.asked();
+        let Some(cause) = &connection.cause else { continue };
+        if here == Some(u64::from(connection.netns)) && causes.iter().all(|why| why.to != to) {
+            causes.push(Why {
+                to,
+                what: cause.what.clone(),
+                remedy: cause.remedy.clone(),
+            });
+        }
+    }
+    causes
+}
+
+/// Adds to each process how its connections ended.
+pub fn add(users: &mut [User], ended: Vec<Connection>) {
+    let here = own_netns();
+    for connection in ended {
+        let process = connection.owner.process.as_ref();
+        // By name: the kernel's process ids are not those of a container's /proc.
+        let user = users
+            .iter_mut()
+            .find(|user| process.is_some_and(|process| process.name == user.name));
+        let Some(user) = user.filter(|_| here == Some(u64::from(connection.netns))) else {
+            continue;
+        };
+        let (to, outcome) = (connection.asked(), connection.outcome);
+        let same = user
+            .ended
+            .iter_mut()
+            .find(|ended| (ended.to, ended.outcome) == (to, outcome));
+        let cause = connection.cause.as_ref().map(|cause| cause.what.clone());
+        match same {
+            Some(same) => {
+                same.times += 1;
+                same.cause = same.cause.take().or(cause);
+            }
+            None => user.ended.push(Ended {
+                to,
+                outcome,
+                times: 1,
+                cause,
+            }),
+        }
+    }
+}

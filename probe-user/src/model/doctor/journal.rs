@@ -1,0 +1,252 @@
+//! Messages of kubelet and the kernel that tell of a fault, and of which check's.
+//!
+//! They are evidence and no verdict: a line of the past hour may tell of what is well by now, and each check sees for itself
+//! what is wrong.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::Check;
+
+/// Messages that are told of one check.
+const TOLD: usize = 3;
+/// Characters of one that are told.
+const LETTERS: usize = 240;
+
+/// One entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub time: Timestamp,
+    /// Anybody may have written it.
+    pub message: String,
+    /// The kernel says it, not kubelet.
+    pub kernel: bool,
+}
+
+/// Who says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Kubelet,
+    Kernel,
+}
+
+/// A kind of message: all these words are in it.
+struct Known(Check, By, &'static [&'static str]);
+
+/// The first that fits counts.
+const KNOWN: [Known; 33] = {
+    use By::{Kernel, Kubelet};
+    use Check::{Bridge, Dns, Etcd, Node, Settings};
+    [
+        Known(Bridge, Kubelet, &["already has an IP address different from"]),
+        Known(
+            Bridge,
+            Kubelet,
+            &["failed to allocate for range", "no IP addresses available"],
+        ),
+        Known(Bridge, Kubelet, &["failed to set bridge addr"]),
+        Known(Bridge, Kubelet, &["loadFlannelSubnetEnv failed"]),
+        Known(Bridge, Kubelet, &["subnet.env: no such file"]),
+        Known(Bridge, Kubelet, &["failed to find plugin"]),
+        Known(Bridge, Kubelet, &["cni config uninitialized"]),
+        Known(Bridge, Kubelet, &["cni plugin not initialized"]),
+        Known(Dns, Kubelet, &["Nameserver limits", "exceeded"]),
+        Known(Dns, Kubelet, &["Search Line limits", "exceeded"]),
+        Known(Etcd, Kubelet, &["etcdserver: "]),
+        Known(
+            Node,
+            Kubelet,
+            &["x509: certificate has expired or is not yet valid"],
+        ),
+        Known(Node, Kubelet, &["certificate signed by unknown authority"]),
+        Known(Node, Kubelet, &["x509: certificate is valid for", "not"]),
+        Known(Node, Kubelet, &["x509: cannot validate certificate"]),
+        Known(
+            Node,
+            Kubelet,
+            &["part of the existing bootstrap client certificate", "expired"],
+        ),
+        Known(Node, Kubelet, &["unable to load bootstrap kubeconfig"]),
+        Known(Node, Kubelet, &["failed to run Kubelet"]),
+        Known(Node, Kubelet, &["Unable to register node"]),
+        // Of the API: kubelet tells of pods' probes in the same words.
+        Known(Node, Kubelet, &["/api", "connection refused"]),
+        Known(Node, Kubelet, &["/api", "i/o timeout"]),
+        Known(Node, Kubelet, &["/api", "no route to host"]),
+        Known(Node, Kubelet, &["/api", "no such host"]),
+        Known(Node, Kubelet, &["/api", "TLS handshake timeout"]),
+        Known(Node, Kubelet, &["/api", "connection reset by peer"]),
+        Known(Node, Kubelet, &["Unauthorized"]),
+        Known(Node, Kubelet, &["Unable to", "rejected"]),
+        Known(Node, Kubelet, &["Server rejected event"]),
+        Known(Node, Kubelet, &["node \"", "\" not found"]),
+        Known(Node, Kubelet, &["PLEG is not healthy"]),
+        Known(Settings, Kernel, &["nf_conntrack: table full, dropping packet"]),
+        Known(Settings, Kernel, &["neighbor table overflow"]),
+        Known(Settings, Kernel, &["nf_conntrack: default automatic helper"]),
+    ]
+};
+
+/// Which check's fault a message tells of, and its place in the table.
+fn of(entry: &Entry) -> Option<(Check, usize)> {
+    let by = if entry.kernel { By::Kernel } else { By::Kubelet };
+    // An error in kubelet's messages is in quotes, and so its own quotes are quoted.
+    let message = entry.message.replace("\\\"", "\"");
+    KNOWN
+        .iter()
+        .enumerate()
+        .find(|(_, Known(_, who, words))| *who == by && words.iter().all(|word| message.contains(word)))
+        .map(|(place, Known(check, ..))| (*check, place))
+}
+
+/// For each check what the log says of it: the newest first, each kind of message once.
+pub fn tell(entries: &[Entry]) -> BTreeMap<Check, Vec<String>> {
+    let mut kinds: BTreeMap<(Check, usize), (usize, &Entry)> = BTreeMap::new();
+    for entry in entries {
+        let Some(key) = of(entry) else { continue };
+        let (times, last) = kinds.entry(key).or_insert((0, entry));
+        *times += 1;
+        if entry.time > last.time {
+            *last = entry;
+        }
+    }
+    let mut found: BTreeMap<Check, Vec<(usize, &Entry)>> = BTreeMap::new();
+    for ((check, _), kind) in kinds {
+        found.entry(check).or_default().push(kind);
+    }
+    found
+        .into_iter()
+        .map(|(check, mut kinds)| {
+            kinds.sort_by_key(|(_, last)| std::cmp::Reverse(last.time));
+            let told = kinds.into_iter().take(TOLD);
+            (check, told.map(|(times, last)| line(times, last)).collect())
+        })
+        .collect()
+}
+
+fn line(times: usize, last: &Entry) -> String {
+    let who = if last.kernel { "the kernel's" } else { "kubelet's" };
+    let times = match times {
+        1 => "once,".to_owned(),
+        times => format!("{times} times, last"),
+    };
+    let message: String = last.message.chars().take(LETTERS).collect();
+    format!(
+        "in {who} log {times} at {}: {message}",
+        last.time.strftime("%F %T UTC")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(second: i64, message: &str, kernel: bool) -> Entry {
+        Entry {
+            time: Timestamp::from_second(1_795_744_000 + second).unwrap(),
+            message: message.to_owned(),
+            kernel,
+        }
+    }
+
+    #[test]
+    fn whose_message_it_is() {
+        for (message, kernel, check) in [
+            (
+                r#"failed to set bridge addr: "cni0" already has an IP address different from 10.244.1.1/24"#,
+                false,
+                Some(Check::Bridge),
+            ),
+            (
+                "failed to allocate for range 0: no IP addresses available in range set: 10.244.1.1-10.244.1.254",
+                false,
+                Some(Check::Bridge),
+            ),
+            (
+                "tls: failed to verify certificate: x509: certificate has expired or is not yet valid: current time 2026-11-27T02:11:07Z is after 2026-11-26T02:11:07Z",
+                false,
+                Some(Check::Node),
+            ),
+            (
+                "x509: certificate signed by unknown authority",
+                false,
+                Some(Check::Node),
+            ),
+            (
+                r#"Get "https://192.168.88.11:6443/api/v1/nodes": dial tcp 192.168.88.11:6443: connect: connection refused"#,
+                false,
+                Some(Check::Node),
+            ),
+            (
+                r#"Get "https://192.168.88.11:6443/apis/coordination.k8s.io/v1/leases": dial tcp 192.168.88.11:6443: i/o timeout"#,
+                false,
+                Some(Check::Node),
+            ),
+            (
+                r#""Error getting node" err="node \"alpha\" not found""#,
+                false,
+                Some(Check::Node),
+            ),
+            (
+                "PLEG is not healthy: pleg was last seen active 3m0s ago",
+                false,
+                Some(Check::Node),
+            ),
+            (
+                "Nameserver limits were exceeded, some nameservers have been omitted",
+                false,
+                Some(Check::Dns),
+            ),
+            (
+                "nf_conntrack: nf_conntrack: table full, dropping packet",
+                true,
+                Some(Check::Settings),
+            ),
+            // Somebody else says so, or of something else.
+            ("nf_conntrack: table full, dropping packet", false, None),
+            (
+                r#""Probe failed" output="dial tcp 10.244.1.7:8080: connect: connection refused""#,
+                false,
+                None,
+            ),
+            ("x509: certificate signed by unknown authority", true, None),
+            ("", false, None),
+        ] {
+            assert_eq!(
+                of(&entry(0, message, kernel)).map(|(check, _)| check),
+                check,
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn three_kinds_the_newest_first() {
+        let full = "nf_conntrack: table full, dropping packet";
+        let log = [
+            entry(1, "PLEG is not healthy", false),
+            entry(9, "x509: certificate signed by unknown authority", false),
+            entry(4, "x509: certificate signed by unknown authority", false),
+            entry(7, "Unauthorized", false),
+            entry(8, "failed to run Kubelet", false),
+            entry(2, full, true),
+            entry(3, "all is well", false),
+        ];
+        let told = tell(&log);
+        assert_eq!(
+            told.keys().copied().collect::<Vec<_>>(),
+            [Check::Node, Check::Settings]
+        );
+        let node = &told[&Check::Node];
+        assert_eq!(node.len(), 3);
+        assert_eq!(
+            node[0],
+            "in kubelet's log 2 times, last at 2026-11-27 01:46:49 UTC: x509: certificate signed by unknown authority"
+        );
+        assert!(node[1].contains("failed to run") && node[2].contains("once, at"));
+        assert!(told[&Check::Settings][0].starts_with("in the kernel's log once,"));
+        let long = entry(0, &format!("Unauthorized {}", "x".repeat(9999)), false);
+        assert!(tell(&[long])[&Check::Node][0].len() < 400);
+    }
+}
