@@ -76,9 +76,12 @@ impl Lab {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         self.server = Some(Child::spawn(&mut command).unwrap());
+        // IPv6 that takes IPv4 too; a state of 0A is LISTEN.
+        let listens = format!(":{:04X} 00000000000000000000000000000000:0000 0A ", self.port);
         wait_until("openssl listens", SOON, || {
-            let listening = self.pair.server.run(&format!("ss -Hltn sport = :{}", self.port));
-            listening.ok().filter(|line| !line.is_empty())
+            let sockets = || std::fs::read_to_string("/proc/thread-self/net/tcp6");
+            let sockets = self.pair.server.enter(sockets).ok()?.ok()?;
+            sockets.contains(&listens).then_some(())
         })
         .unwrap();
         self
