@@ -32,14 +32,12 @@ pub struct Underlays {
 
 impl Underlays {
     pub fn new() -> Result<Self> {
-        // Kernel ids of processes end at 2^22, and 0 is nobody's handle.
-        let handle = std::process::id() & OWN;
+        let (handle, alive) = own()?;
         Ok(Self {
             attached: HashMap::new(),
             refused: HashMap::new(),
             handle,
-            _alive: UnixDatagram::bind_addr(&mark(handle)?)
-                .context("can't make the socket that says that this probe runs")?,
+            _alive: alive,
         })
     }
 
@@ -88,6 +86,23 @@ impl Underlays {
     }
 }
 
+/// A handle that nobody has, and the socket that says so. A process may look more than once at a time, as the doctor does.
+fn own() -> Result<(u32, UnixDatagram)> {
+    /// Ids of processes end there; 0 is nobody's.
+    const PROCESSES: u32 = 1 << 22;
+    const LOOKS: u32 = 64;
+    let mut refused = None;
+    for look in 0..LOOKS {
+        let handle = (std::process::id() % PROCESSES + look * PROCESSES) & OWN;
+        match UnixDatagram::bind_addr(&mark(handle)?) {
+            Ok(alive) => return Ok((handle, alive)),
+            Err(error) => refused = Some(error),
+        }
+    }
+    let error = refused.unwrap_or_else(|| std::io::Error::other("no handle is free"));
+    Err(error).context("can't make the socket that says that this probe runs")
+}
+
 fn mark(handle: u32) -> Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("probe-vxlan-{handle}")).context("can't name a socket")
 }
@@ -126,5 +141,21 @@ fn remove_if_empty(routing: &mut Routing, device: u32) {
     if empty {
         // The device may be gone, and the queue with it.
         let _ = routing.remove_clsact(device);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_look_has_a_handle_of_its_own() {
+        let (first, alive) = own().unwrap();
+        let (second, _alive) = own().unwrap();
+        assert_ne!(first, second);
+        assert!(first & MADE_QUEUE == 0 && second & MADE_QUEUE == 0);
+        assert!(lives(first) && lives(second));
+        drop(alive);
+        assert!(!lives(first));
     }
 }

@@ -128,12 +128,11 @@ pub fn judge(seen: &Seen) -> Answer {
             Some(_) => String::new(),
         }
     );
-    let mut faults: Vec<_> = nothing.iter().take(TOLD).map(|row| probes(row)).collect();
-    if nothing.len() > TOLD {
-        faults.push(Fault::failed(format!(
-            "{} more do the same",
-            nothing.len() - TOLD
-        )));
+    let mut faults = probers(&nothing);
+    if faults.len() > TOLD {
+        let more = faults.len() - TOLD;
+        faults.truncate(TOLD);
+        faults.push(Fault::failed(format!("{more} more do the same")));
     }
     if let Some(first) = faults.first_mut() {
         first.evidence.extend(logged);
@@ -152,6 +151,19 @@ pub fn judge(seen: &Seen) -> Answer {
 
 const fn sends_nothing(outcome: Outcome) -> bool {
     matches!(outcome, Outcome::HalfOpen | Outcome::HalfOpenReset)
+}
+
+/// One fault for each of them, whichever ends of its connections were seen.
+fn probers(rows: &[&Row]) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = Vec::new();
+    for row in rows {
+        let fault = probes(row);
+        match faults.iter_mut().find(|known| known.says == fault.says) {
+            Some(known) => known.evidence.extend(fault.evidence),
+            None => faults.push(fault),
+        }
+    }
+    faults
 }
 
 fn probes(row: &Row) -> Fault {
@@ -266,6 +278,7 @@ mod tests {
         let answer = judge(&seen(
             vec![
                 row(Outcome::HalfOpen, 2, Some(5), monitor()),
+                row(Outcome::HalfOpenReset, 1, None, monitor()),
                 row(Outcome::ResetByClient, 1, None, Owner::default()),
             ],
             None,
@@ -273,7 +286,7 @@ mod tests {
         assert_eq!(answer.verdict, Verdict::Failed);
         assert_eq!(
             answer.summary,
-            "3 connections to port 2379 failed or sent nothing in 5 s, no log of etcd found here"
+            "4 connections to port 2379 failed or sent nothing in 5 s, no log of etcd found here"
         );
         let fault = &answer.faults[0];
         assert_eq!(
@@ -282,7 +295,10 @@ mod tests {
         );
         assert_eq!(
             fault.evidence,
-            ["half-open: 2 times from 10.244.2.2 to 192.168.88.11:2379, every 5.0 s"]
+            [
+                "half-open: 2 times from 10.244.2.2 to 192.168.88.11:2379, every 5.0 s",
+                "half-open-reset: once from 10.244.2.2 to 192.168.88.11:2379",
+            ]
         );
         assert_eq!(answer.faults.len(), 1);
     }
