@@ -16,14 +16,18 @@ use super::{
     Agent, AgentError,
     ask::{Connect, Look, look},
     body::LONGEST_LINE,
+    doctor::ask,
     fetch::{Fetched, fetch},
     follow::{Again, Follower, Heard, News},
     merge::{MOST, Merge},
     question::Connections,
 };
 use crate::{
-    model::Connection,
-    report::{json_line, samples},
+    model::{
+        Connection,
+        doctor::{Answer, Check},
+    },
+    report::{doctor::json, json_line, samples},
 };
 
 /// Straight to sockets of this machine.
@@ -229,6 +233,68 @@ async fn what_all_remember_and_who_did_not_say() {
             "unready: its agent probe-dies is not ready: CrashLoopBackOff",
             "whole 2 0"
         ]
+    );
+}
+
+#[tokio::test]
+async fn doctors_say_all_or_that_they_did_not() {
+    let ways = Sockets::default();
+    let said = |check| json(&Answer::not_applicable(check, "why"), "whoever").unwrap() + "\n";
+    let agents = [
+        ways.agent(
+            "well",
+            Box::new(move |_, path, stream| {
+                assert_eq!(path, "/v1/doctor?check=bridge,dns");
+                head(stream);
+                chunk(stream, said(Check::Bridge).as_bytes());
+                chunk(stream, said(Check::Dns).as_bytes());
+                end(stream);
+            }),
+        ),
+        ways.agent(
+            "dies",
+            Box::new(move |_, _, stream| {
+                head(stream);
+                chunk(stream, said(Check::Bridge).as_bytes());
+            }),
+        ),
+        ways.agent(
+            "talks",
+            Box::new(move |_, _, stream| {
+                head(stream);
+                for _ in 0..=Check::ALL.len() {
+                    chunk(stream, said(Check::Bridge).as_bytes());
+                }
+                end(stream);
+            }),
+        ),
+        ways.agent(
+            "busy",
+            Box::new(|_, _, stream| {
+                let _ = stream.write_all(b"HTTP/1.1 503 x\r\nContent-Length: 5\r\n\r\nbusy\n");
+            }),
+        ),
+    ];
+    let path = super::question::doctor(&[Check::Bridge, Check::Dns]);
+    let said = ask(&Arc::new(ways), &agents, &path).await;
+    let told: Vec<_> = said
+        .iter()
+        .map(|(node, answers, end)| {
+            let end = end.as_ref().map_err(ToString::to_string);
+            (
+                node.as_str(),
+                answers.len(),
+                end.is_ok(),
+                end.err().unwrap_or_default(),
+            )
+        })
+        .collect();
+    assert_eq!(told[3], ("well", 2, true, String::new()));
+    assert!(!told[0].2 && told[0].3.contains("busy"), "{told:?}");
+    assert_eq!((told[1].0, told[1].1, told[1].2), ("dies", 1, false));
+    assert_eq!(
+        (told[2].0, told[2].1, told[2].2),
+        ("talks", Check::ALL.len(), false)
     );
 }
 

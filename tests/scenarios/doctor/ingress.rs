@@ -1,6 +1,9 @@
 //! What the node shows to clients without a server name.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use probe_lab::{Child, Family, Netns, Pair, shell};
 
@@ -8,8 +11,12 @@ use super::tls::{Authority, Files, WELL, any, doctor, says, serve};
 
 const FAKE: &str = "/O=Acme Co/CN=Kubernetes Ingress Controller Fake Certificate";
 
+/// Who comes to port 443 is seen of all network namespaces on the machine: one scenario at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A node with an address, and a certificate authority.
 struct Lab {
+    _alone: MutexGuard<'static, ()>,
     pair: Pair,
     files: Files,
     authority: Authority,
@@ -20,6 +27,7 @@ impl Lab {
         let files = Files::new();
         files.write("/etc/kubernetes/kubelet.conf", "");
         Self {
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
             pair: Pair::new().unwrap(),
             files,
             authority: Authority::new(),
@@ -43,6 +51,15 @@ impl Lab {
         )
     }
 
+    /// Comes again and again, until dropped.
+    fn client(&self, name: &str) -> Child {
+        let line = format!(
+            "while :; do openssl s_client {name} -connect {} </dev/null >/dev/null 2>&1; sleep 0.2; done",
+            self.address(443)
+        );
+        Child::spawn(self.pair.server.command("sh").args(["-c", &line])).unwrap()
+    }
+
     fn doctor(&self) -> serde_json::Value {
         doctor("ingress", self.node(), &self.files, None)
     }
@@ -57,6 +74,7 @@ fn a_certificate_that_clients_trust() {
     let _server = lab.serve(443, &pem);
     let answer = lab.doctor();
     says(&answer, "ok", &["shop.example until"]);
+    // Nobody came.
     assert!(
         answer["unknown"][0]
             .as_str()
@@ -78,6 +96,30 @@ fn the_controllers_fake_certificate() {
             "ingress-nginx's fake certificate",
             &address,
             "--default-ssl-certificate",
+        ],
+    );
+}
+
+#[test]
+fn who_comes_without_a_name() {
+    let lab = Lab::new();
+    let _server = lab.serve(443, &lab.authority.self_signed("fake", FAKE));
+    let client = lab.client("-noservername");
+    let answer = lab.doctor();
+    says(
+        &answer,
+        "failed",
+        &["openssl (pid ", "came without a server name"],
+    );
+    drop(client);
+    let _client = lab.client("-servername shop.example");
+    let answer = lab.doctor();
+    says(
+        &answer,
+        "warning",
+        &[
+            "fake certificate",
+            "every client that came while it was watched sent a server name",
         ],
     );
 }
