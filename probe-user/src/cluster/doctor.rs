@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::Semaphore, task::JoinSet};
-
 use super::{
     Agent, AgentError,
+    all::each,
     ask::{Connect, lines},
     body::Line,
-    fetch::AT_ONCE,
 };
 use crate::{
     model::doctor::{Answer, Check},
@@ -23,19 +21,15 @@ pub type Said = (String, Vec<Answer>, Result<(), AgentError>);
 
 /// Asks all `agents`; what each said, by node.
 pub async fn ask<C: Connect>(ways: &Arc<C>, agents: &[Agent], path: &str) -> Vec<Said> {
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = JoinSet::new();
-    for agent in agents {
-        let (ways, turns) = (Arc::clone(ways), Arc::clone(&turns));
-        let (agent, path) = (agent.clone(), path.to_owned());
-        tasks.spawn(async move {
-            // It is never closed.
-            let _turn = turns.acquire().await;
+    let path: Arc<str> = path.into();
+    let tasks = each(ways, agents, |ways, agent| {
+        let path = Arc::clone(&path);
+        async move {
             let mut answers = Vec::new();
             let end = one(&*ways, &agent, &path, &mut answers).await;
             (agent.node, answers, end)
-        });
-    }
+        }
+    });
     let mut said = tasks.join_all().await;
     said.sort_by(|(a, ..), (b, ..)| a.cmp(b));
     said

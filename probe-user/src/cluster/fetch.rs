@@ -2,21 +2,16 @@
 
 use std::sync::Arc;
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::sync::mpsc;
 
 use super::{
-    Agent, AgentError,
+    Agent, AgentError, all,
     answer::{Answer, Memory, line},
     ask::{Connect, lines},
     body::Line,
 };
 use crate::model::Connection;
 
-/// Agents asked at a time.
-pub const AT_ONCE: usize = 16;
 /// Connections on their way.
 const WAITING: usize = 64;
 /// More than this no agent remembers.
@@ -41,17 +36,11 @@ pub async fn fetch<C: Connect>(
     mut each: impl FnMut(&str, &Connection),
 ) -> Vec<Fetched> {
     let (sender, mut receiver) = mpsc::channel(WAITING);
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = JoinSet::new();
-    for agent in agents {
-        let (ways, turns, sender) = (Arc::clone(ways), Arc::clone(&turns), sender.clone());
-        let (agent, path) = (agent.clone(), path.to_owned());
-        tasks.spawn(async move {
-            // It is never closed.
-            let _turn = turns.acquire().await;
-            fetch_one(&*ways, agent, &path, &sender).await
-        });
-    }
+    let path: Arc<str> = path.into();
+    let tasks = all::each(ways, agents, |ways, agent| {
+        let (path, sender) = (Arc::clone(&path), sender.clone());
+        async move { fetch_one(&*ways, agent, &path, &sender).await }
+    });
     drop(sender);
     while let Some((node, connection)) = receiver.recv().await {
         let (node, connection): (Arc<str>, Box<Connection>) = (node, connection);

@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::Semaphore, task::JoinSet};
-
 use super::{
     Agent, AgentError,
+    all::each,
     ask::{Connect, Look, look},
-    fetch::AT_ONCE,
 };
 
 /// Asks all `agents`; what each said, by node.
@@ -16,18 +14,14 @@ pub async fn looks<C: Connect>(
     agents: &[Agent],
     path: &str,
 ) -> Vec<(String, Result<Look, AgentError>)> {
-    let turns = Arc::new(Semaphore::new(AT_ONCE));
-    let mut tasks = JoinSet::new();
-    for agent in agents {
-        let (ways, turns) = (Arc::clone(ways), Arc::clone(&turns));
-        let (agent, path) = (agent.clone(), path.to_owned());
-        tasks.spawn(async move {
-            // It is never closed.
-            let _turn = turns.acquire().await;
+    let path: Arc<str> = path.into();
+    let tasks = each(ways, agents, |ways, agent| {
+        let path = Arc::clone(&path);
+        async move {
             let look = look(&*ways, &agent, &path).await;
             (agent.node, look)
-        });
-    }
+        }
+    });
     let mut looks = tasks.join_all().await;
     looks.sort_by(|(a, _), (b, _)| a.cmp(b));
     looks

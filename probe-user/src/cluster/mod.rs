@@ -4,6 +4,7 @@
 //! says is not trusted: every answer is bounded and read into model types, and an agent speaks for its own node only.
 
 pub mod agents;
+pub mod all;
 pub mod answer;
 pub mod ask;
 mod body;

@@ -21,7 +21,7 @@ use crate::{
     cli::{Agents, Watch},
     cluster::{
         Agent, AgentError, Forward,
-        fetch::AT_ONCE as ASKED_AT_ONCE,
+        all::AT_ONCE as ASKED_AT_ONCE,
         follow::{Again, Follower, Heard, News},
         merge::{MOST, Merge},
         question::Connections,
