@@ -2,7 +2,7 @@
 //! leads out of the directory, and only a plain file is opened, as opening others may wait or do things.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, Metadata},
     io::{self, Read as _},
     os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
@@ -56,18 +56,26 @@ impl Root {
     /// # Errors
     /// As [`Root::text`].
     pub fn dated(&self, path: impl AsRef<Path>) -> io::Result<(String, SystemTime)> {
-        let found = self.find(path.as_ref())?;
-        let metadata = fs::metadata(behind(&found))?;
-        if !metadata.is_file() {
-            return Err(io::Error::other("not a plain file"));
-        }
+        let (file, metadata) = self.open(path)?;
         let mut bytes = Vec::new();
-        let file = File::open(behind(&found))?;
         file.take(LONGEST + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > LONGEST {
             return Err(io::Error::other("longer than 1 MiB"));
         }
         Ok((String::from_utf8_lossy(&bytes).into_owned(), metadata.modified()?))
+    }
+
+    /// A plain file of any length, to be read, and what is known of it.
+    ///
+    /// # Errors
+    /// When it is not there or can't be read.
+    pub fn open(&self, path: impl AsRef<Path>) -> io::Result<(File, Metadata)> {
+        let found = self.find(path.as_ref())?;
+        let metadata = fs::metadata(behind(&found))?;
+        if !metadata.is_file() {
+            return Err(io::Error::other("not a plain file"));
+        }
+        Ok((File::open(behind(&found))?, metadata))
     }
 
     /// The names in a directory, sorted; of too many, some.

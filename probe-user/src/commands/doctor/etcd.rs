@@ -1,7 +1,7 @@
 //! The check `etcd`: its clients for a while, and its own log.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom},
     path::Path,
 };
@@ -79,25 +79,17 @@ fn logged(node: &Node) -> Option<Logged> {
             .unwrap_or_default()
             .into_iter()
             .filter(|name| name.ends_with(".log"))
-            .max_by_key(|name| {
-                fs::metadata(node.root.path(directory.join(name)))
-                    .and_then(|file| file.modified())
-                    .ok()
-            });
-        if let Some(name) = newest {
+            .filter_map(|name| node.root.open(directory.join(name)).ok())
+            .max_by_key(|(_, metadata)| metadata.modified().ok());
+        if let Some((file, metadata)) = newest {
             // One that can't be read tells nothing.
-            let _ = read(
-                &node.root.path(directory.join(name)),
-                logged.get_or_insert_with(Logged::default),
-            );
+            let _ = read(file, metadata.len(), logged.get_or_insert_with(Logged::default));
         }
     }
     logged
 }
 
-fn read(path: &Path, logged: &mut Logged) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    let size = file.metadata()?.len();
+fn read(mut file: File, size: u64, logged: &mut Logged) -> std::io::Result<()> {
     file.seek(SeekFrom::Start(size.saturating_sub(END)))?;
     let mut file = BufReader::new(file.take(END));
     let reader = Reader::new(TimeZone::system(), Timestamp::now());

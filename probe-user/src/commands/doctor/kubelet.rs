@@ -1,11 +1,11 @@
 //! This node's kubelet: how it was started, what it is set to, and the API with its credentials.
 
-use std::{fs, future::Future, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
+use std::{future::Future, time::Duration};
 
 use kube::Client;
 use tokio::time::timeout;
 
-use super::Node;
+use super::{Node, node::is_here};
 use crate::{
     attribution::{
         kube::{KubeError, as_kubelet::as_kubelet},
@@ -110,14 +110,10 @@ fn credentials(arguments: &KubeletArguments) -> &str {
 
 /// The options of the kubelet that runs in this network namespace; there may be another node's on this kernel.
 fn running() -> Option<KubeletArguments> {
-    let inode = |path: &Path| fs::metadata(path).ok().map(|file| file.ino());
-    let own = inode(Path::new("/proc/thread-self/ns/net"))?;
     let proc = Proc::new(PROC.into());
     let pids = proc.pids().into_iter();
-    let mut kubelets = pids.filter(|pid| {
-        proc.identity(*pid).is_some_and(|(name, _)| name == "kubelet")
-            && inode(&proc.path(*pid, "ns/net")) == Some(own)
-    });
+    let mut kubelets = pids
+        .filter(|pid| proc.identity(*pid).is_some_and(|(name, _)| name == "kubelet") && is_here(&proc, *pid));
     let (line, _) = proc.command(kubelets.next()?);
     Some(host::kubelet::arguments(&line))
 }

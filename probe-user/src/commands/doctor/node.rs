@@ -16,7 +16,7 @@ use crate::model::doctor::{
     node::{File, Kubelet, Seen, State, judge},
 };
 
-pub(super) use kubelet::find as find_kubelet;
+pub(super) use kubelet::{find as find_kubelet, is_here};
 
 /// Where pods find the API, on the address of the kubernetes Service.
 const SERVICE_PORT: u16 = 443;

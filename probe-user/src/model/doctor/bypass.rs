@@ -33,10 +33,10 @@ pub fn judge(view: &View) -> Answer {
 }
 
 fn fault(finding: &Finding) -> Fault {
-    Fault {
-        failed: true,
-        says: format!("{}: {}", finding.fault.name(), finding.what),
-        evidence: finding.evidence.clone(),
-        remedies: vec![finding.remedy.clone()],
-    }
+    Fault::found(
+        finding.fault.name(),
+        &finding.what,
+        &finding.evidence,
+        &finding.remedy,
+    )
 }

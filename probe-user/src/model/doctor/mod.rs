@@ -122,6 +122,14 @@ impl Fault {
         }
     }
 
+    /// What another command finds: its kind, what is wrong, what shows it and what to do.
+    pub fn found(kind: &str, what: &str, evidence: &[String], remedy: &str) -> Self {
+        Self {
+            evidence: evidence.to_vec(),
+            ..Self::failed(format!("{kind}: {what}")).remedy(remedy)
+        }
+    }
+
     pub fn warning(says: impl Into<String>) -> Self {
         Self {
             failed: false,

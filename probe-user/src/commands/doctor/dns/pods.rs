@@ -2,9 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    fs,
     net::IpAddr,
-    os::unix::fs::MetadataExt as _,
     time::SystemTime,
 };
 
@@ -17,6 +15,7 @@ use crate::{
         Owner, PodSource,
         doctor::dns::{Pod, Policy},
     },
+    namespace,
 };
 
 /// More containers than a node has.
@@ -32,11 +31,9 @@ pub fn read(
     node_written: Option<SystemTime>,
 ) -> Vec<Pod> {
     let proc = Proc::new("/proc".into());
-    let inode = |pid: u32, kind: &str| Some(fs::metadata(proc.path(pid, kind)).ok()?.ino());
-    let own_mount = fs::metadata("/proc/self/ns/mnt").ok().map(|file| file.ino());
-    let own_netns = fs::metadata("/proc/thread-self/ns/net")
-        .ok()
-        .map(|file| file.ino());
+    let inode = |pid: u32, kind: &str| namespace::inode(proc.path(pid, kind));
+    let own_mount = namespace::inode("/proc/self/ns/mnt");
+    let own_netns = namespace::own_netns();
     let mut mounts: HashSet<u64> = own_mount.into_iter().collect();
     // By uid and servers: the containers of a pod have one file.
     let mut pods: BTreeMap<(String, Vec<IpAddr>), Pod> = BTreeMap::new();

@@ -1,8 +1,6 @@
 //! DNS queries as the kernel sees them, by the programs of `probe path`, of which tracepoints are enough.
 
 use std::{
-    fs,
-    os::unix::fs::MetadataExt as _,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -23,6 +21,7 @@ use crate::{
         Owner,
         doctor::dns::queries::{Asked, Queries},
     },
+    namespace,
 };
 
 const DNS: u16 = 53;
@@ -80,7 +79,7 @@ pub fn queries(node: &Node, runtime: Option<&Runtime>) -> Result<Asked, String> 
     read(&mut probe, &mut queries, &mut malformed);
     let losses = [Loss::Ring, Loss::Budget, Loss::Flows];
     let lost = losses.into_iter().map(|loss| probe.lost(loss)).sum::<u64>() + probe.skipped() + malformed;
-    let own = fs::metadata("/proc/thread-self/ns/net").map_or(0, |file| file.ino() as u32);
+    let own = namespace::own_netns().map_or(0, |inode| inode as u32);
     let mut home = Home::new(Path::new("/proc"));
     Ok(queries.end(end, node.settings.duration, lost, |netns| {
         if netns == own {

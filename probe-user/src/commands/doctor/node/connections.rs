@@ -7,7 +7,7 @@ use super::{
         Node,
         watching::{self, Question},
     },
-    kubelet::{is_here, own_netns},
+    kubelet::is_here,
     server::DIAL,
 };
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
         Connection, Role,
         doctor::node::{Ended, User, Why},
     },
+    namespace::own_netns,
 };
 
 /// How long a connection that ended takes to be told of, at the most.

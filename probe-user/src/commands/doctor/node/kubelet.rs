@@ -1,12 +1,12 @@
 //! Where kubelet is, and where its files are.
 
-use std::{fs, io::ErrorKind, os::unix::fs::MetadataExt as _, path::Path};
+use std::io::ErrorKind;
 
 use crate::{
     attribution::procfs::Proc,
     host::{files::Root, kubelet as files},
     model::doctor::node::Kubelet,
-    namespace::FIRST_PID,
+    namespace::{FIRST_PID, inode, own_netns},
 };
 
 /// Processes that only a node has: who sees them sees the node's.
@@ -69,18 +69,9 @@ pub fn find(root: &Root) -> Option<Found> {
 
 /// Whether a process is in this one's network namespace: on a machine with several nodes, of this one.
 pub fn is_here(proc: &Proc, pid: u32) -> bool {
-    netns(&proc.path(pid, "ns/net")).is_some_and(|inode| Some(inode) == own_netns())
-}
-
-/// The inode of this thread's network namespace.
-pub fn own_netns() -> Option<u64> {
-    netns(Path::new("/proc/thread-self/ns/net"))
-}
-
-fn netns(path: &Path) -> Option<u64> {
-    fs::metadata(path).ok().map(|file| file.ino())
+    inode(proc.path(pid, "ns/net")).is_some_and(|inode| Some(inode) == own_netns())
 }
 
 fn is_first_pid_namespace() -> bool {
-    fs::metadata("/proc/self/ns/pid").is_ok_and(|file| file.ino() == FIRST_PID)
+    inode("/proc/self/ns/pid") == Some(FIRST_PID)
 }
