@@ -24,7 +24,7 @@ fn look(node: &Node) -> Result<Answer> {
     if let Some(memory) = &node.memory {
         return Ok(match memory.bypass() {
             Some(view) => judge(&view),
-            None => Answer::of(Check::Bypass, "the agent has not looked yet", Vec::new()),
+            None => Answer::impossible(Check::Bypass, &"the agent has not looked yet"),
         });
     }
     allowed(&capabilities::BYPASS)?;

@@ -23,7 +23,7 @@ fn look(node: &Node) -> Result<Answer> {
     if let Some(memory) = &node.memory {
         return Ok(match memory.vxlan() {
             Some(view) => judge(&view),
-            None => Answer::of(Check::Vxlan, "the agent has not looked yet", Vec::new()),
+            None => Answer::impossible(Check::Vxlan, &"the agent has not looked yet"),
         });
     }
     allowed(&capabilities::VXLAN)?;
