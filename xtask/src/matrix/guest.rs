@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(45 * 60);
 /// How often a guest may be booted when the emulator kills it.
 const BOOTS: u32 = 5;
 /// A guest's processors.
-const PROCESSORS: u32 = 2;
+pub const PROCESSORS: u32 = 2;
 
 /// What became of one scenario.
 #[derive(Clone, Debug, PartialEq, Eq)]

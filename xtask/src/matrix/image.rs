@@ -14,11 +14,12 @@ use super::kernels::Kernel;
 use crate::run;
 
 /// What the scenarios and the init run.
-const PROGRAMS: [&str; 34] = [
+const PROGRAMS: [&str; 35] = [
     "bpftool",
     "bridge",
     "cat",
     "conntrack",
+    "date",
     "dmesg",
     "etcd",
     "ip",

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Mutex, thread, time::Insta
 use anyhow::{Result, bail};
 
 use self::{
-    guest::{Said, Verdict, failures},
+    guest::{PROCESSORS, Said, Verdict, failures},
     image::Root,
     kernels::{Archive, Kernel, numbers},
 };
@@ -51,8 +51,6 @@ const SCENARIOS: [&str; 15] = [
 /// run: with two processors the emulator dies of that, or spins. Those of `doctor` watch for some seconds, in which an emulated
 /// machine does too little, and want programs that a guest has not; what the doctor has of the kernel, the others show.
 const ASKED_FOR: [&str; 2] = ["path", "doctor"];
-/// Guests at once: each has two processors, and waits most of the time.
-const AT_ONCE: usize = 2;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -106,7 +104,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let queue = Mutex::new(guests.iter());
     thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
+        for _ in 0..at_once() {
             scope.spawn(|| {
                 loop {
                     let next = lock(&queue).next();
@@ -154,6 +152,11 @@ impl Guest {
         }
         Ok(said)
     }
+}
+
+/// Guests at once. Two that share processors take as long as one after the other, and their scenarios wait in vain more often.
+fn at_once() -> usize {
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / PROCESSORS as usize).max(1))
 }
 
 /// What the guests run.
