@@ -114,9 +114,10 @@ impl Looker {
             .map_or(&[], |blame| blame.culprits.as_slice())
     }
 
-    /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame.
-    pub fn refresh(&mut self, puzzled: bool) -> bool {
-        self.rules.refresh(puzzled, puzzled.then_some(0))
+    /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame for what was seen first at that time
+    /// (`CLOCK_MONOTONIC` nanoseconds).
+    pub fn refresh(&mut self, puzzled: Option<u64>) -> bool {
+        self.rules.refresh(puzzled.is_some(), puzzled)
     }
 
     /// What is looked at, for people.

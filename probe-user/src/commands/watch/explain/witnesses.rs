@@ -325,7 +325,7 @@ impl Witnesses {
 
     /// The causes of failed connections, as far as something was seen.
     pub fn explain(&mut self, connections: &[&Connection], clock: &Clock) -> Vec<Option<Box<Cause>>> {
-        let drops = self.dropped(connections, clock);
+        let (drops, newest_drop) = self.dropped(connections, clock);
         let devices = self
             .routing
             .as_mut()
@@ -343,7 +343,10 @@ impl Witnesses {
                 outside: stream.output.is_some_and(|device| outside.contains(&device)),
             })
             .collect();
-        self.refresh(false);
+        self.refresh(None);
+        // Rules are not said to be innocent by what was read before they could have done it.
+        let newest_stream = streams.iter().map(|(_, count)| count.first_ns).max();
+        let newest_ns = newest_stream.max(newest_drop).unwrap_or(0);
         let mut causes = Vec::new();
         // Once more with newer rules, where nobody is to blame by those that were read.
         for last in [false, true] {
@@ -371,7 +374,7 @@ impl Witnesses {
                 .iter()
                 .flatten()
                 .any(|cause| cause.rule.is_none() && matches!(cause.kind, Kind::Untracked | Kind::Dropped));
-            let newer = !last && puzzled && self.refresh(true);
+            let newer = !last && puzzled && self.refresh(Some(newest_ns));
             if !newer {
                 break;
             }
@@ -394,13 +397,14 @@ impl Witnesses {
         }
     }
 
-    /// Reads the rules where that is due; `puzzled`: they explain too little. Whether they were read.
-    fn refresh(&mut self, puzzled: bool) -> bool {
+    /// Reads the rules where that is due; `puzzled`: they don't explain what was seen first at that time (`CLOCK_MONOTONIC`
+    /// nanoseconds). Whether they were read.
+    fn refresh(&mut self, puzzled: Option<u64>) -> bool {
         if let Streams::Looked(looker) = &mut self.streams {
             return looker.refresh(puzzled);
         }
         if let Some(rules) = &mut self.rules {
-            return rules.refresh(puzzled, puzzled.then_some(0));
+            return rules.refresh(puzzled.is_some(), puzzled);
         }
         let mut rules = Rules::read_late();
         let observed = self.subject.observed.as_ref();
@@ -417,26 +421,29 @@ impl Witnesses {
         true
     }
 
-    /// Dropped packets of these connections.
-    fn dropped(&mut self, connections: &[&Connection], clock: &Clock) -> Vec<Dropped> {
+    /// Dropped packets of these connections, and when the newest of them was seen first (`CLOCK_MONOTONIC` nanoseconds).
+    fn dropped(&mut self, connections: &[&Connection], clock: &Clock) -> (Vec<Dropped>, Option<u64>) {
         let Some(probe) = &self.drops else {
-            return Vec::new();
+            return (Vec::new(), None);
         };
         let mut found = Vec::new();
+        let mut newest = None;
         let _ = probe.drops(|key, count| {
             let told = dropped(&key, &count, clock, probe.reasons.as_ref(), None);
             if connections.iter().any(|connection| told.is_of_client(connection)) {
                 found.push((told, count.location));
+                newest = newest.max(Some(count.first_ns));
             }
         });
         self.symbols.find(found.iter().map(|(_, location)| *location));
-        found
+        let drops = found
             .into_iter()
             .map(|(told, location)| Dropped {
                 at: self.symbols.name(location).map(str::to_owned),
                 ..told
             })
-            .collect()
+            .collect();
+        (drops, newest)
     }
 
     fn tcp_streams(&self, devices: &[Device]) -> Vec<(Stream, Count)> {
