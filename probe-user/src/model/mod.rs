@@ -17,6 +17,7 @@ pub mod summary;
 pub mod tls;
 pub mod translation;
 pub mod vxlan;
+pub mod words;
 pub mod workload;
 
 pub use cadence::{Cadence, Cadences};

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use self::queries::Asked;
 use super::{Answer, Check, Fault};
+use crate::model::words::counted;
 
 /// As many pods are named.
 const NAMED: usize = 50;
@@ -152,8 +153,8 @@ fn loopback(seen: &Seen) -> Option<Fault> {
     }
     let file = seen.node.as_ref().map_or("", |(file, _)| file);
     let fault = Fault::failed(format!(
-        "{} pods were given the node's own stub resolver, which in a pod is the pod itself",
-        hit.len()
+        "{} given the node's own stub resolver, which in a pod is the pod itself",
+        counted(hit.len(), "pod was", "pods were")
     ))
     .seen(format!("{file}: {}", join(node)));
     let fault = named(fault, &hit, |pod| {
@@ -189,8 +190,8 @@ fn former_resolver(seen: &Seen) -> Option<Fault> {
         }
     };
     let fault = Fault::failed(format!(
-        "{} pods still ask resolvers that this node no longer uses{worst}",
-        hit.len()
+        "{} resolvers that this node no longer uses{worst}",
+        counted(hit.len(), "pod still asks", "pods still ask")
     ))
     .seen(format!("the node has {} ({file})", join(now)));
     let fault = named(fault, &hit, |pod| {
@@ -215,8 +216,8 @@ fn former_cluster_dns(seen: &Seen) -> Option<Fault> {
         return None;
     }
     let fault = Fault::failed(format!(
-        "{} pods ask a former address of the cluster's DNS",
-        hit.len()
+        "{} a former address of the cluster's DNS",
+        counted(hit.len(), "pod asks", "pods ask")
     ))
     .seen(format!("the kubelet gives {} (clusterDNS)", join(&seen.cluster)));
     let fault = named(fault, &hit, |pod| {
@@ -262,7 +263,10 @@ fn renewed(fault: Fault, pods: &[&Pod]) -> Fault {
 }
 
 fn summary(seen: &Seen) -> String {
-    let mut parts = vec![format!("resolv.conf of {} pods", seen.pods.len())];
+    let mut parts = vec![format!(
+        "resolv.conf of {}",
+        counted(seen.pods.len(), "pod", "pods")
+    )];
     if let Some((file, Ok(servers))) = &seen.node {
         parts.push(format!("the node has {} ({file})", join(servers)));
     }

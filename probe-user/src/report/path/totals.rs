@@ -4,6 +4,7 @@ use super::{
     super::{clock::Clock, looks::safe},
     Lost, Totals,
 };
+use crate::model::words::counted;
 
 /// How many, how they ended, and what was lost if anything was.
 pub fn push(out: &mut Vec<u8>, clock: &mut Clock, totals: &Totals) {
@@ -26,10 +27,6 @@ pub fn push(out: &mut Vec<u8>, clock: &mut Clock, totals: &Totals) {
         text.push_str(&format!("  {count} {what}\n"));
     }
     out.extend_from_slice(text.as_bytes());
-}
-
-fn counted(count: u64, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn losses(lost: Lost) -> [(u64, &'static str); 5] {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{Authority, Expected, Facts, Fault, list, renew_pods, restart_flannel};
-use crate::model::network::Device;
+use crate::model::{network::Device, words::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
     let Some(expected) = facts.expected else {
@@ -125,7 +125,10 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
     }
     let pods = match facts.pods() {
         0 => String::new(),
-        pods => format!("   # cuts off the {pods} pods on it until they are made anew"),
+        pods => format!(
+            "   # cuts off {} until made anew",
+            counted(pods, "pod on it", "pods on it")
+        ),
     };
     fault = fault
         .remedy(format!("ip link set {name} down{pods}"))
@@ -136,8 +139,8 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
 fn no_bridge(facts: &Facts<'_>) -> Fault {
     let name = facts.bridge_name;
     let fault = Fault::failed(format!(
-        "{name} is gone, and {} pods that were on it are cut off",
-        facts.pods()
+        "{name} is gone, and {} cut off",
+        counted(facts.pods(), "pod that was on it is", "pods that were on it are")
     ))
     .seen(format!(
         "{}: {} addresses are reserved",

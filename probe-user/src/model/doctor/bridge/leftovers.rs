@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{FLANNEL, Facts, Fault, overlap, renew_pods, restart_flannel};
-use crate::model::network::Device;
+use crate::model::{network::Device, words::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
@@ -127,8 +127,12 @@ fn without_bridge(facts: &Facts<'_>) -> Option<Fault> {
         return None;
     }
     let fault = Fault::failed(format!(
-        "{} pods are cut off: their devices are in no bridge, as after {} was deleted and made anew",
-        lost.len(),
+        "{} in no bridge, as after {} was deleted and made anew",
+        counted(
+            lost.len(),
+            "pod is cut off: its device is",
+            "pods are cut off: their devices are"
+        ),
         facts.bridge_name
     ))
     .seen(lost.join(", "));

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{Facts, Fault};
-use crate::model::host::Reserved;
+use crate::model::{host::Reserved, words::counted};
 
 /// A sandbox that is being made has its address before the runtime lists it.
 const YOUNG: Duration = Duration::from_secs(120);
@@ -30,7 +30,14 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
         .collect();
     if !strangers.is_empty() {
         let living = strangers.iter().any(|reserved| reserved.gone == Some(false));
-        let says = format!("{} pods have addresses that are not of {subnet}", strangers.len());
+        let says = format!(
+            "{} not of {subnet}",
+            counted(
+                strangers.len(),
+                "pod has an address that is",
+                "pods have addresses that are"
+            )
+        );
         let fault = if living {
             Fault::failed(says)
         } else {

@@ -325,7 +325,7 @@ fn one_thing_wrong() {
             "pod of a former subnet",
             |seen| seen.reservations.push(reserved("10.244.7.9", false)),
             Verdict::Failed,
-            "1 pods have addresses that are not of 10.244.1.0/24",
+            "1 pod has an address that is not of 10.244.1.0/24",
         ),
         (
             "a pod that is gone",
