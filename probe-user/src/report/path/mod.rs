@@ -1,5 +1,6 @@
 //! `probe path`: packets and where they passed, for people and as JSON; and as a capture.
 
+mod beside;
 mod json;
 mod pcap;
 mod rows;
@@ -57,6 +58,8 @@ pub struct Reporter<W> {
     format: Format,
     colour: bool,
     width: usize,
+    /// On a terminal request and reply may stand side by side; lines of a file are to be searched.
+    beside: bool,
     node: Option<String>,
     clock: Clock,
     /// Something was told: what comes next stands apart.
@@ -71,6 +74,7 @@ impl<W: Write> Reporter<W> {
             format,
             colour,
             width: width.unwrap_or(DEFAULT_WIDTH),
+            beside: width.is_some(),
             node: None,
             clock: Clock::new(TimeZone::system()),
             begun: false,
@@ -130,6 +134,7 @@ impl<W: Write> Reporter<W> {
         text::Style {
             colour: self.colour,
             wide,
+            beside: self.beside && !wide,
             width: if wide { usize::MAX } else { self.width },
         }
     }

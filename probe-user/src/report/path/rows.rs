@@ -1,5 +1,7 @@
 //! Hops as lines of a block: when, where, what.
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::{
     super::{escape, style, text},
     text::{Style, safe, say, wrapped},
@@ -10,27 +12,40 @@ use crate::model::path::{self, Journey, Places, What, reason::Fate};
 const MOST_PLACE: usize = 36;
 const MOST_DEVICE: usize = 24;
 /// Before each line.
-const INDENT: usize = 2;
+pub const INDENT: usize = 2;
 /// Between columns.
-const GAP: usize = 2;
+pub const GAP: usize = 2;
 /// The sign of what slipped past conntrack.
 const UNTRACKED: &str = "[untracked]";
 
 /// One hop.
 pub struct Row {
-    after: String,
+    pub after: String,
     /// Escaped, with the columns they take.
-    place: (Vec<u8>, usize),
-    device: (Vec<u8>, usize),
-    what: String,
-    stressed: bool,
-    rule: Option<String>,
+    pub place: (Vec<u8>, usize),
+    pub device: (Vec<u8>, usize),
+    pub what: String,
+    pub stressed: bool,
+    pub rule: Option<String>,
+}
+
+impl Row {
+    /// Whether both are of the same place and device.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        (&self.place, &self.device) == (&other.place, &other.device)
+    }
+
+    /// Columns of what happened, and of its rule, in one line each.
+    pub fn longest(&self) -> usize {
+        let rule = self.rule.as_deref().map_or(0, str::width);
+        self.what.width().max(rule)
+    }
 }
 
 /// Columns that each of the three takes, for a whole block.
 #[derive(Clone, Copy, Default)]
 pub struct Widths {
-    after: usize,
+    pub after: usize,
     place: usize,
     device: usize,
 }
@@ -45,7 +60,7 @@ impl Widths {
     }
 
     /// Where it is told what happened.
-    const fn what(self) -> usize {
+    pub const fn what(self) -> usize {
         let device = if self.device > 0 { self.device + GAP } else { 0 };
         INDENT + self.after + GAP + self.place + GAP + device
     }
@@ -104,24 +119,17 @@ fn row(journey: &Journey, at: usize, places: Places<'_>, wide: bool) -> Option<R
 
 /// Appends the lines of a hop.
 pub fn push(out: &mut Vec<u8>, look: Style, widths: Widths, row: &Row) {
-    let cell = |out: &mut Vec<u8>, (text, width): &(Vec<u8>, usize), room: usize| {
-        out.extend_from_slice(text);
-        text::spaces(out, room.saturating_sub(*width) + GAP);
-    };
     let after = widths.after.saturating_sub(row.after.chars().count());
     text::spaces(out, INDENT + after);
     style::styled(out, look.colour, style::TIME, |out| say(out, &row.after));
     text::spaces(out, GAP);
-    cell(out, &row.place, widths.place);
-    if widths.device > 0 {
-        cell(out, &row.device, widths.device);
-    }
+    push_place(out, widths, row);
     let indent = widths.what();
     for (line, words) in wrapped(&row.what, look.width, indent).enumerate() {
         if line > 0 {
             text::spaces(out, indent);
         }
-        what(out, look.colour, row.stressed, &words);
+        push_what(out, look.colour, row.stressed, &words);
         out.push(b'\n');
     }
     if let Some(rule) = &row.rule {
@@ -133,23 +141,32 @@ pub fn push(out: &mut Vec<u8>, look: Style, widths: Widths, row: &Row) {
     }
 }
 
-/// A line of what happened.
-fn what(out: &mut Vec<u8>, colour: bool, stressed: bool, words: &str) {
+/// Appends where it was.
+pub fn push_place(out: &mut Vec<u8>, widths: Widths, row: &Row) {
+    let cell = |out: &mut Vec<u8>, (text, width): &(Vec<u8>, usize), room: usize| {
+        out.extend_from_slice(text);
+        text::spaces(out, room.saturating_sub(*width) + GAP);
+    };
+    cell(out, &row.place, widths.place);
+    if widths.device > 0 {
+        cell(out, &row.device, widths.device);
+    }
+}
+
+/// Appends a line of what happened; how many columns it takes.
+pub fn push_what(out: &mut Vec<u8>, colour: bool, stressed: bool, words: &str) -> usize {
     if stressed {
-        style::styled(out, colour, style::FAULT.bold(), |out| say(out, words));
-        return;
+        return style::styled(out, colour, style::FAULT.bold(), |out| say(out, words));
     }
     match words.rsplit_once(UNTRACKED) {
         Some((before, after)) => {
-            say(out, before);
-            style::styled(out, colour, style::FAULT.bold(), |out| {
+            let before = say(out, before);
+            let sign = style::styled(out, colour, style::FAULT.bold(), |out| {
                 text::ascii(out, UNTRACKED)
             });
-            say(out, after);
+            before + sign + say(out, after)
         }
-        None => {
-            say(out, words);
-        }
+        None => say(out, words),
     }
 }
 

@@ -49,6 +49,22 @@ fn tables() {
     );
 }
 
+/// Where a terminal has room.
+#[test]
+fn side_by_side() {
+    golden(
+        "beside.txt",
+        &told(Format::Table, Some(160), &samples::delivered(), &places),
+    );
+    // Files are searched line by line.
+    assert_eq!(
+        told(Format::Table, None, &samples::delivered(), &places)
+            .matches("↑ reply")
+            .count(),
+        0
+    );
+}
+
 #[test]
 fn wide() {
     for (name, exchange) in [

@@ -3,6 +3,7 @@
 use super::{
     super::{clock::Clock, escape, style, text},
     Told,
+    beside::Beside,
     rows::{self, Row, Widths},
 };
 use crate::model::path::{
@@ -20,6 +21,8 @@ pub struct Style {
     pub colour: bool,
     /// Everything known, and nothing wrapped.
     pub wide: bool,
+    /// Request and reply side by side where there is room.
+    pub beside: bool,
     pub width: usize,
 }
 
@@ -28,6 +31,8 @@ enum Part {
     /// A packet whose hops follow.
     Headline(String),
     Hop(Row),
+    /// Those of the request and of its reply.
+    Beside(Beside),
     /// All of a packet, or a remark.
     Line(String),
 }
@@ -38,10 +43,10 @@ pub fn push(out: &mut Vec<u8>, look: Style, clock: &mut Clock, told: &Told<'_>) 
     let Some(first) = exchange.request().or_else(|| exchange.journeys.first()) else {
         return;
     };
-    let parts = parts(told, first, look.wide);
+    let parts = parts(told, first, look);
     let widths = Widths::of(parts.iter().filter_map(|part| match part {
         Part::Hop(row) => Some(row),
-        Part::Headline(_) | Part::Line(_) => None,
+        Part::Headline(_) | Part::Beside(_) | Part::Line(_) => None,
     }));
     style::styled(out, look.colour, style::TIME, |out| {
         clock.local(out, told.time, true)
@@ -57,6 +62,7 @@ pub fn push(out: &mut Vec<u8>, look: Style, clock: &mut Clock, told: &Told<'_>) 
                 out.push(b'\n');
             }
             Part::Hop(row) => rows::push(out, look, widths, row),
+            Part::Beside(both) => both.push(out, look),
             Part::Line(words) => indented(out, look, 2, 4, words, anstyle::Style::new()),
         }
     }
@@ -64,18 +70,31 @@ pub fn push(out: &mut Vec<u8>, look: Style, clock: &mut Clock, told: &Told<'_>) 
 }
 
 /// All but the first headline.
-fn parts(told: &Told<'_>, first: &Journey, wide: bool) -> Vec<Part> {
+fn parts(told: &Told<'_>, first: &Journey, look: Style) -> Vec<Part> {
     let exchange = told.exchange;
-    let mut parts = hops(first, told.places, wide);
-    let mut in_full = vec![first];
+    let wide = look.wide;
     let start = exchange.journeys.first().map_or(0, Journey::start_ns);
-    for journey in exchange
-        .journeys
-        .iter()
-        .filter(|journey| !std::ptr::eq(*journey, first))
-    {
+    let headed = |journey: &Journey| {
         let since = journey.start_ns().saturating_sub(start);
-        let words = format!("{} (+{})", headline(journey), time(since));
+        format!("{} (+{})", headline(journey), time(since))
+    };
+    let mut in_full = vec![first];
+    let mut parts = Vec::new();
+    let both = look.beside.then(|| both(told, look)).flatten();
+    match both {
+        Some((reply, both)) => {
+            in_full.push(reply);
+            parts.push(Part::Headline(headed(reply)));
+            parts.push(Part::Beside(both));
+            parts.extend([first, reply].into_iter().filter_map(left_out));
+        }
+        None => parts.extend(hops(first, told.places, wide)),
+    }
+    for journey in &exchange.journeys {
+        if in_full.iter().any(|told| std::ptr::eq(*told, journey)) {
+            continue;
+        }
+        let words = headed(journey);
         let as_before = in_full.iter().any(|told| is_dropped_alike(told, journey));
         if wide || is_told_in_full(exchange, journey) && !as_before {
             in_full.push(journey);
@@ -99,17 +118,20 @@ fn parts(told: &Told<'_>, first: &Journey, wide: bool) -> Vec<Part> {
 }
 
 fn hops(journey: &Journey, places: Places<'_>, wide: bool) -> Vec<Part> {
-    let mut parts: Vec<_> = rows::of(journey, places, wide)
-        .into_iter()
-        .map(Part::Hop)
-        .collect();
-    if journey.left_out > 0 {
-        parts.push(Part::Line(format!(
-            "… and {} more points of it",
-            journey.left_out
-        )));
-    }
-    parts
+    let rows = rows::of(journey, places, wide).into_iter();
+    rows.map(Part::Hop).chain(left_out(journey)).collect()
+}
+
+/// That more is known of a packet.
+fn left_out(journey: &Journey) -> Option<Part> {
+    (journey.left_out > 0).then(|| Part::Line(format!("… and {} more points of it", journey.left_out)))
+}
+
+/// The request and its reply side by side, where there are both and there is room.
+fn both<'a>(told: &Told<'a>, look: Style) -> Option<(&'a Journey, Beside)> {
+    let (request, reply) = (told.exchange.request()?, told.exchange.reply()?);
+    let rows = |journey| rows::of(journey, told.places, look.wide);
+    Some((reply, Beside::of(look.width, rows(request), rows(reply))?))
 }
 
 fn is_told_in_full(exchange: &Exchange, journey: &Journey) -> bool {
