@@ -26,7 +26,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
         4 => {
             let line: Vec<String> = text.split('\0').map(str::to_owned).collect();
-            let found = kubelet::arguments(&line);
+            let name = line.first().map_or("", String::as_str);
+            let found = kubelet::arguments(name, &line);
             assert!(found.cluster_dns.len() <= text.len());
         }
         _ => {

@@ -15,7 +15,7 @@ mod watching;
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    sync::{Arc, mpsc},
+    sync::{Arc, OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -28,10 +28,12 @@ use crate::{
     cli::Doctor as Settings,
     host::files::Root,
     model::{
-        Connection, bypass as bypass_view,
+        Connection,
+        bypass::{self as bypass_view, service::Service},
         doctor::{Answer, Check, Fault, Verdict, journal::tell as tell_of},
         vxlan::view as vxlan_view,
     },
+    netfilter::rules::Rules,
     report,
 };
 
@@ -48,6 +50,7 @@ pub struct Node {
     root: Root,
     settings: Settings,
     memory: Option<Arc<dyn Remembers>>,
+    rules: OnceLock<(Rules, Vec<Service>)>,
 }
 
 impl Node {
@@ -57,7 +60,14 @@ impl Node {
             root: Root::new(settings.root.clone()),
             settings,
             memory,
+            rules: OnceLock::new(),
         }
+    }
+
+    /// The packet filter's rules and the Services among them, read once for all checks: other tools take their time. Called
+    /// in the node's network namespace, as all of a check is.
+    fn rules(&self) -> &(Rules, Vec<Service>) {
+        self.rules.get_or_init(Rules::read_with_services)
     }
 }
 

@@ -8,8 +8,6 @@ use crate::model::host::{KubeletArguments, KubeletConfig};
 
 /// Where it is, unless the command line names another.
 pub const CONFIG: &str = "/var/lib/kubelet/config.yaml";
-/// The credentials, likewise.
-pub const KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
 
 /// Names that kubelet's process has: its own, and those of what it is built into.
 pub const PROCESSES: [&str; 5] = ["kubelet", "k3s-server", "k3s-agent", "kubelite", "k0s"];
@@ -59,9 +57,10 @@ pub fn config(text: &str) -> Result<KubeletConfig, String> {
     })
 }
 
-/// A kubelet's command line, the program's name first.
-pub fn arguments(line: &[String]) -> KubeletArguments {
+/// The command line of a kubelet, or of the `process` that it is built into, the program's name first.
+pub fn arguments(process: &str, line: &[String]) -> KubeletArguments {
     let mut found = KubeletArguments::default();
+    let own = process == "kubelet";
     let mut words = line.iter().skip(1).map(String::as_str).peekable();
     while let Some(word) = words.next() {
         let Some(name) = word.strip_prefix("--").or_else(|| word.strip_prefix('-')) else {
@@ -77,11 +76,13 @@ pub fn arguments(line: &[String]) -> KubeletArguments {
         };
         let value = value.to_owned();
         match name {
+            // What a kubelet is built into means files of its own by these.
+            "config" | "kubeconfig" | "bootstrap-kubeconfig" | "cert-dir" if !own => {}
             "config" => found.config = Some(value),
             "kubeconfig" => found.kubeconfig = Some(value),
             "bootstrap-kubeconfig" => found.bootstrap = Some(value),
             "cert-dir" => found.cert_dir = Some(value),
-            "hostname-override" => found.node = Some(value),
+            "hostname-override" | "node-name" => found.node = Some(value),
             "cluster-dns" => found.cluster_dns.extend(addresses(value.split(','))),
             "cluster-domain" => found.cluster_domain = Some(value),
             "resolv-conf" => found.resolv_conf = Some(value),
@@ -131,12 +132,24 @@ mod tests {
     fn command_lines() {
         let line = "/usr/bin/kubelet --config /a.yaml --kubeconfig=/b.conf --v --hostname-override alpha --fail --cluster-dns=10.96.0.10,x";
         let line: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        let found = arguments(&line);
+        let found = arguments("kubelet", &line);
         assert_eq!(found.config.as_deref(), Some("/a.yaml"));
         assert_eq!(found.kubeconfig.as_deref(), Some("/b.conf"));
         assert_eq!(found.node.as_deref(), Some("alpha"));
         assert_eq!(found.cluster_dns, [IpAddr::from([10, 96, 0, 10])]);
-        assert_eq!(arguments(&[]), KubeletArguments::default());
+        assert_eq!(arguments("kubelet", &[]), KubeletArguments::default());
+        // Options of its own beside those it gives to its kubelet.
+        let k3s =
+            "k3s server --config /etc/rancher/k3s/config.yaml --cluster-dns 10.43.0.10 --node-name beta";
+        let k3s: Vec<_> = k3s.split(' ').map(str::to_owned).collect();
+        assert_eq!(
+            arguments("k3s-server", &k3s),
+            KubeletArguments {
+                node: Some("beta".to_owned()),
+                cluster_dns: vec![IpAddr::from([10, 43, 0, 10])],
+                ..KubeletArguments::default()
+            }
+        );
         for (line, kubeconfig, bootstrap, cert_dir) in [
             ("kubelet", None, None, None),
             (
@@ -156,7 +169,7 @@ mod tests {
             ("--kubeconfig=/k", None, None, None),
         ] {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-            let found = arguments(&words);
+            let found = arguments("kubelet", &words);
             assert_eq!(
                 (
                     found.kubeconfig.as_deref(),

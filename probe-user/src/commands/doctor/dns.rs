@@ -14,7 +14,6 @@ use crate::{
         Answer, Check,
         dns::{Seen, judge},
     },
-    netfilter::rules::Rules,
 };
 
 /// What the kubelet copies, unless it is told otherwise.
@@ -83,7 +82,7 @@ fn look(node: &Node, kubelet: &Kubelet, runtime: Option<crate::attribution::cri:
         seen.unknown
             .push(format!("the pods' dnsPolicy at the API: {why}"));
     }
-    let (_, services) = Rules::read_with_services();
+    let (_, services) = node.rules();
     seen.services = services.iter().map(|service| service.address.ip()).collect();
     seen
 }

@@ -5,14 +5,15 @@ use std::{future::Future, time::Duration};
 use kube::Client;
 use tokio::time::timeout;
 
-use super::{Node, node::is_here};
+use super::Node;
 use crate::{
     attribution::{
         kube::{KubeError, as_kubelet::as_kubelet},
         procfs::Proc,
     },
-    host,
+    host::{self, files::Root},
     model::host::{KubeletArguments, KubeletConfig},
+    namespace::{inode, own_netns},
 };
 
 /// How long the API may take.
@@ -33,7 +34,8 @@ impl Kubelet {
     /// The one in this network namespace.
     pub fn find(node: &Node) -> Self {
         let running = running();
-        let arguments = running.clone().unwrap_or_default();
+        let runs = running.is_some();
+        let arguments = running.map(|running| running.arguments).unwrap_or_default();
         let path = arguments.config.as_deref().unwrap_or(host::kubelet::CONFIG);
         let text = node.root.text(path);
         let has_config = text.is_ok();
@@ -42,7 +44,7 @@ impl Kubelet {
             .and_then(|text| host::kubelet::config(&text).map_err(|error| format!("{path}: {error}")));
         let config = match config {
             // Options alone may be all there is.
-            Err(_) if running.is_some() && arguments.config.is_none() => Ok(KubeletConfig::default()),
+            Err(_) if runs && arguments.config.is_none() => Ok(KubeletConfig::default()),
             config => config,
         };
         let config = config.map(|mut config| {
@@ -57,9 +59,9 @@ impl Kubelet {
             }
             config
         });
-        let has_credentials = node.root.real(credentials(&arguments)).is_ok();
+        let has_credentials = node.root.real(credentials(&node.root, &arguments)).is_ok();
         Self {
-            is_here: running.is_some() || has_config || has_credentials,
+            is_here: runs || has_config || has_credentials,
             arguments,
             config,
         }
@@ -79,7 +81,7 @@ impl Kubelet {
     where
         F: Future<Output = Result<T, KubeError>>,
     {
-        let path = credentials(&self.arguments);
+        let path = credentials(&node.root, &self.arguments);
         let text = node.root.text(path).map_err(|error| format!("{path}: {error}"))?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -101,19 +103,36 @@ impl Kubelet {
     }
 }
 
-fn credentials(arguments: &KubeletArguments) -> &str {
-    arguments
-        .kubeconfig
-        .as_deref()
-        .unwrap_or(host::kubelet::KUBECONFIG)
+/// The file of its credentials: as it was told, or else the first known one that is there.
+fn credentials<'a>(root: &Root, arguments: &'a KubeletArguments) -> &'a str {
+    let known = host::kubelet::KUBECONFIGS;
+    arguments.kubeconfig.as_deref().unwrap_or_else(|| {
+        let there = known.into_iter().find(|path| root.real(path).is_ok());
+        there.unwrap_or(known[0])
+    })
 }
 
-/// The options of the kubelet that runs in this network namespace; there may be another node's on this kernel.
-fn running() -> Option<KubeletArguments> {
+/// A kubelet that runs, or what it is built into.
+pub struct Running {
+    pub pid: u32,
+    pub arguments: KubeletArguments,
+}
+
+/// The one in this network namespace; there may be another node's on this kernel.
+pub fn running() -> Option<Running> {
     let proc = Proc::new(PROC.into());
-    let pids = proc.pids().into_iter();
-    let mut kubelets = pids
-        .filter(|pid| proc.identity(*pid).is_some_and(|(name, _)| name == "kubelet") && is_here(&proc, *pid));
-    let (line, _) = proc.command(kubelets.next()?);
-    Some(host::kubelet::arguments(&line))
+    proc.pids().into_iter().find_map(|pid| {
+        let (name, _) = proc.identity(pid)?;
+        if !host::kubelet::PROCESSES.contains(&name.as_str()) || !is_here(&proc, pid) {
+            return None;
+        }
+        let (line, _) = proc.command(pid);
+        let arguments = host::kubelet::arguments(&name, &line);
+        Some(Running { pid, arguments })
+    })
+}
+
+/// Whether a process is in this one's network namespace: on a machine with several nodes, of this one.
+pub fn is_here(proc: &Proc, pid: u32) -> bool {
+    inode(proc.path(pid, "ns/net")).is_some_and(|inode| Some(inode) == own_netns())
 }

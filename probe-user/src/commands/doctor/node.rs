@@ -16,7 +16,7 @@ use crate::model::doctor::{
     node::{File, Kubelet, Seen, State, judge},
 };
 
-pub(super) use kubelet::{find as find_kubelet, is_here};
+pub(super) use kubelet::find as find_kubelet;
 
 /// Where pods find the API, on the address of the kubernetes Service.
 const SERVICE_PORT: u16 = 443;
@@ -59,11 +59,12 @@ pub fn run(node: &Node) -> Answer {
         let _ = is_ready.recv_timeout(ATTACH);
         match (used, &target) {
             (Some(login), Some(Ok(target))) => {
-                let rules = scope.spawn(service::find);
+                let rules = scope.spawn(|| node.rules());
                 let dialled = server::dial(&node.root, target, login);
-                let found = rules.join().unwrap_or_default();
+                let found = rules.join().map(|(_, services)| services.as_slice());
+                let found = found.unwrap_or_default();
                 let places = dialled.places.as_ref().map(Vec::as_slice).unwrap_or_default();
-                service = service::dial(&found, login, places);
+                service = service::dial(found, login, places);
                 if service.is_none() {
                     unknown.push(
                         "the kubernetes Service: kube-proxy has no rules for it here (iptables, nftables, IPVS)"

@@ -107,11 +107,11 @@ pub fn run(node: &Node) -> Answer {
 
     let (before, mut asker) = counts(&mut seen.unknown);
     let (errors, strays) = (checksums::udp(), checksums::reverse_path());
-    let (rules, services) = Rules::read_with_services();
+    let (rules, services) = node.rules();
     seen.services = services.len();
     seen.unknown.extend(rules.unread().iter().cloned());
     if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
-        seen.droppers = droppers(&rules, pods, &bridge.name, &overlays);
+        seen.droppers = droppers(rules, pods, &bridge.name, &overlays);
     }
     thread::sleep(node.settings.duration.saturating_sub(begun.elapsed()));
     seen.checksum_errors = Growth::of(errors, checksums::udp());

@@ -5,9 +5,9 @@ use std::{collections::HashSet, fs, path::Path, sync::mpsc::Sender, time::Durati
 use super::{
     super::{
         Node,
+        kubelet::is_here,
         watching::{self, Question},
     },
-    kubelet::is_here,
     server::DIAL,
 };
 use crate::{

@@ -4,9 +4,10 @@ use std::io::ErrorKind;
 
 use crate::{
     attribution::procfs::Proc,
+    commands::doctor::kubelet::running,
     host::{files::Root, kubelet as files},
     model::doctor::node::Kubelet,
-    namespace::{FIRST_PID, inode, own_netns},
+    namespace::{FIRST_PID, inode},
 };
 
 /// Processes that only a node has: who sees them sees the node's.
@@ -22,23 +23,13 @@ pub struct Found {
 
 /// What there is of a kubelet; `None`: nothing.
 pub fn find(root: &Root) -> Option<Found> {
-    let proc = Proc::new("/proc".into());
-    let mut seen = is_first_pid_namespace();
-    let mut process = None;
-    for pid in proc.pids() {
-        let Some((name, _)) = proc.identity(pid) else {
-            continue;
-        };
-        seen |= NODES.contains(&name.as_str());
-        if process.is_none() && files::PROCESSES.contains(&name.as_str()) && is_here(&proc, pid) {
-            process = Some(pid);
-        }
-    }
+    let running = running();
+    let process = running.as_ref().map(|running| running.pid);
     let is_there = |path: &str| match root.text(path) {
         Ok(_) => true,
         Err(error) => error.kind() != ErrorKind::NotFound,
     };
-    let flags = process.map(|pid| files::arguments(&proc.command(pid).0));
+    let flags = running.map(|running| running.arguments);
     let known = files::KUBECONFIGS.into_iter().find(|path| is_there(path));
     let has_bootstrap = is_there(files::BOOTSTRAP);
     let named = flags.as_ref().and_then(|flags| flags.kubeconfig.clone());
@@ -58,7 +49,7 @@ pub fn find(root: &Root) -> Option<Found> {
     Some(Found {
         kubelet: match process {
             Some(pid) => Kubelet::Runs { pid },
-            None if seen => Kubelet::Stopped,
+            None if sees_the_node() => Kubelet::Stopped,
             None => Kubelet::NotSeen,
         },
         kubeconfig: named.unwrap_or_else(|| known.unwrap_or(files::KUBECONFIGS[0]).to_owned()),
@@ -67,11 +58,12 @@ pub fn find(root: &Root) -> Option<Found> {
     })
 }
 
-/// Whether a process is in this one's network namespace: on a machine with several nodes, of this one.
-pub fn is_here(proc: &Proc, pid: u32) -> bool {
-    inode(proc.path(pid, "ns/net")).is_some_and(|inode| Some(inode) == own_netns())
-}
-
-fn is_first_pid_namespace() -> bool {
-    inode("/proc/self/ns/pid") == Some(FIRST_PID)
+/// Whether the node's processes would be seen here.
+fn sees_the_node() -> bool {
+    let proc = Proc::new("/proc".into());
+    let is_nodes = |pid| {
+        proc.identity(pid)
+            .is_some_and(|(name, _)| NODES.contains(&name.as_str()))
+    };
+    inode("/proc/self/ns/pid") == Some(FIRST_PID) || proc.pids().into_iter().any(is_nodes)
 }

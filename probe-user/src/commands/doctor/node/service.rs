@@ -6,16 +6,10 @@ use crate::{
         bypass::service::Service as Rules,
         doctor::node::{Place, Service},
     },
-    netfilter::rules,
     tls::{self, Ask},
 };
 
 const TCP: u8 = 6;
-
-/// All Services that there are rules for.
-pub fn find() -> Vec<Rules> {
-    rules::Rules::read_with_services().1
-}
 
 /// The one with that name, or, where the rules tell no names, the one that leads to the API server; dialled.
 pub fn dial(services: &[Rules], used: &Used, places: &[Place]) -> Option<Service> {
