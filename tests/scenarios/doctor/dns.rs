@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Cgroup, Child, Cluster, Files, Netns, patience, wait_until};
+use probe_lab::{Cgroup, Child, Cluster, Files, Netns, wait_until};
 use serde_json::Value;
 
 /// A process in a pod's control group, with the pod's own /etc/resolv.conf, that waits.
@@ -19,7 +19,14 @@ fn pod(cgroup: &Cgroup, files: &Files, script: &str) -> Child {
     let own = files.path("pod.conf");
     let mut command = std::process::Command::new("unshare");
     command.args(["--mount", "sh", "-ec", script, "sh"]).arg(own);
-    Child::spawn(cgroup.place(&mut command)).unwrap()
+    let mut child = Child::spawn(cgroup.place(&mut command)).unwrap();
+    // All it does before it waits is done when it waits.
+    let name = format!("/proc/{}/comm", child.inner().id());
+    wait_until("the pod waits", Duration::from_secs(20), || {
+        (fs::read_to_string(&name).ok()?.trim() == "sleep").then_some(())
+    })
+    .unwrap();
+    child
 }
 
 const MOUNTED: &str = r#"mount --bind "$1" /etc/resolv.conf; exec sleep 300"#;
@@ -107,7 +114,6 @@ fn a_pod_that_lays_traps() {
             exec chroot "$d" sleep 300"#
         );
         let _pod = pod(&cgroup, &files, &script);
-        std::thread::sleep(Duration::from_millis(300) * patience());
         let answer = look(&files, &netns);
         assert_eq!(told_of(&answer, &cgroup.pod_uid), None, "{trap}: {answer:#}");
     }
