@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, monitoring, root, run, scenarios};
+use crate::{apt, bytecode, image::binary::Target, monitoring, root, run, scenarios};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these steps: format, lint, unit, bytecode, alerts, lab; repeat or separate by commas
+    /// Only these steps: format, lint, static, unit, bytecode, alerts, lab; repeat or separate by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
     only: Vec<String>,
     /// Leave the lab out: it needs root, for network namespaces and BPF
@@ -16,11 +16,19 @@ pub struct Args {
     no_lab: bool,
 }
 
+/// What the image is built for.
+const STATIC: Target = Target::here();
+
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("format", "formatting", format),
     ("lint", "clippy, warnings denied", lint),
+    (
+        "static",
+        "the image's binary compiles, without glibc",
+        without_glibc,
+    ),
     ("unit", "unit tests", unit),
     ("bytecode", "objects are what the sources give", objects),
     ("alerts", "alert rules, checked and tested by promtool", alerts),
@@ -33,12 +41,12 @@ pub fn run(args: &Args) -> Result<()> {
         if !args.only.is_empty() && !args.only.iter().any(|only| only == name) {
             continue;
         }
-        if args.no_lab && name == "lab" {
-            rows.push((name, what, Err("--no-lab".to_owned()), 0.0));
-            continue;
-        }
         println!("\n=== {name}: {what}");
         let start = Instant::now();
+        if let Some(why) = missing(name, args) {
+            rows.push((name, what, Err(why), 0.0));
+            continue;
+        }
         let result = step();
         if let Err(error) = &result {
             println!("{name} failed: {error:#}");
@@ -71,6 +79,16 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What a step can't do without; it is skipped, then.
+fn missing(name: &str, args: &Args) -> Option<String> {
+    match name {
+        "lab" => args.no_lab.then(|| "--no-lab".to_owned()),
+        // Where only Debian's packages can be had, this can't.
+        "static" => STATIC.install().err().map(|error| format!("{error:#}")),
+        _ => None,
+    }
+}
+
 fn format() -> Result<()> {
     run::run(run::cargo().args(["fmt", "--all", "--check"]))
 }
@@ -86,6 +104,10 @@ fn lint() -> Result<()> {
         "--",
         "-Dwarnings",
     ]))
+}
+
+fn without_glibc() -> Result<()> {
+    STATIC.compiles()
 }
 
 fn unit() -> Result<()> {

@@ -4,7 +4,8 @@ use std::os::fd::AsRawFd as _;
 
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
-const SIOCETHTOOL: u64 = 0x8946;
+/// A number that C libraries have different types for.
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 
 /// `struct ethtool_value`
@@ -29,7 +30,8 @@ pub fn checksums(device: &str) -> Option<bool> {
         .get_mut(..bytes.len())
         .filter(|room| room.len() < libc::IFNAMSIZ)?;
     for (to, from) in room.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
+        // A char is signed or not, by the architecture.
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     let mut request = libc::ifreq {
         ifr_name: name,

@@ -21,7 +21,7 @@ pub enum Target {
 
 impl Target {
     /// This machine's.
-    pub fn here() -> Self {
+    pub const fn here() -> Self {
         if cfg!(target_arch = "aarch64") {
             Self::Aarch64
         } else {
@@ -81,21 +81,25 @@ impl Target {
 
     /// Builds `probe`, and gives back the binary.
     pub fn build(self) -> Result<PathBuf> {
+        println!("building probe for {}", self.triple());
+        run::run(self.cargo("build")?.arg("--release"))?;
+        Ok(run::target().join(self.triple()).join("release/probe"))
+    }
+
+    /// Whether `probe` can be built: types of C differ between libraries and architectures.
+    pub fn compiles(self) -> Result<()> {
+        run::run(&mut self.cargo("check")?)
+    }
+
+    /// cargo doing something with `probe` for this target.
+    fn cargo(self, does: &str) -> Result<Command> {
         let triple = self.triple();
         self.install()?;
         let compiler = self.c_compiler()?;
-        println!("building probe for {triple}");
         let lower = triple.replace('-', "_");
         let mut cargo = run::cargo();
         cargo
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "probe-user",
-                "--locked",
-            ])
+            .args([does, "--quiet", "--package", "probe-user", "--locked"])
             .args(["--target", triple])
             .args(["--config", &format!("target.{triple}.rustflags={}", flags())]);
         let mut default = |name: String, value: &str| {
@@ -107,12 +111,14 @@ impl Target {
         // Some distributions' compilers put in calls that glibc alone has.
         default(format!("CFLAGS_{lower}"), "-U_FORTIFY_SOURCE");
         default(format!("CARGO_TARGET_{}_LINKER", lower.to_uppercase()), compiler);
-        run::run(&mut cargo)?;
-        Ok(run::target().join(triple).join("release/probe"))
+        Ok(cargo)
     }
 
     /// Rust's own libraries for it.
-    fn install(self) -> Result<()> {
+    ///
+    /// # Errors
+    /// When they are missing, and rustup can't add them.
+    pub fn install(self) -> Result<()> {
         let triple = self.triple();
         let libdir =
             run::output(Command::new("rustc").args(["--print", "target-libdir", "--target", triple]));
