@@ -15,6 +15,7 @@ use super::{Answer, Check, Fault};
 use crate::model::{
     host::{CniNetwork, CniPlugin, Reserved, SubnetEnv},
     network::{Device, Route},
+    words::counted,
 };
 
 /// flannel's VXLAN device.
@@ -220,7 +221,7 @@ fn summary(facts: &Facts<'_>) -> String {
     }
     let count = facts.seen.reservations.len();
     if count > 0 {
-        parts.push(format!("{count} addresses are reserved"));
+        parts.push(counted(count, "address is reserved", "addresses are reserved"));
     }
     parts.join("; ")
 }

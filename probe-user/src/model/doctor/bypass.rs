@@ -1,7 +1,10 @@
 //! What a look at untracked packets comes to.
 
 use super::{Answer, Check, Fault};
-use crate::model::bypass::{View, finding::Finding, view::RuleState};
+use crate::model::{
+    bypass::{View, finding::Finding, view::RuleState},
+    words::counted,
+};
 
 /// The answer of one look. A rule that nothing has hit yet is a warning: it will.
 pub fn judge(view: &View) -> Answer {
@@ -9,10 +12,16 @@ pub fn judge(view: &View) -> Answer {
     let summary = match (view.streams.len(), view.rules.len()) {
         (0, 0) => "no packet slipped past conntrack, and no rule lets one".to_owned(),
         (streams, rules) if rules == intended => {
-            format!("{streams} untracked streams; what the {rules} rules let past is intended")
+            let lets = counted(rules, "rule lets past", "rules let past");
+            format!(
+                "{}; what {lets} is intended",
+                counted(streams, "untracked stream", "untracked streams")
+            )
         }
         (streams, rules) => {
-            format!("{streams} untracked streams, {rules} rules that let packets past conntrack")
+            let let_past = counted(rules, "rule that lets", "rules that let");
+            let streams = counted(streams, "untracked stream", "untracked streams");
+            format!("{streams}, {let_past} packets past conntrack")
         }
     };
     let mut faults: Vec<_> = view.findings.iter().map(fault).collect();

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 
 use super::{Answer, Check, Fault};
-use crate::model::{Cadence, Outcome, Owner, cadence::Tracker, etcd_log::Rejected, summary::Row};
+use crate::model::{
+    Cadence, Outcome, Owner, cadence::Tracker, etcd_log::Rejected, summary::Row, words::counted,
+};
 
 /// Where etcd's clients connect.
 pub const PORT: u16 = 2379;
@@ -116,11 +118,7 @@ pub fn judge(seen: &Seen) -> Answer {
     let connections: u64 = seen.rows.iter().map(|row| row.cadence.count).sum();
     let summary = format!(
         "{} to port {PORT} failed or sent nothing in {ago}{}",
-        if connections == 1 {
-            "1 connection".to_owned()
-        } else {
-            format!("{connections} connections")
-        },
+        counted(connections, "connection", "connections"),
         match &seen.logged {
             None => ", no log of etcd found here".to_owned(),
             Some(_) if logged.is_empty() =>

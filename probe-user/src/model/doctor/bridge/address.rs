@@ -143,9 +143,9 @@ fn no_bridge(facts: &Facts<'_>) -> Fault {
         counted(facts.pods(), "pod that was on it is", "pods that were on it are")
     ))
     .seen(format!(
-        "{}: {} addresses are reserved",
+        "{}: {}",
         facts.seen.reserved_in,
-        facts.pods()
+        counted(facts.pods(), "address is reserved", "addresses are reserved")
     ));
     renew_pods(fault, facts.node_name())
 }

@@ -81,8 +81,12 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
             .map(|reserved| format!("{place}/{}", reserved.reservation.address))
             .collect();
         let fault = Fault::warning(format!(
-            "{} addresses are reserved for pods that are gone, as after a crash",
-            gone.len()
+            "{}, as after a crash",
+            counted(
+                gone.len(),
+                "address is reserved for a pod that is gone",
+                "addresses are reserved for pods that are gone"
+            )
         ))
         .seen(format!("in {place}: {}", named(&gone)))
         .seen("the container runtime has no such sandboxes");

@@ -9,6 +9,7 @@ use crate::model::{
         Fault,
         server::{Dialled, Trust},
     },
+    words::counted,
 };
 
 /// Ways to end that are shown of one process.
@@ -61,8 +62,11 @@ pub fn summary(seen: &Seen) -> Vec<String> {
         .iter()
         .filter_map(|user| match user.open {
             Some(0) => Some(format!("{} has no connection to it", user.name)),
-            Some(1) => Some(format!("{} has 1 connection to it", user.name)),
-            Some(open) => Some(format!("{} has {open} connections to it", user.name)),
+            Some(open) => Some(format!(
+                "{} has {} to it",
+                user.name,
+                counted(open, "connection", "connections")
+            )),
             None => None,
         })
         .collect();
