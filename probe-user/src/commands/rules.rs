@@ -66,6 +66,16 @@ pub fn first(suspects: Vec<Suspect>) -> Option<Suspect> {
     (certain < suspects.len()).then(|| suspects.swap_remove(certain))
 }
 
+/// Whether to read them again after so long; `puzzled`: they don't explain something, and whether that was seen first after the
+/// latest reading began.
+fn is_due(age: Duration, busy: bool, puzzled: Option<bool>) -> bool {
+    match (puzzled, busy) {
+        (Some(is_newer), _) => is_newer || age >= AT_ONCE,
+        (None, true) => age >= SOON,
+        (None, false) => age >= EVERY,
+    }
+}
+
 impl Rules {
     /// As they are now; what their counters have by now is not counted.
     pub fn read() -> Self {
@@ -104,11 +114,7 @@ impl Rules {
         let age = Duration::from_nanos(now_ns().saturating_sub(self.read_ns));
         // A rule may let packets past that never leave: its counter is all there is to see.
         let busy = busy || self.list.iter().any(|rule| rule.intended.is_none());
-        let due = match (puzzled, busy) {
-            (Some(first_ns), _) => self.begun_ns <= first_ns || age >= AT_ONCE,
-            (None, true) => age >= SOON,
-            (None, false) => age >= EVERY,
-        };
+        let due = is_due(age, busy, puzzled.map(|first_ns| self.begun_ns <= first_ns));
         if due {
             self.again();
         }
@@ -265,5 +271,33 @@ impl Rules {
     fn moved(&self, culprit: &Culprit) -> bool {
         let rule = self.known.get(&culprit.rule);
         rule.is_none_or(|rule| rule.since != Some(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_rules_are_read_again() {
+        for (milliseconds, busy, puzzled, due) in [
+            (9_999, false, None, false),
+            (10_000, false, None, true),
+            (1_999, true, None, false),
+            (2_000, true, None, true),
+            // A rule may be younger than what was read, however short ago.
+            (0, true, Some(true), true),
+            (0, false, Some(true), true),
+            // Who was no answer before is asked again, but not all the time.
+            (299, true, Some(false), false),
+            (300, true, Some(false), true),
+        ] {
+            let age = Duration::from_millis(milliseconds);
+            assert_eq!(
+                is_due(age, busy, puzzled),
+                due,
+                "{milliseconds} ms, busy {busy}, puzzled {puzzled:?}"
+            );
+        }
     }
 }
