@@ -31,6 +31,7 @@ use crate::{
             view::{Seen, SeenBy},
         },
         network::{Device, upper_name},
+        words::counted,
     },
     rtnetlink::Routing,
 };
@@ -123,14 +124,12 @@ impl Looker {
     /// What is looked at, for people.
     pub fn description(&self) -> String {
         let (rules, services) = (self.rules.all().len(), self.rules.services().all().len());
-        let word = |number, one: &'static str, more: &'static str| if number == 1 { one } else { more };
         format!(
-            "{rules} {} here that sets notrack, {services} {}{} (Ctrl-C ends)",
-            word(rules, "rule is", "rules are"),
-            word(services, "Service", "Services"),
+            "{} notrack, {}{} (Ctrl-C ends)",
+            counted(rules, "rule is here that sets", "rules are here that set"),
+            counted(services, "Service", "Services"),
             self.delivered(),
         )
-        .replace("are here that sets", "are here that set")
     }
 
     /// What shows the packets that are delivered here: kernels differ.

@@ -1,7 +1,10 @@
 //! What a look at VXLAN comes to.
 
 use super::{Answer, Check, Fault};
-use crate::model::vxlan::{finding::Finding, view::View};
+use crate::model::{
+    vxlan::{finding::Finding, view::View},
+    words::counted,
+};
 
 /// There is nothing to look at.
 pub fn nothing() -> Answer {
@@ -21,10 +24,9 @@ pub fn judge(view: &View) -> Answer {
     let peers = view.peers();
     let heard = peers.iter().filter(|peer| peer.received.packets > 0).count();
     let summary = format!(
-        "{}: {heard} of {} {} heard from while probe looked",
+        "{}: {heard} of {} heard from while probe looked",
         devices.join(", "),
-        peers.len(),
-        if peers.len() == 1 { "peer" } else { "peers" },
+        counted(peers.len(), "peer", "peers"),
     );
     let faults = view.findings.iter().map(fault).collect();
     Answer::of(Check::Vxlan, summary, faults).without(view.unread.clone())

@@ -6,13 +6,16 @@ use super::super::{
     clock::Clock,
     looks::{ago, local, safe},
 };
-use crate::model::bypass::{
-    View,
-    diagnosis::{moved, protocol},
-    finding::Finding,
-    rule::Rule,
-    stream::{Server, Stream},
-    view::{RuleState, Seen},
+use crate::model::{
+    bypass::{
+        View,
+        diagnosis::{moved, protocol},
+        finding::Finding,
+        rule::Rule,
+        stream::{Server, Stream},
+        view::{RuleState, Seen},
+    },
+    words::counted,
 };
 
 /// Streams shown.
@@ -39,12 +42,8 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         };
         out.push_str(&format!("\n{time}  no finding: {latent}\n"));
     } else {
-        let word = if view.findings.len() == 1 {
-            "finding"
-        } else {
-            "findings"
-        };
-        out.push_str(&format!("\n{time}  {} {word}\n", view.findings.len()));
+        let findings = counted(view.findings.len(), "finding", "findings");
+        out.push_str(&format!("\n{time}  {findings}\n"));
         for found in &view.findings {
             finding(&mut out, found);
         }

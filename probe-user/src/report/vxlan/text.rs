@@ -6,10 +6,13 @@ use super::super::{
     clock::Clock,
     looks::{ago, local, safe},
 };
-use crate::model::vxlan::{
-    finding::Finding,
-    overlay::Kind,
-    view::{PeerView, View},
+use crate::model::{
+    vxlan::{
+        finding::Finding,
+        overlay::Kind,
+        view::{PeerView, View},
+    },
+    words::counted,
 };
 
 /// Inner connections shown.
@@ -24,15 +27,10 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
     if view.findings.is_empty() {
         healthy(&mut out, view, clock);
     } else {
-        let word = if view.findings.len() == 1 {
-            "fault"
-        } else {
-            "faults"
-        };
         out.push_str(&format!(
-            "\n{}  {} {word}\n",
+            "\n{}  {}\n",
             local(view.time, clock),
-            view.findings.len()
+            counted(view.findings.len(), "fault", "faults")
         ));
         for found in &view.findings {
             finding(&mut out, found);
@@ -208,14 +206,14 @@ fn healthy(out: &mut String, view: &View, clock: &mut Clock) {
     let (sent, received) = (sum(|peer| peer.sent.packets), sum(|peer| peer.received.packets));
     let dropped = sum(|peer| peer.dropped);
     let active = peers.iter().filter(|peer| peer.received.packets > 0).count();
-    let (peers, word) = (peers.len(), if peers.len() == 1 { "peer" } else { "peers" });
+    let peers = counted(peers.len(), "peer", "peers");
     let idle = if sent + received == 0 {
         " No packet passed: without traffic only tables can be checked."
     } else {
         ""
     };
     out.push_str(&format!(
-        "\n{time}  no fault found: {peers} {word}, {active} heard from, {sent} packets sent, {received} received, \
+        "\n{time}  no fault found: {peers}, {active} heard from, {sent} packets sent, {received} received, \
          {dropped} dropped.{idle}\n"
     ));
 }

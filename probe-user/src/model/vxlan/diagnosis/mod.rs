@@ -18,6 +18,7 @@ use super::{
     overlay::{Kind, Overlay},
     traffic::{Count, Direction, Dropped, Stream, Traffic},
 };
+use crate::model::words::counted;
 
 /// A fault that shows in packets is over when none showed it for so long.
 pub const HOLD: Duration = Duration::from_secs(10);
@@ -167,9 +168,9 @@ impl Look<'_> {
 
     fn seen(&self, packets: u64, at_ns: u64) -> String {
         let ago = Duration::from_nanos(self.traffic.now_ns.saturating_sub(at_ns));
-        let packets_word = if packets == 1 { "packet" } else { "packets" };
         format!(
-            "{packets} {packets_word}, the latest {:.1} s ago",
+            "{}, the latest {:.1} s ago",
+            counted(packets, "packet", "packets"),
             ago.as_secs_f64()
         )
     }
