@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
@@ -41,14 +41,11 @@ pub fn cargo() -> Command {
 
 /// Builds `probe` as its user does, and gives back the binary.
 pub fn build_probe() -> Result<PathBuf> {
-    run(cargo().args([
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "probe-user",
-        "--locked",
-    ]))?;
+    crate::cargo::run(
+        "building probe",
+        "some minutes when nothing is built yet",
+        cargo().args(["build", "--release", "--package", "probe-user", "--locked"]),
+    )?;
     Ok(target().join("release/probe"))
 }
 
@@ -57,6 +54,14 @@ pub fn run(command: &mut Command) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("can't run {}", words(command)))?;
+    succeeded(command, status)
+}
+
+/// Whether a command did.
+///
+/// # Errors
+/// Names the command, and how it ended.
+pub fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("{} failed: {status}", words(command));
     }
@@ -74,7 +79,8 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn words(command: &Command) -> String {
+/// A command as one would type it, for messages.
+pub fn words(command: &Command) -> String {
     let words: Vec<_> = [command.get_program()]
         .into_iter()
         .chain(command.get_args())

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
-use crate::{root, run};
+use crate::{cargo, root, run};
 
 /// As many failed scenarios run once more, without the others: several at once on a busy machine, and an interrupt that hides a
 /// packet from BPF, are not what a scenario is about. More are no accident.
@@ -27,15 +27,15 @@ pub fn build() -> Result<Vec<Program>> {
     cargo
         .args([
             "test",
-            "--quiet",
             "--no-run",
             "--package",
             "probe-lab",
             "--tests",
             "--locked",
         ])
-        .arg("--message-format=json");
-    let mut found: Vec<Program> = run::output(&mut cargo)?.lines().filter_map(program).collect();
+        .arg("--message-format=json-render-diagnostics");
+    let messages = cargo::output("building the scenarios", "", &mut cargo)?;
+    let mut found: Vec<Program> = messages.lines().filter_map(program).collect();
     found.sort_by(|one, other| one.name.cmp(&other.name));
     found.dedup_by(|one, other| one.name == other.name);
     if found.is_empty() {
