@@ -22,7 +22,7 @@ const TARGET: &str = "bpfel-unknown-none";
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Rebuild and compare with what is committed, change nothing
+    /// Rebuild and compare with the committed objects; change nothing
     #[arg(long)]
     pub check: bool,
 }

@@ -24,7 +24,7 @@ const EVERY: f64 = 2.0;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// How long probe watches, in seconds
+    /// Watch for this long
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     seconds: u32,
 }

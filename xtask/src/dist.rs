@@ -16,10 +16,10 @@ use crate::{
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the archive goes. Default: target/probe-VERSION-ARCHITECTURE.tar.gz
+    /// Write the archive to this file. Default: target/probe-VERSION-ARCHITECTURE.tar.gz
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// What the binary is for
+    /// Target to build the binary for
     #[arg(long, value_enum, default_value_t = Target::here())]
     target: Target,
 }

@@ -33,25 +33,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// What probe costs what it watches: `bench watch`, `vxlan`, `bypass`, `path`, `agent`
+    /// Measure what probe costs: `bench watch`, `vxlan`, `bypass`, `path`, `agent`
     Bench(bench::Args),
-    /// Find or install what builds the BPF objects; says what it does
+    /// Find or install the compiler and linker of the BPF objects
     Setup,
     /// Build the BPF objects into probe-ebpf/bytecode
     Bytecode(bytecode::Args),
-    /// Lay the incident out in network namespaces (two nodes, etcd, monitors) and run probe watch on it
+    /// Reproduce the incident in network namespaces (two nodes, etcd, monitors) and run `probe watch` on it
     Demo(demo::Args),
-    /// What a host is installed from: static binary, completions, manual pages, unit, manifests
+    /// Build the archive to install a host from: static binary, completions, manual pages, systemd unit
     Dist(dist::Args),
-    /// The image that deploy/ runs: one static binary, without a builder or a daemon
+    /// Build the container image that deploy/ runs: one static binary; needs no docker
     Image(image::Args),
-    /// Pods of a running cluster dial its etcd: each rejected line must be answered with the right pod
+    /// Check on a running cluster that every rejected connection to etcd is attributed to the right pod
     KubeTest(kube::Args),
-    /// The scenarios on real kernels from 5.10 on, booted in QEMU
+    /// Run the scenarios on kernels from 5.10 on, booted in QEMU
     Matrix(matrix::Args),
-    /// The alert rules of deploy/monitoring: checked and tested by promtool
+    /// Check and test the alert rules of deploy/monitoring with promtool
     Monitoring(monitoring::Args),
-    /// Everything CI checks: formatting, lints, unit tests, objects, the lab's scenarios
+    /// Check what CI checks: formatting, lints, unit tests, BPF objects, alert rules, the lab's scenarios
     Test(test::Args),
 }
 

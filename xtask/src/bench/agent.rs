@@ -27,13 +27,13 @@ const LOOK: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Network namespaces that connect, as pods do
+    /// Number of network namespaces that connect, as pods do
     #[arg(long, value_name = "N", default_value_t = 110, value_parser = clap::value_parser!(u16).range(1..=500))]
     pods: u16,
-    /// Connections a second, when CPU is measured
+    /// Connections per second while CPU is measured
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Connections after that, as many a second as the machine can: an hour of 1,000 a second
+    /// Number of connections made after that, as fast as the machine can; the default is an hour of 1,000 per second
     #[arg(long, value_name = "N", default_value_t = 3_600_000)]
     churn: u64,
 }

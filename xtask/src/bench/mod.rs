@@ -28,15 +28,15 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum What {
-    /// `probe watch` and a storm of connections: rate, kernel time, CPU, memory; bpftrace beside it
+    /// Measure `probe watch` under a storm of connections: rate, kernel time, CPU, memory; bpftrace for comparison
     Watch(watch::Args),
-    /// `probe vxlan` and traffic through a tunnel: throughput, kernel time of a packet
+    /// Measure `probe vxlan` under traffic through a tunnel: throughput, kernel time per packet
     Vxlan(tunnel::Args),
-    /// `probe bypass` and tracked traffic through a tunnel: throughput, kernel time of a packet handed to a device
+    /// Measure `probe bypass` under tracked traffic through a tunnel: throughput, kernel time per transmitted packet
     Bypass(tunnel::Args),
-    /// `probe path` with a filter that takes nothing, and with none: throughput, kernel time of a run, what is lost
+    /// Measure `probe path` with a filter that matches nothing, and without one: throughput, kernel time, losses
     Path(tunnel::Args),
-    /// `probe agent` on a node with many pods and connections: memory, CPU
+    /// Measure `probe agent` on a node with many pods and connections: memory, CPU
     Agent(agent::Args),
 }
 

@@ -20,10 +20,10 @@ const LARGE: usize = 1400;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Rounds of each, with and without
+    /// Number of rounds, each with and without probe
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Datagrams in a round
+    /// Number of datagrams in a round
     #[arg(long, value_name = "N", default_value_t = 300_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     datagrams: u64,
     /// Megabytes over TCP in a round

@@ -18,13 +18,13 @@ pub const OTHER_PORT: u16 = 29_380;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Rounds of each tracer
+    /// Number of rounds of each tracer
     #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// Connections in a round
+    /// Number of connections in a round
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
     connections: u32,
-    /// Clients end their connections with RST: half the state changes of a FIN
+    /// Close connections with RST in place of FIN: half the state changes
     #[arg(long)]
     reset: bool,
 }

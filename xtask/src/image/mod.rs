@@ -13,16 +13,16 @@ use crate::run;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the image goes. Default: target/probe-VERSION-ARCHITECTURE.tar
+    /// Write the image to this file. Default: target/probe-VERSION-ARCHITECTURE.tar
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// The image's name. Default: probe:VERSION
+    /// Name of the image. Default: probe:VERSION
     #[arg(short, long, value_name = "NAME:TAG", value_parser = tag)]
     tag: Option<String>,
-    /// What the binary is for
+    /// Target to build the binary for
     #[arg(long, value_enum, default_value_t = Target::here())]
     target: Target,
-    /// Take this binary instead of building one; it must be static
+    /// Use this static binary instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
 }

@@ -33,34 +33,34 @@ const SETTLED: Duration = Duration::from_secs(3);
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Where the cluster's lab is: gives the defaults below
+    /// Directory of the cluster's lab, from which the defaults below derive
     #[arg(long, value_name = "DIR", env = "KUBE_LAB", default_value = "/run/kube-lab")]
     lab: PathBuf,
-    /// Credentials that may make a namespace. Default: LAB/admin.conf
+    /// Credentials that may create a namespace. Default: LAB/admin.conf
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
-    /// Runs a command on a node, as root: `PROGRAM NODE COMMAND...`; nodes share this file system. Default: LAB/node
+    /// Program that runs a command on a node as root: `PROGRAM NODE COMMAND...`; nodes share this file system. Default: LAB/node
     #[arg(long, value_name = "PROGRAM")]
     on_node: Option<PathBuf>,
-    /// The log of etcd. Default: LAB/log/etcd
+    /// Log file of etcd. Default: LAB/log/etcd
     #[arg(long, value_name = "FILE")]
     etcd_log: Option<PathBuf>,
-    /// Where etcd listens
+    /// Address that etcd listens on
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "192.168.88.11:2379")]
     etcd: SocketAddr,
-    /// An image with nothing but links into /usr, which is mounted from the node
+    /// Image of the pods: links into /usr, which is mounted from the node
     #[arg(long, value_name = "IMAGE", default_value = "docker.io/lab/host:1")]
     image: String,
-    /// Ask the cluster's agents, from outside, in place of recordings of `probe watch` on each node; and disturb them
+    /// Query the cluster's agents instead of recordings of `probe watch` on each node, also while one is deleted
     #[arg(long)]
     agents: bool,
-    /// An image of probe to put on the nodes first, as `cargo xtask image` makes it
+    /// Import this image of probe on the nodes first; `cargo xtask image` builds it
     #[arg(long, value_name = "FILE", requires = "agents")]
     agent_image: Option<PathBuf>,
-    /// What puts the agents on the nodes. Default: deploy/ of this repository
+    /// Kustomization that deploys the agents. Default: deploy/ of this repository
     #[arg(long, value_name = "DIR", requires = "agents")]
     agent_manifests: Option<PathBuf>,
-    /// How long pods dial, seconds
+    /// Let the pods dial for this long
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     seconds: u64,
 }

@@ -12,7 +12,7 @@ use crate::run;
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Make prometheusrule.yaml of rules.yaml anew
+    /// Regenerate prometheusrule.yaml from rules.yaml
     #[arg(long)]
     pub write: bool,
 }
