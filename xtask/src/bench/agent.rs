@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
 use probe_lab::{Agent, Child, Netns, PACKAGES, accept_all, wait_until};
 
-use crate::{apt, root, run};
+use crate::{apt, progress::Progress, root, run};
 
 const PORT: u16 = 2379;
 /// Processes that hold connections open, each as many as its descriptors allow, both ends.
@@ -110,6 +110,7 @@ pub fn run(args: &Args) -> Result<()> {
     let agent = Agent::start(&node, "", &[])?;
     let pods = Pods::new(args.pods)?;
     println!("{} pods; each connection half-open, both ends seen", args.pods);
+    let progress = Progress::start("measuring an idle agent", "15 s");
     thread::sleep(LOOK);
     tell(&agent, "idle")?;
 
@@ -118,6 +119,8 @@ pub fn run(args: &Args) -> Result<()> {
     let idle = (cpu(agent.pid())? - idle) / (2 * LOOK).as_secs_f64();
     println!("idle: {:.2} % of a core", 100.0 * idle);
 
+    progress.done();
+    let progress = Progress::start("opening 65,536 connections", "up to a minute");
     let _holders = hold(&node)?;
     wait_until("the agent has all connections", Duration::from_secs(60), || {
         let entries = agent
@@ -126,7 +129,12 @@ pub fn run(args: &Args) -> Result<()> {
         (entries >= 65_536.0).then_some(())
     })?;
     tell(&agent, "65,536 connections followed")?;
+    progress.done();
 
+    let progress = Progress::start(
+        format!("measuring an agent at {} connections a second", args.rate),
+        "35 s",
+    );
     pods.pause.store(
         1_000_000 * u64::from(args.pods) / u64::from(args.rate),
         Ordering::Relaxed,
@@ -142,14 +150,27 @@ pub fn run(args: &Args) -> Result<()> {
         100.0 * share
     );
     tell(&agent, "at that rate")?;
+    progress.done();
 
+    let progress = Progress::start(
+        format!("making {} connections", args.churn),
+        "as many a second as the machine can; minutes by default",
+    );
     pods.pause.store(0, Ordering::Relaxed);
     let (start, made) = (Instant::now(), pods.made());
     let mut seen = Vec::new();
     while pods.made() - made < args.churn {
         thread::sleep(LOOK);
-        seen.push(resident(agent.pid())?);
+        let bytes = resident(agent.pid())?;
+        seen.push(bytes);
+        progress.set(format!(
+            "{} of {}, {:.1} MB resident",
+            pods.made() - made,
+            args.churn,
+            megabytes(bytes)
+        ));
     }
+    progress.done();
     pods.pause.store(u64::MAX, Ordering::Relaxed);
     let made = pods.made() - made;
     println!(

@@ -1,6 +1,6 @@
 //! What is measured with a storm of connections: probe, and bpftrace with a script that does the same.
 
-use std::{path::Path, process::Command};
+use std::{fmt, io, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -9,6 +9,16 @@ use super::{
     tracer::{Finished, Tracer},
     watch::{OTHER_PORT, PORT},
 };
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Probe => "probe",
+            Self::ProbeElsewhere => "probe on another port",
+            Self::Bpftrace => "bpftrace",
+        })
+    }
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,13 +29,45 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn installed(self) -> bool {
-        self != Self::Bpftrace || Path::new("/usr/bin/bpftrace").exists()
+    /// Whether it is measured for comparison only: without it the benchmark goes on, with a note.
+    pub const fn is_peer(self) -> bool {
+        match self {
+            Self::Probe | Self::ProbeElsewhere => false,
+            Self::Bpftrace => true,
+        }
     }
 
     /// Starts it and waits until it watches.
     pub fn start(self, probe: &Path) -> Result<Tracer> {
-        Tracer::start(&mut self.command(probe), self.says())
+        if self.is_peer() && !is_on_path(self.program()) {
+            let missing = io::Error::from(io::ErrorKind::NotFound);
+            return Err(missing).context(format!("no {} in PATH", self.program()));
+        }
+        Tracer::start(self.program(), &mut self.command(probe), self.says())
+    }
+
+    /// What to do when it is missing or printed this error: a command, and why.
+    pub fn fix(self, missing: bool, error: &str) -> Option<&'static str> {
+        match self {
+            Self::Probe | Self::ProbeElsewhere => None,
+            Self::Bpftrace => Some(fix_bpftrace(missing, error)),
+        }
+    }
+
+    /// Its column's heading, in two lines.
+    pub const fn heading(self) -> [&'static str; 2] {
+        match self {
+            Self::Probe => ["probe", ""],
+            Self::ProbeElsewhere => ["probe,", "other port"],
+            Self::Bpftrace => ["bpftrace", ""],
+        }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Probe | Self::ProbeElsewhere => "probe",
+            Self::Bpftrace => "bpftrace",
+        }
     }
 
     fn command(self, probe: &Path) -> Command {
@@ -38,7 +80,7 @@ impl Kind {
             Self::Probe => watch(PORT),
             Self::ProbeElsewhere => watch(OTHER_PORT),
             Self::Bpftrace => {
-                let mut command = Command::new("bpftrace");
+                let mut command = with_tracefs(self.program());
                 command.args(["-e", &script()]);
                 command
             }
@@ -70,6 +112,37 @@ impl Kind {
             number(&summary["reported"])?,
             number(&summary["lost"]["records"])?,
         ))
+    }
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
+/// A program that finds the kernel's tracepoints. Where nobody has mounted tracefs, as in many containers, it gets a
+/// mount namespace of its own with it: the machine's mounts stay as they are.
+fn with_tracefs(program: &str) -> Command {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    if Path::new(TRACEFS).join("events").exists() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("unshare");
+    let script = format!("mount -t tracefs tracefs {TRACEFS} && exec \"$@\"");
+    command.args(["--mount", "sh", "-c", &script, "sh", program]);
+    command
+}
+
+fn fix_bpftrace(missing: bool, error: &str) -> &'static str {
+    let error = error.to_lowercase();
+    if missing {
+        "apt-get install bpftrace # Debian's package"
+    } else if error.contains("tracepoint not found") {
+        "mount -t tracefs tracefs /sys/kernel/tracing # where bpftrace looks up tracepoints"
+    } else if error.contains("rlimit") {
+        "prlimit --pid $$ --memlock=unlimited # needs CAP_SYS_RESOURCE; in the shell that runs the benchmark"
+    } else {
+        "bpftrace -e 'BEGIN { exit(); }' # shows whether it works on this machine at all"
     }
 }
 

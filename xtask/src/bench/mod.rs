@@ -7,6 +7,7 @@
 mod agent;
 mod bare;
 mod kind;
+mod note;
 mod statistics;
 mod tracer;
 mod tunnel;

@@ -19,6 +19,8 @@ use super::statistics::Runs;
 
 /// A tracer that watches.
 pub struct Tracer {
+    /// Its program.
+    name: String,
     child: Child,
     /// What it prints.
     files: TempDir,
@@ -39,8 +41,8 @@ pub struct Finished {
 }
 
 impl Tracer {
-    /// Starts it and waits until it says that it watches.
-    pub fn start(command: &mut Command, says: &str) -> Result<Self> {
+    /// Starts `name` and waits until it prints `says`.
+    pub fn start(name: &str, command: &mut Command, says: &str) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let (out, err) = (files.path().join("out"), files.path().join("err"));
         let start = Instant::now();
@@ -53,15 +55,16 @@ impl Tracer {
             let of = |path| fs::read_to_string(path).unwrap_or_default();
             of(&err) + &of(&out)
         };
-        let watching = wait_until("the tracer watches", Duration::from_secs(30), || {
+        let watching = wait_until(&format!("{name} traces"), Duration::from_secs(30), || {
             let ended = child.inner().try_wait().ok().flatten().is_some();
             let watching = text().contains(says);
             (watching || ended).then_some(watching)
         })?;
         if !watching {
-            bail!("{command:?} ended before it watched: {}", text());
+            bail!("{name} ended before it traced:\n{}", text());
         }
         let mut tracer = Self {
+            name: name.to_owned(),
             child,
             files,
             ready: start.elapsed(),
@@ -78,6 +81,13 @@ impl Tracer {
     /// Ends it as Ctrl-C does, once it has printed what it has.
     pub fn finish(mut self) -> Result<Finished> {
         self.settle()?;
+        if let Some(status) = self.child.inner().try_wait()? {
+            bail!(
+                "{} ended while it was measured, {status}:\n{}",
+                self.name,
+                self.text("err")?
+            );
+        }
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.pid()))?;
         let peak = status
             .lines()
@@ -97,18 +107,20 @@ impl Tracer {
                 Err(_) => {}
             }
         }
-        let text = |name| -> Result<String> {
-            let bytes = fs::read(self.file(name))?;
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
         Ok(Finished {
             ready: self.ready,
             user: user.saturating_sub(self.cpu.0),
             system: system.saturating_sub(self.cpu.1),
             peak_bytes: peak * 1024,
-            out: text("out")?,
-            err: text("err")?,
+            out: self.text("out")?,
+            err: self.text("err")?,
         })
+    }
+
+    /// What it printed to `out` or `err`.
+    fn text(&self, name: &str) -> Result<String> {
+        let bytes = fs::read(self.file(name))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn file(&self, name: &str) -> PathBuf {

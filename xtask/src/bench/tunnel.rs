@@ -11,7 +11,7 @@ use super::{
     statistics::{Enabled, Runs},
     tracer::{Finished, Tracer},
 };
-use crate::{apt, root, run};
+use crate::{apt, progress::Progress, root, run};
 
 /// An inner packet of 64 bytes: Ethernet, IPv4 and UDP headers take 42.
 const SMALL: usize = 64 - 14 - 20 - 8;
@@ -139,7 +139,7 @@ pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
         if watcher.is_of_node() {
             command.args(["--netns", &netns]);
         }
-        Tracer::start(&mut command, "watching ")
+        Tracer::start("probe", &mut command, "watching ")
     };
     let ways = watcher.ways();
     let mut all = loads(args, &from, &to, ways.len())?;
@@ -150,12 +150,16 @@ pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
             ways.len(),
         ));
     }
+    let progress = Progress::start(
+        format!("measuring rates, rounds: {}", args.rounds),
+        "half a minute each by default",
+    );
     for measured in &mut all {
         // What the first packets find out for all, and the CPU's speed.
         measured.load.run()?;
     }
     for round in 1..=args.rounds {
-        println!("round {round} of {}", args.rounds);
+        progress.step("round", round, args.rounds, "");
         for measured in &mut all {
             let amount = measured.load.amount();
             // Turned round each time: what drifts within a round drifts for all.
@@ -163,23 +167,34 @@ pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
             let first = round as usize % turns.len();
             turns.rotate_left(first);
             for turn in turns {
-                let tracer = turn.and_then(|way| ways.get(way)).map(&start).transpose()?;
+                let way = turn.and_then(|way| ways.get(way));
+                progress.set(format!(
+                    "round {round} of {}: {}, {}",
+                    args.rounds,
+                    measured.name,
+                    way.map_or("without probe", |way| way.name)
+                ));
+                let tracer = way.map(&start).transpose()?;
                 let rate = amount / measured.load.run()?.as_secs_f64();
                 match turn.and_then(|way| measured.with.get_mut(way)) {
                     Some((rates, _)) => rates.push(rate),
                     None => measured.without.push(rate),
                 }
                 if let Some(tracer) = tracer {
-                    let name = turn.and_then(|way| ways.get(way)).map_or("", |way| way.name);
-                    told(name, &tracer.finish()?);
+                    told(way.map_or("", |way| way.name), &tracer.finish()?);
                 }
             }
         }
     }
-    println!("time in the kernel, with the run-time statistics on");
+    progress.done();
+    let progress = Progress::start(
+        "measuring time in the kernel, with the run-time statistics on",
+        "",
+    );
     let enabled = Enabled::new()?;
     let bare = cost_of_measuring(&enabled, || connect_often(&to))?;
-    for _ in 0..KERNEL_ROUNDS {
+    for round in 1..=KERNEL_ROUNDS {
+        progress.step("round", round, KERNEL_ROUNDS, "");
         for Measured { load, with, .. } in &mut all {
             for (way, (_, kernel_ns)) in ways.iter().zip(with) {
                 let tracer = start(way)?;
@@ -192,6 +207,7 @@ pub fn run(args: &Args, watcher: Watcher) -> Result<()> {
             }
         }
     }
+    progress.done();
     report(&all, ways, bare);
     Ok(())
 }

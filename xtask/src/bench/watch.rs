@@ -1,16 +1,20 @@
 //! What `probe watch` costs a storm of connections, and bpftrace beside it.
 
+use std::path::Path;
+
 use anyhow::Result;
 use probe_lab::{Close, PACKAGES, Storm};
 
 use super::{
     KERNEL_ROUNDS, cost_of_measuring,
     kind::Kind,
-    median, ratios,
+    median,
+    note::Note,
+    ratios,
     statistics::Enabled,
     tracer::{Finished, Tracer},
 };
-use crate::{apt, root, run};
+use crate::{apt, progress::Progress, root, run};
 
 /// The storm's port, and one that nobody uses.
 pub const PORT: u16 = 29_379;
@@ -59,6 +63,77 @@ struct Measured {
     kernel_ns: Vec<f64>,
     /// Programs run for a connection.
     programs: Vec<f64>,
+    /// Why it is not measured any more.
+    note: Option<Note>,
+}
+
+impl Measured {
+    fn of(kind: Option<Kind>) -> Self {
+        Self {
+            kind,
+            ..Self::default()
+        }
+    }
+
+    /// A line of its column's heading.
+    fn heading(&self, line: usize) -> &'static str {
+        let heading = self.kind.map_or(["no tracer", ""], Kind::heading);
+        heading.get(line).copied().unwrap_or_default()
+    }
+
+    fn name(&self) -> String {
+        self.kind
+            .map_or_else(|| "no tracer".to_owned(), |kind| kind.to_string())
+    }
+
+    /// Does a part of the benchmark. A peer that fails in it is left out from then on, with a note; anything else that
+    /// fails ends the benchmark.
+    fn attempt(&mut self, when: &str, part: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        if self.note.is_some() {
+            return Ok(());
+        }
+        let result = part(self);
+        match (result, self.kind) {
+            (Err(error), Some(kind)) if kind.is_peer() => {
+                let note = Note::new(kind, when, &error);
+                for line in note.lines() {
+                    println!("{line}");
+                }
+                self.note = Some(note);
+                Ok(())
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// One storm while it traces.
+    fn round(&mut self, storm: &Storm, connections: u64, close: Close, probe: &Path) -> Result<()> {
+        let tracer = self
+            .kind
+            .map(|kind| anyhow::Ok((kind, kind.start(probe)?)))
+            .transpose()?;
+        let took = storm.run(connections, close)?;
+        if let Some((kind, tracer)) = tracer {
+            self.outcomes.push(Outcome::of(kind, tracer)?);
+        }
+        // After what can fail: a rate and an outcome of each round.
+        self.rates.push(connections as f64 / took.as_secs_f64());
+        Ok(())
+    }
+
+    /// The same with the run-time statistics on.
+    fn kernel_round(&mut self, storm: &Storm, connections: u64, close: Close, probe: &Path) -> Result<()> {
+        let Some(kind) = self.kind else { return Ok(()) };
+        let tracer = kind.start(probe)?;
+        let before = tracer.runs()?;
+        storm.run(connections, close)?;
+        let runs = tracer.runs()? - before;
+        tracer.finish()?;
+        self.kernel_ns
+            .push(runs.time.as_nanos() as f64 / connections as f64);
+        self.programs.push(runs.count as f64 / connections as f64);
+        Ok(())
+    }
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -70,62 +145,58 @@ pub fn run(args: &Args) -> Result<()> {
     let close = if args.reset { Close::Reset } else { Close::Fin };
     let connections = u64::from(args.connections);
     let storm = Storm::new(PORT, 1)?;
-    let mut kinds = vec![None, Some(Kind::Probe), Some(Kind::ProbeElsewhere)];
-    if Kind::Bpftrace.installed() {
-        kinds.push(Some(Kind::Bpftrace));
-    } else {
-        println!("bpftrace is not installed: without it (`apt-get install bpftrace`)");
-    }
-    let mut all: Vec<Measured> = kinds
-        .into_iter()
-        .map(|kind| Measured {
-            kind,
-            ..Measured::default()
-        })
-        .collect();
-
+    let mut all = [
+        None,
+        Some(Kind::Probe),
+        Some(Kind::ProbeElsewhere),
+        Some(Kind::Bpftrace),
+    ]
+    .map(Measured::of);
     println!(
         "storm: {connections} connections a round, connect and {}, both ends on this machine",
         if args.reset { "RST" } else { "close" }
     );
+    let progress = Progress::start(
+        format!("measuring rates, rounds: {}", args.rounds),
+        "a few seconds for each tracer in each round",
+    );
     storm.run(connections, close)?;
     for round in 1..=args.rounds {
-        println!("round {round} of {}", args.rounds);
+        let names: Vec<_> = all
+            .iter()
+            .filter(|measured| measured.note.is_none())
+            .map(Measured::name)
+            .collect();
+        progress.step("round", round, args.rounds, &names.join(", "));
+        let when = format!("round {round} of {}", args.rounds);
         for measured in &mut all {
-            let tracer = measured
-                .kind
-                .map(|kind| anyhow::Ok((kind, kind.start(&probe)?)))
-                .transpose()?;
-            let took = storm.run(connections, close)?;
-            measured.rates.push(connections as f64 / took.as_secs_f64());
-            if let Some((kind, tracer)) = tracer {
-                measured.outcomes.push(Outcome::of(kind, tracer)?);
-            }
+            progress.set(format!("{when}: {}", measured.name()));
+            measured.attempt(&when, |measured| {
+                measured.round(&storm, connections, close, &probe)
+            })?;
         }
     }
-    all.sort_by_key(|measured| measured.kind.map(|kind| kind as u32));
-    println!("time in the kernel, with the run-time statistics on");
+    progress.done();
+    let progress = Progress::start(
+        "measuring time in the kernel, with the run-time statistics on",
+        "",
+    );
     let enabled = Enabled::new()?;
-    let per_connection = |value: f64| value / connections as f64;
     let mut bare = Vec::new();
-    for _ in 0..KERNEL_ROUNDS {
+    for round in 1..=KERNEL_ROUNDS {
+        progress.step("round", round, KERNEL_ROUNDS, "");
         bare.push(cost_of_measuring(&enabled, || {
             storm.run(connections, close).map(|_| ())
         })?);
+        let when = format!("round {round} of {KERNEL_ROUNDS} of kernel time");
         for measured in &mut all {
-            if let Some(kind) = measured.kind {
-                let tracer = kind.start(&probe)?;
-                let before = tracer.runs()?;
-                storm.run(connections, close)?;
-                let runs = tracer.runs()? - before;
-                tracer.finish()?;
-                measured
-                    .kernel_ns
-                    .push(per_connection(runs.time.as_nanos() as f64));
-                measured.programs.push(per_connection(runs.count as f64));
-            }
+            progress.set(format!("{when}: {}", measured.name()));
+            measured.attempt(&when, |measured| {
+                measured.kernel_round(&storm, connections, close, &probe)
+            })?;
         }
     }
+    progress.done();
     report(&all, median(&bare));
     Ok(())
 }
@@ -136,23 +207,26 @@ fn report(all: &[Measured], bare: f64) {
         .map(|measured| measured.rates.clone())
         .unwrap_or_default();
     println!();
-    println!(
-        "{:<50}{:>12}{:>12}{:>12}{:>12}",
-        "", "no tracer", "probe", "probe,", "bpftrace"
-    );
-    println!("{:<50}{:>12}{:>12}{:>12}{:>12}", "", "", "", "other port", "");
     let row = |name: &str, value: &dyn Fn(&Measured) -> Option<String>| {
         let cells: String = all
             .iter()
-            .map(|measured| format!("{:>12}", value(measured).unwrap_or_default()))
+            .map(|measured| format!("{:>12}", cell(measured, value(measured))))
             .collect();
-        println!("{name:<50}{cells}");
+        println!("{name:<50}{}", cells.trim_end());
     };
+    for line in 0..2 {
+        let cells: String = all
+            .iter()
+            .map(|measured| format!("{:>12}", measured.heading(line)))
+            .collect();
+        println!("{:<50}{}", "", cells.trim_end());
+    }
+    let some = |values: &[f64]| (!values.is_empty()).then(|| median(values));
     row("connections a second, median", &|measured| {
-        Some(format!("{:.0}", median(&measured.rates)))
+        Some(format!("{:.0}", some(&measured.rates)?))
     });
     let ratios = |measured: &Measured| -> Option<Vec<f64>> {
-        measured.kind?;
+        measured.kind.filter(|_| !measured.rates.is_empty())?;
         Some(ratios(&measured.rates, &without))
     };
     row("of the rate without a tracer, median of rounds", &|measured| {
@@ -164,7 +238,6 @@ fn report(all: &[Measured], bare: f64) {
     row("  highest round", &|measured| {
         Some(format!("{:.3}", ratios(measured)?.into_iter().reduce(f64::max)?))
     });
-    let some = |values: &[f64]| (!values.is_empty()).then(|| median(values));
     row("kernel ns a connection, both ends, median", &|measured| {
         Some(format!("{:.0}", some(&measured.kernel_ns)?))
     });
@@ -213,4 +286,15 @@ fn report(all: &[Measured], bare: f64) {
             most(measured, &|outcome| outcome.finished.ready.as_secs_f64())? * 1e3
         ))
     });
+    for measured in all {
+        for line in measured.note.iter().flat_map(Note::lines) {
+            println!("{line}");
+        }
+    }
+}
+
+/// A tracer with a note shows where it has no value; else there is nothing to say of it.
+fn cell(measured: &Measured, value: Option<String>) -> String {
+    let missing = if measured.note.is_some() { "-" } else { "" };
+    value.unwrap_or_else(|| missing.to_owned())
 }
