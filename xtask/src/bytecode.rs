@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    run, setup,
+    cargo, run, setup,
     toolchain::{Compiler, Linker, Version},
 };
 
@@ -119,16 +119,24 @@ fn prove(built: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     for (name, bytes) in built {
         fs::write(objects.join(name).with_extension("o"), bytes)?;
     }
-    println!("objects: proving that the rebuilt ones load and pass the scenarios of outcomes");
+    println!("objects: checking that the rebuilt ones load and pass the scenarios of outcomes");
     let target = run::target().join("with-rebuilt-objects");
     let mut cargo = run::cargo();
     cargo
         .args(["build", "--release", "--package", "probe-user", "--target-dir"])
         .arg(&target);
-    run::run(cargo.env("PROBE_BYTECODE_DIR", &objects))?;
+    cargo::run(
+        "building probe with the rebuilt objects",
+        "some minutes, in a target directory of its own",
+        cargo.env("PROBE_BYTECODE_DIR", &objects),
+    )?;
     let mut cargo = run::cargo();
     cargo.args(["test", "--package", "probe-lab", "--test", "connection"]);
-    run::run(cargo.env("PROBE_BIN", target.join("release/probe")))
+    cargo::run(
+        "running the scenarios of outcomes with the rebuilt objects",
+        "about a minute",
+        cargo.env("PROBE_BIN", target.join("release/probe")),
+    )
 }
 
 fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8>>> {
@@ -140,7 +148,6 @@ fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8
         .args(arguments)
         .args([
             "build",
-            "--quiet",
             "-Zbuild-std=core",
             "--target",
             TARGET,
@@ -162,7 +169,11 @@ fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8
         .env("CARGO_ENCODED_RUSTFLAGS", flags(compiler, linker)?.join("\u{1f}"))
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTUP_TOOLCHAIN");
-    run::run(&mut cargo)?;
+    cargo::run(
+        "building the BPF objects",
+        "about half a minute when nothing is built yet",
+        &mut cargo,
+    )?;
     let mut built = BTreeMap::new();
     for name in OBJECTS {
         let path = target.join(TARGET).join("bpf").join(name);

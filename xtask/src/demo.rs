@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use probe_lab::{Cgroup, Child, Cluster, Etcd, Monitor, Netns, PACKAGES, PodLogs};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::{apt, root, run};
+use crate::{apt, progress::Progress, root, run};
 
 const PORT: u16 = 2379;
 /// Seconds between two connections of a monitor.
@@ -45,7 +45,9 @@ pub fn run(args: &Args) -> Result<()> {
          UDP 8472 with masquerade; etcd with TLS on alpha; a pod sdp-monitor on each, which connects to etcd every\n\
          {EVERY} s, sends nothing and closes. What etcd logs is marked `etcd |`; the rest is probe's. Ctrl-C ends it."
     );
+    let progress = Progress::start("starting two nodes, etcd and the monitors", "some seconds");
     let incident = Incident::lay()?;
+    progress.done();
     let mut command = Command::new(&probe);
     command
         .args(["watch", "--port", &PORT.to_string()])
@@ -73,7 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
         park_timeout(Duration::from_millis(20));
     };
     drop(incident);
-    println!("\ndemo: everything it laid is cleared away");
+    println!("\ndemo: nodes, etcd and monitors are removed");
     if !status.success() {
         bail!("{shown} failed: {status}");
     }

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     archive::{self, Entry},
     image::{binary::Target, origin::Origin},
+    progress::Progress,
     run,
 };
 
@@ -54,7 +55,9 @@ pub fn run(args: &Args) -> Result<()> {
     for entry in &mut entries {
         entry.path = format!("{name}/{}", entry.path);
     }
+    let progress = Progress::start("compressing the archive", "");
     let tar = archive::gzip(&archive::tar(entries, Origin::find().time)?)?;
+    progress.done();
     let output = args
         .output
         .clone()

@@ -85,6 +85,13 @@ pub fn run(what: impl Into<String>, note: &str, command: &mut Command) -> Result
     Ok(())
 }
 
+/// Waits for a fixed time, with progress.
+pub fn sleep(what: impl Into<String>, note: &str, time: Duration) {
+    let progress = Progress::start(what, note);
+    thread::sleep(time);
+    progress.done();
+}
+
 /// A length of time as a person reads it: `0.4 s`, `41 s`, `2 min 10 s`, `1 h 2 min`.
 pub fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();

@@ -2,13 +2,14 @@
 
 use std::{
     path::Path,
-    process::{Command, Stdio},
+    process::{Command, ExitStatus, Stdio},
 };
 
 use anyhow::{Result, anyhow};
 
 use crate::{
     apt,
+    progress::Progress,
     toolchain::{Compiler, Linker},
 };
 
@@ -38,10 +39,6 @@ pub fn run() -> Result<(Compiler, Linker)> {
             apt::install("bpf-linker", &[&llvm])?;
         }
         apt::install("bpf-linker", &LIBRARIES)?;
-        println!(
-            "building bpf-linker {} for LLVM {major} (about a minute, once)",
-            Linker::VERSION
-        );
         linker.install(&compiler)?;
         println!(
             "linker: bpf-linker {}, {}",
@@ -65,7 +62,7 @@ fn compiler() -> Result<Compiler> {
     {
         return Ok(compiler);
     }
-    println!("trying rustup: a nightly with rust-src");
+    let progress = Progress::start("installing rustup's nightly with rust-src", "rustup downloads it");
     let rustup = Command::new("rustup")
         .args([
             "toolchain",
@@ -78,6 +75,9 @@ fn compiler() -> Result<Compiler> {
         ])
         .stdin(Stdio::null())
         .status();
+    if rustup.as_ref().is_ok_and(ExitStatus::success) {
+        progress.done();
+    }
     Compiler::find().ok_or_else(|| {
         let debian = debian.err().map_or_else(|| "installed, but without sources".to_owned(), |e| format!("{e:#}"));
         let rustup = rustup.map_or_else(|e| e.to_string(), |status| status.to_string());

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::run;
+use crate::{cargo, run};
 
 /// A rustc with its library's sources, and what calls it.
 #[derive(Clone, Debug)]
@@ -140,7 +140,11 @@ impl Linker {
             .env(format!("LLVM_SYS_{major}1_PREFIX"), &llvm)
             .env_remove("RUSTFLAGS")
             .env_remove("RUSTC");
-        run::run(&mut cargo)
+        cargo::run(
+            format!("building bpf-linker {} for LLVM {major}", Self::VERSION),
+            "about a minute, once",
+            &mut cargo,
+        )
     }
 }
 

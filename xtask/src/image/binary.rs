@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{apt, run};
+use crate::{apt, cargo, progress, run};
 
 /// What is built for. musl, as its libraries come with the compiler and are made to be linked in, resolver and all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,14 +81,21 @@ impl Target {
 
     /// Builds `probe`, and gives back the binary.
     pub fn build(self) -> Result<PathBuf> {
-        println!("building probe for {}", self.triple());
-        run::run(self.cargo("build")?.arg("--release"))?;
+        cargo::run(
+            format!("building probe for {}", self.triple()),
+            "some minutes when nothing is built for it yet",
+            self.cargo("build")?.arg("--release"),
+        )?;
         Ok(run::target().join(self.triple()).join("release/probe"))
     }
 
     /// Whether `probe` can be built: types of C differ between libraries and architectures.
     pub fn compiles(self) -> Result<()> {
-        run::run(&mut self.cargo("check")?)
+        cargo::run(
+            format!("checking probe for {}", self.triple()),
+            "",
+            &mut self.cargo("check")?,
+        )
     }
 
     /// cargo doing something with `probe` for this target.
@@ -99,7 +106,7 @@ impl Target {
         let lower = triple.replace('-', "_");
         let mut cargo = run::cargo();
         cargo
-            .args([does, "--quiet", "--package", "probe-user", "--locked"])
+            .args([does, "--package", "probe-user", "--locked"])
             .args(["--target", triple])
             .args(["--config", &format!("target.{triple}.rustflags={}", flags())]);
         let mut default = |name: String, value: &str| {
@@ -125,8 +132,9 @@ impl Target {
         if libdir.is_ok_and(|directory| PathBuf::from(directory.trim()).exists()) {
             return Ok(());
         }
-        println!("installing Rust's libraries for {triple}");
-        run::run(
+        progress::run(
+            format!("installing Rust's libraries for {triple}"),
+            "rustup downloads them",
             Command::new("rustup")
                 .args(["target", "add", triple])
                 .stdin(Stdio::null()),

@@ -9,7 +9,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 
 use self::{binary::Target, layout::Image, origin::Origin};
-use crate::run;
+use crate::{progress::Progress, run};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,7 +44,9 @@ pub fn run(args: &Args) -> Result<()> {
         origin: Origin::find(),
         binary,
     };
+    let progress = Progress::start("compressing the image", "");
     let archive = image.archive()?;
+    progress.done();
     let output = args
         .output
         .clone()

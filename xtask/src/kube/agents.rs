@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::{Cluster, NAMESPACE, PATIENCE};
-use crate::run;
+use crate::{progress::Progress, run};
 
 /// Where the agents are.
 const AGENTS: &str = "probe";
@@ -21,7 +21,9 @@ impl Cluster<'_> {
     /// Puts the agents on every node, and waits until all are ready.
     pub(super) fn deploy(&self) -> Result<()> {
         if let Some(image) = &self.args.agent_image {
+            let progress = Progress::start(format!("importing {} on every node", image.display()), "");
             for node in self.nodes()? {
+                progress.set(node.as_str());
                 let mut import = Command::new(&self.on_node);
                 run::output(
                     import
@@ -29,6 +31,7 @@ impl Cluster<'_> {
                         .arg(image),
                 )?;
             }
+            progress.done();
         }
         let usual = || run::root().join("deploy");
         let folder = self.args.agent_manifests.clone().unwrap_or_else(usual);
@@ -37,6 +40,7 @@ impl Cluster<'_> {
     }
 
     fn ready(&self) -> Result<()> {
+        let progress = Progress::start("waiting for the agents", "up to 90 s");
         self.kubectl(&[
             "rollout",
             "status",
@@ -46,6 +50,7 @@ impl Cluster<'_> {
             "--timeout",
             PATIENCE,
         ])?;
+        progress.done();
         let agents = self.agents()?;
         for (node, agent) in &agents {
             println!("agent of {node}: {agent}");
@@ -137,7 +142,9 @@ impl Cluster<'_> {
             .context("can't run probe")?;
         thread::sleep(Duration::from_secs(10));
         self.kubectl(&["delete", "pod", "-n", AGENTS, agent, "--wait=false"])?;
+        let progress = Progress::start("following the agents", "60 s");
         let followed = follow.wait_with_output()?;
+        progress.done();
         let said = String::from_utf8_lossy(&followed.stderr);
         println!("{said}");
         ensure!(said.contains(node.as_str()), "nothing was said of {node}: {said}");

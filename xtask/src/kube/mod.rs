@@ -22,7 +22,10 @@ use nix::{
 use serde_json::Value;
 
 use self::truth::Pod;
-use crate::run;
+use crate::{
+    progress::{self, Progress},
+    run,
+};
 
 const PODS: &str = include_str!("pods.yaml");
 const NAMESPACE: &str = "probe-kube-test";
@@ -133,6 +136,7 @@ impl Cluster<'_> {
     }
 
     fn clear(&self) -> Result<()> {
+        let progress = Progress::start(format!("deleting namespace {NAMESPACE}"), "up to 90 s");
         self.kubectl(&[
             "delete",
             "namespace",
@@ -141,8 +145,9 @@ impl Cluster<'_> {
             "--wait",
             "--timeout",
             PATIENCE,
-        ])
-        .map(|_| ())
+        ])?;
+        progress.done();
+        Ok(())
     }
 
     /// Starts a command on a node, its output in a file.
@@ -195,12 +200,14 @@ impl Cluster<'_> {
             .replace("PORT", &port)
             .replace("IMAGE", &self.args.image);
         fs::write(&manifest, text)?;
+        let progress = Progress::start("starting the pods that dial", "up to 90 s each workload");
         self.kubectl(&["apply", "-f", &manifest.display().to_string()])?;
         for workload in [
             "daemonset/monitor",
             "daemonset/host-monitor",
             "deployment/checker",
         ] {
+            progress.set(workload);
             self.kubectl(&[
                 "rollout",
                 "status",
@@ -211,9 +218,13 @@ impl Cluster<'_> {
                 PATIENCE,
             ])?;
         }
+        progress.done();
         let pods = truth::pods(&self.kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "json"])?)?;
-        println!("{} pods dial {etcd} for {seconds} s", pods.len());
-        thread::sleep(Duration::from_secs(seconds));
+        progress::sleep(
+            format!("waiting while {} pods dial {etcd}", pods.len()),
+            &format!("{seconds} s"),
+            Duration::from_secs(seconds),
+        );
 
         let mut dialled = HashMap::<SocketAddr, Pod>::new();
         for pod in &pods {
