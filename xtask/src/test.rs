@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, image::binary::Target, monitoring, root, run, scenarios};
+use crate::{apt, bytecode, cargo, image::binary::Target, monitoring, root, run, scenarios};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -95,15 +95,18 @@ fn format() -> Result<()> {
 
 fn lint() -> Result<()> {
     // The kernel sources are compiled with warnings denied where the objects are built.
-    run::run(run::cargo().args([
-        "clippy",
-        "--quiet",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-Dwarnings",
-    ]))
+    cargo::run(
+        "running clippy",
+        "",
+        run::cargo().args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-Dwarnings",
+        ]),
+    )
 }
 
 fn without_glibc() -> Result<()> {
@@ -111,7 +114,19 @@ fn without_glibc() -> Result<()> {
 }
 
 fn unit() -> Result<()> {
-    run::run(run::cargo().args(["test", "--quiet", "--workspace", "--lib", "--bins", "--locked"]))
+    cargo::run(
+        "running unit tests",
+        "",
+        run::cargo().args([
+            "test",
+            "--workspace",
+            "--lib",
+            "--bins",
+            "--locked",
+            "--",
+            "--quiet",
+        ]),
+    )
 }
 
 fn objects() -> Result<()> {
