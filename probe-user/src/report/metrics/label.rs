@@ -1,10 +1,6 @@
 //! Values of labels, made safe: names come from pods, rules and kernels.
 
-use std::fmt::Write as _;
-
-use prometheus_client::encoding::{
-    EncodeLabel as _, EncodeLabelSet, EncodeLabelValue, LabelSetEncoder, LabelValueEncoder,
-};
+use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder};
 
 use crate::report::escape;
 
@@ -34,24 +30,6 @@ impl<T: AsRef<str>> From<T> for Value {
     }
 }
 
-/// A value on its way out.
-struct Quoted<'a>(&'a str);
-
-impl EncodeLabelValue for Quoted<'_> {
-    /// The library writes values as they are.
-    fn encode(&self, encoder: &mut LabelValueEncoder) -> Result<(), std::fmt::Error> {
-        for character in self.0.chars() {
-            match character {
-                '\\' => encoder.write_str("\\\\")?,
-                '"' => encoder.write_str("\\\"")?,
-                '\n' => encoder.write_str("\\n")?,
-                other => encoder.write_char(other)?,
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Names with their values.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Labels<'a>(pub &'static [&'static str], pub &'a [Value]);
@@ -59,7 +37,7 @@ pub struct Labels<'a>(pub &'static [&'static str], pub &'a [Value]);
 impl EncodeLabelSet for Labels<'_> {
     fn encode(&self, encoder: &mut LabelSetEncoder) -> Result<(), std::fmt::Error> {
         for (name, value) in self.0.iter().zip(self.1) {
-            (*name, Quoted(&value.0)).encode(encoder.encode_label())?;
+            (*name, &*value.0).encode(encoder.encode_label())?;
         }
         Ok(())
     }
