@@ -33,7 +33,7 @@ pub fn write(path: &Path) -> Result<()> {
     let mut archive = Builder::new(File::create(path)?);
     let mut manifest = Vec::new();
     for (tag, layer) in [(PAUSE, pause), (HOST, host)] {
-        let diff = format!("{:x}", Sha256::digest(&layer));
+        let diff = hex(&layer);
         let config = json!({
             "architecture": "amd64",
             "os": "linux",
@@ -42,7 +42,7 @@ pub fn write(path: &Path) -> Result<()> {
             "history": [{"created_by": tag}],
         });
         let config = config.to_string().into_bytes();
-        let config_name = format!("{:x}.json", Sha256::digest(&config));
+        let config_name = format!("{}.json", hex(&config));
         let layer_name = format!("{diff}/layer.tar");
         file(&mut archive, &config_name, &config)?;
         file(&mut archive, &layer_name, &layer)?;
@@ -55,6 +55,13 @@ pub fn write(path: &Path) -> Result<()> {
     )?;
     archive.finish()?;
     Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 fn layer(directories: &[&str], files: &[(&str, &[u8])], links: &[(&str, &str)]) -> Result<Vec<u8>> {
