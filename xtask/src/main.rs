@@ -6,6 +6,7 @@ mod bench;
 mod bytecode;
 mod cargo;
 mod demo;
+mod deny;
 mod dist;
 mod image;
 mod kube;

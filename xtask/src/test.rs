@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, cargo, image::binary::Target, monitoring, root, run, scenarios};
+use crate::{apt, bytecode, cargo, deny, image::binary::Target, monitoring, root, run, scenarios};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these steps: format, lint, static, unit, bytecode, alerts, lab; repeat or separate by commas
+    /// Only these steps: format, lint, deny, advisories, static, unit, bytecode, alerts, lab; repeat or separate by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
     only: Vec<String>,
     /// Leave the lab out: it needs root, for network namespaces and BPF
@@ -21,9 +21,15 @@ const STATIC: Target = Target::here();
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 9] = [
     ("format", "formatting", format),
     ("lint", "clippy, warnings denied", lint),
+    ("deny", "dependencies: licences, duplicates, sources", deny::check),
+    (
+        "advisories",
+        "dependencies: known vulnerabilities",
+        deny::advisories,
+    ),
     (
         "static",
         "the image's binary compiles, without glibc",
@@ -70,7 +76,7 @@ pub fn run(args: &Args) -> Result<()> {
                 format!("skipped: {why}")
             }
         };
-        println!("{name:<10}{what:<46}{told}");
+        println!("{name:<11}{what:<46}{told}");
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed > 0 {
@@ -85,8 +91,17 @@ fn missing(name: &str, args: &Args) -> Option<String> {
         "lab" => args.no_lab.then(|| "--no-lab".to_owned()),
         // Where only Debian's packages can be had, this can't.
         "static" => STATIC.install().err().map(|error| format!("{error:#}")),
+        "deny" => unchecked(deny::install()),
+        "advisories" => unchecked(deny::fetch()),
         _ => None,
     }
+}
+
+/// The reason in one line for the table, and the whole of it where the step would have run.
+fn unchecked<T>(tool: Result<T>) -> Option<String> {
+    let error = tool.err()?;
+    println!("unchecked: {error:#}");
+    Some(format!("unchecked, {error}"))
 }
 
 fn format() -> Result<()> {
