@@ -12,6 +12,7 @@ mod image;
 mod kube;
 mod matrix;
 mod monitoring;
+mod msrv;
 mod progress;
 mod root;
 mod run;

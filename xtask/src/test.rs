@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, cargo, deny, image::binary::Target, monitoring, root, run, scenarios};
+use crate::{apt, bytecode, cargo, deny, image::binary::Target, monitoring, msrv, root, run, scenarios};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these steps: format, lint, deny, advisories, static, unit, bytecode, alerts, lab; repeat or separate by commas
+    /// Only these steps: format, lint, deny, advisories, msrv, static, unit, bytecode, alerts, lab; repeat or separate by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
     only: Vec<String>,
     /// Leave the lab out: it needs root, for network namespaces and BPF
@@ -21,7 +21,7 @@ const STATIC: Target = Target::here();
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     ("format", "formatting", format),
     ("lint", "clippy, warnings denied", lint),
     ("deny", "dependencies: licences, duplicates, sources", deny::check),
@@ -30,6 +30,7 @@ const STEPS: [Step; 9] = [
         "dependencies: known vulnerabilities",
         deny::advisories,
     ),
+    ("msrv", "compiles with the declared rust-version", msrv::check),
     (
         "static",
         "the image's binary compiles, without glibc",
@@ -93,6 +94,7 @@ fn missing(name: &str, args: &Args) -> Option<String> {
         "static" => STATIC.install().err().map(|error| format!("{error:#}")),
         "deny" => unchecked(deny::install()),
         "advisories" => unchecked(deny::fetch()),
+        "msrv" => unchecked(msrv::install()),
         _ => None,
     }
 }
