@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::Empty;
-use hyper::{
-    Request, StatusCode,
-    body::{Bytes, Incoming},
-    client::conn::http1,
-    header::HOST,
-};
+use hyper::{Request, StatusCode, body::Incoming, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -157,7 +153,8 @@ pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Loo
         AgentError::Malformed("it does not say whether all is well (probe-healthy)".to_owned())
     })?;
     Ok(Look {
-        text: String::from_utf8_lossy(&text).into_owned(),
+        text: String::from_utf8(text)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         healthy,
     })
 }

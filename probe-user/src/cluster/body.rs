@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -25,7 +26,7 @@ impl Body {
     }
 
     /// The next piece; `None` at the end.
-    async fn piece(&mut self) -> Result<Option<hyper::body::Bytes>, AgentError> {
+    async fn piece(&mut self) -> Result<Option<Bytes>, AgentError> {
         loop {
             let frame = timeout(self.idle, self.incoming.frame())
                 .await
@@ -74,7 +75,7 @@ fn broken(error: &hyper::Error) -> AgentError {
 /// A line, without its end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line {
-    Whole(Vec<u8>),
+    Whole(Bytes),
     /// Its bytes were thrown away.
     TooLong,
 }
@@ -110,48 +111,51 @@ impl Lines {
                 return Ok(None);
             };
             self.bytes += piece.len() as u64;
-            self.splitter.push(&piece);
+            self.splitter.push(piece);
         }
     }
 }
 
-/// Pieces → lines. Keeps no more than the longest line and one piece.
+/// Pieces → lines. Keeps no more than the longest line and one piece. A line within one piece is a part of it; one across
+/// pieces is copied.
 #[derive(Debug, Default)]
 struct Splitter {
-    waiting: Vec<u8>,
-    /// Where in `waiting` the next line begins, and up to where there is no end of it.
-    from: usize,
-    searched: usize,
+    /// The beginning of a line, of earlier pieces.
+    begun: BytesMut,
+    /// What of the latest piece is not split yet.
+    piece: Bytes,
     /// The rest of a line that is too long is on its way.
     skipping: bool,
 }
 
 impl Splitter {
-    fn push(&mut self, piece: &[u8]) {
-        self.waiting.drain(..self.from);
-        (self.from, self.searched) = (0, self.searched - self.from);
-        self.waiting.extend_from_slice(piece);
+    /// Takes a piece after [`Self::next`] has found no further line in the one before.
+    fn push(&mut self, piece: Bytes) {
+        self.piece = piece;
     }
 
     fn next(&mut self) -> Option<Line> {
-        let unread = self.waiting.get(self.searched..).unwrap_or_default();
-        let Some(end) = memchr::memchr(b'\n', unread) else {
-            self.searched = self.waiting.len();
-            self.skipping |= self.searched - self.from > LONGEST_LINE;
+        let Some(end) = memchr::memchr(b'\n', &self.piece) else {
+            let rest = std::mem::take(&mut self.piece);
+            self.skipping |= self.begun.len() + rest.len() > LONGEST_LINE;
             if self.skipping {
-                self.from = self.searched;
+                self.begun = BytesMut::new();
+            } else {
+                self.begun.extend_from_slice(&rest);
             }
             return None;
         };
-        let end = self.searched + end;
-        let line = self.waiting.get(self.from..end).unwrap_or_default();
-        let line = if std::mem::take(&mut self.skipping) || line.len() > LONGEST_LINE {
-            Line::TooLong
-        } else {
-            Line::Whole(line.to_vec())
-        };
-        (self.from, self.searched) = (end + 1, end + 1);
-        Some(line)
+        let mut rest = self.piece.split_to(end + 1);
+        rest.truncate(end);
+        let mut line = std::mem::take(&mut self.begun);
+        if std::mem::take(&mut self.skipping) || line.len() + rest.len() > LONGEST_LINE {
+            return Some(Line::TooLong);
+        }
+        if line.is_empty() {
+            return Some(Line::Whole(rest));
+        }
+        line.extend_from_slice(&rest);
+        Some(Line::Whole(line.freeze()))
     }
 }
 
@@ -160,10 +164,10 @@ mod tests {
     use super::*;
 
     fn split(splitter: &mut Splitter, piece: &[u8]) -> Vec<String> {
-        splitter.push(piece);
+        splitter.push(Bytes::copy_from_slice(piece));
         std::iter::from_fn(|| splitter.next())
             .map(|line| match line {
-                Line::Whole(line) => String::from_utf8(line).unwrap(),
+                Line::Whole(line) => String::from_utf8(line.into()).unwrap(),
                 Line::TooLong => "too long".to_owned(),
             })
             .collect()
@@ -185,12 +189,23 @@ mod tests {
     }
 
     #[test]
+    fn a_line_within_a_piece_is_not_copied() {
+        let piece = Bytes::from_static(b"one\ntwo\n");
+        let mut splitter = Splitter::default();
+        splitter.push(piece.clone());
+        let Some(Line::Whole(line)) = splitter.next() else {
+            panic!("no line");
+        };
+        assert_eq!(line.as_ptr(), piece.as_ptr());
+    }
+
+    #[test]
     fn a_line_without_end_takes_no_memory() {
         let mut splitter = Splitter::default();
         let piece = [b'x'; 1 << 16];
         for _ in 0..1000 {
             assert!(split(&mut splitter, &piece).is_empty());
-            assert!(splitter.waiting.len() <= LONGEST_LINE + 2 * piece.len());
+            assert!(splitter.begun.len() <= LONGEST_LINE && splitter.piece.is_empty());
         }
         assert_eq!(split(&mut splitter, b"x\ny\n"), ["too long", "y"]);
         let longest = vec![b'x'; LONGEST_LINE];

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use jiff::Timestamp;
 
 use crate::model::{Connection, Outcome, Role};
@@ -54,12 +55,12 @@ pub struct Kept {
     seen_as: Option<SocketAddr>,
     destination: SocketAddr,
     dialled: Option<SocketAddr>,
-    /// With the line's end.
-    pub line: Box<[u8]>,
+    /// With the line's end; whoever sends it shares it.
+    pub line: Bytes,
 }
 
 impl Kept {
-    pub fn new(connection: &Connection, line: &[u8]) -> Self {
+    pub fn new(connection: &Connection, line: Bytes) -> Self {
         Self {
             time: connection.time,
             role: connection.role,
@@ -68,7 +69,7 @@ impl Kept {
             seen_as: connection.seen_as,
             destination: connection.destination,
             dialled: connection.dialled,
-            line: line.into(),
+            line,
         }
     }
 
@@ -215,7 +216,7 @@ mod tests {
             time: Timestamp::from_second(number as i64).unwrap(),
             ..samples::incident()
         };
-        Arc::new(Kept::new(&connection, number.to_string().as_bytes()))
+        Arc::new(Kept::new(&connection, number.to_string().into()))
     }
 
     fn bounds(connections: usize) -> Bounds {
@@ -269,7 +270,7 @@ mod tests {
             ..bounds(1000)
         });
         for number in 0..1000 {
-            let kept = Kept::new(&samples::incident(), &vec![b'x'; number as usize]);
+            let kept = Kept::new(&samples::incident(), vec![b'x'; number as usize].into());
             held.keep(Arc::new(kept), number, Instant::now());
             assert!(held.size <= 10_000);
             assert_eq!(
@@ -301,7 +302,7 @@ mod tests {
             seen_as: Some(seen),
             ..samples::incident()
         };
-        let incident = Kept::new(&connection, b"");
+        let incident = Kept::new(&connection, Bytes::new());
         let all = Filter::default;
         for (filter, wanted) in [
             (all(), true),

@@ -6,10 +6,11 @@ use std::{
     time::{self, Duration},
 };
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
+use hyper::body::{Frame, Incoming};
 use serde::Serialize;
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
@@ -355,16 +356,16 @@ impl Follower {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let line = match timeout_at(self.alive + ALIVE, self.news.recv()).await {
-                Ok(Ok(kept)) if self.filter.wants(&kept) => kept.line.to_vec(),
+                Ok(Ok(kept)) if self.filter.wants(&kept) => kept.line.clone(),
                 // What it does not want does not keep it from hearing that all is well.
                 Ok(Ok(_)) if self.alive.elapsed() < ALIVE => continue,
-                Ok(Ok(_)) => self.lines.event("alive", None, Nothing {}),
-                Ok(Err(RecvError::Lagged(lost))) => self.lines.event("gap", None, Gap { lost }),
+                Ok(Ok(_)) => self.lines.event("alive", None, Nothing {}).into(),
+                Ok(Err(RecvError::Lagged(lost))) => self.lines.event("gap", None, Gap { lost }).into(),
                 Ok(Err(RecvError::Closed)) => return None,
-                Err(_) => self.lines.event("alive", None, Nothing {}),
+                Err(_) => self.lines.event("alive", None, Nothing {}).into(),
             };
             self.alive = Instant::now();
-            return Some(Bytes::from(line));
+            return Some(line);
         }
     }
 }

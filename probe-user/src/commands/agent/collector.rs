@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
+use bytes::Bytes;
 
 use super::{
     log::{Log, Rate},
@@ -47,9 +48,9 @@ impl Sink for Collector {
     fn connection(&mut self, connection: &Connection) -> io::Result<()> {
         let metrics = &self.shared.metrics;
         metrics.connection(connection);
-        let line = self.lines.connection(connection)?;
+        let line = Bytes::copy_from_slice(self.lines.connection(connection)?);
         if let Some((log, rate)) = &mut self.log
-            && !(rate.takes(Instant::now()) && log.line(line.to_vec()))
+            && !(rate.takes(Instant::now()) && log.line(line.clone()))
         {
             metrics.unlogged();
         }

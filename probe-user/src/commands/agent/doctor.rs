@@ -9,8 +9,8 @@ use std::{
     thread,
 };
 
+use bytes::Bytes;
 use futures_util::{Stream, stream};
-use hyper::body::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::mpsc::{self, Receiver};

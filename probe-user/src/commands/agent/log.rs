@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use bytes::Bytes;
+
 /// Lines on their way.
 const LINES: usize = 1024;
 /// So many seconds' worth of lines may come at once.
@@ -15,14 +17,14 @@ const BURST: f64 = 10.0;
 /// Takes lines.
 #[derive(Clone, Debug)]
 pub struct Log {
-    lines: SyncSender<Vec<u8>>,
+    lines: SyncSender<Bytes>,
 }
 
 impl Log {
     /// # Errors
     /// When this process may not have another thread.
     pub fn start() -> io::Result<Self> {
-        let (lines, waiting) = sync_channel::<Vec<u8>>(LINES);
+        let (lines, waiting) = sync_channel::<Bytes>(LINES);
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             for line in waiting {
                 let mut stdout = io::stdout().lock();
@@ -34,7 +36,7 @@ impl Log {
     }
 
     /// Whether there was room for it.
-    pub fn line(&self, line: Vec<u8>) -> bool {
+    pub fn line(&self, line: Bytes) -> bool {
         self.lines.try_send(line).is_ok()
     }
 }

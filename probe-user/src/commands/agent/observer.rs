@@ -44,12 +44,12 @@ impl Watcher {
         let Some(log) = &self.log else { return };
         for (identity, finding) in now {
             if !before.contains_key(identity) {
-                log.line(self.lines.finding(finding, true));
+                log.line(self.lines.finding(finding, true).into());
             }
         }
         for (identity, finding) in before {
             if !now.contains_key(identity) {
-                log.line(self.lines.finding(finding, false));
+                log.line(self.lines.finding(finding, false).into());
             }
         }
     }
