@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, api::ListParams};
 use tokio::time::timeout;
 
 use super::ClusterError;
-use crate::attribution::kube::{KubeError, listed, listed_of_all};
+use crate::attribution::kube::{
+    KubeError, listed, listed_of_all,
+    object::{Node, Pod},
+};
 
 /// How an agent's pod is known.
 pub const LABELS: &str = "app.kubernetes.io/name=probe,app.kubernetes.io/component=agent";

@@ -6,12 +6,11 @@ use std::{
     task::{Context, Poll},
 };
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, api::Portforwarder};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Agent, AgentError, ask::Connect};
-use crate::error::chain;
+use crate::{attribution::kube::object::Pod, error::chain};
 
 /// Forwards to pods of one namespace.
 #[derive(Clone)]

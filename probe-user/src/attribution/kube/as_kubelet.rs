@@ -2,14 +2,16 @@
 
 use std::{io, path::PathBuf};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Client,
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use super::client::{KubeError, connect, listed};
+use super::{
+    client::{KubeError, connect, listed},
+    object::{Node, Pod},
+};
 use crate::error::chain;
 
 /// The API by a kubelet's kubeconfig; `real` tells where a file of the node's is for this process.

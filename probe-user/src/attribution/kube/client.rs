@@ -5,20 +5,16 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{
-    List,
-    api::{
-        batch::v1::Job,
-        core::v1::{Node, Pod, Service},
-    },
-};
 use kube::{
     Api, Client, Config,
     api::ListParams,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
-use super::table;
+use super::{
+    object::{Job, List, Node, Pod, Service},
+    table,
+};
 use crate::{
     error::chain,
     model::workload::{Workload, WorkloadSource},
@@ -183,7 +179,7 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
             reason: error.to_string(),
         })?;
     let list: List<Pod> = kubelet.request(request).await.map_err(KubeError::call(what))?;
-    Ok(list.items)
+    Ok(list.items.unwrap_or_default())
 }
 
 /// All nodes.

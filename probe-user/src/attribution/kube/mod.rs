@@ -6,6 +6,7 @@
 pub mod as_kubelet;
 mod client;
 mod nodes;
+pub mod object;
 mod services;
 mod table;
 
@@ -19,7 +20,6 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use k8s_openapi::api::core::v1::Pod as Object;
 use kube::{
     Api, Client,
     runtime::{
@@ -37,7 +37,7 @@ pub use self::{
     services::ServiceList,
     table::Pod,
 };
-use self::{nodes::Nodes, table::Table};
+use self::{nodes::Nodes, object::Pod as Object, table::Table};
 use super::health::{Doing, Health, News};
 use crate::{
     error::chain,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::core::v1::Node as Object;
+use super::object::Node as Object;
 
 use crate::model::{Node, Owner};
 

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Service as Object;
 use tokio::time::sleep;
 
-use super::client::{self, Access, KubeError};
+use super::{
+    client::{self, Access, KubeError},
+    object::Service as Object,
+};
 use crate::{
     attribution::health::{Doing, Health, News},
     model::bypass::service::{Mode, Service},

@@ -7,8 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::{api::core::v1::Pod as Object, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::api::ObjectMeta;
 
+use super::object::Pod as Object;
 use crate::model::workload::{self, Workload, WorkloadSource};
 
 /// How long a pod that is gone keeps its name: its last connections are told after it.

@@ -6,10 +6,8 @@ use std::{
     time::SystemTime,
 };
 
-use k8s_openapi::api::core::v1 as api;
-
 use crate::{
-    attribution::{Attribution, procfs::Proc},
+    attribution::{Attribution, kube::object as api, procfs::Proc},
     host::{files::Root, resolv},
     model::{
         Owner, PodSource,
