@@ -18,8 +18,10 @@ const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// How long an answer holds.
 const FOUND: Duration = Duration::from_secs(5);
 const NOT_FOUND: Duration = Duration::from_secs(1);
-/// How often all of /proc is searched at the most.
+/// The rest after each search of all of /proc, and how many are made at once before it: connections that end together are
+/// often of a few servers, all of whom have a name.
 const SEARCH: Duration = Duration::from_millis(100);
+const AT_ONCE: u32 = 8;
 /// A namespace's list of sockets: 150 bytes a socket, so some 100,000 of them.
 const TABLE_BYTES: u64 = 16 << 20;
 
@@ -29,14 +31,15 @@ type Key = (u32, SocketAddr);
 /// Answers so far.
 pub struct Listeners {
     known: LruCache<Key, (Instant, Option<Arc<Owner>>)>,
-    searched: Option<Instant>,
+    /// When all searches so far would have been done, with [`SEARCH`] after each.
+    searched_until: Option<Instant>,
 }
 
 impl Listeners {
     pub(super) fn new() -> Self {
         Self {
             known: LruCache::sparse(KEPT),
-            searched: None,
+            searched_until: None,
         }
     }
 
@@ -50,11 +53,12 @@ impl Listeners {
             }
         }
         // A storm on many ports must not become a search of /proc for each record.
-        if self.searched.is_some_and(|at| now.duration_since(at) < SEARCH) {
+        let until = self.searched_until.unwrap_or(now).max(now);
+        if until.duration_since(now) > SEARCH * (AT_ONCE - 1) {
             return self.known.get(&key).and_then(|(_, answer)| answer.clone());
         }
         let answer = search();
-        self.searched = Some(Instant::now());
+        self.searched_until = Some(until + now.elapsed() + SEARCH);
         self.known.put(key, (now, answer.clone()));
         answer
     }
@@ -267,6 +271,20 @@ mod tests {
         ] {
             assert_eq!(listening(table, "1.2.3.4:2379".parse().unwrap()), None);
         }
+    }
+
+    #[test]
+    fn a_few_are_searched_for_at_once() {
+        let mut listeners = Listeners::new();
+        let mut searched = 0;
+        for port in 0..100 {
+            listeners.find((1, SocketAddr::from(([1, 2, 3, 4], port))), || {
+                searched += 1;
+                None
+            });
+        }
+        // More only on a machine that takes 100 ms for it.
+        assert!((AT_ONCE..AT_ONCE + 8).contains(&searched), "{searched}");
     }
 
     #[test]
