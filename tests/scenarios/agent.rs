@@ -202,7 +202,7 @@ fn a_finding_is_told_when_it_begins_and_when_it_ends() {
     let _calm = CALM.read().unwrap_or_else(PoisonError::into_inner);
     let shop = Shop::new("iptables-legacy").unwrap();
     let agent = Agent::start(shop.node(), "[looks]\ninterval = \"500ms\"\n", &[]).unwrap();
-    assert!(shop.dials_service().unwrap());
+    shop.reaches_service().unwrap();
     let rule = "PREROUTING -p tcp --dport 443 -j NOTRACK";
     shell(shop.node(), &format!("iptables-legacy -w -t raw -A {rule}")).unwrap();
     let logged = |state: &'static str| {

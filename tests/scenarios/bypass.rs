@@ -114,7 +114,7 @@ fn requests_to_a_service() {
         ),
     ] {
         let lab = Lab::new(tool);
-        assert!(lab.dials_service(), "the Service works");
+        lab.shop.reaches_service().unwrap();
         let probe = Probe::bypass(lab.node(), &[]).unwrap();
         probe.wait_for(1, |look| look["healthy"] == true).unwrap();
         shell(
@@ -138,7 +138,7 @@ fn requests_to_a_service() {
 
         // Without the rule all is well again, and what was is told no longer than it is true.
         shell(lab.node(), &format!("{tool} -w -t raw -F PREROUTING"));
-        assert!(lab.dials_service(), "the Service works again");
+        lab.shop.reaches_service().unwrap();
         let seen = probe.seen();
         wait_until("the finding is over", Duration::from_secs(30), || {
             let healthy = |look: &Value| look["healthy"] == true;
@@ -174,7 +174,7 @@ fn replies_of_an_endpoint() {
         // Conntrack knows that it was asked by way of the Service.
         assert_eq!(found["certain"], true);
         // Who asks the endpoint itself misses nothing.
-        assert!(lab.shop.dials(&endpoint).unwrap());
+        lab.shop.reaches(&endpoint).unwrap();
     }
 }
 
@@ -321,7 +321,7 @@ fn a_shadowed_rule_is_not_blamed() {
         shell(lab.node(), &format!("iptables-legacy -w -t raw {rule}"));
     }
     let probe = Probe::bypass(lab.node(), &[]).unwrap();
-    assert!(lab.dials_service());
+    lab.shop.reaches_service().unwrap();
     send(lab.node(), "192.168.88.12:9".parse().unwrap(), 5);
     let looks = probe.wait_for(3, |look| look["event"] == "bypass").unwrap();
     for look in &looks {
@@ -345,7 +345,7 @@ fn a_clean_node_has_no_finding() {
     let lab = Lab::new("iptables-legacy");
     let file = format!("/run/netns/{}", lab.node().name());
     let probe = Probe::bypass(lab.node(), &[]).unwrap();
-    assert!(lab.dials_service());
+    lab.shop.reaches_service().unwrap();
     send(lab.node(), "192.168.88.12:9".parse().unwrap(), 5);
     // Neighbour discovery is untracked by the kernel itself.
     lab.node().ip("addr add fd88::11/64 dev eth0 nodad").unwrap();

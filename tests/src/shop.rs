@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::{Cluster, Netns, Pod};
+use crate::{Cluster, Netns, Pod, patience, process::output, wait_until};
 
 /// The client is on alpha, the server in a pod on beta, and alpha has the Service's rules as kube-proxy makes them.
 pub struct Shop {
@@ -69,22 +69,52 @@ impl Shop {
         &self.cluster.alpha.netns
     }
 
-    /// Whether the pod gets through to an address.
+    /// Whether the pod gets through to an address at once: for one that must not be reachable. [`Self::reaches`] is for one
+    /// that must, since a busy machine may need longer.
     ///
     /// # Errors
     /// When the address is none, or the pod can't be entered.
     pub fn dials(&self, address: &str) -> Result<bool> {
-        let address: SocketAddr = address.parse()?;
-        let dial = || TcpStream::connect_timeout(&address, Duration::from_millis(150)).is_ok();
-        self.client.netns.enter(dial)
+        self.dial(address, Duration::from_millis(150))
     }
 
-    /// Whether the pod gets through to the Service.
+    /// Whether the pod gets through to the Service at once.
     ///
     /// # Errors
     /// When the pod can't be entered.
     pub fn dials_service(&self) -> Result<bool> {
-        self.dials(&format!("{}:443", Self::SERVICE))
+        self.dials(&Self::service())
+    }
+
+    /// Waits until the pod gets through to an address.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn reaches(&self, address: &str) -> Result<()> {
+        let what = format!("the pod reaches {address}");
+        wait_until(&what, Duration::from_secs(20), || {
+            let through = self.dial(address, Duration::from_secs(5) * patience());
+            through.ok()?.then_some(())
+        })
+    }
+
+    /// Waits until the pod gets through to the Service.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn reaches_service(&self) -> Result<()> {
+        self.reaches(&Self::service())
+    }
+
+    fn service() -> String {
+        format!("{}:443", Self::SERVICE)
+    }
+
+    fn dial(&self, address: &str, timeout: Duration) -> Result<bool> {
+        let address: SocketAddr = address.parse()?;
+        self.client
+            .netns
+            .enter(|| TcpStream::connect_timeout(&address, timeout).is_ok())
     }
 }
 
@@ -93,9 +123,5 @@ impl Shop {
 /// # Errors
 /// When it fails, with what it said.
 pub fn shell(netns: &Netns, line: &str) -> Result<()> {
-    let output = netns.command("sh").args(["-c", line]).output()?;
-    if !output.status.success() {
-        bail!("{line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
+    output(netns.command("sh").args(["-c", line])).map(drop)
 }

@@ -91,7 +91,7 @@ fn settings_that_break_pods() {
     );
     // What flannel has.
     shell(shop.node(), "iptables -w -A FORWARD -s 10.244.0.0/16 -j ACCEPT; iptables -w -A FORWARD -d 10.244.0.0/16 -j ACCEPT").unwrap();
-    assert!(shop.dials(&server).unwrap());
+    shop.reaches(&server).unwrap();
     let answer = look(&shop, &files);
     assert!(faults(&answer).is_empty(), "{answer:#}");
 }
