@@ -15,6 +15,7 @@ mod load;
 mod monitor;
 mod netns;
 mod pair;
+mod port;
 mod probe;
 mod process;
 mod records;
@@ -37,6 +38,7 @@ pub use load::{Bulk, Datagrams};
 pub use monitor::Monitor;
 pub use netns::Netns;
 pub use pair::{Family, Pair};
+pub use port::unique_port;
 pub use probe::{Probe, Run};
 pub use process::{Child, run, without_forks};
 pub use records::{end, is, the_record};
@@ -70,12 +72,3 @@ pub const RUNTIME_PACKAGES: [&str; 4] = [
     "containernetworking-plugins",
     "runc",
 ];
-
-/// A port that no other scenario of this process uses: probe sees every namespace of the kernel, and scenarios run
-/// side by side.
-pub fn unique_port() -> u16 {
-    use std::sync::atomic::{AtomicU16, Ordering};
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + (std::process::id() % 100) as u16 * 100;
-    base + NEXT.fetch_add(1, Ordering::Relaxed)
-}
