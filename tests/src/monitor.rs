@@ -12,12 +12,15 @@ use crate::{cgroup::Cgroup, netns::Netns, process::Child};
 const SCRIPT: &str = "\
 import socket, sys, time
 address, every, times = (sys.argv[1], int(sys.argv[2])), float(sys.argv[3]), int(sys.argv[4])
+due = time.monotonic()
 while times != 0:
     s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     result = s.connect_ex(address)
     s.close()
     times -= 1
-    time.sleep(every)
+    due += every
+    if times != 0:
+        time.sleep(max(0, due - time.monotonic()))
 ";
 
 /// A running monitor; dropping it ends it.
@@ -25,7 +28,7 @@ while times != 0:
 pub struct Monitor(Child);
 
 impl Monitor {
-    /// Dials `etcd` every `every` seconds until dropped.
+    /// Dials `etcd` every `every` seconds until dropped; late once, it is not late for ever after.
     pub fn start(netns: &Netns, etcd: SocketAddr, every: f64, cgroup: Option<&Cgroup>) -> Result<Self> {
         let mut command = script(netns, etcd, every, -1);
         if let Some(cgroup) = cgroup {

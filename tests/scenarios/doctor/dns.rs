@@ -74,11 +74,15 @@ fn the_node_moved_and_its_pods_did_not() {
     let answer = wait_until("the pod is there", Duration::from_secs(20), seen).unwrap();
     assert_eq!(told_of(&answer, "cart-0"), None, "{answer:#}");
 
-    // Later than the pod's file by what a clock of any kernel tells apart.
-    std::thread::sleep(Duration::from_millis(50));
-    files
-        .write("/run/resolve/resolv.conf", "nameserver 192.0.2.54\n")
-        .unwrap();
+    // Later than the pod's file, by the clock that the kernel gives files their times with.
+    let changed = |path: &str| fs::metadata(files.path(path)).unwrap().modified().unwrap();
+    wait_until("the node's file is newer", Duration::from_secs(20), || {
+        files
+            .write("/run/resolve/resolv.conf", "nameserver 192.0.2.54\n")
+            .unwrap();
+        (changed("/run/resolve/resolv.conf") > changed("/pod.conf")).then_some(())
+    })
+    .unwrap();
     let answer = look(&files, &netns);
     assert_eq!(answer["verdict"], "failed", "{answer:#}");
     let fault = told_of(&answer, "shop/cart-0 has 192.0.2.53").unwrap_or_else(|| panic!("{answer:#}"));
@@ -190,18 +194,22 @@ fn a_server_that_does_not_answer() {
 
     // Now it answers.
     socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let stop = Arc::<AtomicBool>::default();
-    let stopped = Arc::clone(&stop);
+    let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (stopped, has) = (Arc::clone(&stop), Arc::clone(&answered));
     let answering = std::thread::spawn(move || {
         let mut query = [0; 512];
         while !stopped.load(Ordering::Relaxed) {
             if let Ok((length, from)) = socket.recv_from(&mut query) {
                 query[2] |= 0x80;
                 let _ = socket.send_to(&query[..length], from);
+                has.store(true, Ordering::Relaxed);
             }
         }
     });
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("answers have begun", Duration::from_secs(20), || {
+        answered.load(Ordering::Relaxed).then_some(())
+    })
+    .unwrap();
     let answer = look();
     assert_eq!(told_of(&answer, &who), None, "{answer:#}");
     assert!(

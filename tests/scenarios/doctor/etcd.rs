@@ -1,9 +1,9 @@
 //! Who sends nothing to etcd is named, from the kernel and from etcd's own log.
 
-use std::{fs, io::Write as _};
+use std::{fs, io::Write as _, sync::atomic::Ordering, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use probe_lab::{Family, Monitor, Pair, accept_all};
+use probe_lab::{Family, Monitor, Pair, accept_all, wait_until};
 
 use crate::{all, doctor, fault};
 
@@ -33,6 +33,11 @@ fn etcd() {
 
     // The incident's.
     let monitor = Monitor::start(&pair.client, server.parse().unwrap(), 0.5, None).unwrap();
+    let before = closed.load(Ordering::Relaxed);
+    wait_until("the monitor dials", Duration::from_secs(20), || {
+        (closed.load(Ordering::Relaxed) > before).then_some(())
+    })
+    .unwrap();
     let answer = doctor(&pair.server, "etcd", &at_root);
     let found = fault(&answer, &format!("python3 (pid {})", monitor.pid()));
     let evidence = all(&found["evidence"]);
