@@ -5,15 +5,12 @@ use std::{
     io::Read,
     net::{IpAddr, SocketAddr},
     process::Stdio,
-    time::Duration,
 };
 
 use probe_lab::{
     Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, end, patience, the_record, unique_port,
 };
 use socket2::{Domain, Socket, Type};
-
-const LONG: Duration = Duration::from_secs(60);
 
 /// `nc -z` lives a few milliseconds: every one of 50 is named, with its whole command line.
 #[test]
@@ -181,9 +178,17 @@ fn two_hundred_sources_at_once() {
     });
     drop(sockets.unwrap());
     for role in ["client", "server"] {
-        let records = probe
-            .wait_for_within(LONG, 200, |record| record["role"] == role)
-            .unwrap();
+        probe.wait_for_most(200, |record| record["role"] == role).unwrap();
+    }
+    let run = probe.finish().unwrap();
+    let sources: HashSet<IpAddr> = sources.into_iter().collect();
+    let mut missing = 0;
+    for role in ["client", "server"] {
+        let records: Vec<_> = run
+            .records
+            .iter()
+            .filter(|record| record["role"] == role)
+            .collect();
         let seen: HashSet<IpAddr> = records
             .iter()
             .map(|record| end(record, "source").unwrap().ip())
@@ -195,7 +200,8 @@ fn two_hundred_sources_at_once() {
         );
         assert!(records.iter().all(|record| record["outcome"] == "half-open"));
     }
-    probe.finish().unwrap();
+    // What the kernel hides is counted.
+    assert!(missing as u64 <= run.hidden(), "{missing}: {:#}", run.summary);
 }
 
 /// Servers that close first, one shortly after the other: their clients, who stay, are named at both.
@@ -226,8 +232,7 @@ fn cadence() {
     accept_all(listener);
     let probe = Probe::watch(&["--port", &port.to_string(), "--role", "client"]).unwrap();
     // Longer on a slow machine, whose beat is as uneven as it is slow.
-    let patience = u64::from(patience());
-    let every_ms = 250 * patience * patience.min(2);
+    let every_ms = 250 * u64::from(patience());
     probe_lab::Monitor::run(&pair.client, server, every_ms as f64 / 1000.0, 6).unwrap();
     probe
         .wait_for(6, |record| record["outcome"] == "half-open")

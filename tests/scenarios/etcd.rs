@@ -40,7 +40,7 @@ fn every_rejected_line_has_its_record() {
     )
     .unwrap();
     probe
-        .wait_for(expected, |record| {
+        .wait_for_most(expected, |record| {
             record["role"] == "server" && record["outcome"] == "half-open"
         })
         .unwrap();
@@ -57,16 +57,17 @@ fn every_rejected_line_has_its_record() {
         assert_eq!(record["process"]["name"], "etcd", "{record:#}");
     }
     balance.retain(|_, lines| *lines != 0);
-    assert_eq!(
-        balance,
-        BTreeMap::new(),
-        "more lines than records are positive, more records than lines negative"
+    // More lines than records are positive, more records than lines negative. Each end that the kernel hid is counted.
+    assert!(
+        balance.values().all(|lines| *lines == 1) && balance.len() as u64 <= run.hidden(),
+        "{balance:?}, {:#}",
+        run.summary
     );
 
     // What etcd served is closed, not half-open; the pod on etcd's node is seen as itself, the other as its node.
-    assert_eq!(
-        server().filter(|record| record["outcome"] != "half-open").count(),
-        2,
+    let others = server().filter(|record| record["outcome"] != "half-open" && record["outcome"] != "open");
+    assert!(
+        (2_u64.saturating_sub(run.hidden())..=2).contains(&(others.count() as u64)),
         "{:#?}",
         run.records
     );
@@ -82,5 +83,10 @@ fn every_rejected_line_has_its_record() {
         .records
         .iter()
         .filter(|record| record["role"] == "client" && record["outcome"] == "half-open");
-    assert_eq!(clients.count(), expected);
+    let (clients, expected) = (clients.count() as u64, expected as u64);
+    assert!(
+        clients <= expected && clients + run.hidden() >= expected,
+        "{clients}: {:#}",
+        run.summary
+    );
 }

@@ -54,6 +54,15 @@ fn dial_as(from: &Netns, source: Option<IpAddr>, to: SocketAddr) -> Socket {
     .unwrap()
 }
 
+/// Three of these, begun moments apart, so that no two have their timers in one interrupt.
+fn several(dial: impl Fn() -> Socket) -> Vec<Socket> {
+    let begin = |_| {
+        std::thread::park_timeout(Duration::from_millis(30));
+        dial()
+    };
+    (0..3).map(begin).collect()
+}
+
 /// Accepts at all addresses of a host.
 fn serve(host: &Netns, port: u16) {
     let any = IpAddr::from([0; 16]);
@@ -955,7 +964,8 @@ fn an_address_that_nobody_has() {
     let gone = Ipv4Addr::new(10, 244, 2, 99);
     let probe = follow(&client.netns, &["--port", &port.to_string()]);
     let _dialled = dial(&client.netns, (gone, port));
-    let exchange = told(&probe);
+    // A timer drops it, and may be hidden (see [`sent_again`]); it is sent again, and dropped again.
+    let exchange = told_of(&probe, |exchange| exchange["outcome"] == "dropped");
     concludes(
         &exchange,
         "dropped",
@@ -1042,7 +1052,7 @@ fn a_closed_port() {
     }
 }
 
-/// More connections than are accepted: the next is not answered, and sent again.
+/// More connections than are accepted: the next is not answered, and sent again, by a timer (see [`sent_again`]).
 #[test]
 fn a_full_accept_queue() {
     let (pair, port) = (Pair::new().unwrap(), unique_port());
@@ -1063,8 +1073,8 @@ fn a_full_accept_queue() {
         })
         .collect();
     let probe = follow(&pair.client, &["--port", &port.to_string()]);
-    let _dialled = dial(&pair.client, server);
-    let exchange = told(&probe);
+    let _dialled = several(|| dial(&pair.client, server));
+    let exchange = told_of(&probe, |exchange| packets(exchange, "request").count() > 1);
     let pid = format!("(pid {}) at {server}", std::process::id());
     concludes(
         &exchange,
@@ -1077,7 +1087,6 @@ fn a_full_accept_queue() {
     );
     assert_eq!(exchange["listener"]["waiting"], 2);
     let requests: Vec<_> = packets(&exchange, "request").collect();
-    assert!(requests.len() > 1, "{}", brief(&exchange));
     assert!(requests[0].get("again").is_none(), "{}", brief(&exchange));
     assert!(
         requests[1..].iter().all(|packet| packet["again"] == true),
@@ -1086,7 +1095,8 @@ fn a_full_accept_queue() {
     );
 }
 
-/// Dropped at first, a SYN is sent again after a second.
+/// Dropped at first, a SYN is sent again after a second: by a timer, which the kernel of the lab's machine may hide (see
+/// the lab's README.md). So several are, moments apart.
 #[test]
 fn sent_again() {
     let (pair, port) = (Pair::new().unwrap(), unique_port());
@@ -1094,12 +1104,20 @@ fn sent_again() {
     let rule = format!("INPUT -p tcp --dport {port} -j DROP");
     Pair::iptables(&pair.server, Family::V4, &format!("-A {rule}")).unwrap();
     let probe = follow(&pair.client, &["--port", &port.to_string()]);
-    let _dialled = dial(&pair.client, (Pair::server_ip(Family::V4), port));
-    let dropped = told(&probe);
-    concludes(&dropped, "dropped", &["filter INPUT rule 1"]);
+    let dialled = several(|| dial(&pair.client, (Pair::server_ip(Family::V4), port)));
+    let is_path = |record: &Value| record["event"] == "path";
+    let dropped = probe.wait_for(dialled.len(), is_path).unwrap();
+    for dropped in &dropped {
+        concludes(dropped, "dropped", &["filter INPUT rule 1"]);
+    }
     Pair::iptables(&pair.server, Family::V4, &format!("-D {rule}")).unwrap();
     let delivered = told_of(&probe, |exchange| exchange["outcome"] == "delivered");
-    assert_eq!(delivered["flow"], dropped["flow"], "the same flow");
+    let is_same = |dropped: &Value| dropped["flow"] == delivered["flow"];
+    assert!(
+        dropped.iter().any(is_same),
+        "the same flow: {}",
+        brief(&delivered)
+    );
     assert_eq!(
         packet(&delivered, "request")["title"],
         "SYN",

@@ -15,6 +15,14 @@ pub fn before(version: (u32, u32)) -> bool {
     (number(), number()) < version
 }
 
+/// Where a scenario of the matrix says what it skips.
+const SKIPS: &str = "PROBE_LAB_SKIPS";
+
+/// Whether this is a guest of the kernel matrix: a kernel of Debian's, on an emulated machine.
+pub fn in_matrix() -> bool {
+    std::env::var_os(SKIPS).is_some()
+}
+
 /// Whether a scenario, or a part of it, has to be left out because this kernel is older than `version`. The kernel
 /// matrix is told, and fails where that is not so.
 pub fn too_old(version: (u32, u32), reason: &str) -> bool {
@@ -32,7 +40,7 @@ pub fn too_old(version: (u32, u32), reason: &str) -> bool {
             program.to_string_lossy()
         );
         eprint!("{line}");
-        if let Some(path) = std::env::var_os("PROBE_LAB_SKIPS") {
+        if let Some(path) = std::env::var_os(SKIPS) {
             use std::io::Write as _;
             let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
             let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));

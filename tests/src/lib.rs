@@ -33,7 +33,7 @@ pub use cluster::{Cluster, Node, Pod};
 pub use containerd::{Containerd, CriPod, PodSpec};
 pub use doctor::Files;
 pub use etcd::{Etcd, Rejected};
-pub use kernel::{before, release, too_old};
+pub use kernel::{before, in_matrix, release, too_old};
 pub use load::{Bulk, Datagrams};
 pub use monitor::Monitor;
 pub use netns::Netns;

@@ -7,7 +7,7 @@ use std::{
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -17,10 +17,17 @@ use nix::{
 };
 use serde_json::Value;
 
-use crate::{netns::Netns, process::Child, wait::wait_until};
+use crate::{
+    netns::Netns,
+    process::Child,
+    wait::{patience, wait_until},
+};
 
 /// For what happens at once; generous, since machines are busy.
 const SOON: Duration = Duration::from_secs(20);
+
+/// After so long without another record there is none to come.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// A running `probe watch -o json`, `probe vxlan -o json` or another that tells until it is ended.
 pub struct Probe {
@@ -37,6 +44,15 @@ pub struct Run {
     pub summary: Value,
     pub stderr: String,
     pub status: ExitStatus,
+}
+
+impl Run {
+    /// Ends of connections that the kernel hid from probe and probe counted: from 6.1 on the kernel does not run a tracing
+    /// program that an interrupt finds running on that processor, so what packets in that interrupt do may be unseen.
+    pub fn hidden(&self) -> u64 {
+        let lost = |name: &str| self.summary["lost"][name].as_u64().unwrap_or(0);
+        lost("unended") + lost("unfollowed") + lost("skipped")
+    }
 }
 
 impl Probe {
@@ -202,6 +218,23 @@ impl Probe {
                 records.iter().rev().take(5).collect::<Vec<_>>(),
                 lock(&self.stderr),
             )
+        })
+    }
+
+    /// Waits until as many records came that `select` takes, or none comes any more: where the kernel may hide one from
+    /// probe, which [`Run::hidden`] counts.
+    pub fn wait_for_most(&self, wanted: usize, select: impl Fn(&Value) -> bool) -> Result<Vec<Value>> {
+        let (mut count, mut since) = (0, Instant::now());
+        let found = || -> Vec<Value> {
+            let records = lock(&self.records);
+            records.iter().filter(|record| select(record)).cloned().collect()
+        };
+        wait_until("no more records of probe", 5 * SOON, || {
+            let found = found();
+            if found.len() > count {
+                (count, since) = (found.len(), Instant::now());
+            }
+            (count >= wanted || since.elapsed() > QUIET * patience()).then_some(found)
         })
     }
 
