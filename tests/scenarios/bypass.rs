@@ -360,10 +360,8 @@ fn a_clean_node_has_no_finding() {
     let run = probe.finish().unwrap();
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
 
-    let once = Probe::command(&["bypass", "--once", "--duration", "1s", "--netns", &file])
-        .unwrap()
-        .output()
-        .unwrap();
+    let arguments = ["bypass", "--once", "--duration", "1s", "--netns", &file];
+    let once = finish(&mut Probe::command(&arguments).unwrap()).unwrap();
     let told = String::from_utf8_lossy(&once.stdout).into_owned();
     assert_eq!(once.status.code(), Some(0), "{told}");
     assert!(

@@ -5,7 +5,7 @@
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use probe_lab::{
-    BTF, Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, before, doctored, end, is, release,
+    BTF, Cgroup, Child, Family, Pair, PodLogs, Probe, accept_all, before, doctored, end, finish, is, release,
     too_old, unique_port,
 };
 use serde_json::Value;
@@ -14,20 +14,16 @@ const NOBODY: &str = "65534";
 
 /// `probe check -o json`, and whether it says that all runs.
 fn check(arguments: &[&str]) -> (Value, bool) {
-    let output = Probe::command(&[&["check", "-o", "json"], arguments].concat())
-        .unwrap()
-        .output()
-        .unwrap();
+    let arguments = [&["check", "-o", "json"], arguments].concat();
+    let output = finish(&mut Probe::command(&arguments).unwrap()).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (serde_json::from_str(&text).unwrap(), output.status.success())
 }
 
 /// What `probe watch` says when it can't run, one line.
 fn refusal(arguments: &[&str]) -> String {
-    let output = Probe::command(&[&["watch"], arguments].concat())
-        .unwrap()
-        .output()
-        .unwrap();
+    let arguments = [&["watch"], arguments].concat();
+    let output = finish(&mut Probe::command(&arguments).unwrap()).unwrap();
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");

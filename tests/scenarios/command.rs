@@ -6,17 +6,17 @@ use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
-    process::{ChildStderr, Output, Stdio},
+    process::{ChildStderr, Command, Output, Stdio},
     time::Duration,
 };
 
 use nix::sys::signal::Signal;
-use probe_lab::{Child, Family, Pair, Probe, accept_all, end, is, run, unique_port, wait_until};
+use probe_lab::{Child, Family, Pair, Probe, accept_all, end, finish, is, run, unique_port, wait_until};
 
 const LONG: Duration = Duration::from_secs(30);
 
 fn output(arguments: &[&str]) -> (Output, String) {
-    let output = Probe::command(arguments).unwrap().output().unwrap();
+    let output = finish(&mut Probe::command(arguments).unwrap()).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     (output, stderr)
 }
@@ -222,12 +222,8 @@ fn not_root_is_told_what_is_missing() {
     let dir = dir.unwrap();
     let copy = dir.path().join("probe");
     std::fs::copy(Probe::binary().unwrap(), &copy).unwrap();
-    let output = std::process::Command::new(&copy)
-        .arg("watch")
-        .uid(NOBODY)
-        .gid(NOBODY)
-        .output()
-        .unwrap();
+    let mut command = Command::new(&copy);
+    let output = finish(command.arg("watch").uid(NOBODY).gid(NOBODY)).unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     for word in ["CAP_BPF", "CAP_PERFMON", "load BPF programs", "sudo"] {
@@ -312,12 +308,9 @@ fn as_a_plugin_of_kubectl() {
     let probe = Probe::command(&[]).unwrap();
     std::os::unix::fs::symlink(probe.get_program(), &plugin).unwrap();
     let run = |arguments: &[&str]| {
-        let mut command = std::process::Command::new(&plugin);
-        command.args(arguments).stdin(Stdio::null());
-        let output = command
-            .env("KUBECONFIG", dir.path().join("none"))
-            .output()
-            .unwrap();
+        let mut command = Command::new(&plugin);
+        let command = command.args(arguments).env("KUBECONFIG", dir.path().join("none"));
+        let output = finish(command).unwrap();
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     };

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use probe_lab::{Cgroup, Cluster, Etcd, Monitor, PodLogs, Probe, patience, unique_port, wait_until};
+use probe_lab::{Cgroup, Cluster, Etcd, Monitor, PodLogs, Probe, finish, patience, unique_port, wait_until};
 use serde_json::Value;
 
 /// Each monitor's connections; below the 100 a second that etcd's log samples at.
@@ -18,7 +18,7 @@ const TIMES: usize = 50;
 const QUIET: Duration = Duration::from_millis(500);
 
 fn probe(arguments: &[&str]) -> Output {
-    Probe::command(arguments).unwrap().output().unwrap()
+    finish(&mut Probe::command(arguments).unwrap()).unwrap()
 }
 
 fn objects(output: &Output) -> Vec<Value> {

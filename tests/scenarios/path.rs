@@ -11,8 +11,8 @@ use std::{
 };
 
 use probe_lab::{
-    Bulk, Cluster, Family, Netns, Node, Pair, Pod, Probe, Shop, accept_all, end, patience, run, unique_port,
-    wait_until,
+    Bulk, Cluster, Family, Netns, Node, Pair, Pod, Probe, Shop, accept_all, end, finish, patience, run,
+    unique_port, wait_until,
 };
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -1362,7 +1362,7 @@ fn what_is_not_there_is_said() {
         ),
     ] {
         let mut command = Probe::command(&["path", "--duration", "1s"]).unwrap();
-        let output = command.args(arguments).output().unwrap();
+        let output = finish(command.args(arguments)).unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: {said}");

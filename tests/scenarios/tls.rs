@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Child, Family, Pair, Probe, is, run, the_record, unique_port, wait_until, without_forks};
+use probe_lab::{Child, Family, Pair, Probe, Stream, finish, is, run, the_record, unique_port, wait_until};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -137,13 +137,13 @@ impl Lab {
 fn listen(lab: &Lab, family: Family) {
     let listener = lab.pair.listen(family, lab.port).unwrap();
     thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
+        let mut stream = Stream::from(listener.accept().unwrap().0);
         stream.read_to_end(&mut Vec::new()).unwrap();
     });
 }
 
 /// Sends pieces in segments of their own, and closes.
-fn send(mut stream: TcpStream, pieces: &[&[u8]]) {
+fn send(mut stream: Stream, pieces: &[&[u8]]) {
     stream.set_nodelay(true).unwrap();
     for piece in pieces {
         stream.write_all(piece).unwrap();
@@ -225,7 +225,7 @@ fn a_server_that_speaks_something_else() {
     let lab = Lab::new();
     let listener = lab.pair.listen(Family::V4, lab.port).unwrap();
     let server = thread::spawn(move || {
-        let (stream, _) = listener.accept().unwrap();
+        let stream = listener.accept().unwrap().0.into();
         send(stream, &[b"HTTP/1.1 400 Bad Request\r\n\r\n"]);
     });
     lab.dial(Family::V4, FULL);
@@ -310,7 +310,7 @@ fn a_client_hello_that_ends_too_soon() {
 fn what_says_nothing_has_no_tls() {
     let lab = Lab::new();
     listen(&lab, Family::V4);
-    without_forks(|| drop(lab.pair.connect(Family::V4, lab.port).unwrap()));
+    drop(lab.pair.connect(Family::V4, lab.port).unwrap());
     assert_eq!(lab.said(), [Value::Null, Value::Null]);
 }
 
@@ -374,10 +374,8 @@ fn a_tracepoint_that_is_missing() {
     assert!(run.records.iter().any(|record| is(record, "client", source)));
 
     let both = "tcp_probe,net_dev_start_xmit";
-    let output = Probe::command(&["watch", "--tls", "--port", "1", "--without", both])
-        .unwrap()
-        .output()
-        .unwrap();
+    let arguments = ["watch", "--tls", "--port", "1", "--without", both];
+    let output = finish(&mut Probe::command(&arguments).unwrap()).unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{netns::Netns, probe::Probe};
+use crate::{netns::Netns, probe::Probe, process::finish};
 
 /// A node's files.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Files {
     /// When probe does not run, or its exit code is not what the verdict is.
     pub fn doctor(&self, check: &str, netns: &Netns, arguments: &[&str]) -> Result<Value> {
         let mut command = self.command(check, netns, arguments)?;
-        let output = command.output()?;
+        let output = finish(&mut command)?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let said = || format!("{text}{}", String::from_utf8_lossy(&output.stderr));
         let answer: Value = serde_json::from_str(text.trim()).with_context(said)?;

@@ -40,7 +40,7 @@ pub use netns::Netns;
 pub use pair::{Family, Pair};
 pub use port::unique_port;
 pub use probe::{Probe, Run};
-pub use process::{Child, run, without_forks};
+pub use process::{Child, Stream, finish, run, without_forks};
 pub use records::{end, is, the_record};
 pub use relay::Relay;
 pub use server::accept_all;

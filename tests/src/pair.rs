@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use anyhow::{Context, Result};
 use socket2::{Domain, Socket, Type};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, process::Stream};
 
 /// How client and server talk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,13 +104,13 @@ impl Pair {
     }
 
     /// A connection to the server: the client's stream and its address.
-    pub fn connect(&self, family: Family, port: u16) -> Result<(TcpStream, SocketAddr)> {
+    pub fn connect(&self, family: Family, port: u16) -> Result<(Stream, SocketAddr)> {
         let (socket, address) = self.socket(family)?;
         let server = SocketAddr::new(Self::server_ip(family), port);
         socket
             .connect(&family.dial(server).into())
             .with_context(|| format!("can't connect to {server}"))?;
-        Ok((TcpStream::from(socket), address))
+        Ok((TcpStream::from(socket).into(), address))
     }
 
     /// iptables or ip6tables at one host.

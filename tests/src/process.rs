@@ -1,9 +1,13 @@
 //! Processes that end with their guard, and commands that must succeed.
 
 use std::{
+    io::Write as _,
+    mem::ManuallyDrop,
+    net::TcpStream,
+    ops::{Deref, DerefMut},
     os::unix::process::CommandExt as _,
-    process::{Command, ExitStatus, Stdio},
-    sync::{PoisonError, RwLock},
+    process::{Command, ExitStatus, Output, Stdio},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,20 +17,106 @@ use nix::{
     unistd::Pid,
 };
 
-/// Held by who forks. A child has copies of all sockets until it executes its program; on a slow machine it may be
-/// the last to close one, and is then, rightly, seen as the process that did.
-static FORKING: RwLock<()> = RwLock::new(());
+/// A child has copies of all sockets until it executes its program. One that is closed meanwhile is closed for good when the
+/// child executes, and the kernel, and with it probe, rightly reports that the child closed it. So nothing is closed while
+/// a child has not yet executed its program.
+struct Forks {
+    state: Mutex<State>,
+    changed: Condvar,
+}
 
-/// Runs `talk` while nobody forks: sockets opened and closed in it are closed by this process.
+struct State {
+    /// Children that have not yet executed their program.
+    forking: u32,
+    /// Those that keep others from forking, and those that wait to.
+    quiet: u32,
+    waiting: u32,
+}
+
+static FORKS: Forks = Forks {
+    state: Mutex::new(State {
+        forking: 0,
+        quiet: 0,
+        waiting: 0,
+    }),
+    changed: Condvar::new(),
+};
+
+impl Forks {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, until: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let waiting = self.changed.wait_while(self.state(), |state| !until(state));
+        waiting.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state());
+        self.changed.notify_all();
+    }
+}
+
+/// Ends what it stands for, also after a panic.
+struct Ended(fn(&mut State));
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        FORKS.change(self.0);
+    }
+}
+
+/// Runs `talk` while nobody forks: sockets closed in it are closed by this process. May be used inside itself; never waits
+/// for a fork that waits.
 pub fn without_forks<T>(talk: impl FnOnce() -> T) -> T {
-    let _quiet = FORKING.read().unwrap_or_else(PoisonError::into_inner);
+    FORKS.state().waiting += 1;
+    let mut state = FORKS.wait(|state| state.forking == 0);
+    state.waiting -= 1;
+    state.quiet += 1;
+    drop(state);
+    let _quiet = Ended(|state| state.quiet -= 1);
     talk()
 }
 
+/// Every process of the lab is started by this one function.
+#[expect(clippy::disallowed_methods, reason = "the one place that counts forks")]
 fn fork(command: &mut Command) -> std::io::Result<std::process::Child> {
-    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    FORKS.wait(|state| state.quiet + state.waiting == 0).forking += 1;
+    let _forking = Ended(|state| state.forking -= 1);
     // Returns once the child executes.
     command.spawn()
+}
+
+/// An end of a connection that is closed while nobody forks, hence by this process.
+#[derive(Debug)]
+pub struct Stream(ManuallyDrop<TcpStream>);
+
+impl From<TcpStream> for Stream {
+    fn from(stream: TcpStream) -> Self {
+        Self(ManuallyDrop::new(stream))
+    }
+}
+
+impl Deref for Stream {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+impl DerefMut for Stream {
+    fn deref_mut(&mut self) -> &mut TcpStream {
+        &mut self.0
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: dropped here only, and not used after.
+        without_forks(|| unsafe { ManuallyDrop::drop(&mut self.0) });
+    }
 }
 
 /// A running process; dropping it kills it.
@@ -79,14 +169,42 @@ pub fn run(line: &str) -> Result<String> {
     output(command.args(words))
 }
 
-/// Runs a command to its end and gives back what it printed.
-pub fn output(command: &mut Command) -> Result<String> {
+/// Runs a command to its end, whatever comes of it: what it printed, and how it ended.
+pub fn finish(command: &mut Command) -> Result<Output> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let output = fork(command).and_then(std::process::Child::wait_with_output);
-    let output = output.with_context(|| format!("can't run {command:?}"))?;
+    output.with_context(|| format!("can't run {command:?}"))
+}
+
+/// Runs a command to its end, with `input` on its standard input.
+pub fn feed(command: &mut Command, input: &str) -> Result<()> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let mut child = fork(command).with_context(|| format!("can't run {command:?}"))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that ended early says why.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "{command:?} failed: {}: {} of {input}",
+            output.status,
+            error.trim()
+        );
+    }
+    Ok(())
+}
+
+/// Runs a command to its end and gives back what it printed.
+pub fn output(command: &mut Command) -> Result<String> {
+    let output = finish(command)?;
     if !output.status.success() {
         let error = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?} failed: {}: {}", output.status, error.trim());

@@ -14,7 +14,7 @@ mod vxlan;
 
 use std::process::Command;
 
-use probe_lab::{Netns, Probe};
+use probe_lab::{Netns, Probe, finish};
 use serde_json::Value;
 
 /// What `probe doctor` says of one check in a network namespace; its exit code fits.
@@ -36,7 +36,7 @@ fn doctor(netns: &Netns, check: &str, more: &[&str]) -> Value {
 
 /// What a command printed, and its exit code.
 fn run(command: &mut Command) -> (String, i32) {
-    let output = command.output().unwrap();
+    let output = finish(command).unwrap();
     let code = output.status.code().unwrap();
     assert!(code < 2, "{}", String::from_utf8_lossy(&output.stderr));
     (String::from_utf8(output.stdout).unwrap(), code)

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use probe_lab::{Child, Netns, Probe, run, wait_until};
+use probe_lab::{Child, Netns, Probe, finish, run, wait_until};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -111,9 +111,8 @@ fn own(directory: &Path, name: &str, subject: &str, days: i32) -> Pem {
         .arg("-keyout")
         .arg(&pem.key)
         .arg("-out")
-        .arg(&pem.certificate)
-        .stderr(Stdio::null());
-    assert!(command.status().unwrap().success());
+        .arg(&pem.certificate);
+    assert!(finish(&mut command).unwrap().status.success());
     pem
 }
 
@@ -253,7 +252,7 @@ pub fn doctor(check: &str, netns: &Netns, files: &Files, path: Option<&Path>) ->
         let paths = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{}:{paths}", path.display()));
     }
-    let output = command.output().unwrap();
+    let output = finish(&mut command).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let answer: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
         let errors = String::from_utf8_lossy(&output.stderr);
