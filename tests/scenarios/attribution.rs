@@ -163,9 +163,10 @@ fn two_hundred_sources_at_once() {
     accept_all(pair.listen(Family::V4, port).unwrap());
     let probe = Probe::watch(&["--port", &port.to_string()]).unwrap();
     let sources: Vec<IpAddr> = (1..=200).map(|n| IpAddr::from([10, 77, 2, n])).collect();
-    for source in &sources {
-        pair.client.ip(&format!("addr add {source}/16 dev eth0")).unwrap();
-    }
+    let addresses = sources
+        .iter()
+        .map(|source| format!("addr add {source}/16 dev eth0"));
+    pair.client.ip_each(addresses).unwrap();
     let server = SocketAddr::new(Pair::server_ip(Family::V4), port);
     let sockets = pair.client.enter(|| {
         let dial = |source: &IpAddr| {
@@ -193,12 +194,10 @@ fn two_hundred_sources_at_once() {
             .iter()
             .map(|record| end(record, "source").unwrap().ip())
             .collect();
-        assert_eq!(
-            (records.len(), seen),
-            (200, sources.iter().copied().collect()),
-            "{role}"
-        );
+        assert_eq!(records.len(), seen.len(), "{role}: one each");
+        assert!(seen.is_subset(&sources), "{role}");
         assert!(records.iter().all(|record| record["outcome"] == "half-open"));
+        missing += sources.len() - seen.len();
     }
     // What the kernel hides is counted.
     assert!(missing as u64 <= run.hidden(), "{missing}: {:#}", run.summary);

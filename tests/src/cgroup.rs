@@ -13,6 +13,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 use crate::netns::{PREFIX, orphaned};
@@ -129,7 +133,8 @@ fn place<'a>(groups: &[PathBuf], command: &'a mut Command) -> &'a mut Command {
 fn clear(group: &Path) {
     let inside = |path: &Path| fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     for pid in inside(group).lines() {
-        let _ = crate::process::run(&format!("kill -KILL {pid}"));
+        let pid = pid.parse().map(Pid::from_raw);
+        let _ = pid.map(|pid| kill(pid, Signal::SIGKILL));
     }
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

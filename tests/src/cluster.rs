@@ -61,14 +61,16 @@ impl Node {
             address,
             number,
         } = self;
-        netns.ip(&format!("addr add {address}/24 dev eth0"))?;
-        netns.ip("link set eth0 up")?;
-        netns.ip("link add cni0 type bridge")?;
-        netns.ip(&format!("addr add 10.244.{number}.1/24 dev cni0"))?;
-        netns.ip("link set cni0 mtu 1450 up")?;
+        netns.ip_each([
+            format!("addr add {address}/24 dev eth0"),
+            "link set eth0 up".to_owned(),
+            "link add cni0 type bridge".to_owned(),
+            format!("addr add 10.244.{number}.1/24 dev cni0"),
+            "link set cni0 mtu 1450 up".to_owned(),
+        ])?;
         self.device(1, 8472)?;
         self.entries(peer)?;
-        netns.run("sysctl -qw net.ipv4.ip_forward=1")?;
+        netns.set("net.ipv4.ip_forward", "1")?;
         for rule in [
             "-N FLANNEL-POSTRTG",
             "-A POSTROUTING -j FLANNEL-POSTRTG",
@@ -88,28 +90,28 @@ impl Node {
             address,
             number,
         } = self;
-        // There is none yet.
-        let _ = netns.ip("link del flannel.1");
-        netns.ip(&format!(
-            "link add flannel.1 address {} type vxlan id {vni} dev eth0 local {address} dstport {port} nolearning",
-            self.mac()
-        ))?;
-        netns.ip("link set flannel.1 mtu 1450 up")?;
-        netns.ip(&format!("addr add 10.244.{number}.0/32 dev flannel.1"))?;
-        Ok(())
+        if netns.ip("link show flannel.1").is_ok() {
+            netns.ip("link del flannel.1")?;
+        }
+        netns.ip_each([
+            format!(
+                "link add flannel.1 address {} type vxlan id {vni} dev eth0 local {address} dstport {port} nolearning",
+                self.mac()
+            ),
+            "link set flannel.1 mtu 1450 up".to_owned(),
+            format!("addr add 10.244.{number}.0/32 dev flannel.1"),
+        ])
     }
 
     /// What leads to a peer: neighbour, forwarding entry, route.
     pub fn entries(&self, peer: &Self) -> Result<()> {
         let (far, far_mac, far_address) = (peer.number, peer.mac(), peer.address);
-        self.netns.ip(&format!(
-            "neigh replace 10.244.{far}.0 lladdr {far_mac} dev flannel.1 nud permanent"
-        ))?;
+        self.netns.ip_each([
+            format!("neigh replace 10.244.{far}.0 lladdr {far_mac} dev flannel.1 nud permanent"),
+            format!("route replace 10.244.{far}.0/24 via 10.244.{far}.0 dev flannel.1 onlink"),
+        ])?;
         self.netns.run(&format!(
             "bridge fdb replace {far_mac} dev flannel.1 dst {far_address}"
-        ))?;
-        self.netns.ip(&format!(
-            "route replace 10.244.{far}.0/24 via 10.244.{far}.0 dev flannel.1 onlink"
         ))?;
         Ok(())
     }
@@ -133,9 +135,11 @@ impl Node {
             "link add eth0 mtu 1450 type veth peer name veth{host} netns {node}"
         ))?;
         self.netns.ip(&format!("link set veth{host} master cni0 up"))?;
-        netns.ip(&format!("addr add {address}/24 dev eth0"))?;
-        netns.ip("link set eth0 up")?;
-        netns.ip(&format!("route add default via 10.244.{number}.1"))?;
+        netns.ip_each([
+            format!("addr add {address}/24 dev eth0"),
+            "link set eth0 up".to_owned(),
+            format!("route add default via 10.244.{number}.1"),
+        ])?;
         Ok(Pod { netns, address })
     }
 }

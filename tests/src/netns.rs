@@ -13,9 +13,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use crate::process::{Child, output, run};
+use crate::process::{Child, feed, output, run};
 
 const DIRECTORY: &str = "/run/netns";
 /// Of all that the lab makes; the process follows.
@@ -61,6 +65,23 @@ impl Netns {
     /// `ip` inside.
     pub fn ip(&self, arguments: &str) -> Result<String> {
         run(&format!("ip -n {} {arguments}", self.name))
+    }
+
+    /// Several `ip` commands inside, by one process.
+    pub fn ip_each<S: AsRef<str>>(&self, commands: impl IntoIterator<Item = S>) -> Result<()> {
+        let mut lines = String::new();
+        for command in commands {
+            lines.push_str(command.as_ref());
+            lines.push('\n');
+        }
+        feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &lines)
+    }
+
+    /// Sets one of `sysctl`'s settings inside.
+    pub fn set(&self, setting: &str, value: &str) -> Result<()> {
+        let path = Path::new("/proc/sys").join(setting.replace('.', "/"));
+        self.enter(|| std::fs::write(&path, value))?
+            .with_context(|| format!("can't set {setting} to {value}"))
     }
 
     /// Any command line inside, split at spaces.
@@ -124,7 +145,8 @@ fn remove(name: &str) {
         .unwrap_or_default()
         .split_whitespace()
     {
-        let _ = run(&format!("kill -KILL {pid}"));
+        let pid = pid.parse().map(Pid::from_raw);
+        let _ = pid.map(|pid| kill(pid, Signal::SIGKILL));
     }
     let _ = run(&format!("ip netns del {name}"));
 }

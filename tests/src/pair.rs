@@ -51,9 +51,11 @@ impl Pair {
             server.name()
         ))?;
         for (host, number) in [(&client, 1), (&server, 2)] {
-            host.ip(&format!("addr add 10.77.0.{number}/16 dev eth0"))?;
-            host.ip(&format!("addr add fd77::{number}/64 dev eth0 nodad"))?;
-            host.ip("link set eth0 up")?;
+            host.ip_each([
+                format!("addr add 10.77.0.{number}/16 dev eth0"),
+                format!("addr add fd77::{number}/64 dev eth0 nodad"),
+                "link set eth0 up".to_owned(),
+            ])?;
         }
         Ok(Self { client, server })
     }
