@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{PoisonError, RwLock, RwLockReadGuard},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use probe_lab::{Child, Family, Netns, Pair, shell};
@@ -11,33 +11,23 @@ use super::tls::{Authority, Files, WELL, any, doctor, says, serve};
 
 const FAKE: &str = "/O=Acme Co/CN=Kubernetes Ingress Controller Fake Certificate";
 
-/// Who comes to port 443 is seen of all network namespaces on the machine: a scenario that has clients runs alone.
-static NOBODY_COMES: RwLock<()> = RwLock::new(());
+/// Who comes to port 443 is seen of all network namespaces on the machine: one scenario at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// A node with an address, and a certificate authority.
 struct Lab {
-    _nobody_comes: Option<RwLockReadGuard<'static, ()>>,
+    _alone: MutexGuard<'static, ()>,
     pair: Pair,
     files: Files,
     authority: Authority,
 }
 
 impl Lab {
-    /// While nobody comes.
     fn new() -> Self {
-        let nobody_comes = NOBODY_COMES.read().unwrap_or_else(PoisonError::into_inner);
-        Self {
-            _nobody_comes: Some(nobody_comes),
-            ..Self::with_clients()
-        }
-    }
-
-    /// One whose scenario has clients, and holds [`NOBODY_COMES`].
-    fn with_clients() -> Self {
         let files = Files::new();
         files.write("/etc/kubernetes/kubelet.conf", "");
         Self {
-            _nobody_comes: None,
+            _alone: ALONE.lock().unwrap_or_else(PoisonError::into_inner),
             pair: Pair::new().unwrap(),
             files,
             authority: Authority::new(),
@@ -112,8 +102,7 @@ fn the_controllers_fake_certificate() {
 
 #[test]
 fn who_comes_without_a_name() {
-    let _alone = NOBODY_COMES.write().unwrap_or_else(PoisonError::into_inner);
-    let lab = Lab::with_clients();
+    let lab = Lab::new();
     let _server = lab.serve(443, &lab.authority.self_signed("fake", FAKE));
     let client = lab.client("-noservername");
     let answer = lab.doctor();
