@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// One a feature, as `[[bin]]` of probe-ebpf.
-const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
+pub const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
 const TARGET: &str = "bpfel-unknown-none";
 
 #[derive(clap::Args)]
@@ -54,7 +54,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn directory() -> PathBuf {
+/// Where the committed objects are.
+pub fn directory() -> PathBuf {
     run::root().join("probe-ebpf/bytecode")
 }
 
@@ -252,11 +253,14 @@ fn llvm(compiler: &Compiler, tool: &str) -> PathBuf {
     PathBuf::from(format!("/usr/lib/llvm-{major}/bin")).join(tool)
 }
 
-fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+/// SHA-256, in hexadecimal digits.
+pub fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// In hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,19 +1,17 @@
 //! The programs of scenarios: built, and run on this machine.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{cargo, root, run};
-
-/// As many failed scenarios run once more, without the others: several at once on a busy machine, and an interrupt that hides a
-/// packet from BPF, are not what a scenario is about. More are no accident.
-pub const AGAIN: usize = 3;
 
 /// A program of scenarios.
 pub struct Program {
@@ -62,44 +60,42 @@ pub fn verdict(line: &str) -> Option<(&str, bool)> {
     Some((name, verdict == "ok"))
 }
 
-/// Runs all of `programs`, what failed once more.
+/// The names of a program's scenarios, by its test runner.
+pub fn list(program: &Path) -> Result<BTreeSet<String>> {
+    let text = run::output(Command::new(program).args(["--list", "--format", "terse"]))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Runs all of `programs`, each once.
 ///
 /// # Errors
-/// When one fails twice, or more fail than can be accidents.
+/// Names the scenarios that failed.
 pub fn run(programs: &[Program], probe: &Path) -> Result<()> {
+    let start = Instant::now();
     let mut failed = Vec::new();
-    for program in programs {
-        println!("\nscenarios {}", program.name);
-        let names = run_one(program, probe, &[])?;
-        failed.extend(names.into_iter().map(|name| (program, name)));
-    }
-    let told = |list: &[(&Program, String)]| {
-        let list: Vec<_> = list
-            .iter()
-            .map(|(program, name)| format!("{} {name}", program.name))
-            .collect();
-        list.join(", ")
-    };
-    if failed.len() > AGAIN {
-        bail!("{} scenarios failed: {}", failed.len(), told(&failed));
-    }
-    for (program, name) in &failed {
-        println!("\n{} {name} failed, and runs again", program.name);
-        if !run_one(program, probe, &["--exact", name])?.is_empty() {
-            bail!("{} {name} failed twice", program.name);
-        }
+    for (number, program) in programs.iter().enumerate() {
+        println!(
+            "\nscenarios {} ({} of {}, {:.0} s so far)",
+            program.name,
+            number + 1,
+            programs.len(),
+            start.elapsed().as_secs_f64()
+        );
+        let names = run_one(program, probe)?;
+        failed.extend(names.into_iter().map(|name| format!("{} {name}", program.name)));
     }
     if !failed.is_empty() {
-        println!(
-            "\nUNSTEADY: failed, and passed when it ran again alone: {}",
-            told(&failed)
-        );
+        bail!("{} scenarios failed: {}", failed.len(), failed.join(", "));
     }
     Ok(())
 }
 
 /// Runs a program, its output on ours; the scenarios that failed.
-fn run_one(program: &Program, probe: &Path, arguments: &[&str]) -> Result<Vec<String>> {
+fn run_one(program: &Program, probe: &Path) -> Result<Vec<String>> {
     let mut command = if root::is() {
         Command::new(&program.path)
     } else {
@@ -108,7 +104,6 @@ fn run_one(program: &Program, probe: &Path, arguments: &[&str]) -> Result<Vec<St
         sudo
     };
     let mut child = command
-        .args(arguments)
         .env("PROBE_BIN", probe)
         // As cargo has them: in their package.
         .current_dir(run::root().join("tests"))

@@ -1,16 +1,17 @@
 //! The guest's root: copies of this machine's programs with their libraries, probe, the scenarios, and our init.
 
 use std::{
-    collections::BTreeSet,
-    fs,
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::NamedTempFile;
 
-use super::kernels::Kernel;
+use super::{kernels::Kernel, sources::ProgramSource};
 use crate::run;
 
 /// What the scenarios and the init run.
@@ -57,8 +58,9 @@ const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 const TREES: [&str; 2] = ["/usr/lib/x86_64-linux-gnu/xtables", "/usr/lib/python3.11"];
 const FILES: [&str; 3] = ["/etc/protocols", "/etc/services", "/usr/lib/ssl/openssl.cnf"];
 /// Parts of the standard library that nothing here uses.
-const PYTHON_LEFT_OUT: [&str; 9] = [
+const PYTHON_LEFT_OUT: [&str; 10] = [
     "__pycache__",
+    "config-3.11-x86_64-linux-gnu",
     "ensurepip",
     "idlelib",
     "lib2to3",
@@ -71,12 +73,114 @@ const PYTHON_LEFT_OUT: [&str; 9] = [
 /// Modules: networking, and what it is built on.
 const MODULES: [&str; 4] = ["kernel/net", "kernel/lib", "kernel/crypto", "kernel/drivers/net"];
 
-/// A guest's root directory, ready to be packed.
-pub struct Root(PathBuf);
+/// A program of scenarios that a guest runs, and the test runner's arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub program: String,
+    pub arguments: Vec<String>,
+}
+
+impl Step {
+    /// The scenarios that it runs.
+    pub fn names<'a>(&self, sources: &'a BTreeMap<String, ProgramSource>) -> impl Iterator<Item = &'a str> {
+        let all = sources
+            .get(&self.program)
+            .into_iter()
+            .flat_map(|source| &source.scenarios);
+        all.map(String::as_str)
+            .filter(|name| match self.arguments.as_slice() {
+                [] => true,
+                [exact, names @ ..] if exact == "--exact" => names.iter().any(|only| only == name),
+                filters => filters.iter().any(|filter| name.contains(filter.as_str())),
+            })
+    }
+}
+
+/// The guests' root directory.
+struct Root(PathBuf);
+
+/// The archives that a guest's initial RAM file system is put together from.
+pub struct Image {
+    directory: PathBuf,
+    /// All but the modules and the plan: the same for every guest.
+    base: PathBuf,
+}
+
+impl Image {
+    /// Packs what all guests have.
+    pub fn new(directory: PathBuf, probe: &Path, scenarios: &[(String, PathBuf)]) -> Result<Self> {
+        let root = Root::new(directory.join("root"), probe, scenarios)?;
+        let base = directory.join("base.cpio");
+        let file = File::create(&base).with_context(|| format!("can't write {}", base.display()))?;
+        pack(&root.0, file)?;
+        Ok(Self { directory, base })
+    }
+
+    /// A guest's: the kernel unpacks several archives, one after the other.
+    pub fn pack(&self, kernel: &Kernel, plan: &[Step]) -> Result<NamedTempFile> {
+        let parts = tempfile::tempdir_in(&self.directory)?;
+        modules(kernel, parts.path())?;
+        let lab = parts.path().join("lab");
+        fs::create_dir_all(&lab)?;
+        let plan: String = plan
+            .iter()
+            .map(|step| format!("{} {}\n", step.program, step.arguments.join(" ")))
+            .collect();
+        fs::write(lab.join("plan"), plan)?;
+        let archive = tempfile::Builder::new()
+            .suffix(".cpio")
+            .tempfile_in(&self.directory)?;
+        fs::copy(&self.base, archive.path())?;
+        let end = File::options().append(true).open(archive.path())?;
+        pack(parts.path(), end)?;
+        Ok(archive)
+    }
+}
+
+/// Packs a folder as an archive that a kernel unpacks.
+fn pack(directory: &Path, into: File) -> Result<()> {
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            "find . -print0 | cpio --null --quiet --create --format=newc",
+        ])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(into)
+        .status()
+        .context("can't run cpio")?;
+    if !status.success() {
+        bail!("packing {} failed: {status}", directory.display());
+    }
+    Ok(())
+}
+
+/// Copies a kernel's modules below `root`.
+fn modules(kernel: &Kernel, root: &Path) -> Result<()> {
+    let to = root.join("usr/lib/modules").join(&kernel.release);
+    fs::create_dir_all(to.join("kernel"))?;
+    // depmod looks for them there.
+    symlink("usr/lib", root.join("lib"))?;
+    for entry in fs::read_dir(&kernel.modules)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("modules.") {
+            fs::copy(entry.path(), to.join(entry.file_name()))?;
+        }
+    }
+    for part in MODULES {
+        let from = kernel.modules.join(part);
+        if from.exists() {
+            let above = to.join(part);
+            let above = above.parent().unwrap_or(&to);
+            fs::create_dir_all(above)?;
+            run::run(Command::new("cp").arg("-r").arg(from).arg(above))?;
+        }
+    }
+    run::output(Command::new("depmod").arg("-b").arg(root).arg(&kernel.release))?;
+    Ok(())
+}
 
 impl Root {
-    /// All but the modules: the same for every kernel.
-    pub fn new(directory: PathBuf, probe: &Path, scenarios: &[(String, PathBuf)]) -> Result<Self> {
+    fn new(directory: PathBuf, probe: &Path, scenarios: &[(String, PathBuf)]) -> Result<Self> {
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
@@ -178,45 +282,6 @@ impl Root {
             fs::create_dir_all(directory)?;
         }
         Ok(path)
-    }
-
-    /// Packs it with a kernel's modules as an initial RAM file system.
-    pub fn pack(&self, kernel: &Kernel, archive: &Path) -> Result<()> {
-        let modules = self.0.join("usr/lib/modules");
-        if modules.exists() {
-            fs::remove_dir_all(&modules)?;
-        }
-        let to = modules.join(&kernel.release);
-        fs::create_dir_all(to.join("kernel"))?;
-        for entry in fs::read_dir(&kernel.modules)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("modules.") {
-                fs::copy(entry.path(), to.join(entry.file_name()))?;
-            }
-        }
-        for part in MODULES {
-            let from = kernel.modules.join(part);
-            if from.exists() {
-                let above = to.join(part);
-                let above = above.parent().unwrap_or(&to);
-                fs::create_dir_all(above)?;
-                run::run(Command::new("cp").arg("-r").arg(from).arg(above))?;
-            }
-        }
-        run::output(Command::new("depmod").arg("-b").arg(&self.0).arg(&kernel.release))?;
-        let status = Command::new("sh")
-            .args([
-                "-c",
-                "find . -print0 | cpio --null --quiet --create --format=newc > \"$0\"",
-            ])
-            .arg(archive)
-            .current_dir(&self.0)
-            .stdin(Stdio::null())
-            .status()
-            .context("can't run cpio")?;
-        if !status.success() {
-            bail!("packing {} failed: {status}", archive.display());
-        }
-        Ok(())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Debian's kernels: found, downloaded and unpacked, never installed. apt checks what it downloads.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::{Duration, SystemTime},
+    fs::{self, File},
+    io,
+    path::{Component, Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context, Result, bail};
@@ -19,19 +20,30 @@ const FLAVOUR: &str = "-cloud-amd64";
 /// How long a list of packages is good for.
 const FRESH: Duration = Duration::from_secs(24 * 3600);
 
+/// In the folder of a kernel that is unpacked in full: its package.
+const COMPLETE: &str = "package";
+/// The same of a kernel whose modules were not listed.
+const UNLISTED: &str = "modules-were-not-listed";
+
 /// An unpacked kernel.
 #[derive(Clone, Debug)]
 pub struct Kernel {
-    /// As `uname -r` says.
+    /// As `uname -r` prints it.
     pub release: String,
+    /// Debian's package of the image, and its version.
+    pub package: String,
     pub image: PathBuf,
     /// `lib/modules/<release>`.
     pub modules: PathBuf,
+    /// Whether the modules were not on the archive's signed lists. The image was, and has the key that they are signed with: the
+    /// kernel must be told to load no others.
+    pub enforce_signatures: bool,
 }
 
 /// Debian's archive as this machine's apt knows it, in a state of our own: the machine's is left alone.
 pub struct Archive {
     directory: PathBuf,
+    mirror: String,
     packages: Vec<String>,
 }
 
@@ -49,6 +61,7 @@ impl Archive {
         }
         let mut archive = Self {
             directory,
+            mirror: mirror()?,
             packages: Vec::new(),
         };
         archive.configure()?;
@@ -59,7 +72,7 @@ impl Archive {
     }
 
     fn configure(&self) -> Result<()> {
-        let mirror = mirror()?;
+        let mirror = &self.mirror;
         let sources: String = SUITES
             .iter()
             .map(|suite| format!("deb [signed-by={KEYRING}] {mirror} {suite} main\n"))
@@ -101,37 +114,40 @@ impl Archive {
 
     /// The newest kernel of a series, such as `6.1`, or of all: `newest`. Downloads it if it is not there.
     pub fn kernel(&self, series: &str) -> Result<Kernel> {
-        let Some(release) = newest(&self.packages, series) else {
+        let Some(release) = releases(&self.packages, series).into_iter().next() else {
             bail!(
                 "no kernel {series} in Debian's {}: name a series that has one, such as 6.1",
                 SUITES.join(", ")
             );
         };
-        let unpacked = self.directory.join("kernels").join(&release);
-        if !unpacked.exists() {
-            self.fetch(&release, &unpacked)?;
+        self.release(&release)
+    }
+
+    /// The kernel of this very release.
+    pub fn release(&self, release: &str) -> Result<Kernel> {
+        let unpacked = self.directory.join("kernels").join(release);
+        if !unpacked.join(COMPLETE).exists() {
+            self.fetch(release, &unpacked)?;
         }
         Kernel::find(release, &unpacked)
     }
 
     fn fetch(&self, release: &str, to: &Path) -> Result<()> {
-        // From 7.2 on the image and the modules are packages of their own.
-        let parts: Vec<String> = ["linux-image-", "linux-binary-", "linux-modules-"]
-            .into_iter()
-            .map(|part| format!("{part}{release}"))
-            .filter(|name| self.packages.contains(name))
-            .collect();
-        println!("downloading {}", parts.join(", "));
+        let parts = Parts::of(&self.packages, release);
+        let start = Instant::now();
+        println!("downloading {}", parts.listed.join(", "));
         let debs = tempfile::tempdir_in(self.directory.join("debs"))?;
         run::run(
             self.apt("apt-get")
                 .args(["download", "-qq"])
-                .args(&parts)
+                .args(&parts.listed)
                 .current_dir(debs.path()),
         )?;
         let partial = to.with_extension("partial");
-        if partial.exists() {
-            fs::remove_dir_all(&partial)?;
+        for old in [&partial, to] {
+            if old.exists() {
+                fs::remove_dir_all(old)?;
+            }
         }
         for entry in fs::read_dir(debs.path())? {
             run::run(
@@ -141,26 +157,114 @@ impl Archive {
                     .arg(&partial),
             )?;
         }
+        if let Some(modules) = &parts.unlisted {
+            self.fetch_modules(modules, release, debs.path(), &partial)?;
+            fs::write(partial.join(UNLISTED), "")?;
+        }
+        fs::write(partial.join(COMPLETE), self.package(&parts.listed[0])?)?;
         fs::rename(&partial, to)?;
+        println!(
+            "kernel {release} downloaded and unpacked in {:.0} s",
+            start.elapsed().as_secs_f64()
+        );
         Ok(())
+    }
+
+    /// Takes a package of modules that is no longer listed from the archive's pool.
+    fn fetch_modules(&self, package: &str, release: &str, debs: &Path, to: &Path) -> Result<()> {
+        let image = self.package(&format!("linux-binary-{release}"))?;
+        // All packages of a kernel have one version.
+        let version = image.split(' ').next_back().unwrap_or_default();
+        let file = format!("{package}_{version}_amd64.deb");
+        let url = format!("{}/pool/main/l/linux/{file}", self.mirror.trim_end_matches('/'));
+        println!("downloading {package}, which the archive does not list any more");
+        let deb = debs.join(file);
+        run::run(
+            self.apt("/usr/lib/apt/apt-helper")
+                .args(["-qq", "download-file", &url])
+                .arg(&deb),
+        )
+        .with_context(|| format!("the archive lists linux-binary-{release} without {package}"))?;
+        let mut tar = Command::new("dpkg-deb")
+            .arg("--fsys-tarfile")
+            .arg(&deb)
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("can't run dpkg-deb")?;
+        // Nobody signed for its other files.
+        let wanted = Path::new("usr/lib/modules").join(release);
+        let stream = tar.stdout.take().context("no output of dpkg-deb")?;
+        let mut archive = tar::Archive::new(stream);
+        for entry in archive.entries()? {
+            let mut entry = entry?;
+            let path = entry.path()?.into_owned();
+            let path = path.strip_prefix(".").unwrap_or(&path);
+            if path.starts_with(&wanted) && entry.header().entry_type().is_file() {
+                let to = to.join(path);
+                if path.components().any(|part| part == Component::ParentDir) {
+                    bail!("{package} has a file {}", path.display());
+                }
+                fs::create_dir_all(to.parent().unwrap_or(&to))?;
+                io::copy(&mut entry, &mut File::create(to)?)?;
+            }
+        }
+        let status = tar.wait()?;
+        if !status.success() {
+            bail!("unpacking {package} failed: {status}");
+        }
+        Ok(())
+    }
+
+    /// A package, and its version.
+    fn package(&self, package: &str) -> Result<String> {
+        let text = run::output(self.apt("apt-cache").args(["show", "--no-all-versions", package]))?;
+        let version = text.lines().find_map(|line| line.strip_prefix("Version: "));
+        let version = version.with_context(|| format!("apt knows no version of {package}"))?;
+        Ok(format!("{package} {version}"))
     }
 }
 
 impl Kernel {
-    fn find(release: String, unpacked: &Path) -> Result<Self> {
+    fn find(release: &str, unpacked: &Path) -> Result<Self> {
         let exists = |path: PathBuf| path.exists().then_some(path);
         let modules = ["lib/modules", "usr/lib/modules"]
             .into_iter()
-            .find_map(|directory| exists(unpacked.join(directory).join(&release)))
+            .find_map(|directory| exists(unpacked.join(directory).join(release)))
             .with_context(|| format!("no modules in the packages of kernel {release}"))?;
         let image = exists(unpacked.join("boot").join(format!("vmlinuz-{release}")))
             .or_else(|| exists(modules.join("vmlinuz")))
             .with_context(|| format!("no image in the packages of kernel {release}"))?;
         Ok(Self {
-            release,
+            release: release.to_owned(),
+            package: fs::read_to_string(unpacked.join(COMPLETE))?,
             image,
             modules,
+            enforce_signatures: unpacked.join(UNLISTED).exists(),
         })
+    }
+}
+
+/// The packages that hold a release's image and modules.
+#[derive(Debug, PartialEq, Eq)]
+struct Parts {
+    /// The image's first.
+    listed: Vec<String>,
+    /// The modules', where the archive's lists do not have them.
+    unlisted: Option<String>,
+}
+
+impl Parts {
+    /// Up to 6.18 one package has image and modules; since 6.19 they are in `linux-binary` and `linux-modules`. These are built from
+    /// two sources, and the lists drop the modules of a series when the next series comes, but not yet its image.
+    fn of(packages: &[String], release: &str) -> Self {
+        let [image, binary, modules] =
+            ["linux-image-", "linux-binary-", "linux-modules-"].map(|part| format!("{part}{release}"));
+        let (listed, unlisted) = match (packages.contains(&binary), packages.contains(&modules)) {
+            (false, _) => (vec![image], None),
+            (true, true) => (vec![binary, modules], None),
+            (true, false) => (vec![binary], Some(modules)),
+        };
+        Self { listed, unlisted }
     }
 }
 
@@ -184,9 +288,9 @@ fn mirror() -> Result<String> {
     )
 }
 
-/// The newest release of a series among names of packages.
-fn newest(packages: &[String], series: &str) -> Option<String> {
-    packages
+/// The releases of a series among names of packages, the newest first.
+fn releases(packages: &[String], series: &str) -> Vec<String> {
+    let mut releases: Vec<&str> = packages
         .iter()
         .filter_map(|name| name.strip_prefix("linux-image-"))
         .filter(|release| release.ends_with(FLAVOUR) && release.starts_with(|c: char| c.is_ascii_digit()))
@@ -196,8 +300,9 @@ fn newest(packages: &[String], series: &str) -> Option<String> {
                     .strip_prefix(series)
                     .is_some_and(|rest| rest.starts_with('.'))
         })
-        .max_by_key(|release| numbers(release))
-        .map(str::to_owned)
+        .collect();
+    releases.sort_by_key(|release| std::cmp::Reverse(numbers(release)));
+    releases.into_iter().map(str::to_owned).collect()
 }
 
 /// The numbers in a version, to compare.
@@ -210,11 +315,10 @@ pub fn numbers(version: &str) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::newest;
+    use super::{Parts, releases};
 
-    #[test]
-    fn newest_of_a_series() {
-        let packages: Vec<String> = [
+    fn packages() -> Vec<String> {
+        [
             "linux-image-5.10.0-9-cloud-amd64",
             "linux-image-5.10.0-46-cloud-amd64",
             "linux-image-5.10.0-47-cloud-amd64-unsigned",
@@ -222,20 +326,60 @@ mod tests {
             "linux-image-6.1.0-0.deb11.52-cloud-amd64",
             "linux-image-6.1.0-50-cloud-amd64",
             "linux-image-6.12.117+deb13-cloud-amd64",
+            "linux-image-6.19.14+deb13-cloud-amd64",
+            "linux-binary-6.19.14+deb13-cloud-amd64",
             "linux-image-7.3.4+deb13-amd64",
             "linux-image-7.3.4+deb13-cloud-amd64",
+            "linux-binary-7.3.4+deb13-cloud-amd64",
+            "linux-modules-7.3.4+deb13-cloud-amd64",
             "linux-image-cloud-amd64",
         ]
         .map(str::to_owned)
-        .to_vec();
+        .to_vec()
+    }
+
+    #[test]
+    fn releases_of_a_series() {
         for (series, expected) in [
-            ("5.10", Some("5.10.0-46-cloud-amd64")),
-            ("6.1", Some("6.1.0-50-cloud-amd64")),
-            ("6.12", Some("6.12.117+deb13-cloud-amd64")),
-            ("newest", Some("7.3.4+deb13-cloud-amd64")),
-            ("4.19", None),
+            ("5.10", &["5.10.0-46-cloud-amd64", "5.10.0-9-cloud-amd64"][..]),
+            ("6.1", &["6.1.0-50-cloud-amd64", "6.1.0-0.deb11.52-cloud-amd64"]),
+            ("6.12", &["6.12.117+deb13-cloud-amd64"]),
+            ("4.19", &[]),
         ] {
-            assert_eq!(newest(&packages, series).as_deref(), expected, "{series}");
+            assert_eq!(releases(&packages(), series), expected, "{series}");
+        }
+        let newest = releases(&packages(), "newest");
+        assert_eq!(
+            newest.first().map(String::as_str),
+            Some("7.3.4+deb13-cloud-amd64")
+        );
+    }
+
+    #[test]
+    fn packages_of_a_release() {
+        for (release, listed, unlisted) in [
+            (
+                "6.12.117+deb13-cloud-amd64",
+                &["linux-image-6.12.117+deb13-cloud-amd64"][..],
+                None,
+            ),
+            (
+                "7.3.4+deb13-cloud-amd64",
+                &[
+                    "linux-binary-7.3.4+deb13-cloud-amd64",
+                    "linux-modules-7.3.4+deb13-cloud-amd64",
+                ],
+                None,
+            ),
+            (
+                "6.19.14+deb13-cloud-amd64",
+                &["linux-binary-6.19.14+deb13-cloud-amd64"],
+                Some("linux-modules-6.19.14+deb13-cloud-amd64"),
+            ),
+        ] {
+            let parts = Parts::of(&packages(), release);
+            assert_eq!(parts.listed, listed, "{release}");
+            assert_eq!(parts.unlisted.as_deref(), unlisted, "{release}");
         }
     }
 }

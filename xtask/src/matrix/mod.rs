@@ -3,20 +3,29 @@
 mod guest;
 mod image;
 mod kernels;
+mod record;
+mod report;
+mod smoke;
+mod sources;
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Mutex, thread, time::Instant};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::Mutex,
+    thread,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use self::{
-    guest::{PROCESSORS, Said, Verdict, failures},
-    image::Root,
-    kernels::{Archive, Kernel, numbers},
+    guest::{Boot, PROCESSORS, Results},
+    image::{Image, Step},
+    kernels::{Archive, Kernel},
+    record::{Record, Wanted},
+    sources::{ProgramSource, Sources},
 };
-use crate::{
-    apt, run,
-    scenarios::{self, AGAIN},
-};
+use crate::{apt, run, scenarios};
 
 /// What boots them and packs their root, beside what the lab needs.
 const PACKAGES: [&str; 5] = [
@@ -47,10 +56,10 @@ const SCENARIOS: [&str; 15] = [
     "path",
     "doctor",
 ];
-/// Of these only what is asked for. Each scenario of `path` puts programs at a score of functions and takes them away, while others
-/// run: with two processors the emulator dies of that, or spins. Those of `doctor` watch for some seconds, in which an emulated
-/// machine does too little, and want programs that a guest has not; what the doctor has of the kernel, the others show.
-const ASKED_FOR: [&str; 2] = ["path", "doctor"];
+/// Of these only what is asked for. The scenarios of `doctor` watch for some seconds, in which an emulated machine does too
+/// little, and need programs that a guest has not; its kernel programs are those of `watch`, `vxlan` and `bypass`, which have
+/// scenarios of their own.
+const ASKED_FOR: [&str; 1] = ["doctor"];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -58,246 +67,365 @@ pub struct Args {
     /// Default: 5.10 5.10-cgroup1 6.1 6.12 6.18 newest
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
-    /// Only these programs of scenarios: connection, etcd and so on; repeat or separate by commas
+    /// Run only these programs of scenarios: connection, etcd and so on; repeat or separate by commas
     #[arg(long = "scenarios", value_name = "PROGRAM", value_delimiter = ',', value_parser = SCENARIOS)]
     programs: Vec<String>,
-    /// Only scenarios whose name contains this
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    filter: String,
+    /// Run only scenarios whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    filter: Option<String>,
+    /// Run what the record of kernels (probe-ebpf/bytecode/kernels.toml) does not prove yet, and record it
+    #[arg(long, conflicts_with_all = ["filter", "smoke"])]
+    record: bool,
+    /// With --record: run everything again, on the newest kernels of each series
+    #[arg(long, requires = "record")]
+    all: bool,
+    /// Run what CI runs on every kernel: load and attach every program, and one scenario for each object and fallback
+    #[arg(long, conflicts_with_all = ["programs", "filter"])]
+    smoke: bool,
 }
 
-/// One guest: its name as asked for, its kernel, and what came of it.
+/// One guest: its name as asked for, and what came of it.
 struct Guest {
     name: String,
-    kernel: Kernel,
+    /// Version of its control groups.
     cgroup: u8,
-    said: Mutex<Option<Result<Said>>>,
+    /// Or why it can't be had.
+    kernel: Result<Kernel>,
+    plan: Vec<Step>,
+    /// Whether `probe check` must succeed in it.
+    check: bool,
+    outcome: Option<Result<(Results, Duration)>>,
+}
+
+/// The record while guests run.
+struct Recording {
+    wanted: Wanted,
+    record: Mutex<Record>,
+    /// Programs that are no proof, and why.
+    faults: Mutex<Vec<String>>,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     let packages: Vec<&str> = probe_lab::PACKAGES.into_iter().chain(PACKAGES).collect();
     apt::install("the kernel matrix", &packages)?;
-    let start = Instant::now();
-    let probe = run::build_probe()?;
-    let scenarios = scenarios()?;
-    let archive = Archive::open()?;
+    let recording = args.record.then(|| Recording::open(args)).transpose()?;
     let names: Vec<String> = if args.kernels.is_empty() {
         GUESTS.map(str::to_owned).to_vec()
     } else {
         args.kernels.clone()
     };
-    let guests: Vec<Guest> = names
-        .into_iter()
-        .map(|name| {
-            let series = name.strip_suffix(CGROUP_1);
-            Ok(Guest {
-                kernel: archive.kernel(series.unwrap_or(&name))?,
-                cgroup: if series.is_some() { 1 } else { 2 },
-                name,
-                said: Mutex::new(None),
-            })
-        })
-        .collect::<Result<_>>()?;
-    let directory = run::target().join("matrix");
-    let root = Mutex::new(Root::new(directory.join("root"), &probe, &scenarios)?);
-    println!("ready in {:.0} s", start.elapsed().as_secs_f64());
+    let sources = sources::programs(&SCENARIOS)?;
 
-    let queue = Mutex::new(guests.iter());
-    thread::scope(|scope| {
-        for _ in 0..at_once() {
-            scope.spawn(|| {
-                loop {
-                    let next = lock(&queue).next();
-                    let Some(guest) = next else { return };
-                    let result = guest.run(&root, args);
-                    *lock(&guest.said) = Some(result);
-                }
-            });
+    let archive = Archive::open()?;
+    let mut guests = Vec::new();
+    for name in names {
+        let recorded = recording.as_ref().and_then(|recording| recording.release(&name));
+        let plan = match &recording {
+            Some(recording) => recording.plan(&name, args),
+            None => plan(args),
+        };
+        if plan.is_empty() {
+            println!("{name}: proven already, nothing to run");
+            continue;
         }
-    });
-    report(&guests)
+        guests.push(Guest {
+            cgroup: if name.ends_with(CGROUP_1) { 1 } else { 2 },
+            kernel: kernel(&archive, &name, recorded),
+            plan,
+            check: args.smoke,
+            name,
+            outcome: None,
+        });
+    }
+
+    let directory = run::target().join("matrix");
+    if !guests.is_empty() {
+        let start = Instant::now();
+        println!("building probe and the scenarios");
+        // A record is of the objects that the built one carries.
+        let other = std::env::var_os("PROBE_BIN").filter(|_| recording.is_none());
+        let probe = other.map_or_else(run::build_probe, |path| Ok(path.into()))?;
+        let programs = build(&sources)?;
+        println!(
+            "packing the guests' root ({:.0} s so far)",
+            start.elapsed().as_secs_f64()
+        );
+        let image = Image::new(directory, &probe, &programs)?;
+        println!("ready in {:.0} s", start.elapsed().as_secs_f64());
+        boot_all(&mut guests, |guest| {
+            guest.run(&image, &sources, recording.as_ref())
+        });
+    }
+    let result = report::print(&guests, &sources);
+    match recording {
+        Some(recording) => recording.close(result),
+        None => result,
+    }
+}
+
+/// Whether the committed record is of these sources and complete. Boots nothing.
+///
+/// # Errors
+/// Says in a sentence what differs, and which command makes it right.
+pub fn check_record() -> Result<()> {
+    let wanted = wanted()?;
+    match Record::read()?.fault(&wanted) {
+        Some(fault) => bail!(fault),
+        None => {
+            let scenarios: usize = wanted
+                .programs
+                .values()
+                .map(|source| source.scenarios.len())
+                .sum();
+            println!(
+                "proven on {} kernels: {} objects, the contract, {scenarios} scenarios",
+                wanted.guests.len(),
+                wanted.sources.objects.len()
+            );
+            Ok(())
+        }
+    }
+}
+
+/// What a complete record proves.
+fn wanted() -> Result<Wanted> {
+    let programs: Vec<&str> = SCENARIOS
+        .into_iter()
+        .filter(|program| !ASKED_FOR.contains(program))
+        .collect();
+    Ok(Wanted {
+        sources: Sources::read()?,
+        guests: GUESTS.map(str::to_owned).to_vec(),
+        programs: sources::programs(&programs)?,
+    })
+}
+
+impl Recording {
+    fn open(args: &Args) -> Result<Self> {
+        let wanted = wanted()?;
+        if let Some(unknown) = args.kernels.iter().find(|name| !wanted.guests.contains(name)) {
+            bail!(
+                "the record is of kernels {}: {unknown} can run without --record only",
+                GUESTS.join(", ")
+            );
+        }
+        if let Some(unknown) = args
+            .programs
+            .iter()
+            .find(|name| !wanted.programs.contains_key(*name))
+        {
+            bail!("scenarios {unknown} are not part of the record: they can run without --record only");
+        }
+        let mut record = if args.all {
+            Record::default()
+        } else {
+            Record::read()?
+        };
+        record.prune(&wanted);
+        Ok(Self {
+            wanted,
+            record: Mutex::new(record),
+            faults: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The kernel that a guest was recorded with.
+    fn release(&self, guest: &str) -> Option<String> {
+        lock(&self.record).release(guest).map(str::to_owned)
+    }
+
+    /// The programs that a guest has no proof of.
+    fn plan(&self, guest: &str, args: &Args) -> Vec<Step> {
+        let record = lock(&self.record);
+        plan(args)
+            .into_iter()
+            .filter(|step| !record.has(guest, &step.program))
+            .collect()
+    }
+
+    /// Records a program that ended in a guest.
+    fn add(&self, guest: &Guest, kernel: &Kernel, program: &str, results: &Results) {
+        let (Some(source), Some(verdicts)) =
+            (self.wanted.programs.get(program), results.programs.get(program))
+        else {
+            return;
+        };
+        let mut record = lock(&self.record);
+        let added = if results.crashed.iter().any(|crashed| crashed == program) {
+            Err("its exit code does not fit its verdicts".to_owned())
+        } else {
+            record.add(&guest.name, kernel, program, source, verdicts)
+        };
+        let written = added.and_then(|()| record.write().map_err(|error| format!("{error:#}")));
+        if let Err(fault) = written {
+            println!("{}: {program} is not recorded: {fault}", guest.name);
+            lock(&self.faults).push(format!("{}: {program}: {fault}", guest.name));
+        }
+    }
+
+    /// Writes what is left of the record, and says whether it is complete.
+    fn close(self, result: Result<()>) -> Result<()> {
+        let record = self
+            .record
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        record.write()?;
+        result?;
+        let faults = self
+            .faults
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !faults.is_empty() {
+            bail!("not recorded: {}", faults.join("; "));
+        }
+        match record.fault(&self.wanted) {
+            Some(fault) => println!("not complete yet: {fault}"),
+            None => println!("the record is complete: commit probe-ebpf/bytecode/kernels.toml"),
+        }
+        Ok(())
+    }
 }
 
 impl Guest {
-    /// Where all that it says is kept.
+    /// Where all that it prints is kept.
     fn log(&self) -> PathBuf {
         run::target().join("matrix").join(format!("{}.log", self.name))
     }
 
-    fn run(&self, root: &Mutex<Root>, args: &Args) -> Result<Said> {
-        let archive = tempfile::Builder::new()
-            .suffix(".cpio")
-            .tempfile_in(run::target().join("matrix"))?;
-        lock(root).pack(&self.kernel, archive.path())?;
-        let start = Instant::now();
-        let boot = |filter: &str, programs: &[String]| {
-            let settings = format!("lab.cgroup={} lab.filter={filter}", self.cgroup);
-            guest::run(&self.kernel, archive.path(), &settings, programs, &self.log())
+    /// Whether a scenario is among those that it runs.
+    fn runs(&self, program: &str, name: &str, sources: &BTreeMap<String, ProgramSource>) -> bool {
+        let steps = self.plan.iter().filter(|step| step.program == program);
+        steps
+            .flat_map(|step| step.names(sources))
+            .any(|planned| planned == name)
+    }
+
+    fn run(
+        &self,
+        image: &Image,
+        sources: &BTreeMap<String, ProgramSource>,
+        recording: Option<&Recording>,
+    ) -> Result<(Results, Duration)> {
+        let kernel = match &self.kernel {
+            Ok(kernel) => kernel,
+            // The report says why.
+            Err(_) => bail!("no kernel"),
         };
-        let mut said = boot(&args.filter, &programs(args))?;
-        println!(
-            "{}: {} ran {} scenarios in {:.0} s",
-            self.name,
-            self.kernel.release,
-            said.verdicts.len(),
-            start.elapsed().as_secs_f64()
-        );
-        let failed = said.failed();
-        if (1..=AGAIN).contains(&failed.len()) {
-            let (programs, mut names): (BTreeSet<String>, Vec<String>) = failed.into_iter().unzip();
-            println!("{}: {} failed, and runs again", self.name, names.join(" and "));
-            names.insert(0, "--exact".to_owned());
-            let programs: Vec<_> = programs.into_iter().collect();
-            said.settle(&boot(&names.join(","), &programs)?);
+        let start = Instant::now();
+        let archive = image.pack(kernel, &self.plan)?;
+        let steps: Vec<(Step, usize)> = self
+            .plan
+            .iter()
+            .map(|step| (step.clone(), step.names(sources).count()))
+            .collect();
+        let boot = Boot {
+            name: &self.name,
+            kernel,
+            archive: archive.path(),
+            cgroup: self.cgroup,
+            check: self.check,
+            steps: &steps,
+            log: self.log(),
+        };
+        let results = boot.run(|program, results| {
+            if let Some(recording) = recording {
+                recording.add(self, kernel, program, results);
+            }
+        })?;
+        Ok((results, start.elapsed()))
+    }
+}
+
+/// The kernel of a guest: the recorded one as long as it can be had, or the newest.
+fn kernel(archive: &Archive, guest: &str, recorded: Option<String>) -> Result<Kernel> {
+    let newest = archive.kernel(guest.strip_suffix(CGROUP_1).unwrap_or(guest));
+    let Some(recorded) = recorded else { return newest };
+    if newest.as_ref().is_ok_and(|newest| newest.release == recorded) {
+        return newest;
+    }
+    match archive.release(&recorded) {
+        Ok(kernel) => {
+            println!("{guest}: the record is of {recorded}; `--record --all` takes the newest instead");
+            Ok(kernel)
         }
-        Ok(said)
+        Err(error) => {
+            println!("{guest}: {recorded}, of which the record is, can't be had any more: {error:#}");
+            newest
+        }
     }
 }
 
-/// Guests at once. Two that share processors take as long as one after the other, and their scenarios wait in vain more often.
+/// Boots guests, as many at once as there are processors for, those with most to do first.
+fn boot_all(guests: &mut [Guest], run: impl Fn(&Guest) -> Result<(Results, Duration)> + Sync) {
+    let mut order: Vec<&mut Guest> = guests.iter_mut().collect();
+    order.sort_by_key(|guest| guest.plan.len());
+    let queue = Mutex::new(order);
+    thread::scope(|scope| {
+        for _ in 0..at_once() {
+            scope.spawn(|| {
+                loop {
+                    let next = lock(&queue).pop();
+                    let Some(guest) = next else { return };
+                    if guest.kernel.is_ok() {
+                        let outcome = run(guest);
+                        if let Err(error) = &outcome {
+                            println!("{}: {error:#}", guest.name);
+                        }
+                        guest.outcome = Some(outcome);
+                    }
+                }
+            });
+        }
+    });
+}
+
 fn at_once() -> usize {
-    thread::available_parallelism().map_or(1, |processors| (processors.get() / PROCESSORS as usize).max(1))
+    thread::available_parallelism().map_or(1, |processors| (processors.get() / PROCESSORS).max(1))
 }
 
-/// What the guests run.
-fn programs(args: &Args) -> Vec<String> {
-    if !args.programs.is_empty() {
-        return args.programs.clone();
+/// What a guest runs by these arguments.
+fn plan(args: &Args) -> Vec<Step> {
+    if args.smoke {
+        return smoke::plan();
     }
-    let all = SCENARIOS
-        .into_iter()
-        .filter(|program| !ASKED_FOR.contains(program));
-    all.map(str::to_owned).collect()
+    let programs = SCENARIOS.into_iter().filter(|program| {
+        if args.programs.is_empty() {
+            !ASKED_FOR.contains(program)
+        } else {
+            args.programs.iter().any(|asked| asked == program)
+        }
+    });
+    programs
+        .map(|program| Step {
+            program: program.to_owned(),
+            arguments: args.filter.iter().cloned().collect(),
+        })
+        .collect()
 }
 
-/// The programs of scenarios that run in guests, built.
-fn scenarios() -> Result<Vec<(String, PathBuf)>> {
+/// The programs of scenarios that run in guests, built; each with the scenarios that its source shows.
+fn build(sources: &BTreeMap<String, ProgramSource>) -> Result<Vec<(String, PathBuf)>> {
     let mut found = scenarios::build()?;
-    found.retain(|program| SCENARIOS.contains(&program.name.as_str()));
-    if found.len() != SCENARIOS.len() {
-        bail!(
-            "cargo built {} programs of scenarios, {} are wanted",
-            found.len(),
-            SCENARIOS.len()
-        );
+    found.retain(|program| sources.contains_key(&program.name));
+    for (name, source) in sources {
+        let program = found
+            .iter()
+            .find(|program| program.name == *name)
+            .with_context(|| format!("cargo built no program of scenarios {name}"))?;
+        let listed = scenarios::list(&program.path)?;
+        if listed != source.scenarios {
+            let differ: Vec<&String> = listed.symmetric_difference(&source.scenarios).collect();
+            bail!(
+                "{}: its program and its source differ in the scenarios {differ:?}: a test is `#[test]` and, after other \
+                 attributes, `fn NAME()`",
+                source.path
+            );
+        }
     }
     Ok(found
         .into_iter()
         .map(|program| (program.name, program.path))
         .collect())
-}
-
-fn report(guests: &[Guest]) -> Result<()> {
-    let mut faults = Vec::new();
-    let mut columns = Vec::new();
-    for guest in guests {
-        match lock(&guest.said).take() {
-            Some(Ok(said)) => {
-                columns.push((guest, said));
-            }
-            Some(Err(error)) => faults.push(format!("{}: {error:#}", guest.name)),
-            None => faults.push(format!("{}: it never ran", guest.name)),
-        }
-    }
-    let rows: BTreeSet<_> = columns
-        .iter()
-        .flat_map(|(_, said)| said.verdicts.keys())
-        .collect();
-    let width = rows
-        .iter()
-        .map(|(program, name)| program.len() + 1 + name.len())
-        .max()
-        .unwrap_or(0);
-    println!(
-        "\n{:width$}{}",
-        "",
-        columns
-            .iter()
-            .map(|(guest, _)| format!("  {:>12}", guest.name))
-            .collect::<String>()
-    );
-    let release = |guest: &Guest| {
-        guest
-            .kernel
-            .release
-            .split(['+', '-'])
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    println!(
-        "{:width$}{}",
-        "",
-        columns
-            .iter()
-            .map(|(guest, _)| format!("  {:>12}", release(guest)))
-            .collect::<String>()
-    );
-    let (mut passed, mut skipped, mut unsteady) = (0, BTreeSet::new(), BTreeSet::new());
-    for key @ (program, name) in &rows {
-        let mut line = format!("{:width$}", format!("{program} {name}"));
-        for (guest, said) in &columns {
-            let text = match said.verdicts.get(key) {
-                Some(Verdict::Passed) => {
-                    passed += 1;
-                    "passed"
-                }
-                Some(Verdict::Skipped { minimum, reason }) => {
-                    skipped.insert(format!("{program} {name}: from {minimum} on; {reason}"));
-                    if numbers(&release(guest)) >= numbers(minimum) {
-                        faults.push(format!(
-                            "{}: {program} {name} was skipped, though it must run from {minimum} on",
-                            guest.name
-                        ));
-                    }
-                    "skipped"
-                }
-                Some(Verdict::Unsteady) => {
-                    passed += 1;
-                    unsteady.insert(format!("{}: {program} {name}", guest.name));
-                    "UNSTEADY"
-                }
-                Some(Verdict::Failed) => {
-                    faults.push(format!("{}: {program} {name} failed", guest.name));
-                    "FAILED"
-                }
-                None => {
-                    faults.push(format!("{}: {program} {name} did not run", guest.name));
-                    "MISSING"
-                }
-            };
-            line.push_str(&format!("  {text:>12}"));
-        }
-        println!("{line}");
-    }
-    for skip in &skipped {
-        println!("skipped: {skip}");
-    }
-    for unsteady in &unsteady {
-        println!("unsteady: {unsteady}: failed, and passed when it ran again alone");
-    }
-    if rows.is_empty() {
-        faults.push("no scenario ran".to_owned());
-    }
-    for (guest, said) in &columns {
-        let told = failures(&said.log);
-        if !told.is_empty() {
-            println!(
-                "\n=== {}: what failed ({} has what its last boot said)\n{told}",
-                guest.name,
-                guest.log().display()
-            );
-        }
-    }
-    if !faults.is_empty() {
-        bail!("{} faults:\n  {}", faults.len(), faults.join("\n  "));
-    }
-    println!(
-        "{passed} passed, {} of them only when they ran again, 0 failed, {} skipped",
-        unsteady.len(),
-        skipped.len()
-    );
-    Ok(())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
