@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
-use crate::{apt, bytecode, cargo, deny, image::binary::Target, monitoring, msrv, root, run, scenarios};
+use crate::{
+    apt, bytecode, cargo, deny, image::binary::Target, matrix, monitoring, msrv, root, run, scenarios,
+};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these steps: format, lint, deny, advisories, msrv, static, unit, bytecode, alerts, lab; repeat or separate by commas
+    /// Only these steps: format, kernels, lint, deny, advisories, msrv, static, unit, bytecode, alerts, lab; repeat or separate by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
     only: Vec<String>,
     /// Leave the lab out: it needs root, for network namespaces and BPF
@@ -21,8 +23,13 @@ const STATIC: Target = Target::here();
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     ("format", "formatting", format),
+    (
+        "kernels",
+        "the record of kernels is of these sources",
+        matrix::check_record,
+    ),
     ("lint", "clippy, warnings denied", lint),
     ("deny", "dependencies: licences, duplicates, sources", deny::check),
     (
