@@ -1,4 +1,5 @@
-//! Where the BPF objects are embedded from: `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones.
+//! Where the BPF objects are embedded from: `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones. Those
+//! whose name ends in `-log` are for `--kernel-log`.
 
 use std::{env, path::PathBuf};
 
@@ -10,8 +11,11 @@ fn main() {
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let committed = || package.join("../probe-ebpf/bytecode");
     let dir = env::var_os("PROBE_BYTECODE_DIR").map_or_else(committed, PathBuf::from);
-    for object in OBJECTS {
-        let path = dir.join(object).with_extension("o");
+    for object in OBJECTS
+        .into_iter()
+        .flat_map(|object| [object.to_owned(), format!("{object}-log")])
+    {
+        let path = dir.join(&object).with_extension("o");
         assert!(
             path.exists(),
             "{} is missing: run `cargo xtask bytecode`, which builds the BPF objects",
@@ -20,7 +24,7 @@ fn main() {
         println!("cargo:rerun-if-changed={}", path.display());
         println!(
             "cargo:rustc-env=PROBE_OBJECT_{}={}",
-            object.to_uppercase(),
+            object.to_uppercase().replace('-', "_"),
             path.display()
         );
     }

@@ -33,7 +33,7 @@ pub use vxlan::{Vxlan, VxlanArgs};
 
 use crate::{
     attribution::kube::{Access, Credentials},
-    kernel::{btf::VMLINUX, object::Source},
+    kernel::{btf::VMLINUX, messages::Level, object::Source},
     model::{Outcome, Role},
     report::Format,
 };
@@ -44,6 +44,11 @@ const AFTER_HELP: &str = "Exit codes: 0 fine, 1 a fault, 2 usage.";
 #[derive(Debug, Parser)]
 #[command(name = "probe", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
+    /// Print messages of the kernel programs to stderr, at most 100 a second: `debug` what is rare (a table is full, a
+    /// record is lost), `trace` every connection too. No effect where no kernel program is loaded, as with --cluster
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_short_help = true)]
+    pub kernel_log: Option<KernelLogArg>,
+
     #[command(subcommand)]
     pub command: Command,
 }
@@ -330,6 +335,21 @@ impl From<SourceArgs> for Source {
         Self {
             btf: args.btf,
             without: args.without,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KernelLogArg {
+    Debug,
+    Trace,
+}
+
+impl From<KernelLogArg> for Level {
+    fn from(level: KernelLogArg) -> Self {
+        match level {
+            KernelLogArg::Debug => Self::Debug,
+            KernelLogArg::Trace => Self::Trace,
         }
     }
 }

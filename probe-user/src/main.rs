@@ -5,6 +5,7 @@ use std::{path, process::ExitCode};
 use probe_user::{
     cli::{Bypass, Cli, Command, Doctor, Path, Vxlan, Watch},
     commands::{self, Found},
+    kernel::messages,
     report::say,
 };
 
@@ -16,6 +17,9 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
+    if let Some(level) = cli.kernel_log {
+        messages::enable(level.into(), say);
+    }
     let code = |fine: bool| ExitCode::from(if fine { 0 } else { FAULT });
     let result = match cli.command {
         Command::Watch(args) => {

@@ -18,6 +18,16 @@ use crate::{
 
 /// One a feature, as `[[bin]]` of probe-ebpf.
 pub const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
+/// What an object is built with, and what its name ends in: the second has messages, for `probe --kernel-log`.
+const KINDS: [(&str, &str); 2] = [("kernel", ""), ("log", "-log")];
+
+/// The names of all that are built.
+pub fn names() -> impl Iterator<Item = String> {
+    KINDS
+        .into_iter()
+        .flat_map(|(_, suffix)| OBJECTS.map(|name| format!("{name}{suffix}")))
+}
+
 const TARGET: &str = "bpfel-unknown-none";
 
 #[derive(clap::Args)]
@@ -142,6 +152,23 @@ fn prove(built: &BTreeMap<String, Vec<u8>>) -> Result<()> {
 
 fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8>>> {
     let target = run::target().join("bpf");
+    let flags = flags(compiler, linker)?.join("\u{1f}");
+    let mut built = BTreeMap::new();
+    for (feature, suffix) in KINDS {
+        compile(compiler, &flags, feature, &target)?;
+        for name in OBJECTS {
+            let path = target.join(TARGET).join("bpf").join(name);
+            no_panics(compiler, &path)?;
+            strip(compiler, &path)?;
+            let stripped = path.with_extension("stripped");
+            let bytes = fs::read(&stripped).with_context(|| format!("can't read {}", stripped.display()))?;
+            built.insert(format!("{name}{suffix}"), bytes);
+        }
+    }
+    Ok(built)
+}
+
+fn compile(compiler: &Compiler, flags: &str, feature: &str, target: &Path) -> Result<()> {
     let (program, arguments) = compiler.cargo.split_first().context("no cargo")?;
     let mut cargo = Command::new(program);
     cargo
@@ -159,32 +186,22 @@ fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8
             "--package",
             "probe-ebpf",
             "--features",
-            "kernel",
+            feature,
             "--bins",
             "--locked",
             "--target-dir",
         ])
-        .arg(&target)
+        .arg(target)
         .env("RUSTC", &compiler.rustc)
         .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(compiler, linker)?.join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
         .env_remove("RUSTFLAGS")
         .env_remove("RUSTUP_TOOLCHAIN");
     cargo::run(
         "building the BPF objects",
         "about half a minute when nothing is built yet",
         &mut cargo,
-    )?;
-    let mut built = BTreeMap::new();
-    for name in OBJECTS {
-        let path = target.join(TARGET).join("bpf").join(name);
-        no_panics(compiler, &path)?;
-        strip(compiler, &path)?;
-        let stripped = path.with_extension("stripped");
-        let bytes = fs::read(&stripped).with_context(|| format!("can't read {}", stripped.display()))?;
-        built.insert(name.to_owned(), bytes);
-    }
-    Ok(built)
+    )
 }
 
 /// Where things are must not be in the objects.

@@ -20,6 +20,7 @@ use probe_ebpf::{
     kernel::{
         atomic::add_one,
         globals::{filled, offset},
+        log::{debug, trace},
         read::{Memory, Pointer, Probed, bytes, header, mapped, pointer},
     },
 };
@@ -162,9 +163,17 @@ fn count(key: &Key, location: u64, flags: u8) {
         match (DROPS.get_ptr_mut(key), LOST.get_ptr_mut(0)) {
             // Another CPU made the entry meanwhile.
             // SAFETY: as above.
-            (Some(count), _) => unsafe { add_one(&raw mut (*count).packets) },
+            (Some(count), _) => unsafe {
+                add_one(&raw mut (*count).packets);
+                trace!("entry of map DROPS made by another CPU at the same time");
+            },
             // SAFETY: this CPU's own.
-            (None, Some(lost)) => unsafe { *lost += 1 },
+            (None, Some(lost)) => unsafe {
+                *lost += 1;
+                let (source, destination, reason) = (key.source_port, key.destination_port, key.reason);
+                debug!("map DROPS is full: dropped packet, port {} to {}, reason {}, not counted",
+                    source: u16, destination: u16, reason: u32);
+            },
             (None, None) => {}
         }
     }

@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod cgroup;
 pub mod copy;
 pub mod globals;
+pub mod log;
 pub mod packet;
 pub mod read;
 pub mod sock;

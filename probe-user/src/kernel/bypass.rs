@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{MapData, PerCpuArray},
 };
 use probe_ebpf::contract::{
@@ -19,6 +19,7 @@ use super::{
     hooks::{Degraded, take_away},
     maps::{PerCpuTable, Table, take},
     memory,
+    messages::Reader,
     netfilter::Filter,
     object::{Attached, Checked, Object, Source, Types},
     ports::PortSet,
@@ -27,9 +28,10 @@ use crate::error::chain;
 
 const FEATURE: &str = "bypass";
 
-static OBJECT: Object = Object {
+pub(super) static OBJECT: Object = Object {
     feature: FEATURE,
-    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
+    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
+    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS_LOG")),
     hooks: &BYPASS,
 };
 
@@ -57,6 +59,8 @@ pub struct BypassProbe {
     cgroups: Table<8, { size_of::<CgroupPath>() }>,
     filters: Vec<Filter>,
     ebpf: Ebpf,
+    /// After the programs that write them.
+    _messages: Option<Reader>,
 }
 
 /// Loads every program for real, and takes all of it away again.
@@ -88,8 +92,8 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         netns: options.netns,
         zero: 0,
     };
-    let ebpf = memory::without_files(EbpfLoader::new)
-        .btf(None)
+    let ebpf = OBJECT
+        .loader()
         .override_global(
             probe_ebpf::contract::connection::global::OFFSETS,
             bytemuck::bytes_of(&types.offsets),
@@ -97,7 +101,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .map_max_entries(map::STREAMS, options.streams)
-        .load(OBJECT.bytes)
+        .load(OBJECT.bytes())
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -122,6 +126,7 @@ impl BypassProbe {
             used,
             degraded,
             filters,
+            messages,
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
         let mut absent = types.absent;
         absent.retain(|absent| absent.lost == SENDERS);
@@ -136,6 +141,7 @@ impl BypassProbe {
             cgroups: Table::take(&mut ebpf, FEATURE, map::CGROUPS)?,
             filters,
             ebpf,
+            _messages: messages,
         })
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use ipnet::IpNet;
@@ -31,15 +31,17 @@ use super::{
     losses::{self, Run},
     maps::{Table, take},
     memory,
-    object::{Checked, Object, Source, Types},
+    messages::Reader,
+    object::{Attached, Checked, Object, Source, Types},
 };
 use crate::error::chain;
 
 const FEATURE: &str = "watch";
 
-static OBJECT: Object = Object {
+pub(super) static OBJECT: Object = Object {
     feature: FEATURE,
-    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION")),
+    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION")),
+    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION_LOG")),
     hooks: &WATCH,
 };
 
@@ -71,6 +73,8 @@ pub struct ConnectionProbe {
     /// Once detached.
     skipped: Option<u64>,
     ebpf: Ebpf,
+    /// After the programs that write them.
+    _messages: Option<Reader>,
 }
 
 /// Loads every program for real, and takes all of it away again.
@@ -118,8 +122,8 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     memory::give_back();
     let ports = Ports::new(options.ports.iter().copied());
 
-    let ebpf = memory::without_files(EbpfLoader::new)
-        .btf(None)
+    let ebpf = OBJECT
+        .loader()
         .override_global(global::OFFSETS, bytemuck::bytes_of(&types.offsets), true)
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
@@ -127,7 +131,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         .map_max_entries(map::SLOTS, slots)
         // For the few that find their slots taken while others are free.
         .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
-        .load(OBJECT.bytes)
+        .load(OBJECT.bytes())
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -159,7 +163,9 @@ impl ConnectionProbe {
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
-        let degraded = types.attach(&mut ebpf, &OBJECT, &options.source)?.degraded;
+        let Attached {
+            degraded, messages, ..
+        } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
         let mut absent = types.absent;
         absent.retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
@@ -181,6 +187,7 @@ impl ConnectionProbe {
             degraded,
             skipped: None,
             ebpf,
+            _messages: messages,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, ops::ControlFlow};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{MapData, PerCpuArray},
 };
 use probe_ebpf::contract::{
@@ -18,16 +18,18 @@ use super::{
     losses,
     maps::{Table, take},
     memory,
-    object::{Checked, Object, Reasons, Source, Types},
+    messages::Reader,
+    object::{Attached, Checked, Object, Reasons, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
 
 const FEATURE: &str = "drops";
 
-static OBJECT: Object = Object {
+pub(super) static OBJECT: Object = Object {
     feature: FEATURE,
-    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS")),
+    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS")),
+    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS_LOG")),
     hooks: &DROPS,
 };
 
@@ -37,6 +39,8 @@ pub struct DropsProbe {
     drops: Table<{ size_of::<Key>() }, { size_of::<Count>() }>,
     lost: PerCpuArray<MapData, u64>,
     ebpf: Ebpf,
+    /// After the programs that write them.
+    _messages: Option<Reader>,
 }
 
 /// Loads the program for real, and takes it away again.
@@ -62,15 +66,15 @@ fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons),
         every_port: u32::from(ports.is_empty()),
         reasons: u32::from(reasons.is_some()),
     };
-    let ebpf = memory::without_files(EbpfLoader::new)
-        .btf(None)
+    let ebpf = OBJECT
+        .loader()
         .override_global(
             probe_ebpf::contract::connection::global::OFFSETS,
             bytemuck::bytes_of(&types.offsets),
             true,
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .load(OBJECT.bytes)
+        .load(OBJECT.bytes())
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -90,7 +94,12 @@ impl DropsProbe {
         set.set(ports)?;
         let drops = Table::take(&mut ebpf, FEATURE, map::DROPS)?;
         let lost = take(&mut ebpf, FEATURE, map::LOST)?;
-        if let Some(Degraded { hook, reason }) = types.attach(&mut ebpf, &OBJECT, source)?.degraded.pop() {
+        let Attached {
+            mut degraded,
+            messages,
+            ..
+        } = types.attach(&mut ebpf, &OBJECT, source)?;
+        if let Some(Degraded { hook, reason }) = degraded.pop() {
             let gives = hook.gives;
             return Err(KernelError::Hook { gives, reason });
         }
@@ -99,6 +108,7 @@ impl DropsProbe {
             drops,
             lost,
             ebpf,
+            _messages: messages,
         })
     }
 

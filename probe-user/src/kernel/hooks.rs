@@ -139,7 +139,7 @@ impl Target<'_> {
                 program.attach()?;
             }
             Access::Filter(family) => {
-                return Filter::attach(self.object.bytes, self.ebpf, name, family)
+                return Filter::attach(self.object.bytes(), self.ebpf, name, family)
                     .map(Some)
                     .map_err(|error| self.not_filtered(error));
             }

@@ -12,6 +12,7 @@ pub mod hooks;
 pub mod losses;
 mod maps;
 pub mod memory;
+pub mod messages;
 mod netfilter;
 pub mod object;
 pub mod path;

@@ -96,9 +96,13 @@ impl Filter {
 /// Of a map of any kind that an object with such programs has.
 fn descriptor<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>, FilterError> {
     match ebpf.map(name) {
-        Some(Map::Array(map) | Map::LruHashMap(map) | Map::PerCpuArray(map) | Map::PerCpuHashMap(map)) => {
-            Ok(map.fd().as_fd())
-        }
+        Some(
+            Map::Array(map)
+            | Map::LruHashMap(map)
+            | Map::PerCpuArray(map)
+            | Map::PerCpuHashMap(map)
+            | Map::RingBuf(map),
+        ) => Ok(map.fd().as_fd()),
         Some(_) | None => Err(FilterError::Mismatch {
             kind: "map",
             name: name.to_owned(),

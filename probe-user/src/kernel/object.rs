@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use aya::{Btf as AyaBtf, Ebpf, Endianness};
+use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
 use probe_ebpf::contract::{
     hooks::{Hook, Program, functions, tracepoints},
     offsets::Offsets,
@@ -15,6 +15,8 @@ use super::{
     KernelError,
     btf::{Absent, Btf, VMLINUX},
     hooks::{Attempt, Degraded, HookError, Target},
+    memory,
+    messages::{self, Reader},
     netfilter::Filter,
 };
 use crate::error::chain;
@@ -23,8 +25,31 @@ use crate::error::chain;
 pub struct Object {
     /// The command it is for.
     pub feature: &'static str,
-    pub bytes: &'static [u8],
+    pub plain: &'static [u8],
+    /// The same with messages to whoever debugs it.
+    pub with_messages: &'static [u8],
     pub hooks: &'static [Hook],
+}
+
+impl Object {
+    /// The object to load: with messages where they were asked for.
+    pub fn bytes(&self) -> &'static [u8] {
+        if messages::threshold().is_some() {
+            self.with_messages
+        } else {
+            self.plain
+        }
+    }
+
+    /// aya's loader for [`bytes`](Self::bytes), the globals yet to be filled.
+    pub fn loader<'a>(&self) -> EbpfLoader<'a> {
+        let mut loader = memory::without_files(EbpfLoader::new);
+        loader.btf(None);
+        if let Some(threshold) = messages::threshold() {
+            loader.override_global(aya_log::LEVEL, threshold, true);
+        }
+        loader
+    }
 }
 
 /// What is taken of this kernel.
@@ -62,6 +87,8 @@ pub struct Attached {
     pub degraded: Vec<Degraded>,
     /// Those of its programs that aya does not hold.
     pub filters: Vec<Filter>,
+    /// Prints its messages, where they were asked for.
+    pub messages: Option<Reader>,
 }
 
 /// This kernel's types, as far as an object needs them.
@@ -116,6 +143,7 @@ impl Types {
             used: Vec::new(),
             degraded: Vec::new(),
             filters: Vec::new(),
+            messages: None,
         };
         // The first hook last: with `watch` it makes the records, and none is to be made before all of it is seen.
         for hook in object.hooks.iter().rev() {
@@ -135,6 +163,8 @@ impl Types {
             }
         }
         attached.used.reverse();
+        drop(target);
+        attached.messages = Reader::start(ebpf)?;
         Ok(attached)
     }
 
@@ -149,6 +179,9 @@ impl Types {
         for hook in object.hooks {
             checked.push((*hook, target.check(*hook)?));
         }
+        drop(target);
+        // Of the moment in which they ran.
+        drop(Reader::start(ebpf)?);
         Ok(Checked {
             absent: self.absent,
             hooks: checked,

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{MapData, PerCpuArray, RingBuf},
 };
 use ipnet::IpNet;
@@ -21,15 +21,17 @@ use super::{
     losses::{self, Run},
     maps::take,
     memory,
+    messages::Reader,
     object::{Attached, Checked, Object, Reasons, Source, Types},
 };
 use crate::error::chain;
 
 const FEATURE: &str = "path";
 
-static OBJECT: Object = Object {
+pub(super) static OBJECT: Object = Object {
     feature: FEATURE,
-    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
+    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
+    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH_LOG")),
     hooks: &PATH,
 };
 
@@ -71,6 +73,8 @@ pub struct PathProbe {
     /// Once detached.
     skipped: Option<u64>,
     ebpf: Ebpf,
+    /// After the programs that write them.
+    _messages: Option<Reader>,
 }
 
 /// Loads every program for real, and takes all of it away again.
@@ -121,12 +125,12 @@ fn load(options: &Options) -> Result<(Ebpf, Types, Reasons), KernelError> {
         protocol: options.protocol.unwrap_or(0),
         zero: 0,
     };
-    let ebpf = memory::without_files(EbpfLoader::new)
-        .btf(None)
+    let ebpf = OBJECT
+        .loader()
         .override_global(OFFSETS, bytemuck::bytes_of(&types.offsets), true)
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .map_max_entries(map::EVENTS, options.ring_bytes)
-        .load(OBJECT.bytes)
+        .load(OBJECT.bytes())
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -157,7 +161,12 @@ impl PathProbe {
     /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         let (mut ebpf, types, reasons) = load(options)?;
-        let Attached { used, degraded, .. } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
+        let Attached {
+            used,
+            degraded,
+            messages,
+            ..
+        } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
         let mut absent = types.absent;
         absent.retain(is_ours);
         memory::give_back();
@@ -170,6 +179,7 @@ impl PathProbe {
             losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
             skipped: None,
             ebpf,
+            _messages: messages,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The object that tells what connections begin with: load, read.
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{
         MapData, PerCpuArray,
         perf::{PerfEvent, PerfEventArray, PerfEventArrayBuffer},
@@ -22,15 +22,17 @@ use super::{
     losses,
     maps::take,
     memory,
+    messages::Reader,
     object::{Attached, Checked, Object, Source, Types},
 };
 use crate::error::chain;
 
 const FEATURE: &str = "watch --tls";
 
-static OBJECT: Object = Object {
+pub(super) static OBJECT: Object = Object {
     feature: FEATURE,
-    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS")),
+    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS")),
+    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS_LOG")),
     hooks: &TLS,
 };
 
@@ -53,6 +55,8 @@ pub struct TlsProbe {
     /// Once detached.
     skipped: Option<u64>,
     ebpf: Ebpf,
+    /// After the programs that write them.
+    _messages: Option<Reader>,
 }
 
 /// Loads the programs for real, and takes them away again.
@@ -79,8 +83,8 @@ fn load(source: &Source, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Typ
     drop(btf);
     memory::give_back();
     let ports = Ports::new(ports.iter().copied());
-    let ebpf = memory::without_files(EbpfLoader::new)
-        .btf(None)
+    let ebpf = OBJECT
+        .loader()
         .override_global(
             connection::global::OFFSETS,
             bytemuck::bytes_of(&types.offsets),
@@ -88,7 +92,7 @@ fn load(source: &Source, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Typ
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .override_global(connection::global::PORTS, bytemuck::bytes_of(&ports), true)
-        .load(OBJECT.bytes)
+        .load(OBJECT.bytes())
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -113,7 +117,12 @@ impl TlsProbe {
         // Before the programs run: what they tell has a place to go.
         let buffers = buffers(&mut segments)?;
         let lost = take(&mut ebpf, FEATURE, map::LOST)?;
-        let Attached { used, degraded, .. } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
+        let Attached {
+            used,
+            degraded,
+            messages,
+            ..
+        } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
         if used.is_empty() {
             let reasons: Vec<_> = degraded.into_iter().map(|degraded| degraded.reason).collect();
             return Err(KernelError::Hook {
@@ -129,6 +138,7 @@ impl TlsProbe {
             degraded,
             skipped: None,
             ebpf,
+            _messages: messages,
         })
     }
 

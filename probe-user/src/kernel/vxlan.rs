@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf,
     maps::{HashMap as AyaMap, MapData, PerCpuArray},
     programs::{
         LinkOrder, SchedClassifier, TcAttachType,
@@ -26,16 +26,18 @@ use super::{
     losses,
     maps::{PerCpuTable, Table, take},
     memory,
-    object::{Checked, Object, Source, Types},
+    messages::Reader,
+    object::{self, Checked, Object, Source, Types},
     ports::PortSet,
 };
 use crate::error::chain;
 
 const FEATURE: &str = "vxlan";
 
-static OBJECT: Object = Object {
+pub(super) static OBJECT: Object = Object {
     feature: FEATURE,
-    bytes: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN")),
+    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN")),
+    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN_LOG")),
     hooks: &VXLAN,
 };
 
@@ -76,6 +78,8 @@ pub struct VxlanProbe {
     losses: PerCpuArray<MapData, u64>,
     links: Vec<SchedClassifierLink>,
     ebpf: Ebpf,
+    /// After the programs that write them.
+    _messages: Option<Reader>,
 }
 
 /// Loads every program for real, and takes all of it away again. None is attached to a device.
@@ -111,8 +115,8 @@ fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), Kernel
         reasons: u32::from(types.arguments("kfree_skb") >= 3),
         coarse: u32::from(coarse),
     };
-    let ebpf = memory::without_files(EbpfLoader::new)
-        .btf(None)
+    let ebpf = OBJECT
+        .loader()
         .override_global(
             probe_ebpf::contract::connection::global::OFFSETS,
             bytemuck::bytes_of(&types.offsets),
@@ -120,7 +124,7 @@ fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), Kernel
         )
         .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
         .map_max_entries(map::FLOWS, options.flows.unwrap_or(1))
-        .load(OBJECT.bytes)
+        .load(OBJECT.bytes())
         .map_err(|error| KernelError::Object {
             feature: FEATURE,
             reason: chain(&error),
@@ -135,7 +139,9 @@ impl VxlanProbe {
     /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
         let (mut ebpf, types, reasons) = load(options)?;
-        let degraded = types.attach(&mut ebpf, &OBJECT, &options.source)?.degraded;
+        let object::Attached {
+            degraded, messages, ..
+        } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
         let has_reasons = types.arguments("kfree_skb") >= 3;
         drop(types);
         memory::give_back();
@@ -153,6 +159,7 @@ impl VxlanProbe {
             losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
             links: Vec::new(),
             ebpf,
+            _messages: messages,
         })
     }
 

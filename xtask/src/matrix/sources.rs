@@ -39,10 +39,10 @@ impl Sources {
         let root = run::root();
         let mut lab = files(&root, "tests/src")?;
         lab.extend(files(&root, "xtask/src/matrix/init.sh")?);
-        let objects = bytecode::OBJECTS.into_iter().map(|name| {
-            let path = bytecode::directory().join(name).with_extension("o");
+        let objects = bytecode::names().map(|name| {
+            let path = bytecode::directory().join(&name).with_extension("o");
             let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
-            Ok((name.to_owned(), bytecode::hash(&bytes)))
+            Ok((name, bytecode::hash(&bytes)))
         });
         Ok(Self {
             contract: digest(&files(&root, "probe-ebpf/src/contract")?),

@@ -26,6 +26,7 @@ use probe_ebpf::{
     kernel::{
         copy::zero,
         globals::{filled, offset},
+        log::debug,
         read::{Memory, Pointer, Probed, Typed, bytes, header, mapped, pointer},
     },
 };
@@ -272,7 +273,10 @@ fn count_at(skb: u64, input: u32, output: u32, direction: u32) {
                 length = 40 + u64::from(be16(ip[4], ip[5]));
                 first = true;
             }
-            _ => return,
+            ethertype => {
+                debug!("untracked packet of EtherType {:x} not counted", ethertype: u16);
+                return;
+            }
         }
         let at = network.wrapping_add(transport);
         let (mut flags, mut headers, mut other) = (0, u64::from(transport), 0);
@@ -306,7 +310,11 @@ fn count_at(skb: u64, input: u32, output: u32, direction: u32) {
         let counters = match counters(&key) {
             Some(counters) => counters,
             None => match REST.get_ptr_mut(0) {
-                Some(rest) => rest,
+                Some(rest) => {
+                    let port = key.port;
+                    debug!("map STREAMS is full: untracked packet at port {} counted without its addresses", port: u16);
+                    rest
+                }
                 None => return,
             },
         };
@@ -369,7 +377,12 @@ unsafe fn counters(key: &Key) -> Option<*mut Counters> {
     // SAFETY: zero is a value of it. Another CPU may have made the entry meanwhile; then the insert fails.
     unsafe {
         zero(counters.as_mut_ptr());
-        let _ = STREAMS.insert(key, &*counters.as_ptr(), u64::from(BPF_NOEXIST));
+        if STREAMS
+            .insert(key, &*counters.as_ptr(), u64::from(BPF_NOEXIST))
+            .is_err()
+        {
+            debug!("map STREAMS does not accept an entry: full, or made by another CPU");
+        }
     }
     STREAMS.get_ptr_mut(key)
 }

@@ -11,6 +11,7 @@ use probe_ebpf::{
     kernel::{
         cgroup,
         globals::offset,
+        log::debug,
         read::{Memory, Pointer, Probed, pointer},
     },
 };
@@ -63,7 +64,9 @@ pub fn sender(skb: u64) -> u64 {
         {
             cgroup::names(node, path);
             // An LRU map takes every new entry, at the cost of the oldest.
-            let _ = CGROUPS.insert(id, &*path, 0);
+            if CGROUPS.insert(id, &*path, 0).is_err() {
+                debug!("map CGROUPS does not accept control group {}", id: u64);
+            }
         }
         id
     }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 
 use probe_ebpf::{
     contract::connection::{CounterKey, Loss, MAX_COUNTERS},
-    kernel::{atomic::add_one, copy::zero},
+    kernel::{atomic::add_one, copy::zero, log::debug},
 };
 
 #[map]
@@ -36,7 +36,14 @@ pub fn count(key: &CounterKey) {
         (*other).outcome = key.outcome;
         &*other
     };
-    lost(if add(other) { Loss::Peer } else { Loss::Count });
+    let counted = add(other);
+    let port = key.port;
+    if counted {
+        debug!("map COUNTERS is full: connection at port {} counted without its peer", port: u16);
+    } else {
+        debug!("map COUNTERS is full: connection at port {} not counted", port: u16);
+    }
+    lost(if counted { Loss::Peer } else { Loss::Count });
 }
 
 #[inline(always)]

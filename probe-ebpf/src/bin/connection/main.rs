@@ -29,6 +29,7 @@ use probe_ebpf::{
     kernel::{
         copy::{copy, zero},
         globals::offset,
+        log::{debug, trace},
         read::{Memory, Pointer, Probed, Typed, bytes, header, mapped, pointer},
         sock,
     },
@@ -143,9 +144,10 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
         if handled::<RUN>(known, state::SYN_SENT) {
             return;
         }
-        let Some(connection) = entry::<T, RUN>(sk, known) else {
+        let Some(connection) = entry::<T, RUN>(sk, known, server_port) else {
             return;
         };
+        trace!("connection to port {} begins", server_port: u16);
         begin(
             connection,
             Role::Client,
@@ -160,14 +162,20 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
 
 /// The entry for a new connection: what is `known` under this socket is left of one whose end was not seen.
 #[inline(always)]
-fn entry<T: Table, const RUN: bool>(sk: Pointer, known: Option<*mut Connection>) -> Option<*mut Connection> {
+fn entry<T: Table, const RUN: bool>(
+    sk: Pointer,
+    known: Option<*mut Connection>,
+    server_port: u16,
+) -> Option<*mut Connection> {
     if known.is_some() {
         lost(Loss::Unended);
+        debug!("entry of a socket reused, port {}: no end was seen of its last connection", server_port: u16);
         return known;
     }
     let taken = T::take(sk);
     if taken.is_none() && RUN == FIRST {
         lost(Loss::Connection);
+        debug!("maps SLOTS and CONNECTIONS are full: connection at port {} not followed", server_port: u16);
     }
     taken
 }
@@ -243,9 +251,10 @@ unsafe fn established<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8
             (*known).state = state::ESTABLISHED;
             return;
         }
-        let Some(connection) = entry::<T, RUN>(sk, known) else {
+        let Some(connection) = entry::<T, RUN>(sk, known, local) else {
             return;
         };
+        trace!("connection accepted at port {}", local: u16);
         begin(connection, Role::Server, (client, peer), (server, local), netns);
         (*connection).established = 1;
         (*connection).state = state::ESTABLISHED;
@@ -267,6 +276,7 @@ unsafe fn closing<M: Memory, T: Table, const RUN: bool>(sk: Pointer, new: u8) {
         let Some(connection) = known else { return };
         let tcp = M::tcp_sock(sk);
         if tcp.is_null() {
+            debug!("socket of a connection that closes is not a TCP socket");
             return;
         }
         (*connection).state = new;
@@ -351,6 +361,9 @@ unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
             server_payload: server_bytes != 0,
         }
         .outcome();
+        let code = outcome as u8;
+        trace!("connection at port {} ended: outcome {}, state before {}, error {}",
+            local_port: u16, code: u8, old: u8, error: u32);
         report(connection, now(), old, outcome, error, client_bytes, server_bytes);
         T::release(sk, connection);
     }
@@ -364,6 +377,8 @@ fn unfollowed(peer_port: u16, local_port: u16, old: u8) {
         || filter::port(local_port) && filter::role(Role::Server);
     if old != state::SYN_RECV && watched && !filter::by_prefix() {
         lost(Loss::Unfollowed);
+        debug!("connection ended, port {} to {}, state before {}: its begin was not seen",
+            local_port: u16, peer_port: u16, old: u8);
     }
 }
 
@@ -398,6 +413,8 @@ unsafe fn report(
                 return;
             }
             lost(Loss::Record);
+            let port = (*connection).server_port;
+            debug!("ring RECORDS is full: record of a connection at port {} lost", port: u16);
         }
         let client = (*connection).role == Role::Client as u8;
         count(&CounterKey {
@@ -563,6 +580,7 @@ unsafe fn synack_again<M: Memory>(listener: Pointer, request: Pointer) {
         };
         if HANDSHAKES.insert(key, handshake, 0).is_err() {
             lost(Loss::Handshake);
+            debug!("map HANDSHAKES is full: handshake at port {} not kept", server_port: u16);
         }
     }
 }

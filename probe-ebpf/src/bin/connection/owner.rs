@@ -14,6 +14,7 @@ use probe_ebpf::{
     kernel::{
         cgroup,
         globals::offset,
+        log::debug,
         read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
     },
 };
@@ -110,6 +111,7 @@ unsafe fn take(task: Pointer, pid: u32, start: u64, set: u64) -> u64 {
         };
         // The page may be swapped out, which this hook can't wait for.
         if bpf_probe_read_user((&raw mut (*process).command).cast(), length, from as *const _) != 0 {
+            debug!("command line of process {} can't be read: {} bytes", pid: u32, length: u32);
             length = 0;
         }
         (*process).pid = pid;
@@ -119,7 +121,9 @@ unsafe fn take(task: Pointer, pid: u32, start: u64, set: u64) -> u64 {
         (*process).length = length;
         (*process).full_length = full as u32;
         // An LRU map takes every new entry, at the cost of the oldest; user space has copied that one long since.
-        let _ = PROCESSES.insert(pid, &*process, 0);
+        if PROCESSES.insert(pid, &*process, 0).is_err() {
+            debug!("map PROCESSES does not accept process {}", pid: u32);
+        }
         cgroup
     }
 }
@@ -153,7 +157,9 @@ unsafe fn take_cgroup(set: Pointer) -> u64 {
             return id;
         };
         cgroup::names(node, path);
-        let _ = CGROUPS.insert(id, &*path, 0);
+        if CGROUPS.insert(id, &*path, 0).is_err() {
+            debug!("map CGROUPS does not accept control group {}", id: u64);
+        }
         id
     }
 }

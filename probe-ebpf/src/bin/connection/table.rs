@@ -16,6 +16,7 @@ use probe_ebpf::{
     kernel::{
         atomic::exchange,
         copy::zero,
+        log::{debug, trace},
         read::{Pointer, low},
     },
 };
@@ -95,13 +96,17 @@ impl Table for Slots {
             // SAFETY: a value of the map, and once taken nobody else writes it.
             unsafe {
                 let socket = &raw mut (*slot).socket;
-                if socket.read_volatile() == 0 && exchange(socket, 0, sk as u64) {
-                    let entry = &raw mut (*slot).connection;
-                    zero(entry);
-                    return Some(entry);
+                if socket.read_volatile() == 0 {
+                    if exchange(socket, 0, sk as u64) {
+                        let entry = &raw mut (*slot).connection;
+                        zero(entry);
+                        return Some(entry);
+                    }
+                    debug!("entry of map SLOTS taken by another CPU");
                 }
             }
         }
+        trace!("no free entry in map SLOTS: connection goes to map CONNECTIONS");
         Hashed::take(sk)
     }
 
@@ -138,6 +143,8 @@ fn take_hashed(sk: Pointer) {
     // SAFETY: zero is a value of it; the caller finds out whether it was taken in.
     unsafe {
         zero(entry.as_mut_ptr());
-        let _ = CONNECTIONS.insert(sk as u64, &*entry.as_ptr(), 0);
+        if CONNECTIONS.insert(sk as u64, &*entry.as_ptr(), 0).is_err() {
+            debug!("map CONNECTIONS is full");
+        }
     }
 }

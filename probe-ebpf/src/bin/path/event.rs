@@ -12,6 +12,7 @@ use probe_ebpf::{
     },
     kernel::{
         globals::offset,
+        log::debug,
         read::{Memory, Pointer, Probed},
     },
 };
@@ -73,10 +74,12 @@ pub fn tell(skb: u64, flow: &Flow, sight: &Sight) {
     let now = unsafe { bpf_ktime_get_ns() };
     if !is_within_budget(now) {
         lost(Loss::Budget);
+        debug!("more events than this second has room for: one left out");
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         lost(Loss::Ring);
+        debug!("ring EVENTS is full: event lost");
         return;
     };
     let event = entry.as_mut_ptr();

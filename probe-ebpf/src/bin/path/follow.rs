@@ -10,6 +10,7 @@ use aya_ebpf::{
 use probe_ebpf::{
     contract::path::{Direction, Flow, Followed, IDLE_NS, Known, Loss, Tuple},
     kernel::{
+        log::debug,
         read::{Pointer, Probed},
         sock::{addresses, local_port, peer_port},
     },
@@ -210,6 +211,7 @@ fn learn(tuple: &Tuple, id: u64, direction: u64, now: u64) {
     known.flow.direction ^= Direction::Request as u64 ^ Direction::Reply as u64;
     if there.is_err() || FLOWS.insert(tuple.reversed(), &known, 0).is_err() {
         lost(Loss::Flows);
+        debug!("map FLOWS does not accept an entry: packets of a flow may be missed");
     }
 }
 
@@ -218,5 +220,6 @@ fn learn(tuple: &Tuple, id: u64, direction: u64, now: u64) {
 fn keep(skb: u64, flow: Flow, print: u64) {
     if PACKETS.insert(skb, &Followed { flow, print }, 0).is_err() {
         lost(Loss::Flows);
+        debug!("map PACKETS does not accept an entry: a packet may be missed after its translation");
     }
 }

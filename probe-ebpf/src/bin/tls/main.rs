@@ -20,6 +20,7 @@ use probe_ebpf::{
     contract::tls::{SNAP, Segment, WINDOW, Way},
     kernel::{
         globals::offset,
+        log::debug,
         read::{Memory, Pointer, Probed, Typed, header, pointer},
         sock,
     },
@@ -214,6 +215,8 @@ unsafe fn tell(skb: Pointer, sk: Pointer, payload: &Payload, first: u32, way: Wa
         {
             // This CPU's own.
             *lost += 1;
+            debug!("perf buffer SEGMENTS did not accept a segment of {} bytes: error {}",
+                captured: u32, failed: i64);
         }
     }
 }

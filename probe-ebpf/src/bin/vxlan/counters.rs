@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::PerCpuHashMap};
 use probe_ebpf::{
     contract::vxlan::{Counters, Direction, FLAG_VNI, KNOWN_FLAGS, Key, Loss},
-    kernel::{copy::zero, packet::Packet},
+    kernel::{copy::zero, log::debug, packet::Packet},
 };
 
 use super::{
@@ -47,6 +47,8 @@ pub fn count(packet: Packet, direction: Direction, outer: &Outer) {
     };
     let Some(counters) = counters(&key) else {
         lost(Loss::Packet);
+        let vni = key.vni;
+        debug!("map COUNTERS is full: packet of VNI {} not counted", vni: u32);
         return;
     };
     let time = about_now();
@@ -73,6 +75,8 @@ pub fn count(packet: Packet, direction: Direction, outer: &Outer) {
         if flags & FLAG_VNI == 0 || flags & !(FLAG_VNI | KNOWN_FLAGS) != 0 {
             (*counters).malformed += 1;
             (*counters).malformed_header = flags;
+            let port = outer.port;
+            debug!("VXLAN header to port {} has flags {:x}", port: u16, flags: u32);
         }
         // Group addresses are nobody's own.
         if macs[0] & 1 == 0 {
@@ -116,6 +120,11 @@ fn make_counters(key: &Key) {
     // SAFETY: zero is a value of it. Another CPU may have made the entry meanwhile; then the insert fails.
     unsafe {
         zero(counters.as_mut_ptr());
-        let _ = COUNTERS.insert(key, &*counters.as_ptr(), u64::from(BPF_NOEXIST));
+        if COUNTERS
+            .insert(key, &*counters.as_ptr(), u64::from(BPF_NOEXIST))
+            .is_err()
+        {
+            debug!("map COUNTERS does not accept an entry: full, or made by another CPU");
+        }
     }
 }

@@ -11,6 +11,7 @@ use probe_ebpf::{
     kernel::{
         atomic::add_one,
         globals::offset,
+        log::{debug, trace},
         read::{Memory, Pointer, Probed, bytes, header, mapped, pointer},
     },
 };
@@ -111,7 +112,14 @@ fn count_drop(key: &mut DropKey) {
     }
     key.source = [0; 16];
     key.destination = [0; 16];
-    lost(if add_drop(key) {
+    let counted = add_drop(key);
+    let reason = key.reason;
+    if counted {
+        debug!("map DROPS is full: drop of reason {} counted without its addresses", reason: u32);
+    } else {
+        debug!("map DROPS is full: drop of reason {} not counted", reason: u32);
+    }
+    lost(if counted {
         Loss::DropDestination
     } else {
         Loss::Drop
@@ -141,6 +149,7 @@ fn add_drop(key: &DropKey) -> bool {
         Some(count) => {
             // SAFETY: as above.
             unsafe { add_one(&raw mut (*count).packets) };
+            trace!("entry of map DROPS made by another CPU at the same time");
             true
         }
         None => false,

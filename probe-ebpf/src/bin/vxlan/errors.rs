@@ -6,7 +6,7 @@ use probe_ebpf::{
         connection::Address,
         vxlan::{Direction, ErrorCount, ErrorKey, Loss},
     },
-    kernel::{atomic::add_one, packet::Packet},
+    kernel::{atomic::add_one, log::debug, packet::Packet},
 };
 
 use super::{
@@ -84,5 +84,6 @@ pub fn error(packet: Packet, direction: Direction, at: u32, reporter: Address, s
     };
     if ERRORS.insert(&key, &count, u64::from(BPF_NOEXIST)).is_err() {
         lost(Loss::Error);
+        debug!("map ERRORS does not accept an entry: ICMP error, type {} code {}, not counted", kind: u8, code: u8);
     }
 }

@@ -3,7 +3,7 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::PerCpuHashMap};
 use probe_ebpf::{
     contract::vxlan::{Flow, FlowKey, Key, Loss},
-    kernel::packet::Packet,
+    kernel::{log::debug, packet::Packet},
 };
 
 use super::{
@@ -57,5 +57,8 @@ pub fn flow(packet: Packet, inner: &Inner, outer: &Key, packets: u64, bytes: u64
     };
     if FLOWS.insert(&key, &flow, u64::from(BPF_NOEXIST)).is_err() {
         lost(Loss::Flow);
+        let (source, destination) = (inner.source_port, inner.destination_port);
+        debug!("map FLOWS does not accept an entry: connection, port {} to {}, not counted",
+            source: u16, destination: u16);
     }
 }
