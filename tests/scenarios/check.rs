@@ -72,6 +72,32 @@ fn hook<'a>(check: &'a Value, gives: &str) -> &'a Value {
     hooks.iter().find(|hook| hook["gives"] == gives).unwrap()
 }
 
+/// Programs with messages are accepted wherever those without are, at every level.
+#[test]
+fn with_messages_the_same_runs() {
+    /// The programs that this kernel accepts, of each hook of each command.
+    fn accepted(check: &Value) -> Vec<(String, Vec<Value>)> {
+        let commands = check["commands"].as_array().unwrap().iter();
+        commands
+            .map(|command| {
+                let hooks = command["hooks"].as_array().into_iter().flatten();
+                let accepted = hooks.map(|hook| {
+                    let refused = hook["refused"].as_object().into_iter().flatten();
+                    let refused: Vec<_> = refused.map(|(program, _)| program.clone()).collect();
+                    serde_json::json!([hook["gives"], hook["program"], refused])
+                });
+                (command["command"].to_string(), accepted.collect())
+            })
+            .collect()
+    }
+    let (without, _) = check(&[]);
+    for level in ["debug", "trace"] {
+        let (with, runs) = check(&["--kernel-log", level]);
+        assert!(runs, "{level}: {with:#}");
+        assert_eq!(accepted(&with), accepted(&without), "{level}: {with:#}");
+    }
+}
+
 /// Netfilter programs are tried on every kernel, and taken since 6.4.
 #[test]
 fn netfilter_programs() {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     process::{ChildStderr, Command, Output, Stdio},
@@ -72,6 +72,79 @@ fn held_by(pid: u32) -> BTreeSet<String> {
         }
     }
     held
+}
+
+/// A connection that began before probe is rare enough for a message; `--kernel-log` prints it, and nothing else does.
+#[test]
+fn messages_of_the_kernel_programs() {
+    const MESSAGE: &str = "kernel log: debug connection: connection ended, port ";
+    let (pair, port) = (Pair::new().unwrap(), unique_port());
+    let listener = pair.listen(Family::V4, port).unwrap();
+    let (client, _) = pair.connect(Family::V4, port).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let text = port.to_string();
+    let quiet = Probe::watch(&["--port", &text]).unwrap();
+    let debug = Probe::watch(&["--port", &text, "--kernel-log", "debug"]).unwrap();
+    drop((client, server));
+    debug.says(MESSAGE).unwrap();
+
+    // Another one, from its begin: only `trace` has messages of those.
+    let trace = Probe::watch(&["--kernel-log", "trace", "--port", &text]).unwrap();
+    let begins = format!("kernel log: trace connection: connection to port {port} begins");
+    let (client, _) = pair.connect(Family::V4, port).unwrap();
+    drop((client, listener.accept().unwrap()));
+    trace.says(&begins).unwrap();
+    trace.finish().unwrap();
+    let debug = debug.finish().unwrap();
+    assert!(!debug.stderr.contains("trace"), "{}", debug.stderr);
+    let quiet = quiet.finish().unwrap();
+    assert!(!quiet.stderr.contains("kernel log"), "{}", quiet.stderr);
+    // It counts what the message is about all the same.
+    assert_ne!(quiet.summary["lost"]["unfollowed"], 0, "{:#}", quiet.summary);
+}
+
+/// What bpftool shows of all that a process holds of one kind.
+fn shown(kind: &str, pid: u32) -> Vec<serde_json::Value> {
+    let ids = held_by(pid);
+    let ids = ids.iter().filter_map(|object| object.strip_prefix(kind));
+    ids.map(|id| serde_json::from_str(&run(&format!("bpftool -j {kind} show id {id}")).unwrap()).unwrap())
+        .collect()
+}
+
+/// Without `--kernel-log` programs are loaded that were built without messages: there is no ring for them, and no
+/// instruction. The unit tests of probe look into the objects themselves.
+#[test]
+fn messages_cost_nothing_without_kernel_log() {
+    let port = unique_port().to_string();
+    let run = |probe: Probe| {
+        let names = shown("map", probe.pid());
+        let has_ring = names.iter().any(|map| map["name"] == "AYA_LOGS");
+        let sizes: BTreeMap<_, _> = shown("prog", probe.pid())
+            .iter()
+            .map(|program| {
+                (
+                    program["name"].to_string(),
+                    program["bytes_xlated"].as_u64().unwrap(),
+                )
+            })
+            .collect();
+        probe.finish().unwrap();
+        (has_ring, sizes)
+    };
+    for start in [Probe::watch, Probe::path] {
+        let (has_ring, without) = run(start(&["--port", &port]).unwrap());
+        assert!(!has_ring);
+        let (has_ring, with) = run(start(&["--port", &port, "--kernel-log", "debug"]).unwrap());
+        assert!(has_ring);
+        assert!(without.keys().eq(with.keys()), "{without:?} {with:?}");
+        for (program, bytes) in &without {
+            assert!(with[program] >= *bytes, "{program}: {without:?} {with:?}");
+        }
+        assert!(
+            with.values().sum::<u64>() > without.values().sum(),
+            "{without:?} {with:?}"
+        );
+    }
 }
 
 #[test]
