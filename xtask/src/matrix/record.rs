@@ -178,6 +178,11 @@ impl Record {
 
     /// Why this is not the record of `wanted`, in one sentence with the command that makes it right.
     pub fn fault(&self, wanted: &Wanted) -> Option<String> {
+        if self.guests.is_empty() {
+            return Some(format!(
+                "probe-ebpf/bytecode/kernels.toml proves nothing: run `{COMMAND}` and commit the file"
+            ));
+        }
         let mut faults = Vec::new();
         let changed = wanted.sources.changes(&self.sources);
         let sources: BTreeSet<&str> = wanted
@@ -325,6 +330,7 @@ mod tests {
         let wanted = wanted();
         let mut record = Record::default();
         record.prune(&wanted);
+        assert!(record.fault(&wanted).unwrap().contains("proves nothing"));
         for (guest, release, b) in [
             ("5.10", "5.10.0-32-cloud-amd64", skipped("5.17")),
             ("6.1", "6.1.0-50-cloud-amd64", Verdict::Passed),

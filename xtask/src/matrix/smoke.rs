@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{image::Step, record::must_run};
 
 /// Scenarios, and what each exercises.
-pub const SCENARIOS: [(&str, &str, &str); 17] = [
+pub const SCENARIOS: [(&str, &str, &str); 16] = [
     (
         "connection",
         "half_open",
@@ -58,13 +58,8 @@ pub const SCENARIOS: [(&str, &str, &str); 17] = [
     ("bypass", "delivered_past_a_kprobe", "a kprobe instead of both"),
     (
         "vxlan",
-        "a_healthy_overlay_is_left_alone",
-        "vxlan.o: by tcx, before 6.6 by clsact",
-    ),
-    (
-        "vxlan",
         "port_and_vni_differ",
-        "vxlan.o: drops, before 5.17 without reasons",
+        "vxlan.o: by tcx, before 6.6 by clsact; drops, before 5.17 without reasons",
     ),
     (
         "tls",
