@@ -23,6 +23,15 @@ pub fn cargo() -> Command {
     let program = PathBuf::from(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let mut cargo = Command::new(&program);
     cargo.current_dir(root());
+    // What cargo says of this package to `cargo xtask` is not about what is built now. ring's build script reads these variables:
+    // with other values than in a shell ring, rustls, kube and probe would be built again after a plain `cargo build`.
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"CARGO_PKG_")
+            || name.as_encoded_bytes().starts_with(b"CARGO_MANIFEST_")
+        {
+            cargo.env_remove(name);
+        }
+    }
     let beside = program
         .parent()
         .filter(|directory| directory.join("rustc").exists());

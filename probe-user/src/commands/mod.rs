@@ -5,6 +5,7 @@ pub mod bypass;
 pub mod check;
 mod clock;
 pub mod cluster;
+mod dispatch;
 pub mod doctor;
 pub mod etcd_log;
 pub mod generated;
@@ -22,6 +23,8 @@ pub mod who;
 use std::io;
 
 use anyhow::Result;
+
+pub use self::dispatch::{Outcome, run};
 
 /// What came of a search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,117 @@
+//! From a command line to the command that it names.
+//!
+//! In the library, not beside `main`: an async command is compiled by whoever runs it, and the binary would compile all of them
+//! once more, alone.
+
+use std::path;
+
+use anyhow::Result;
+
+use super::{
+    Found, agent, bypass, check, cluster, doctor, etcd_log, generated, looks, path as path_command, vxlan,
+    watch, who,
+};
+use crate::{
+    cli::{Bypass, Cli, Command, Doctor, Path, Vxlan, Watch},
+    kernel::messages,
+    report::say,
+};
+
+/// How a command ended that could do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Fine,
+    Fault,
+    NothingFound,
+}
+
+impl Outcome {
+    fn of(fine: bool) -> Self {
+        if fine { Self::Fine } else { Self::Fault }
+    }
+}
+
+impl From<Found> for Outcome {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Some => Self::Fine,
+            Found::Nothing => Self::NothingFound,
+            Found::Unknown => Self::Fault,
+        }
+    }
+}
+
+/// Runs a command. Settings that do not fit together end the process, with usage, as other wrong arguments do.
+///
+/// # Errors
+/// Whatever kept the command from its work.
+pub fn run(cli: Cli) -> Result<Outcome> {
+    if let Some(level) = cli.kernel_log {
+        messages::enable(level.into(), say);
+    }
+    let fine = |()| Outcome::Fine;
+    match cli.command {
+        Command::Watch(args) => {
+            let agents = args.agents();
+            match (Watch::try_from(*args), agents) {
+                (Ok(settings), None) => block_on(watch::run(settings)),
+                (Ok(settings), Some(agents)) => block_on(cluster::watch::run(settings, agents)),
+                (Err(error), _) => error.exit(),
+            }
+            .map(fine)
+        }
+        Command::Agent(args) => block_on(agent::run(args.into())).map(fine),
+        Command::Completions(args) => generated::completions(args.shell).map(fine),
+        Command::Man(args) => generated::man(&args.directory).map(fine),
+        Command::Vxlan(args) => match (args.looks(), Vxlan::try_from(args)) {
+            (Some(Ok(settings)), _) => block_on(cluster::looks::run("vxlan", settings)).map(Outcome::of),
+            (None, Ok(settings)) => {
+                inside(settings.netns.clone().as_deref(), vxlan::run(settings)).map(Outcome::of)
+            }
+            (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
+        },
+        Command::Bypass(args) => match (args.looks(), Bypass::try_from(args)) {
+            (Some(Ok(settings)), _) => block_on(cluster::looks::run("bypass", settings)).map(Outcome::of),
+            (None, Ok(settings)) => {
+                inside(settings.netns.clone().as_deref(), bypass::run(settings)).map(Outcome::of)
+            }
+            (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
+        },
+        Command::Path(args) => match Path::try_from(args) {
+            Ok(settings) => block_on(path_command::run(settings)).map(Outcome::of),
+            Err(error) => error.exit(),
+        },
+        Command::Who(args) => block_on(who::run(args.into())).map(Outcome::from),
+        Command::EtcdLog(args) => block_on(etcd_log::run(args.into())).map(Outcome::from),
+        Command::Doctor(args) => match (args.agents(), Doctor::try_from(args)) {
+            (Some(agents), Ok(settings)) => block_on(cluster::doctor::run(settings, agents)).map(Outcome::of),
+            (None, Ok(settings)) => diagnose(settings).map(Outcome::of),
+            (_, Err(error)) => error.exit(),
+        },
+        Command::Check(args) => check::run(args.into()).map(Outcome::of),
+    }
+}
+
+/// In the network namespace that was asked for, with the threads that it begins.
+fn diagnose(settings: Doctor) -> Result<bool> {
+    if let Some(netns) = &settings.netns {
+        looks::enter(netns)?;
+    }
+    doctor::run(settings)
+}
+
+/// In the network namespace that was asked for, all of it: this process has no thread yet but this one.
+fn inside<T>(netns: Option<&path::Path>, command: impl Future<Output = Result<T>>) -> Result<T> {
+    if let Some(netns) = netns {
+        looks::enter(netns)?;
+    }
+    block_on(command)
+}
+
+/// One thread: what there is to do between two reads of the ring is little.
+fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}
