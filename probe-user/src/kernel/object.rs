@@ -163,7 +163,6 @@ impl Types {
             }
         }
         attached.used.reverse();
-        drop(target);
         attached.messages = Reader::start(ebpf)?;
         Ok(attached)
     }
@@ -179,7 +178,6 @@ impl Types {
         for hook in object.hooks {
             checked.push((*hook, target.check(*hook)?));
         }
-        drop(target);
         // Of the moment in which they ran.
         drop(Reader::start(ebpf)?);
         Ok(Checked {
