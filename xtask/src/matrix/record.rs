@@ -70,6 +70,16 @@ pub struct Wanted {
     pub sources: Sources,
     pub guests: Vec<String>,
     pub programs: BTreeMap<String, ProgramSource>,
+    /// Guests that prove only some of the programs.
+    pub partial: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Wanted {
+    /// Whether a guest is to prove a program.
+    pub fn has(&self, guest: &str, program: &str) -> bool {
+        self.programs.contains_key(program)
+            && self.partial.get(guest).is_none_or(|only| only.contains(program))
+    }
 }
 
 fn path() -> PathBuf {
@@ -111,13 +121,11 @@ impl Record {
             self.guests.clear();
         }
         self.guests.retain(|name, _| wanted.guests.contains(name));
-        for guest in self.guests.values_mut() {
-            let release = guest.release.clone();
-            guest.programs.retain(|name, program| {
-                wanted
-                    .programs
-                    .get(name)
-                    .is_some_and(|source| program.fault(source, &release).is_none())
+        for (guest, recorded) in &mut self.guests {
+            let release = recorded.release.clone();
+            recorded.programs.retain(|name, program| {
+                let source = wanted.programs.get(name).filter(|_| wanted.has(guest, name));
+                source.is_some_and(|source| program.fault(source, &release).is_none())
             });
         }
     }
@@ -220,7 +228,11 @@ impl GuestRecord {
     fn faults(&self, name: &str, wanted: &Wanted) -> Vec<String> {
         let mut faults = Vec::new();
         let mut missing = Vec::new();
-        for (program, source) in &wanted.programs {
+        for (program, source) in wanted
+            .programs
+            .iter()
+            .filter(|(program, _)| wanted.has(name, program))
+        {
             match self.programs.get(program) {
                 Some(recorded) if recorded.source == source.hash => {
                     let fault = recorded.fault(source, &self.release);
@@ -233,10 +245,7 @@ impl GuestRecord {
         if !missing.is_empty() {
             faults.push(format!("kernel {name} lacks {}", missing.join(", ")));
         }
-        let extra = self
-            .programs
-            .keys()
-            .filter(|program| !wanted.programs.contains_key(*program));
+        let extra = self.programs.keys().filter(|program| !wanted.has(name, program));
         faults
             .extend(extra.map(|program| format!("kernel {name} has {program}, which is not in the matrix")));
         faults
@@ -309,6 +318,7 @@ mod tests {
             },
             guests: vec!["5.10".to_owned(), "6.1".to_owned()],
             programs: BTreeMap::from([("tls".to_owned(), source("s1", &["a", "b"]))]),
+            partial: BTreeMap::new(),
         }
     }
 
@@ -420,7 +430,7 @@ mod tests {
     #[test]
     fn what_makes_a_record_stale() {
         type Change = fn(&mut Wanted, &mut Record);
-        let cases: [(Change, Option<&str>, &[&str]); 12] = [
+        let cases: [(Change, Option<&str>, &[&str]); 14] = [
             (|_, _| {}, None, &[]),
             (
                 |wanted, _| {
@@ -495,6 +505,23 @@ mod tests {
                 Some("kernel 5.10 lacks dns; kernel 6.1 lacks dns"),
                 &["5.10", "6.1"],
             ),
+            (
+                |wanted, _| {
+                    wanted.programs.insert("dns".to_owned(), source("s1", &["c"]));
+                    wanted
+                        .partial
+                        .insert("6.1".to_owned(), BTreeSet::from(["tls".to_owned()]));
+                },
+                Some("kernel 5.10 lacks dns"),
+                &["5.10"],
+            ),
+            (
+                |wanted, _| {
+                    wanted.partial.insert("6.1".to_owned(), BTreeSet::new());
+                },
+                Some("kernel 6.1 has tls, which is not in the matrix"),
+                &[],
+            ),
         ];
         for (change, expected, left) in cases {
             let (mut wanted, mut record) = (wanted(), complete());
@@ -510,7 +537,10 @@ mod tests {
             let to_prove: Vec<&String> = wanted
                 .guests
                 .iter()
-                .filter(|guest| wanted.programs.keys().any(|program| !record.has(guest, program)))
+                .filter(|guest| {
+                    let mut programs = wanted.programs.keys();
+                    programs.any(|program| wanted.has(guest, program) && !record.has(guest, program))
+                })
                 .collect();
             assert_eq!(to_prove, left, "{expected:?}");
         }
