@@ -97,6 +97,8 @@ pub fn run(args: &Args) -> Result<()> {
 fn missing(name: &str, args: &Args) -> Option<String> {
     match name {
         "lab" => args.no_lab.then(|| "--no-lab".to_owned()),
+        "kernels" => (!matrix::is_recorded())
+            .then(|| "unchecked, nothing is recorded yet: run `cargo xtask matrix --record`".to_owned()),
         // Where only Debian's packages can be had, this can't.
         "static" => STATIC.install().err().map(|error| format!("{error:#}")),
         "deny" => unchecked(deny::install()),

@@ -165,6 +165,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// Whether there is a record at all.
+pub fn is_recorded() -> bool {
+    record::path().exists()
+}
+
 /// Whether the committed record is of these sources and complete. Boots nothing.
 ///
 /// # Errors

@@ -82,7 +82,7 @@ impl Wanted {
     }
 }
 
-fn path() -> PathBuf {
+pub fn path() -> PathBuf {
     bytecode::directory().join("kernels.toml")
 }
 
