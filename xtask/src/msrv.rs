@@ -1,11 +1,14 @@
 //! The oldest compiler that the manifests declare: `rust-version`.
 
-use std::process::{Command, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::run;
+use crate::{cargo, image::binary::Target, progress, run};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -23,35 +26,32 @@ struct Package {
     rust_version: String,
 }
 
-/// Whether the command compiles with it. A target directory of its own: what another compiler has built is no use to this one.
+/// Whether the command compiles with it for `target`. In a target directory of its own: what another compiler has built is no use to
+/// this one.
 ///
 /// # Errors
 /// The compiler's, or a dependency's that declares a newer one.
-pub fn check() -> Result<()> {
-    let mut cargo = with(&declared()?, "cargo");
-    cargo
-        .args([
-            "check",
-            "--quiet",
-            "--package",
-            "probe-user",
-            "--locked",
-            "--target-dir",
-        ])
-        .arg(run::target().join("msrv"));
-    run::run(&mut cargo)
+pub fn check(target: Target) -> Result<()> {
+    let version = declared()?;
+    let mut check = target.command(with(&version, "cargo"), "check")?;
+    cargo::run(
+        format!("checking probe with Rust {version} for {}", target.triple()),
+        "one and a half minutes when nothing is built yet",
+        check.arg("--target-dir").arg(run::target().join("msrv")),
+    )
 }
 
-/// Finds the toolchain, or has rustup install it.
+/// Finds the toolchain and its libraries for `target`, or has rustup install them.
 ///
 /// # Errors
-/// When rustup does not have it and cannot install it.
-pub fn install() -> Result<()> {
+/// When rustup does not have them and cannot install them.
+pub fn install(target: Target) -> Result<()> {
     let version = declared()?;
-    if run::output(with(&version, "rustc").arg("--version")).is_ok() {
+    let libraries =
+        run::output(with(&version, "rustc").args(["--print", "target-libdir", "--target", target.triple()]));
+    if libraries.is_ok_and(|directory| Path::new(directory.trim()).exists()) {
         return Ok(());
     }
-    println!("installing Rust {version}");
     let mut rustup = Command::new("rustup");
     rustup
         .args([
@@ -61,10 +61,20 @@ pub fn install() -> Result<()> {
             "--profile",
             "minimal",
             "--no-self-update",
+            "--target",
+            target.triple(),
         ])
         .stdin(Stdio::null());
-    run::output(&mut rustup).map(|_| ()).with_context(|| {
-        format!("Rust {version} is missing, install it with `rustup toolchain install {version}`")
+    progress::run(
+        format!("installing Rust {version} for {}", target.triple()),
+        "rustup downloads it",
+        &mut rustup,
+    )
+    .with_context(|| {
+        format!(
+            "Rust {version} is missing, install it with `rustup toolchain install {version} --target {}`",
+            target.triple()
+        )
     })
 }
 

@@ -29,7 +29,8 @@ impl Target {
         }
     }
 
-    fn triple(self) -> &'static str {
+    /// As rustc names it.
+    pub fn triple(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-musl",
             Self::Aarch64 => "aarch64-unknown-linux-musl",
@@ -100,11 +101,18 @@ impl Target {
 
     /// cargo doing something with `probe` for this target.
     fn cargo(self, does: &str) -> Result<Command> {
-        let triple = self.triple();
         self.install()?;
+        self.command(run::cargo(), does)
+    }
+
+    /// The same with another toolchain's `cargo`, which has Rust's libraries for this target.
+    ///
+    /// # Errors
+    /// When there is no compiler for the C parts.
+    pub fn command(self, mut cargo: Command, does: &str) -> Result<Command> {
+        let triple = self.triple();
         let compiler = self.c_compiler()?;
         let lower = triple.replace('-', "_");
-        let mut cargo = run::cargo();
         cargo
             .args([does, "--package", "probe-user", "--locked"])
             .args(["--target", triple])
