@@ -84,10 +84,10 @@ impl Target {
     pub fn build(self) -> Result<PathBuf> {
         cargo::run(
             format!("building probe for {}", self.triple()),
-            "some minutes when nothing is built for it yet",
-            self.cargo("build")?.arg("--release"),
+            "some minutes, as it is optimised across all crates",
+            self.cargo("build")?.args(["--profile", "dist"]),
         )?;
-        Ok(run::target().join(self.triple()).join("release/probe"))
+        Ok(run::target().join(self.triple()).join("dist/probe"))
     }
 
     /// Whether `probe` can be built: types of C differ between libraries and architectures.
