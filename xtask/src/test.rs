@@ -39,7 +39,7 @@ const STEPS: [Step; 11] = [
     ),
     (
         "msrv",
-        "compiles with the declared Rust, without glibc",
+        "compiles with the oldest Rust, without glibc",
         declared_rust,
     ),
     (
