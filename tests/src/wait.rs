@@ -8,20 +8,23 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two polls, at first and at the most. A poll may cost as much as what it waits for, above all in an emulator.
+const SHORTEST: Duration = Duration::from_millis(5);
+const LONGEST: Duration = Duration::from_millis(50);
 
-/// Looks until `found` has something; fails with `what` when it has not within `timeout`.
+/// Polls until `found` has something; fails with `what` when it has not within `timeout`. The pause between two polls is an eighth of
+/// the time waited so far.
 pub fn wait_until<T>(what: &str, timeout: Duration, mut found: impl FnMut() -> Option<T>) -> Result<T> {
     let (start, timeout) = (Instant::now(), timeout * patience());
     loop {
         if let Some(found) = found() {
             return Ok(found);
         }
-        if start.elapsed() > timeout {
+        let waited = start.elapsed();
+        if waited > timeout {
             bail!("{what}: not within {timeout:?}");
         }
-        park_timeout(PAUSE);
+        park_timeout((waited / 8).clamp(SHORTEST, LONGEST * patience()));
     }
 }
 
