@@ -175,20 +175,21 @@ impl Boot<'_> {
         let mut ended_programs = 0;
         println!("{}: booting {}", self.name, self.kernel.release);
         loop {
+            // Also one that prints without end.
+            if start.elapsed() > LONGEST {
+                bail!(
+                    "kernel {} hangs: not off after {} min; its last lines ({} and {} have all):\n{}",
+                    self.kernel.release,
+                    LONGEST.as_secs() / 60,
+                    self.log.display(),
+                    self.console().display(),
+                    self.tail(&results.log)
+                );
+            }
             let line = match lines.recv_timeout(SILENCE) {
                 Ok(line) => line,
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    if start.elapsed() > LONGEST {
-                        bail!(
-                            "kernel {} hangs: not off after {} min; its last lines ({} and {} have all):\n{}",
-                            self.kernel.release,
-                            LONGEST.as_secs() / 60,
-                            self.log.display(),
-                            self.console().display(),
-                            self.tail(&results.log)
-                        );
-                    }
                     self.progress(&results, ended_programs, since);
                     printed = Instant::now();
                     continue;
