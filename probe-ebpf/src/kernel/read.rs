@@ -35,6 +35,10 @@ pub trait Memory {
 
 /// Plain loads, checked by the verifier: BTF tracepoints. For pointers that lead somewhere for sure: where one does not,
 /// the load faults, and kernels before 6.4 don't survive that in a program that calls functions of its own.
+///
+/// A pointer that is read out of a hook's argument is dear when the program loads: since 6.3 the verifier searches all types
+/// of the kernel by name for what it may be trusted to be, four times a read, a millisecond each, on every way that leads
+/// there (`btf_nested_type_is_trusted`). So where it is not read for every packet, it is read by [`Probed`].
 pub struct Typed;
 
 impl Memory for Typed {

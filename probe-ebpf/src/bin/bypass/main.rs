@@ -103,7 +103,7 @@ pub fn bypass_xmit_raw(ctx: RawTracePointContext) -> i32 {
 unsafe fn transmitted<M: Memory>(skb: Pointer, device: Pointer) {
     // SAFETY: the hook's packet and device.
     unsafe {
-        if !is_untracked::<M>(skb) || !is_here::<M>(pointer::<M>(device, offset!(device_net))) {
+        if !is_untracked::<M>(skb) || !is_here::<Probed>(pointer::<Probed>(device, offset!(device_net))) {
             return;
         }
         let input = M::read::<u32>(skb, offset!(skb_input));

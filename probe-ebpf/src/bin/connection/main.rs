@@ -153,7 +153,7 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
             Role::Client,
             (client, 0),
             (server, server_port),
-            sock::netns::<M>(sk),
+            sock::netns(sk),
         );
         (*connection).state = state::SYN_SENT;
         owner::current::<M>(&raw mut (*connection).task);
@@ -231,7 +231,7 @@ unsafe fn established<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8
         if filter::by_prefix() && !filter::prefix(client) {
             return;
         }
-        let netns = sock::netns::<M>(sk);
+        let netns = sock::netns(sk);
         if HANDSHAKES_USED.get(0).is_some_and(|used| *used != 0) {
             let _ = HANDSHAKES.remove(HandshakeKey {
                 client,
@@ -511,8 +511,9 @@ unsafe fn refused<M: Memory>(skb: Pointer) {
         if filter::by_prefix() && !filter::prefix(client) {
             return;
         }
-        let net = pointer::<M>(pointer::<M>(skb, offset!(skb_device)), offset!(device_net));
-        let netns = M::read::<u32>(net, offset!(netns_inode));
+        let device = pointer::<Probed>(skb, offset!(skb_device));
+        let net = pointer::<Probed>(device, offset!(device_net));
+        let netns = Probed::read::<u32>(net, offset!(netns_inode));
         let source = (client, u16::from_be_bytes(tcp.source));
         let mut connection = MaybeUninit::uninit();
         let connection = connection.as_mut_ptr();
@@ -562,7 +563,7 @@ unsafe fn synack_again<M: Memory>(listener: Pointer, request: Pointer) {
             server,
             client_port: sock::peer_port::<M>(request),
             server_port,
-            netns: sock::netns::<M>(listener),
+            netns: sock::netns(listener),
         };
         let time = now();
         if let Some(handshake) = HANDSHAKES.get_ptr_mut(key) {

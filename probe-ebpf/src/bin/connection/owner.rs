@@ -8,14 +8,14 @@ use aya_ebpf::{
 
 use probe_ebpf::{
     contract::{
-        connection::{CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
+        connection::{Address, CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
         offsets::ABSENT,
     },
     kernel::{
         cgroup,
         globals::offset,
         log::debug,
-        read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
+        read::{Memory, Pointer, Probed, pointer},
     },
 };
 
@@ -51,14 +51,14 @@ pub unsafe fn current<M: Memory>(to: *mut Task) {
             return;
         }
         // The leader's name is the process's; threads may have names of their own.
-        let leader = pointer::<M>(task, offset!(task_leader));
+        let leader = pointer::<Probed>(task, offset!(task_leader));
         let pid = M::read::<u32>(task, offset!(task_tgid));
-        let start = M::read::<u64>(leader, offset!(task_start));
-        (*to).cgroup = cgroup::<M>(task, pid, start);
+        let start = Probed::read::<u64>(leader, offset!(task_start));
+        (*to).cgroup = cgroup(task, pid, start);
         (*to).start_boot_ns = start;
         (*to).pid = pid;
-        (*to).uid = M::read::<u32>(pointer::<M>(task, offset!(task_cred)), offset!(cred_uid));
-        (*to).name = bytes(sixteen::<M>(leader, offset!(task_name)));
+        (*to).uid = Probed::read::<u32>(pointer::<Probed>(task, offset!(task_cred)), offset!(cred_uid));
+        (*to).name = Probed::read::<Address>(leader, offset!(task_name));
     }
 }
 
@@ -68,12 +68,12 @@ pub unsafe fn current<M: Memory>(to: *mut Task) {
 /// # Safety
 /// `task` is the task_struct on the CPU.
 #[inline(always)]
-unsafe fn cgroup<M: Memory>(task: Pointer, pid: u32, start: u64) -> u64 {
+unsafe fn cgroup(task: Pointer, pid: u32, start: u64) -> u64 {
     // SAFETY: the caller's; values of the map stay in place while the program runs.
     unsafe {
         let set = match offset!(task_cgroups) {
             ABSENT => 0,
-            offset => pointer::<M>(task, offset) as u64,
+            offset => pointer::<Probed>(task, offset) as u64,
         };
         let same = |known: &*const Process| {
             (**known).pid == pid && (**known).start_boot_ns == start && (**known).cgroup_set == set
