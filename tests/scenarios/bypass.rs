@@ -8,7 +8,7 @@ use std::{
 };
 
 use probe_lab::{
-    Cgroup, Child, Family, Netns, Pair, PodLogs, Probe, Shop, doctored, finish, in_matrix, too_old,
+    Cgroup, Child, Family, Netns, Pair, PodLogs, Probe, Shop, doctored, finish, in_matrix, patience, too_old,
     wait_until,
 };
 use serde_json::Value;
@@ -459,11 +459,22 @@ fn ipv6() {
     )
     .unwrap();
     let probe = Probe::bypass(&pair.client, &[]).unwrap();
+    let server = pair.server.enter(|| UdpSocket::bind("[::]:9").unwrap()).unwrap();
+    server
+        .set_read_timeout(Some(Duration::from_secs(10) * patience()))
+        .unwrap();
     send(
         &pair.client,
         SocketAddr::new(Pair::server_ip(Family::V6), 9),
         NUMBER,
     );
+    for number in 0..NUMBER {
+        let arrived = server.recv_from(&mut [0; 16]);
+        assert!(
+            arrived.is_ok(),
+            "{number} of {NUMBER} packets arrived: {arrived:?}"
+        );
+    }
     let looks = probe
         .wait_for(1, |look| {
             packets(look, "outgoing", 9) >= NUMBER && !findings(look).is_empty()

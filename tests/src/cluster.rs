@@ -41,6 +41,9 @@ impl Cluster {
         for (node, peer) in [(alpha, beta), (beta, alpha)] {
             node.lay(peer)?;
         }
+        for node in [alpha, beta] {
+            node.netns.carries("eth0")?;
+        }
         Ok(cluster)
     }
 }
@@ -140,6 +143,8 @@ impl Node {
             "link set eth0 up".to_owned(),
             format!("route add default via 10.244.{number}.1"),
         ])?;
+        self.netns.carries(&format!("veth{host}"))?;
+        netns.carries("eth0")?;
         Ok(Pod { netns, address })
     }
 }

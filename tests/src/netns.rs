@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow};
@@ -19,7 +20,10 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::process::{Child, feed, output, run};
+use crate::{
+    process::{Child, feed, output, run},
+    wait::wait_until,
+};
 
 const DIRECTORY: &str = "/run/netns";
 /// Of all that the lab makes; the process follows.
@@ -75,6 +79,18 @@ impl Netns {
             lines.push('\n');
         }
         feed(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), &lines)
+    }
+
+    /// Waits until a device carries packets. A worker of the kernel takes one into use when its other end comes up; what is
+    /// sent until then is dropped. An address of IPv6 is taken into use later still.
+    pub fn carries(&self, device: &str) -> Result<()> {
+        let is_ready = || {
+            let shown = self.ip(&format!("addr show dev {device}")).ok()?;
+            let tentative = |line: &str| line.contains("scope global") && line.contains("tentative");
+            (shown.contains(" state UP ") && !shown.lines().any(tentative)).then_some(())
+        };
+        let what = format!("{device} of {} carries packets", self.name);
+        wait_until(&what, Duration::from_secs(10), is_ready)
     }
 
     /// Sets one of `sysctl`'s settings inside.

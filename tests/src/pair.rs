@@ -57,6 +57,9 @@ impl Pair {
                 "link set eth0 up".to_owned(),
             ])?;
         }
+        for host in [&client, &server] {
+            host.carries("eth0")?;
+        }
         Ok(Self { client, server })
     }
 
