@@ -8,7 +8,6 @@ pub mod commands;
 mod error;
 pub mod host;
 pub mod kernel;
-pub mod model;
 mod namespace;
 pub mod netfilter;
 pub mod recording;
@@ -16,3 +15,5 @@ pub mod report;
 pub mod rtnetlink;
 pub mod serve;
 pub mod tls;
+
+pub use probe_model as model;

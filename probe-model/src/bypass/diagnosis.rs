@@ -1,0 +1,334 @@
+//! From streams, rules and Services to what is wrong. Pure.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    finding::{Fault, Finding},
+    rule::{Culprit, Intended, NODE_LOCAL, NODE_LOCAL_PORTS, Rule},
+    service::{Service, Services},
+    stream::{Count, Server, Stream},
+    view::Seen,
+};
+use crate::owner::Name;
+
+/// What shows in packets is over when none showed it for so long.
+const OVER: Duration = Duration::from_secs(10);
+/// Streams, and names of whom it hits, that a finding tells.
+const TOLD: usize = 5;
+
+/// What makes one finding: the damage, the Service, the rules.
+type Group<'a> = (Fault, Option<&'a str>, Vec<&'a str>);
+
+/// What is known of the node.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    pub services: &'a Services,
+    /// By their texts, those that are gone too.
+    pub rules: &'a HashMap<String, Rule>,
+    /// The node's own addresses.
+    pub own: &'a HashSet<IpAddr>,
+    pub names: &'a HashMap<IpAddr, Name>,
+}
+
+/// What a stream is taken for.
+pub fn see(stream: Stream, count: Count, culprits: Vec<Culprit>, known: Known<'_>) -> Seen {
+    let (fault, service) = damage(&stream, known.services);
+    Seen {
+        intended: intended(&stream, &culprits, known),
+        service: service.map(Service::title),
+        sender: None,
+        translated: None,
+        stream,
+        count,
+        culprits,
+        fault,
+    }
+}
+
+fn damage<'a>(stream: &Stream, services: &'a Services) -> (Fault, Option<&'a Service>) {
+    let (protocol, port) = (stream.protocol, stream.port);
+    let service = match stream.server {
+        Server::Neither => None,
+        Server::Destination => services
+            .at(protocol, stream.destination, port)
+            .map(|service| (Fault::UntrackedRequest, service)),
+        Server::Source => services
+            .of_endpoint(protocol, stream.source, port)
+            .map(|service| (Fault::UntrackedReply, service)),
+    };
+    service.map_or((Fault::Untracked, None), |(fault, service)| {
+        (fault, Some(service))
+    })
+}
+
+fn intended(stream: &Stream, culprits: &[Culprit], known: Known<'_>) -> Option<Intended> {
+    let server = match stream.server {
+        Server::Neither => None,
+        Server::Destination => Some(stream.destination),
+        Server::Source => Some(stream.source),
+    };
+    let node_local =
+        |address| address == NODE_LOCAL || known.own.contains(&address) && known.services.is_dns(address);
+    if server.is_some_and(node_local) && NODE_LOCAL_PORTS.contains(&stream.port) {
+        return Some(Intended::NodeLocalDns);
+    }
+    let of = |culprit: &Culprit| {
+        let rule = known.rules.get(&culprit.rule)?;
+        rule.intended.filter(|intended| *intended == Intended::Cilium)
+    };
+    let (first, rest) = culprits.split_first()?;
+    of(first).filter(|_| rest.iter().all(|culprit| of(culprit).is_some()))
+}
+
+/// Who talks to an endpoint without its Service gets the same packets, and misses nothing; nor does another node's client,
+/// whose own node translates.
+pub fn settle(streams: &mut [Seen]) {
+    let direct: Vec<bool> = streams
+        .iter()
+        .map(|seen| {
+            seen.fault == Fault::UntrackedReply
+                && match seen.translated {
+                    Some(translated) => !translated,
+                    None => opposite(seen, streams).any(|seen| seen.count.syn > 0),
+                }
+        })
+        .collect();
+    for (seen, direct) in streams.iter_mut().zip(direct) {
+        if direct {
+            (seen.fault, seen.service) = (Fault::Untracked, None);
+        }
+    }
+}
+
+/// The findings, those of Services first. `to_the_end`: none is over before the run is.
+pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: bool) -> Vec<Finding> {
+    let current =
+        |count: &Count| to_the_end || Duration::from_nanos(now_ns.saturating_sub(count.last_ns)) <= OVER;
+    let mut groups = BTreeMap::<Group<'_>, Vec<&Seen>>::new();
+    for seen in streams
+        .iter()
+        .filter(|seen| seen.intended.is_none() && current(&seen.count))
+    {
+        let rules = seen
+            .culprits
+            .iter()
+            .map(|culprit| culprit.rule.as_str())
+            .collect();
+        groups
+            .entry((seen.fault, seen.service.as_deref(), rules))
+            .or_default()
+            .push(seen);
+    }
+    let groups = groups.into_values();
+    let mut findings: Vec<Finding> = groups
+        .filter_map(|group| finding(&group, streams, known))
+        .collect();
+    if findings.is_empty() {
+        // Whose packets were seen, and are no more, is over.
+        let was_seen = |rule: &Rule| {
+            let mut culprits = streams.iter().flat_map(|seen| &seen.culprits);
+            culprits.any(|culprit| culprit.rule == rule.text)
+        };
+        let mut unseen: Vec<Finding> = known
+            .rules
+            .values()
+            .filter(|rule| rule.intended.is_none() && rule.since.is_some_and(|since| since > 0))
+            .filter(|rule| !was_seen(rule))
+            .filter(|rule| to_the_end || Duration::from_nanos(now_ns.saturating_sub(rule.moved_ns)) <= OVER)
+            .map(never_left)
+            .collect();
+        unseen.sort_by(|one, other| one.what.cmp(&other.what));
+        findings = unseen;
+    }
+    findings
+}
+
+/// A rule's counter moves, and no packet was seen behind it.
+fn never_left(rule: &Rule) -> Finding {
+    Finding {
+        fault: Fault::Untracked,
+        rules: vec![rule.text.clone()],
+        service: None,
+        felt_by: Vec::new(),
+        what: format!(
+            "packets slip past conntrack by {}{}, and were not seen to leave: they are dropped, or nobody has the address \
+             that they go to untranslated, or they are delivered where this kernel does not show it",
+            rule.text,
+            moved(rule)
+        ),
+        evidence: vec![format!(
+            "{}; it counted {} packets{}",
+            rule.text,
+            rule.packets.unwrap_or(0),
+            moved(rule)
+        )],
+        remedy: format!(
+            "Take the rule away, or narrow it, and find who sets it: {}",
+            rule.remedy
+        ),
+        certain: false,
+        packets: rule.since.unwrap_or(0),
+        since_ns: rule.moved_ns,
+    }
+}
+
+fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>) -> Option<Finding> {
+    let first = group.first()?;
+    let mut group = group.to_vec();
+    group.sort_by_key(|seen| std::cmp::Reverse(seen.count.packets));
+    let packets = group.iter().map(|seen| seen.count.packets).sum();
+    let mut felt_by: Vec<IpAddr> = Vec::new();
+    for seen in &group {
+        let one = match first.fault {
+            Fault::UntrackedRequest | Fault::Untracked => seen.stream.source,
+            Fault::UntrackedReply => seen.stream.destination,
+        };
+        if !felt_by.contains(&one) {
+            felt_by.push(one);
+        }
+    }
+    let sure = !first.culprits.is_empty() && first.culprits.iter().all(|culprit| culprit.certain);
+    let rules: Vec<&Rule> = first
+        .culprits
+        .iter()
+        .filter_map(|culprit| known.rules.get(&culprit.rule))
+        .collect();
+    let by = match (rules.first(), sure) {
+        (Some(rule), true) => format!("by {}{}", rule.text, moved(rule)),
+        (Some(rule), false) => format!("perhaps by {}{}", rule.text, moved(rule)),
+        (None, _) => "by no rule that could be found".to_owned(),
+    };
+    let named = damage(&first.stream, known.services)
+        .1
+        .map_or_else(|| "a Service".to_owned(), Service::to_string);
+    let who = who(&felt_by, known.names);
+    let what = match first.fault {
+        Fault::UntrackedRequest => format!(
+            "packets to {named} slip past conntrack and leave with its address, translated to no endpoint: {who} can't \
+             reach it; {by}"
+        ),
+        Fault::UntrackedReply => format!(
+            "replies of an endpoint of {named} slip past conntrack and come back untranslated: {who} asked the Service and \
+             hears from a stranger; {by}"
+        ),
+        Fault::Untracked => format!(
+            "packets of {who} slip past conntrack: none is translated or masqueraded, and none belongs to a connection; {by}"
+        ),
+    };
+    let mut evidence: Vec<String> = group.iter().take(TOLD).map(|seen| told(seen, all)).collect();
+    if group.len() > TOLD {
+        evidence.push(format!("and {} streams more", group.len() - TOLD));
+    }
+    evidence.extend(rules.iter().map(|rule| match rule.packets {
+        Some(packets) => format!("{}; it counted {packets} packets{}", rule.text, moved(rule)),
+        None => format!("{}; it has no counter", rule.text),
+    }));
+    let remedy = if rules.is_empty() {
+        "Nothing in iptables or nft that could be read asks for it: look for a BPF program, or for rules that tools in \
+         another container keep."
+            .to_owned()
+    } else {
+        let commands: Vec<&str> = rules.iter().map(|rule| rule.remedy.as_str()).collect();
+        format!(
+            "Take the rule away, or narrow it, and find who sets it: {}",
+            commands.join("; ")
+        )
+    };
+    Some(Finding {
+        fault: first.fault,
+        rules: rules.iter().map(|rule| rule.text.clone()).collect(),
+        service: first.service.clone(),
+        felt_by,
+        what,
+        evidence,
+        remedy,
+        certain: sure
+            && (first.fault != Fault::UntrackedReply
+                || group.iter().all(|seen| seen.translated == Some(true))),
+        packets,
+        since_ns: group.iter().map(|seen| seen.count.first_ns).min().unwrap_or(0),
+    })
+}
+
+/// `(+412 packets)`
+pub fn moved(rule: &Rule) -> String {
+    match rule.since {
+        Some(since) => format!(" (+{since} packets)"),
+        None => String::new(),
+    }
+}
+
+/// The other way of a stream.
+fn opposite<'a>(of: &Seen, all: &'a [Seen]) -> impl Iterator<Item = &'a Seen> {
+    let of = of.stream;
+    all.iter().filter(move |seen| {
+        let stream = &seen.stream;
+        (stream.source, stream.destination) == (of.destination, of.source)
+            && (stream.protocol, stream.port) == (of.protocol, of.port)
+            && stream.server != of.server
+    })
+}
+
+fn told(seen: &Seen, all: &[Seen]) -> String {
+    let (stream, count) = (&seen.stream, &seen.count);
+    let mut text = format!(
+        "{}, {}: {} packets",
+        ends(stream),
+        stream.direction.name(),
+        count.packets
+    );
+    for (number, name) in [(count.syn, "SYN"), (count.syn_ack, "SYN-ACK"), (count.rst, "RST")] {
+        if number > 0 {
+            text.push_str(&format!(", {number} {name}"));
+        }
+    }
+    if let Some(sender) = &seen.sender {
+        text.push_str(&format!(", sent by {}", sender.name()));
+    }
+    let resets: u64 = opposite(seen, all).map(|seen| seen.count.rst).sum();
+    if seen.fault == Fault::UntrackedReply && resets > 0 {
+        text.push_str(&format!("; {} answers with {resets} RST", stream.destination));
+    }
+    text
+}
+
+/// `TCP 10.244.1.5 → 10.96.0.1:443`
+pub fn ends(stream: &Stream) -> String {
+    let (mut source, mut destination) = (stream.source.to_string(), stream.destination.to_string());
+    match stream.server {
+        Server::Neither => {}
+        Server::Destination => destination = SocketAddr::new(stream.destination, stream.port).to_string(),
+        Server::Source => source = SocketAddr::new(stream.source, stream.port).to_string(),
+    }
+    format!("{} {source} → {destination}", protocol(stream.protocol))
+}
+
+pub fn protocol(number: u8) -> String {
+    match number {
+        1 => "ICMP".to_owned(),
+        6 => "TCP".to_owned(),
+        17 => "UDP".to_owned(),
+        58 => "ICMPv6".to_owned(),
+        132 => "SCTP".to_owned(),
+        number => format!("protocol {number}"),
+    }
+}
+
+fn who(felt_by: &[IpAddr], names: &HashMap<IpAddr, Name>) -> String {
+    let mut told: Vec<String> = felt_by
+        .iter()
+        .take(TOLD)
+        .map(|address| match names.get(address) {
+            Some(name) => format!("{}/{} ({address})", name.namespace, name.pod),
+            None => address.to_string(),
+        })
+        .collect();
+    if felt_by.len() > TOLD {
+        told.push(format!("{} more", felt_by.len() - TOLD));
+    }
+    told.join(", ")
+}

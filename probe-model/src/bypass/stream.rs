@@ -1,0 +1,86 @@
+//! Untracked packets, by where they come from and where they go.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+pub use probe_ebpf::contract::bypass::{Direction, Server};
+
+use crate::network::Device;
+
+/// What is counted apart: all connections of one client to one server's port, one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The server's; 0 where the protocol has none.
+    pub port: u16,
+    /// Who of both is the server.
+    pub server: Server,
+    pub direction: Direction,
+    /// Index of the device it came by; `None`: made here.
+    pub input: Option<u32>,
+    /// Index of the device it leaves by; `None`: delivered here.
+    pub output: Option<u32>,
+}
+
+/// Packets of one stream since probe began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// On the wire; what the kernel cuts or puts together counts each part.
+    pub packets: u64,
+    /// As rules count.
+    pub frames: u64,
+    /// From the IP header on.
+    pub bytes: u64,
+    pub syn: u64,
+    pub syn_ack: u64,
+    pub rst: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub first_ns: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// The client's port of the latest packet.
+    pub other_port: u16,
+    /// Of outgoing packets: the control group whose socket sent the latest of which that is known.
+    pub sender: Option<u64>,
+    /// Whether another group sent too.
+    pub others: bool,
+}
+
+/// Each packet once: one that passes several devices is counted at each, and again when the loopback device hands it
+/// to its receiver. The uppermost device is the one the rules see.
+pub fn once(streams: Vec<(Stream, Count)>, devices: &[Device]) -> Vec<(Stream, Count)> {
+    let above: HashMap<u32, u32> = devices
+        .iter()
+        .filter_map(|device| Some((device.index, device.controller?)))
+        .collect();
+    let loopback: HashSet<u32> = devices
+        .iter()
+        .filter(|device| device.name == "lo")
+        .map(|device| device.index)
+        .collect();
+    let all: HashSet<Stream> = streams.iter().map(|(stream, _)| *stream).collect();
+    let again = |stream: &Stream| {
+        if stream.direction == Direction::Delivered {
+            return stream.input.is_some_and(|input| loopback.contains(&input));
+        }
+        let mut device = stream.output;
+        // As deep as devices are stacked, and no deeper than sense.
+        for _ in 0..4 {
+            device = device.and_then(|index| above.get(&index).copied());
+            let upper = Stream {
+                output: device,
+                ..*stream
+            };
+            if device.is_some() && all.contains(&upper) {
+                return true;
+            }
+        }
+        false
+    };
+    streams.into_iter().filter(|(stream, _)| !again(stream)).collect()
+}

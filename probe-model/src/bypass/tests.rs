@@ -1,0 +1,275 @@
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
+
+use super::{
+    diagnosis::{Known, diagnose, see, settle},
+    finding::Fault,
+    rule::{Culprit, Intended, Rule},
+    service::{Mode, Service, Services},
+    stream::{Count, Direction, Server, Stream, once},
+    view::Seen,
+};
+use crate::network::Device;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn stream(source: &str, destination: &str, port: u16, server: Server) -> Stream {
+    Stream {
+        source: ip(source),
+        destination: ip(destination),
+        protocol: 6,
+        port,
+        server,
+        direction: Direction::Forwarded,
+        input: Some(2),
+        output: Some(3),
+    }
+}
+
+fn count(packets: u64, syn: u64) -> Count {
+    Count {
+        packets,
+        syn,
+        first_ns: SECOND,
+        last_ns: SECOND,
+        ..Count::default()
+    }
+}
+
+fn services() -> Services {
+    let service = |name: &str, address: &str, endpoint: &str| Service {
+        name: Some(name.to_owned()),
+        address: address.parse().unwrap(),
+        protocol: 6,
+        endpoints: vec![endpoint.parse().unwrap()],
+        refused: false,
+        mode: Mode::Iptables,
+    };
+    Services::new(vec![
+        service("shop/web:https", "10.96.7.7:443", "10.244.2.7:8443"),
+        service("kube-system/kube-dns:dns-tcp", "10.96.0.10:53", "10.244.1.2:53"),
+    ])
+}
+
+fn rule(text: &str, since: u64) -> Rule {
+    Rule {
+        text: text.to_owned(),
+        packets: Some(since + 7),
+        since: Some(since),
+        moved_ns: SECOND,
+        remedy: format!("undo {text}"),
+        intended: None,
+    }
+}
+
+struct Node {
+    services: Services,
+    rules: HashMap<String, Rule>,
+    own: HashSet<IpAddr>,
+}
+
+impl Node {
+    fn new(rules: &[Rule]) -> Self {
+        Self {
+            services: services(),
+            rules: rules
+                .iter()
+                .map(|rule| (rule.text.clone(), rule.clone()))
+                .collect(),
+            own: HashSet::new(),
+        }
+    }
+
+    fn faults(&self, streams: &[(Stream, Count, &str)], now: u64, to_the_end: bool) -> Vec<String> {
+        let names = HashMap::new();
+        let known = Known {
+            services: &self.services,
+            rules: &self.rules,
+            own: &self.own,
+            names: &names,
+        };
+        let mut seen: Vec<Seen> = streams
+            .iter()
+            .map(|(stream, count, rule)| {
+                let culprit = Culprit {
+                    rule: (*rule).to_owned(),
+                    certain: true,
+                };
+                let culprits = if rule.is_empty() { vec![] } else { vec![culprit] };
+                see(*stream, *count, culprits, known)
+            })
+            .collect();
+        settle(&mut seen);
+        let found = diagnose(&seen, known, now * SECOND, to_the_end);
+        found
+            .iter()
+            .map(|finding| {
+                format!(
+                    "{} {} {} {}",
+                    finding.fault.name(),
+                    finding.service.as_deref().unwrap_or("-"),
+                    finding.rules.join(","),
+                    finding.packets
+                )
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn what_breaks() {
+    let node = Node::new(&[rule("A", 9)]);
+    let request = stream("10.244.1.5", "10.96.7.7", 443, Server::Destination);
+    let reply = stream("10.244.2.7", "10.244.1.5", 8443, Server::Source);
+    let asked = stream("10.244.1.5", "10.244.2.7", 8443, Server::Destination);
+    let world = stream("10.244.1.5", "203.0.113.9", 443, Server::Destination);
+    for (streams, expected) in [
+        (
+            vec![(request, count(3, 3), "A")],
+            vec!["untracked-request shop/web:https A 3"],
+        ),
+        (
+            vec![(reply, count(2, 0), "A")],
+            vec!["untracked-reply shop/web:https A 2"],
+        ),
+        // Who dials the endpoint misses nothing.
+        (
+            vec![(reply, count(2, 0), "A"), (asked, count(2, 1), "A")],
+            vec!["untracked - A 4"],
+        ),
+        (vec![(world, count(1, 1), "A")], vec!["untracked - A 1"]),
+        (vec![(world, count(1, 1), "")], vec!["untracked -  1"]),
+        (
+            vec![(world, count(1, 1), "A"), (request, count(1, 1), "A")],
+            vec!["untracked-request shop/web:https A 1", "untracked - A 1"],
+        ),
+        // The counter is all there is to see.
+        (vec![], vec!["untracked - A 9"]),
+    ] {
+        assert_eq!(node.faults(&streams, 2, false), expected);
+    }
+    // Over after ten seconds, in a run to the end not at all.
+    let streams = [(request, count(3, 3), "A")];
+    assert!(node.faults(&streams, 12, false).is_empty());
+    assert_eq!(node.faults(&streams, 12, true).len(), 1);
+    assert!(Node::new(&[rule("A", 0)]).faults(&[], 2, true).is_empty());
+}
+
+#[test]
+fn what_is_intended() {
+    let mut node = Node::new(&[Rule {
+        intended: Some(Intended::Cilium),
+        ..rule("cilium", 9)
+    }]);
+    let link_local = stream("10.244.1.5", "169.254.20.10", 53, Server::Destination);
+    let other_port = stream("10.244.1.5", "169.254.20.10", 22, Server::Destination);
+    let dns = stream("10.244.1.5", "10.96.0.10", 53, Server::Destination);
+    let world = stream("10.244.1.5", "203.0.113.9", 443, Server::Destination);
+    assert!(node.faults(&[(link_local, count(1, 1), "")], 2, false).is_empty());
+    assert!(
+        node.faults(&[(world, count(1, 1), "cilium")], 2, false)
+            .is_empty()
+    );
+    assert_eq!(node.faults(&[(other_port, count(1, 1), "")], 2, false).len(), 1);
+    // The DNS Service's address is NodeLocal DNSCache's only where the node has it.
+    assert_eq!(node.faults(&[(dns, count(1, 1), "")], 2, false).len(), 1);
+    node.own.insert(ip("10.96.0.10"));
+    assert!(node.faults(&[(dns, count(1, 1), "")], 2, false).is_empty());
+}
+
+#[test]
+fn makers_of_rules() {
+    for (chain, text, expected) in [
+        (
+            "CILIUM_PRE_raw",
+            "-A CILIUM_PRE_raw -j CT --notrack",
+            Some(Intended::Cilium),
+        ),
+        (
+            "PREROUTING",
+            "-A PREROUTING -d 169.254.20.10/32 -p udp -j CT --notrack",
+            Some(Intended::NodeLocalDns),
+        ),
+        ("PREROUTING", "-A PREROUTING -p tcp -j CT --notrack", None),
+    ] {
+        assert_eq!(Intended::of_rule(chain, text), expected, "{text}");
+    }
+}
+
+/// The rules are read after the packets are counted: a rule's counter is told to have moved later than they.
+#[test]
+fn what_was_seen_and_is_over_is_no_new_finding() {
+    let mut moved = rule("A", 9);
+    moved.moved_ns = 3 * SECOND;
+    let node = Node::new(&[moved]);
+    let request = stream("10.244.1.5", "10.96.7.7", 443, Server::Destination);
+    let faults = |streams: &[_], now| node.faults(streams, now, false);
+    assert_eq!(faults(&[(request, count(9, 9), "A")], 12), Vec::<String>::new());
+    assert_eq!(faults(&[], 12), ["untracked - A 9"]);
+}
+
+fn device(index: u32, name: &str, controller: Option<u32>) -> Device {
+    Device {
+        index,
+        name: name.to_owned(),
+        up: true,
+        ethernet: true,
+        mtu: 1500,
+        mac: None,
+        controller,
+        bridge: false,
+        received: 0,
+        sent: 0,
+        send_failures: 0,
+        vxlan: None,
+    }
+}
+
+#[test]
+fn each_packet_once() {
+    let devices = [
+        device(1, "lo", None),
+        device(2, "eth0", None),
+        device(3, "cni0", None),
+        device(4, "veth5", Some(3)),
+        device(5, "veth6", Some(3)),
+    ];
+    let through = |direction, input, output| Stream {
+        direction,
+        input,
+        output,
+        ..stream("10.0.0.1", "10.0.0.2", 9, Server::Destination)
+    };
+    use Direction::{Delivered, Forwarded, Outgoing};
+    for (streams, kept) in [
+        // Routed to a pod: the bridge and its port.
+        (
+            vec![(Forwarded, Some(2), Some(3)), (Forwarded, Some(2), Some(4))],
+            1,
+        ),
+        // From port to port of the bridge: no other device has it.
+        (vec![(Forwarded, Some(5), Some(4))], 1),
+        (vec![(Outgoing, None, Some(3)), (Outgoing, None, Some(4))], 1),
+        (vec![(Outgoing, None, Some(1)), (Delivered, Some(1), None)], 1),
+        (vec![(Delivered, Some(2), None)], 1),
+        (vec![(Forwarded, Some(2), Some(3)), (Outgoing, None, Some(4))], 2),
+    ] {
+        let streams: Vec<_> = streams
+            .into_iter()
+            .map(|(direction, input, output)| (through(direction, input, output), Count::default()))
+            .collect();
+        assert_eq!(once(streams.clone(), &devices).len(), kept, "{streams:?}");
+    }
+}
+
+#[test]
+fn names_of_faults() {
+    let names: HashSet<_> = Fault::ALL.map(Fault::name).into();
+    assert_eq!(names.len(), Fault::ALL.len());
+}

@@ -1,0 +1,119 @@
+//! All that one look showed, to be told.
+
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    finding::{Fault, Finding},
+    rule::{Culprit, Intended, Rule},
+    stream::{Count, Stream},
+};
+use crate::owner::{Name, Owner};
+
+#[derive(Clone, Debug)]
+pub struct View {
+    pub time: Timestamp,
+    /// `CLOCK_MONOTONIC`.
+    pub now_ns: u64,
+    /// Most packets first.
+    pub streams: Vec<Seen>,
+    /// Every rule that sets notrack.
+    pub rules: Vec<Rule>,
+    pub findings: Vec<Finding>,
+    /// Services that the node has rules for.
+    pub services: usize,
+    /// Names of devices by index.
+    pub devices: HashMap<u32, String>,
+    pub names: HashMap<IpAddr, Name>,
+    /// Packets counted in no stream, for lack of room.
+    pub rest: u64,
+    /// What shows the rest.
+    pub seen_by: Vec<SeenBy>,
+    /// What this kernel does not show.
+    pub unseen: Vec<&'static str>,
+    /// What of the packet filter could not be read.
+    pub unread: Vec<String>,
+}
+
+/// Where in the kernel packets are seen.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenBy {
+    /// Which packets.
+    pub gives: &'static str,
+    /// The tracepoint, function or netfilter hook.
+    pub hook: &'static str,
+    /// The program there.
+    pub program: &'static str,
+}
+
+/// A stream, and what it is taken for.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub stream: Stream,
+    pub count: Count,
+    /// The rules that let it past; empty where none is found.
+    pub culprits: Vec<Culprit>,
+    pub intended: Option<Intended>,
+    /// Without meaning where it is intended.
+    pub fault: Fault,
+    /// The Service it breaks.
+    pub service: Option<String>,
+    /// Of a reply: whether conntrack translated its request, and so had to translate it back; `None`: not known.
+    pub translated: Option<bool>,
+    /// Who sends it, of an outgoing one.
+    pub sender: Option<Sender>,
+}
+
+/// Whose socket sent the latest packet of a stream.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The last levels of its control group's path. Not escaped.
+    pub cgroup: String,
+    /// Container and pod; the process is not known.
+    pub owner: Arc<Owner>,
+    /// Whether another group sent too.
+    pub others: bool,
+}
+
+impl Sender {
+    /// For people: the pod, or else the innermost control group, such as a unit of systemd. Not escaped.
+    pub fn name(&self) -> String {
+        let pod = self.owner.pod.as_ref();
+        let named = pod.and_then(|pod| Some(format!("{}/{}", pod.namespace.as_ref()?, pod.name.as_ref()?)));
+        let name = named
+            .or_else(|| pod.map(|pod| format!("pod {}", pod.uid)))
+            .unwrap_or_else(|| self.cgroup.rsplit('/').next().unwrap_or_default().to_owned());
+        if self.others {
+            format!("{name} and others")
+        } else {
+            name
+        }
+    }
+}
+
+/// How far a rule that sets notrack is known to work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleState {
+    /// Its counter moved since probe began.
+    Hit,
+    /// It has no counter, or it did not move.
+    Latent,
+}
+
+impl RuleState {
+    /// The name in JSON and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Latent => "latent",
+        }
+    }
+
+    pub fn of(rule: &Rule) -> Self {
+        match rule.since {
+            Some(1..) => Self::Hit,
+            Some(0) | None => Self::Latent,
+        }
+    }
+}

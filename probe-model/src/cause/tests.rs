@@ -1,0 +1,415 @@
+use std::{sync::Arc, time::Duration};
+
+use super::*;
+use crate::{
+    Owner,
+    bypass::service::{Mode, Service},
+};
+
+fn at(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
+}
+
+/// A pod's connection to the Service from 0 to 150 ms, which nobody answered.
+fn failed() -> Connection {
+    Connection {
+        time: at(150),
+        duration: Duration::from_millis(150),
+        role: Role::Client,
+        outcome: Outcome::Unanswered,
+        source: "10.244.1.5:40000".parse().unwrap(),
+        destination: "10.96.7.7:443".parse().unwrap(),
+        dialled: None,
+        seen_as: None,
+        untranslated: None,
+        payload: None,
+        netns: 2,
+        owner: Arc::new(Owner::default()),
+        peer: None,
+        cause: None,
+        tls: None,
+        cadence: None,
+    }
+}
+
+/// The same, translated to its endpoint.
+fn translated() -> Connection {
+    Connection {
+        destination: "10.244.2.7:8443".parse().unwrap(),
+        dialled: Some("10.96.7.7:443".parse().unwrap()),
+        ..failed()
+    }
+}
+
+fn stream(source: &str, destination: &str, port: u16, server: Server) -> Untracked {
+    Untracked {
+        stream: Stream {
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: TCP,
+            port,
+            server,
+            direction: Direction::Forwarded,
+            input: Some(3),
+            output: Some(2),
+        },
+        first: at(0),
+        last: at(100),
+        outside: true,
+    }
+}
+
+fn drop(source: &str, destination: &str, reason: &str) -> Dropped {
+    Dropped {
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        netns: 1,
+        reason: Some(reason.to_owned()),
+        at: None,
+        input: Some(3),
+        packets: 1,
+        syn: true,
+        first: at(1),
+        last: at(1),
+    }
+}
+
+struct Rules;
+
+impl Blame for Rules {
+    fn untracked(&self, _: &Untracked) -> Option<Blamed> {
+        Some(Blamed {
+            rule: "raw PREROUTING rule 1".to_owned(),
+            certain: true,
+            remedy: "take it away".to_owned(),
+        })
+    }
+
+    fn dropped(&self, dropped: &Dropped) -> Option<Blamed> {
+        (dropped.destination.port() == 443).then(|| Blamed {
+            rule: "filter FORWARD rule 1".to_owned(),
+            certain: false,
+            remedy: "take it away".to_owned(),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    untracked: Vec<Untracked>,
+    drops: Vec<Dropped>,
+    tunnels: Vec<Tunnel>,
+}
+
+fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
+    let service = |name: &str, address: &str, endpoints: &[&str]| Service {
+        name: Some(name.to_owned()),
+        address: address.parse().unwrap(),
+        protocol: TCP,
+        endpoints: endpoints.iter().map(|end| end.parse().unwrap()).collect(),
+        refused: endpoints.is_empty(),
+        mode: Mode::Iptables,
+    };
+    let services = Services::new(vec![
+        service("shop/web:https", "10.96.7.7:443", &["10.244.2.7:8443"]),
+        service("shop/empty:http", "10.96.5.5:80", &[]),
+        service("shop/$(reboot):http", "10.96.5.6:80", &[]),
+    ]);
+    explain(
+        connection,
+        &Evidence {
+            services: &services,
+            untracked: &seen.untracked,
+            drops: &seen.drops,
+            tunnels: &seen.tunnels,
+            own: &HashSet::from(["192.168.88.11".parse().unwrap()]),
+            netns: 1,
+            rules: &Rules,
+        },
+    )
+}
+
+fn untracked_of(connection: &Connection, seen: Untracked) -> Option<String> {
+    let untracked = vec![seen];
+    let seen = Seen {
+        untracked,
+        ..Seen::default()
+    };
+    told(connection, &seen).map(|cause| cause.what)
+}
+
+fn dropped_of(connection: &Connection, dropped: Dropped) -> Option<String> {
+    let drops = vec![dropped];
+    let seen = Seen {
+        drops,
+        ..Seen::default()
+    };
+    told(connection, &seen).map(|cause| cause.what)
+}
+
+#[test]
+fn nothing_seen_is_nothing_said() {
+    assert_eq!(told(&failed(), &Seen::default()), None);
+    assert_eq!(told(&translated(), &Seen::default()), None);
+}
+
+#[test]
+fn a_service_without_endpoints() {
+    let mut connection = failed();
+    connection.destination = "10.96.5.5:80".parse().unwrap();
+    for (role, outcome, expected) in [
+        (Role::Client, Outcome::Unreachable, true),
+        (Role::Client, Outcome::Refused, true),
+        (Role::Server, Outcome::Refused, false),
+        // What sent data had somebody to send it to.
+        (Role::Client, Outcome::HalfOpen, false),
+    ] {
+        (connection.role, connection.outcome) = (role, outcome);
+        let cause = told(&connection, &Seen::default());
+        assert_eq!(cause.is_some(), expected, "{role:?} {outcome:?}");
+        if let Some(cause) = cause {
+            assert_eq!(
+                cause.what,
+                "Service shop/empty:http (10.96.5.5:80) has no endpoints"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_command_of_what_is_no_name() {
+    let mut connection = failed();
+    for (address, command) in [("10.96.5.5:80", true), ("10.96.5.6:80", false)] {
+        connection.destination = address.parse().unwrap();
+        let remedy = told(&connection, &Seen::default()).and_then(|cause| cause.remedy);
+        assert_eq!(remedy.unwrap().contains("kubectl"), command, "{address}");
+    }
+}
+
+#[test]
+fn requests_that_were_not_translated() {
+    let request = || stream("10.244.1.5", "10.96.7.7", 443, Server::Destination);
+    let words = "packets to Service shop/web:https (10.96.7.7:443) left untranslated: exempted from conntrack by raw \
+                 PREROUTING rule 1";
+    assert_eq!(untracked_of(&failed(), request()).as_deref(), Some(words));
+    // Somebody else's, or at another time.
+    for other in [
+        stream("10.244.1.6", "10.96.7.7", 443, Server::Destination),
+        stream("10.244.1.5", "10.96.7.8", 443, Server::Destination),
+        stream("10.244.1.5", "10.96.7.7", 80, Server::Destination),
+        stream("10.96.7.7", "10.244.1.5", 443, Server::Destination),
+        Untracked {
+            last: at(-20),
+            first: at(-30),
+            ..request()
+        },
+        Untracked {
+            first: at(200),
+            last: at(300),
+            ..request()
+        },
+    ] {
+        assert_eq!(untracked_of(&failed(), other.clone()), None, "{other:?}");
+    }
+}
+
+/// A pod's own address is no good outside, a node's is, and so is a pod's to a pod.
+#[test]
+fn packets_that_were_not_masqueraded() {
+    let mut connection = failed();
+    connection.destination = "1.2.3.4:443".parse().unwrap();
+    let request = || stream("10.244.1.5", "1.2.3.4", 443, Server::Destination);
+    assert_eq!(
+        untracked_of(&connection, request()).as_deref(),
+        Some(
+            "packets left the node as from 10.244.1.5, not masqueraded: exempted from conntrack by raw PREROUTING rule 1"
+        )
+    );
+    let inside = Untracked {
+        outside: false,
+        ..request()
+    };
+    assert_eq!(untracked_of(&connection, inside), None);
+    connection.source = "192.168.88.11:40000".parse().unwrap();
+    let mut own = stream("192.168.88.11", "1.2.3.4", 443, Server::Destination);
+    own.stream.direction = Direction::Outgoing;
+    assert_eq!(untracked_of(&connection, own), None);
+}
+
+/// Conntrack has to have translated the request: who talks to an endpoint itself misses nothing.
+#[test]
+fn replies_that_were_not_translated_back() {
+    let reply = || stream("10.244.2.7", "10.244.1.5", 8443, Server::Source);
+    assert_eq!(
+        untracked_of(&translated(), reply()).as_deref(),
+        Some(
+            "replies of 10.244.2.7:8443, an endpoint of Service shop/web:https (10.96.7.7:443), came back untranslated: \
+             exempted from conntrack by raw PREROUTING rule 1"
+        )
+    );
+    let mut direct = failed();
+    direct.destination = "10.244.2.7:8443".parse().unwrap();
+    assert_eq!(untracked_of(&direct, reply()), None);
+    direct.seen_as = Some("192.168.88.11:50000".parse().unwrap());
+    assert_eq!(
+        untracked_of(&direct, reply()).as_deref(),
+        Some(
+            "replies of 10.244.2.7:8443 came back untranslated: exempted from conntrack by raw PREROUTING rule 1"
+        )
+    );
+    assert_eq!(untracked_of(&failed(), reply()), None);
+}
+
+#[test]
+fn packets_that_were_dropped() {
+    let client = "10.244.1.5:40000";
+    let filtered = |source: &str, destination: &str| drop(source, destination, "NETFILTER_DROP");
+    assert_eq!(
+        dropped_of(&failed(), filtered(client, "10.96.7.7:443")).as_deref(),
+        Some(
+            "a packet from 10.244.1.5:40000 to 10.96.7.7:443 (NETFILTER_DROP): dropped perhaps by filter FORWARD rule 1"
+        )
+    );
+    // Behind the translation: to the Service's endpoint, though conntrack forgot it. Nobody knows the rule.
+    assert_eq!(
+        dropped_of(&failed(), filtered(client, "10.244.2.7:8443")).as_deref(),
+        Some(
+            "a packet from 10.244.1.5:40000 to 10.244.2.7:8443 (NETFILTER_DROP): dropped by no rule that could be found"
+        )
+    );
+    // Before 5.17 the function is all there is.
+    let old = Dropped {
+        reason: None,
+        at: Some("nf_hook_slow".to_owned()),
+        ..filtered("10.96.7.7:443", client)
+    };
+    let words = dropped_of(&failed(), old).unwrap();
+    assert!(words.contains("(nf_hook_slow): dropped by no rule"), "{words}");
+    // In a pod's namespace the node's rules are not asked.
+    let elsewhere = Dropped {
+        netns: 7,
+        ..filtered(client, "10.96.7.7:443")
+    };
+    let words = dropped_of(&failed(), elsewhere).unwrap();
+    assert!(
+        words.ends_with("dropped in the network namespace 7 (NETFILTER_DROP)"),
+        "{words}"
+    );
+    for (other, why) in [
+        (
+            filtered("10.244.1.5:40001", "10.96.7.7:443"),
+            "another connection's",
+        ),
+        (filtered(client, "10.96.7.8:443"), "to another server"),
+        (
+            drop(client, "10.96.7.7:443", "TCP_OLD_DATA"),
+            "happens in good health",
+        ),
+        (drop(client, "10.96.7.7:443", "NOT_SPECIFIED"), "says nothing"),
+        (
+            Dropped {
+                first: at(200),
+                last: at(200),
+                ..filtered(client, "10.96.7.7:443")
+            },
+            "after its end",
+        ),
+    ] {
+        assert_eq!(dropped_of(&failed(), other), None, "{why}");
+    }
+}
+
+#[test]
+fn a_port_that_nobody_listens_at() {
+    let client = "10.244.1.5:40000";
+    let syn = || drop(client, "10.96.7.7:443", "NO_SOCKET");
+    let words = "a packet from 10.244.1.5:40000 to 10.96.7.7:443 found no socket on this node (NO_SOCKET)";
+    assert_eq!(dropped_of(&failed(), syn()).as_deref(), Some(words));
+    let data = Dropped { syn: false, ..syn() };
+    assert_eq!(dropped_of(&failed(), data), None);
+    // What comes after the client went away is no reason for it.
+    let reset = Connection {
+        outcome: Outcome::ResetByClient,
+        ..failed()
+    };
+    assert_eq!(dropped_of(&reset, syn()), None);
+}
+
+#[test]
+fn a_vxlan_peer_on_the_way() {
+    let tunnel = |fault, network: &str| Seen {
+        tunnels: vec![Tunnel {
+            fault,
+            networks: vec![network.parse().unwrap()],
+            what: "nothing comes back".to_owned(),
+            remedy: "look".to_owned(),
+            certain: false,
+        }],
+        ..Seen::default()
+    };
+    for (fault, network, outcome, expected) in [
+        (Fault::NoAnswer, "10.244.2.0/24", Outcome::Unanswered, true),
+        (Fault::NoAnswer, "10.244.3.0/24", Outcome::Unanswered, false),
+        (Fault::NoAnswer, "10.244.2.0/24", Outcome::TimedOut, true),
+        // Somebody answered.
+        (Fault::NoAnswer, "10.244.2.0/24", Outcome::Refused, false),
+        (Fault::Mtu, "10.244.2.0/24", Outcome::Unanswered, false),
+        (Fault::Mtu, "10.244.2.0/24", Outcome::TimedOut, true),
+        (
+            Fault::MalformedHeader,
+            "10.244.2.0/24",
+            Outcome::Unanswered,
+            false,
+        ),
+    ] {
+        let connection = Connection {
+            outcome,
+            ..translated()
+        };
+        let cause = told(&connection, &tunnel(fault, network));
+        assert_eq!(cause.is_some(), expected, "{fault:?} {network} {outcome:?}");
+    }
+    // What a packet of its own met comes first.
+    let mut seen = tunnel(Fault::NoAnswer, "10.244.2.0/24");
+    seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NETFILTER_DROP")];
+    assert_eq!(
+        told(&translated(), &seen).map(|cause| cause.kind),
+        Some(Kind::Dropped)
+    );
+    seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NO_TX_TARGET")];
+    assert_eq!(
+        told(&translated(), &seen).map(|cause| cause.kind),
+        Some(Kind::Vxlan)
+    );
+}
+
+/// The rule that drops replies is not to blame where the request slipped past conntrack.
+#[test]
+fn packets_that_conntrack_knows_one_way_only() {
+    let connection = translated();
+    let mut seen = Seen {
+        drops: vec![drop("10.244.2.7:8443", "10.244.1.5:40000", "NETFILTER_DROP")],
+        ..Seen::default()
+    };
+    assert_eq!(
+        told(&connection, &seen).map(|cause| cause.kind),
+        Some(Kind::Dropped)
+    );
+    seen.untracked = vec![stream("10.244.1.5", "10.244.2.7", 8443, Server::Destination)];
+    let cause = told(&connection, &seen).unwrap();
+    assert_eq!(
+        (cause.kind, cause.rule.as_deref()),
+        (Kind::Untracked, Some("raw PREROUTING rule 1"))
+    );
+    assert_eq!(
+        cause.what,
+        "packets from 10.244.1.5 to 10.244.2.7:8443 are exempted from conntrack by raw PREROUTING rule 1; those that come \
+         back belong to no connection that conntrack knows, and are dropped"
+    );
+    // Untracked the same way as dropped: that explains nothing.
+    seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NETFILTER_DROP")];
+    assert_eq!(
+        told(&connection, &seen).map(|cause| cause.kind),
+        Some(Kind::Dropped)
+    );
+}

@@ -1,0 +1,86 @@
+//! The CNI configuration that counts, and what flannel's plugin reads.
+
+use super::{Facts, Fault, restart_flannel};
+
+pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
+    let networks = &facts.seen.networks;
+    let mut faults = Vec::new();
+    let Some((first, network)) = networks.first() else {
+        faults.push(
+            Fault::failed("there is no CNI configuration: the node is NotReady, and no pod gets a network")
+                .seen("kubelet: cni plugin not initialized")
+                .remedy("see why flannel's pod on this node does not put one there: its init container install-cni does")
+                .remedy(restart_flannel(facts.node_name())),
+        );
+        return faults;
+    };
+    if let Err(why) = network {
+        faults.push(
+            Fault::failed(format!(
+                "the runtime can't read the CNI configuration {first}, and takes no other"
+            ))
+            .seen(format!("{first}: {why}"))
+            .remedy(format!(
+                "mend {first}, or move it away if a former network left it there"
+            )),
+        );
+    }
+    let uses_flannel =
+        |network: &crate::host::CniNetwork| network.plugins.iter().any(|plugin| plugin.kind == "flannel");
+    let first_is = network.as_ref().is_ok_and(uses_flannel);
+    let later = networks
+        .iter()
+        .skip(1)
+        .find(|(_, network)| network.as_ref().is_ok_and(uses_flannel));
+    if let (false, Some((later, _))) = (first_is, later)
+        && facts.seen.subnet_env.is_some()
+    {
+        faults.push(
+            Fault::failed(format!(
+                "pods are not put into flannel's network: {first} comes before {later}, and only the first counts"
+            ))
+            .seen(format!("in their order: {}", names(facts)))
+            .remedy(format!("mv {first} /root/   # if a former network left it there"))
+            .remedy("the runtime takes the next file by itself; pods that were made with the other have to be made anew"),
+        );
+    }
+    if first_is {
+        faults.extend(subnet_env(facts));
+    }
+    faults
+}
+
+fn names(facts: &Facts<'_>) -> String {
+    let names: Vec<_> = facts
+        .seen
+        .networks
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    names.join(", ")
+}
+
+/// flannel's plugin can't do without it.
+fn subnet_env(facts: &Facts<'_>) -> Option<Fault> {
+    let file = facts.main.and_then(|plugin| plugin.subnet_file.as_deref());
+    let file = file.unwrap_or("/run/flannel/subnet.env");
+    let fault = match &facts.seen.subnet_env {
+        Some(Ok(env)) if env.subnets.is_empty() => Fault::failed(format!(
+            "no new pod can start: {file} does not say this node's subnet"
+        )),
+        Some(Ok(_)) => return None,
+        Some(Err(why)) => Fault::failed("no new pod can start: flannel's subnet can't be read")
+            .seen(format!("{file}: {why}")),
+        None => Fault::failed("no new pod can start: flannel does not run here, or has no subnet yet").seen(
+            format!("loadFlannelSubnetEnv failed: open {file}: no such file or directory"),
+        ),
+    };
+    let node = facts.node_name();
+    Some(
+        fault
+            .remedy(format!(
+                "kubectl get node {node} -o jsonpath='{{.spec.podCIDR}}'   # empty: flannel waits for it"
+            ))
+            .remedy(restart_flannel(node)),
+    )
+}

@@ -1,0 +1,140 @@
+//! What a former network left behind: devices and routes that have the pods' addresses, pods that are on no bridge.
+
+use ipnet::IpNet;
+
+use super::{FLANNEL, Facts, Fault, overlap, renew_pods, restart_flannel};
+use crate::{network::Device, words::counted};
+
+pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if let Some(expected) = facts.expected {
+        let subnet = expected.bridge.trunc();
+        for device in &facts.seen.devices {
+            let is_bridge = device.name == facts.bridge_name;
+            for net in facts.nets(device).filter(|_| !is_bridge) {
+                faults.extend(other_device(facts, device, net, subnet));
+            }
+        }
+        faults.extend(routes(facts, subnet));
+    }
+    faults.extend(without_bridge(facts));
+    faults
+}
+
+/// An address that has no business on that device.
+fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -> Option<Fault> {
+    let name = &device.name;
+    let all = facts.env.map(|env| env.networks.as_slice()).unwrap_or_default();
+    let single = net.prefix_len() == net.max_prefix_len();
+    if name == FLANNEL {
+        // The subnet's own number, alone.
+        if net.addr() == subnet.network() || net.addr().is_ipv6() {
+            return None;
+        }
+        return Some(
+            Fault::failed(format!(
+                "{name} has {}, which is of another subnet than {subnet}: answers to other nodes go astray",
+                net.addr()
+            ))
+            .seen(format!("{name}: {net}"))
+            .remedy(format!(
+                "ip link delete {name}   # flannel makes it when it starts"
+            ))
+            .remedy(restart_flannel(facts.node_name())),
+        );
+    }
+    // A pod's own device on the host's side has the gateway's, or a single address.
+    if single {
+        return None;
+    }
+    let remedy = if device.bridge {
+        format!("ip link delete {name}   # if a former network left it; else give it another subnet")
+    } else {
+        format!(
+            "ip addr del {net} dev {name}   # if it is left over; else the cluster needs another pod network"
+        )
+    };
+    if overlap(&net, &subnet) {
+        return Some(
+            Fault::failed(format!(
+                "{name} has the pods' subnet, too: packets to pods go there"
+            ))
+            .seen(format!("{name}: {net}"))
+            .seen(format!("pods of this node: {subnet}"))
+            .remedy(remedy),
+        );
+    }
+    let network = all.iter().find(|network| overlap(network, &net))?;
+    Some(
+        Fault::warning(format!(
+            "{name} has addresses of the pods' network: pods that are given those on another node are not reached from here"
+        ))
+        .seen(format!("{name}: {net}"))
+        .seen(format!("all pods: {network}"))
+        .remedy(remedy),
+    )
+}
+
+/// Routes of the whole of this node's subnet, or a part of it, that lead elsewhere.
+fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Fault> {
+    let strays = facts.seen.routes.iter().filter(|route| {
+        subnet.contains(&route.prefix)
+            && route.prefix.prefix_len() < route.prefix.max_prefix_len()
+            && route.device.is_some_and(|index| !is(facts, index))
+    });
+    let fault = |route: &crate::network::Route| {
+        let device = facts
+            .seen
+            .devices
+            .iter()
+            .find(|device| Some(device.index) == route.device)?;
+        // What comes of its own address is told with that.
+        if facts.nets(device).any(|net| net.trunc() == route.prefix) {
+            return None;
+        }
+        Some(
+            Fault::failed(format!(
+                "a route leads away what is for this node's own pods: {} by {}",
+                route.prefix, device.name
+            ))
+            .seen(format!("pods of this node: {subnet}"))
+            .remedy(format!("ip route del {} dev {}", route.prefix, device.name)),
+        )
+    };
+    strays.filter_map(fault).collect()
+}
+
+fn is(facts: &Facts<'_>, index: u32) -> bool {
+    facts.bridge.is_some_and(|bridge| bridge.index == index)
+}
+
+/// Pods' devices that the bridge plugin made (`veth` and eight hex digits) and that are in no bridge, nor have a route.
+fn without_bridge(facts: &Facts<'_>) -> Option<Fault> {
+    let has_bridge = facts.main.is_none_or(|plugin| plugin.bridge.is_some());
+    let made = |name: &str| {
+        let number = name.strip_prefix("veth");
+        number.is_some_and(|hex| hex.len() == 8 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let routed = |index: u32| facts.seen.routes.iter().any(|route| route.device == Some(index));
+    let lost: Vec<&str> = facts
+        .seen
+        .devices
+        .iter()
+        .filter(|device| device.controller.is_none() && made(&device.name) && !routed(device.index))
+        .map(|device| device.name.as_str())
+        .collect();
+    if lost.is_empty() || !has_bridge {
+        return None;
+    }
+    let fault = Fault::failed(format!(
+        "{} in no bridge, as after {} was deleted and made anew",
+        counted(
+            lost.len(),
+            "pod is cut off: its device is",
+            "pods are cut off: their devices are"
+        ),
+        facts.bridge_name
+    ))
+    .seen(lost.join(", "));
+    Some(renew_pods(fault, facts.node_name()))
+}

@@ -1,0 +1,51 @@
+//! What a look at untracked packets comes to.
+
+use super::{Answer, Check, Fault};
+use crate::{
+    bypass::{View, finding::Finding, view::RuleState},
+    words::counted,
+};
+
+/// The answer of one look. A rule that nothing has hit yet is a warning: it will.
+pub fn judge(view: &View) -> Answer {
+    let intended = view.rules.iter().filter(|rule| rule.intended.is_some()).count();
+    let summary = match (view.streams.len(), view.rules.len()) {
+        (0, 0) => "no packet slipped past conntrack, and no rule lets one".to_owned(),
+        (streams, rules) if rules == intended => {
+            let lets = counted(rules, "rule lets past", "rules let past");
+            format!(
+                "{}; what {lets} is intended",
+                counted(streams, "untracked stream", "untracked streams")
+            )
+        }
+        (streams, rules) => {
+            let let_past = counted(rules, "rule that lets", "rules that let");
+            let streams = counted(streams, "untracked stream", "untracked streams");
+            format!("{streams}, {let_past} packets past conntrack")
+        }
+    };
+    let mut faults: Vec<_> = view.findings.iter().map(fault).collect();
+    let blamed = |text: &str| {
+        view.findings
+            .iter()
+            .any(|finding| finding.rules.iter().any(|rule| rule == text))
+    };
+    let latent = view.rules.iter().filter(|rule| {
+        rule.intended.is_none() && RuleState::of(rule) == RuleState::Latent && !blamed(&rule.text)
+    });
+    faults.extend(latent.map(|rule| {
+        Fault::warning("a rule lets packets past conntrack, which nothing met while probe looked")
+            .seen(rule.text.clone())
+            .remedy("probe bypass shows what it does once there is traffic; if nobody meant it, take it away")
+    }));
+    Answer::of(Check::Bypass, summary, faults).without(view.unread.clone())
+}
+
+fn fault(finding: &Finding) -> Fault {
+    Fault::found(
+        finding.fault.name(),
+        &finding.what,
+        &finding.evidence,
+        &finding.remedy,
+    )
+}

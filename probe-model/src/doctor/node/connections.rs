@@ -1,0 +1,253 @@
+//! Connections to the API: kubelet's, kube-proxy's, flannel's, as the kernel sees them end, and the one through the Service.
+
+use std::net::SocketAddr;
+
+use super::{Kubelet, Seen};
+use crate::{
+    Outcome,
+    doctor::{
+        Fault,
+        server::{Dialled, Trust},
+    },
+    words::counted,
+};
+
+/// Ways to end that are shown of one process.
+const WAYS: usize = 4;
+
+/// A process that needs the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub pid: u32,
+    /// Connections to the API that it has, by what the kernel lists; `None`: that could not be read.
+    pub open: Option<usize>,
+    /// Where to it has sent a SYN that nobody has answered yet.
+    pub dials: Vec<SocketAddr>,
+    /// Those that ended badly while it was watched.
+    pub ended: Vec<Ended>,
+}
+
+/// Connections of one process that ended the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub to: SocketAddr,
+    pub outcome: Outcome,
+    pub times: usize,
+    /// Why, where that was seen.
+    pub cause: Option<String>,
+}
+
+/// Why a dial came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Why {
+    pub to: SocketAddr,
+    pub what: String,
+    pub remedy: Option<String>,
+}
+
+/// The kubernetes Service, as this node's rules have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub address: SocketAddr,
+    pub endpoints: Vec<SocketAddr>,
+    /// kube-proxy's mode.
+    pub mode: &'static str,
+    pub dialled: Dialled,
+}
+
+pub fn summary(seen: &Seen) -> Vec<String> {
+    let connected: Vec<String> = seen
+        .users
+        .iter()
+        .filter_map(|user| match user.open {
+            Some(0) => Some(format!("{} has no connection to it", user.name)),
+            Some(open) => Some(format!(
+                "{} has {} to it",
+                user.name,
+                counted(open, "connection", "connections")
+            )),
+            None => None,
+        })
+        .collect();
+    let mut parts = Vec::new();
+    if !connected.is_empty() {
+        parts.push(connected.join(", "));
+    }
+    if let Some(service) = &seen.service
+        && service.dialled.reply.is_ok()
+    {
+        parts.push(format!("the kubernetes Service {} answers", service.address));
+    }
+    parts
+}
+
+/// Each fault with the servers that it is about.
+pub fn faults<'a>(seen: &'a Seen, answers: bool) -> Vec<(Fault, &'a [SocketAddr])> {
+    let users = seen.users.iter().filter_map(ended).chain(idle(seen, answers));
+    let mut faults: Vec<(Fault, &'a [SocketAddr])> = users.map(|fault| (fault, &[][..])).collect();
+    if let Some(service) = &seen.service
+        && let Some(fault) = of_service(service, seen)
+    {
+        // To none: that it has no endpoints is a fault of its own.
+        let nowhere = std::slice::from_ref(&service.address);
+        let leads = Some(service.endpoints.as_slice()).filter(|leads| !leads.is_empty());
+        faults.push((fault, leads.unwrap_or(nowhere)));
+    }
+    faults
+}
+
+/// Whether a connection that ended so never came to an answer.
+fn is_cut_off(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Refused
+        | Outcome::Unanswered
+        | Outcome::Unreachable
+        | Outcome::TimedOut
+        | Outcome::NoReply
+        | Outcome::ResetByServer => true,
+        Outcome::HalfOpen
+        | Outcome::HalfOpenReset
+        | Outcome::SynOnly
+        | Outcome::ResetByClient
+        | Outcome::Closed
+        | Outcome::Open => false,
+    }
+}
+
+fn ended(user: &User) -> Option<Fault> {
+    let cut_off = user.ended.iter().filter(|ended| is_cut_off(ended.outcome));
+    let times: usize = cut_off.clone().map(|ended| ended.times).sum();
+    let says = match (times, user.dials.len()) {
+        (0, 0) => return None,
+        (0, _) => format!("{} waits for the API to answer its SYN", user.name),
+        (times, _) => format!(
+            "{times} of {}'s connections to the API came to nothing just now",
+            user.name
+        ),
+    };
+    // One that still has a connection works on.
+    let fault = match user.open {
+        Some(0) => Fault::failed(format!("{says}, and it has no other")),
+        Some(_) | None => Fault::warning(says),
+    };
+    let fault = cut_off.take(WAYS).fold(fault, |fault, ended| {
+        let cause = ended
+            .cause
+            .as_ref()
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        fault.seen(format!(
+            "{} (pid {}) to {}: {}, {} times{cause}",
+            user.name,
+            user.pid,
+            ended.to,
+            ended.outcome.name(),
+            ended.times
+        ))
+    });
+    let dials: std::collections::BTreeSet<&SocketAddr> = user.dials.iter().collect();
+    let fault = dials.into_iter().take(WAYS).fold(fault, |fault, to| {
+        fault.seen(format!(
+            "{} (pid {}) to {to}: SYN sent, no answer yet",
+            user.name, user.pid
+        ))
+    });
+    let ports: std::collections::BTreeSet<u16> = user
+        .ended
+        .iter()
+        .map(|ended| ended.to.port())
+        .chain(user.dials.iter().map(SocketAddr::port))
+        .collect();
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    Some(fault.remedy(format!(
+        "probe watch --port {} --role client: each as it ends, with what is to blame",
+        ports.join(",")
+    )))
+}
+
+/// Adds what the kernel showed.
+pub trait Because {
+    #[must_use]
+    fn because(self, seen: &Seen, to: SocketAddr) -> Self;
+}
+
+impl Because for Fault {
+    fn because(self, seen: &Seen, to: SocketAddr) -> Self {
+        let of_it = seen.causes.iter().filter(|why| why.to == to);
+        of_it.take(1).fold(self, |fault, why| {
+            let fault = fault.seen(format!("from here to {to}: {}", why.what));
+            match &why.remedy {
+                Some(remedy) => fault.remedy(remedy.clone()),
+                None => fault,
+            }
+        })
+    }
+}
+
+/// kubelet keeps one connection for all it does.
+fn idle(seen: &Seen, answers: bool) -> Option<Fault> {
+    let Kubelet::Runs { pid } = seen.kubelet else {
+        return None;
+    };
+    let kubelet = seen.users.iter().find(|user| user.pid == pid)?;
+    (answers && kubelet.open == Some(0) && kubelet.ended.is_empty() && kubelet.dials.is_empty()).then(|| {
+        Fault::warning("kubelet runs and has no connection to the API server, which answers")
+            .seen(format!(
+                "{} (pid {pid}) has no established connection to it",
+                kubelet.name
+            ))
+            .remedy("journalctl -u kubelet -n 50: what it waits for")
+            .remedy("systemctl restart kubelet")
+    })
+}
+
+fn of_service(service: &Service, seen: &Seen) -> Option<Fault> {
+    let Service {
+        address,
+        endpoints,
+        mode,
+        dialled,
+    } = service;
+    let to = match endpoints.as_slice() {
+        [] => "nowhere: it has no endpoints".to_owned(),
+        endpoints => endpoints
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+    };
+    let led = format!("kube-proxy's rules ({mode}) lead {address} to {to}");
+    match (&dialled.reply, &dialled.trust) {
+        (Err(stop), _) => Some(
+            Fault::failed(format!(
+                "the kubernetes Service {address} {}: pods here do not come to the API, nor does flannel",
+                stop.says()
+            ))
+            .seen(led)
+            .because(seen, *address)
+            .remedy("kubectl get endpoints kubernetes: these must be the API servers' addresses")
+            .remedy("kubectl -n kube-system logs -l k8s-app=kube-proxy, of this node: does it come to the API itself?")
+            .remedy(format!("probe path {address}: which rule or hop it ends at")),
+        ),
+        (Ok(_), Trust::WrongName) => Some(
+            Fault::warning(format!(
+                "the API server's certificate is not good for the kubernetes Service's address {}: pods do not trust it",
+                address.ip()
+            ))
+            .seen(led)
+            .seen(dialled.leaf.as_ref().map_or_else(String::new, |leaf| {
+                format!("it is good for {}", leaf.names.join(", "))
+            }))
+            .remedy("on a control plane node: kubeadm init phase certs apiserver, with the cluster's serviceSubnet"),
+        ),
+        (Ok(_), Trust::UnknownIssuer) => Some(
+            Fault::failed(format!(
+                "what is behind the kubernetes Service {address} has a certificate of another authority than the cluster's"
+            ))
+            .seen(led)
+            .remedy(format!("is it the same server as in {}?", seen.config.path)),
+        ),
+        (Ok(_), Trust::Trusted | Trust::Unchecked | Trust::Expired | Trust::NotYet | Trust::Other(_)) => None,
+    }
+}

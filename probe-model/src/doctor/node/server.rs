@@ -1,0 +1,294 @@
+//! The API server that kubelet needs: whether it is there, is the right one, and lets kubelet in.
+
+use std::net::SocketAddr;
+
+use super::{SOON_HOURS, Seen, connections::Because as _};
+use crate::doctor::{
+    Fault,
+    certificate::{Certificate, Life, about},
+    server::{Dialled, Reply, Stop, Trust},
+};
+
+/// Clocks further apart than this, in seconds, are told of.
+const SKEW: i64 = 30;
+/// Lines of an answer that are shown.
+const LINES: usize = 3;
+
+/// The server of kubelet's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub url: String,
+    /// A name or an address, as the configuration has it.
+    pub host: String,
+    /// Its addresses, each with what became of dialling it; or why it has none.
+    pub places: Result<Vec<Place>, String>,
+}
+
+/// One address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub address: SocketAddr,
+    pub dialled: Dialled,
+}
+
+/// Whether one of its addresses lets kubelet in.
+pub fn answers(server: &Server) -> bool {
+    let places = server.places.as_ref().map(Vec::as_slice).unwrap_or_default();
+    places.iter().any(|place| is_well(&place.dialled))
+}
+
+/// Whether none of its addresses takes a connection.
+pub fn is_cut_off(server: &Server) -> bool {
+    let places = server.places.as_ref().map(Vec::as_slice).unwrap_or_default();
+    let is = |place: &Place| {
+        matches!(
+            place.dialled.reply,
+            Err(Stop::Refused | Stop::Unanswered | Stop::Unreachable(_))
+        )
+    };
+    !places.is_empty() && places.iter().all(is)
+}
+
+/// Whether this is an address of the server.
+pub fn has(server: &Server, address: &SocketAddr) -> bool {
+    let places = server.places.as_ref().map(Vec::as_slice).unwrap_or_default();
+    places.iter().any(|place| place.address == *address)
+}
+
+fn is_well(dialled: &Dialled) -> bool {
+    let trusted = matches!(dialled.trust, Trust::Trusted | Trust::Unchecked);
+    trusted && matches!(&dialled.reply, Ok(Some(reply)) if reply.status < 400)
+}
+
+pub fn summary(server: &Server) -> String {
+    let places = server.places.as_ref().map(Vec::as_slice).unwrap_or_default();
+    let answers = places.iter().find_map(|place| match &place.dialled.reply {
+        Ok(Some(reply)) => Some((reply, &place.dialled.leaf)),
+        Ok(None) | Err(_) => None,
+    });
+    let Some((reply, leaf)) = answers else {
+        return format!("{} does not answer", server.url);
+    };
+    let mut text = format!("{} answers {}", server.url, reply.status);
+    if let Some(leaf) = leaf {
+        text.push_str(&format!(", its certificate ends {}", leaf.ends.strftime("%F")));
+    }
+    if let Some(skew) = skew(reply) {
+        text.push_str(&match skew {
+            -2..=2 => ", the clocks agree".to_owned(),
+            skew => format!(", the clocks differ by {} s", skew.abs()),
+        });
+    }
+    text
+}
+
+/// How many seconds this node's clock is ahead.
+fn skew(reply: &Reply) -> Option<i64> {
+    let (there, here) = reply.dated?;
+    Some(here.duration_since(there).as_secs())
+}
+
+pub fn faults(server: &Server, seen: &Seen) -> Vec<Fault> {
+    let places = match &server.places {
+        Ok(places) => places,
+        Err(why) => {
+            return vec![
+                Fault::failed(format!(
+                    "the API server's name {} does not resolve: {why}",
+                    server.host
+                ))
+                .remedy(format!(
+                    "getent hosts {}; /etc/hosts and /etc/resolv.conf of this node",
+                    server.host
+                ))
+                .remedy(format!(
+                    "{} names the server: is it the right one?",
+                    seen.config.path
+                )),
+            ];
+        }
+    };
+    let another = answers(server);
+    let mut faults = Vec::new();
+    for place in places {
+        let mut of_place = of_place(place, seen);
+        for fault in &mut of_place {
+            if another && fault.failed {
+                // Another address does: it works, until that one is chosen.
+                fault.failed = false;
+                fault.evidence.push("another address of it answers".to_owned());
+            }
+        }
+        faults.extend(of_place);
+    }
+    faults
+}
+
+fn of_place(place: &Place, seen: &Seen) -> Vec<Fault> {
+    let Place { address, dialled } = place;
+    let mut faults = Vec::new();
+    if let Err(stop) = &dialled.reply {
+        faults.push(stopped(*address, stop, seen));
+    }
+    faults.extend(untrusted(*address, dialled, seen));
+    if let Ok(Some(reply)) = &dialled.reply {
+        faults.extend(answer(*address, reply, seen));
+        faults.extend(clock(*address, reply));
+    }
+    faults
+}
+
+fn stopped(address: SocketAddr, stop: &Stop, seen: &Seen) -> Fault {
+    let fault = Fault::failed(format!("the API server {address} {}", stop.says())).because(seen, address);
+    let port = address.port();
+    match stop {
+        Stop::Refused => fault
+            .remedy(format!("on the machine with {}: ss -ltnp 'sport = :{port}'; crictl ps -a --name kube-apiserver; crictl logs ID", address.ip()))
+            .remedy(format!("where {} is a virtual address: is haproxy or kube-vip up on the machine that has it?", address.ip())),
+        Stop::Unanswered => fault
+            .remedy(format!("ip neigh show {0}; ping -c1 {0}: is the machine there, does anybody have the virtual address?", address.ip()))
+            .remedy(format!("probe path {address} here and there: who drops the packets"))
+            .remedy(format!("on that machine: iptables-save | grep -w {port}; nft list ruleset")),
+        Stop::Unreachable(_) => fault.remedy(format!("ip route get {}; ip -br addr", address.ip())),
+        Stop::Silent => fault
+            .remedy("on that machine: is kube-apiserver starved or stopped? crictl ps -a --name kube-apiserver; top")
+            .remedy(format!("a path that loses large packets looks so, too: ping -M do -s 1400 {}", address.ip())),
+        Stop::Closed => fault.remedy("a load balancer without a healthy backend looks so: look at its backends"),
+        Stop::NoTls(_) | Stop::NoHttp => fault.remedy(format!(
+            "something else than an API server has this port: {} names {address}, is it right?",
+            seen.config.path
+        )),
+        Stop::Alert(_) => fault.remedy(
+            "it may not accept kubelet's certificate: is the file that --client-ca-file of kube-apiserver names the cluster's CA?",
+        ),
+    }
+}
+
+fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &Seen) -> Vec<Fault> {
+    let Some(leaf) = &dialled.leaf else {
+        return match &dialled.trust {
+            Trust::Other(why) => vec![other(address, why)],
+            _ => Vec::new(),
+        };
+    };
+    let shown = format!(
+        "{address} shows {}, signed by {}, {}",
+        leaf.title(),
+        leaf.issuer,
+        leaf.validity()
+    );
+    let mut faults = Vec::new();
+    match &dialled.trust {
+        Trust::Trusted | Trust::Unchecked | Trust::Expired | Trust::NotYet => {}
+        Trust::UnknownIssuer => faults.push(
+            Fault::failed(format!(
+                "kubelet does not trust the API server {address}: another authority than the one it knows signed its certificate"
+            ))
+            .seen(shown.clone())
+            .remedy(format!(
+                "compare: openssl x509 -noout -fingerprint -in /etc/kubernetes/pki/ca.crt, here, and on a control plane node; {} may have its own copy",
+                seen.config.path
+            ))
+            .remedy("was the cluster made anew? kubeadm reset here, then join again")
+            .remedy(format!("is it the right machine? {} names it", seen.config.path)),
+        ),
+        Trust::WrongName => faults.push(
+            Fault::failed(format!(
+                "kubelet does not trust the API server {address}: its certificate is for other names"
+            ))
+            .seen(shown.clone())
+            .seen(format!("it is good for {}", names(leaf)))
+            .remedy("on a control plane node: add the name to certSANs, remove apiserver.crt and .key, kubeadm init phase certs apiserver --config FILE")
+            .remedy(format!("or name the server in {} by one of these", seen.config.path)),
+        ),
+        Trust::Other(why) => faults.push(other(address, why).seen(shown.clone())),
+    }
+    let renew = "on a control plane node: kubeadm certs check-expiration; kubeadm certs renew apiserver; restart kube-apiserver (move its manifest out and back)";
+    match leaf.life(seen.now) {
+        Life::Over(ago) => faults.push(
+            Fault::failed(format!(
+                "the certificate of the API server {address} expired {} ago",
+                about(ago)
+            ))
+            .seen(shown)
+            .remedy(renew),
+        ),
+        Life::NotYet(until) => faults.push(
+            Fault::failed(format!(
+                "the certificate of the API server {address} is valid only in {}: one of the clocks is wrong",
+                about(until)
+            ))
+            .seen(shown)
+            .remedy("timedatectl here and there; chronyc tracking"),
+        ),
+        Life::Left(left) if left.as_hours() < SOON_HOURS => faults.push(
+            Fault::warning(format!(
+                "the certificate of the API server {address} expires in {}",
+                about(left)
+            ))
+            .seen(shown)
+            .remedy(renew),
+        ),
+        Life::Left(_) => {}
+    }
+    faults
+}
+
+fn other(address: SocketAddr, why: &str) -> Fault {
+    Fault::failed(format!(
+        "the certificate of the API server {address} can't be checked: {why}"
+    ))
+    .remedy("openssl verify, with the CA of kubelet's configuration")
+}
+
+fn names(leaf: &Certificate) -> String {
+    match leaf.names.as_slice() {
+        [] => "no name at all".to_owned(),
+        names => names.join(", "),
+    }
+}
+
+fn answer(address: SocketAddr, reply: &Reply, seen: &Seen) -> Option<Fault> {
+    let status = reply.status;
+    let fault = match status {
+        0..=399 => return None,
+        401 => Fault::failed(format!("the API server {address} does not know kubelet: 401 Unauthorized"))
+            .remedy("the certificate or token expired, or another authority than the API server's --client-ca-file signed it")
+            .remedy(format!("openssl x509 -noout -subject -issuer -dates -in FILE, of the file that {} names", seen.config.path)),
+        403 => Fault::warning(format!(
+            "the API server {address} knows kubelet, and does not let it ask for /healthz: 403 Forbidden"
+        ))
+        .remedy("its certificate's subject must be O=system:nodes, CN=system:node:NAME")
+        .remedy("kubectl get clusterrolebinding system:public-info-viewer -o yaml: system:authenticated must be in it"),
+        429 => Fault::warning(format!("the API server {address} has too much to do: 429 Too Many Requests"))
+            .remedy("kubectl get --raw /debug/api_priority_and_fairness/dump_priority_levels: who asks that much"),
+        500..600 => Fault::failed(format!("the API server {address} says that it is not well: {status}"))
+            .remedy("kubectl get --raw '/readyz?verbose'; most often it is etcd: probe doctor --check etcd there"),
+        _ => Fault::warning(format!("what is at {address} answers /healthz with {status}, as no API server does"))
+            .remedy(format!("{} names the server: is it the right one?", seen.config.path)),
+    };
+    let lines = reply.body.lines().filter(|line| !line.trim().is_empty());
+    let (bad, rest): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("[-]"));
+    let lines = if bad.is_empty() { rest } else { bad };
+    Some(lines.into_iter().take(LINES).fold(fault, |fault, line| {
+        fault.seen(line.chars().take(200).collect::<String>())
+    }))
+}
+
+fn clock(address: SocketAddr, reply: &Reply) -> Option<Fault> {
+    let skew = skew(reply)?;
+    let (there, here) = reply.dated?;
+    let which = if skew < 0 { "behind" } else { "ahead of" };
+    (skew.abs() > SKEW).then(|| {
+        Fault::warning(format!(
+            "this node's clock is {} s {which} the API server's",
+            skew.abs()
+        ))
+        .seen(format!(
+            "{address} dated its answer {}, it was {} here",
+            there.strftime("%F %T"),
+            here.strftime("%F %T")
+        ))
+        .remedy("timedatectl; chronyc tracking, here and there: certificates and leases go by the clock")
+    })
+}

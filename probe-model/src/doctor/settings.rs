@@ -1,0 +1,216 @@
+//! What the host is set to: conntrack's table, forwarding, bridge filtering, rp_filter, MTU, checksums, the clock.
+
+mod conntrack;
+mod forwarding;
+mod sizes;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::{Answer, Check, Fault};
+use crate::vxlan::Overlay;
+
+/// All that was looked at; what comes and goes over a window.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    pub window: Duration,
+    pub conntrack: Option<Table>,
+    /// `net.ipv4.ip_forward`
+    pub forwarding: Option<bool>,
+    /// `net.ipv4.conf.all.rp_filter`
+    pub rp_filter: u8,
+    /// Packets that rp_filter dropped.
+    pub reverse_path: Growth,
+    /// The devices that pods' packets go by.
+    pub devices: Vec<Device>,
+    /// `net.bridge.bridge-nf-call-iptables`; `None`: br_netfilter is not loaded.
+    pub bridge_filtering: Option<bool>,
+    /// Services that kube-proxy's rules are for.
+    pub services: usize,
+    /// This node's pods, by the bridge's address.
+    pub pods: Option<IpNet>,
+    /// Rules that drop what goes from or to pods.
+    pub droppers: Vec<Dropper>,
+    pub overlays: Vec<Overlay>,
+    /// FLANNEL_MTU.
+    pub flannel_mtu: Option<u32>,
+    /// UDP packets with a wrong checksum.
+    pub checksum_errors: Growth,
+    /// VXLAN devices, and whether they leave checksums to what is below.
+    pub offload: Vec<(String, Option<bool>)>,
+    pub clock: Option<Clock>,
+    /// What could not be looked at, and why.
+    pub unknown: Vec<String>,
+}
+
+/// A counter that only goes up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// At the end.
+    pub total: u64,
+    /// While it was looked at.
+    pub grown: u64,
+}
+
+impl Growth {
+    pub const fn of(before: u64, after: u64) -> Self {
+        Self {
+            total: after,
+            grown: after.saturating_sub(before),
+        }
+    }
+}
+
+/// conntrack's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Table {
+    pub entries: u64,
+    pub room: u64,
+    /// `None`: its counts could not be asked for.
+    pub counts: Option<Counts>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub insert_failed: Growth,
+    pub drop: Growth,
+    pub early_drop: Growth,
+}
+
+/// What a device is to the pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Bridge,
+    Vxlan,
+    Underlay,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub name: String,
+    pub role: Role,
+    pub mtu: u32,
+    pub forwarding: Option<bool>,
+    pub rp_filter: u8,
+}
+
+/// A rule, or a policy, that certainly catches what goes from or to pods, if nothing before it lets it go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropper {
+    pub rule: String,
+    /// Which way.
+    pub way: String,
+    pub packets: Option<u64>,
+    /// The command that takes it away.
+    pub removal: String,
+}
+
+/// The node's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Clock {
+    pub synchronised: bool,
+    /// Microseconds that it may be off.
+    pub maximal_error_us: i64,
+    /// A program that runs and keeps clocks.
+    pub keeper: Option<String>,
+}
+
+/// What it comes to.
+pub fn judge(seen: &Seen) -> Answer {
+    let mut faults = conntrack::faults(seen);
+    faults.extend(forwarding::faults(seen));
+    faults.extend(sizes::faults(seen));
+    faults.extend(checksums(seen));
+    faults.extend(seen.clock.as_ref().and_then(clock));
+    Answer::of(Check::Settings, summary(seen), faults).without(seen.unknown.clone())
+}
+
+fn seconds(seen: &Seen) -> String {
+    format!("{} s", seen.window.as_secs_f64().round())
+}
+
+fn checksums(seen: &Seen) -> Option<Fault> {
+    let Growth { total, grown } = seen.checksum_errors;
+    if grown == 0 {
+        return None;
+    }
+    let says = format!(
+        "{grown} UDP packets came with a wrong checksum in {}, and were dropped",
+        seconds(seen)
+    );
+    let fault = match seen.overlays.is_empty() {
+        true => Fault::warning(says),
+        false => Fault::failed(says),
+    };
+    let device = seen
+        .overlays
+        .first()
+        .map_or("flannel.1", |overlay| &overlay.device.name);
+    Some(
+        fault
+            .seen(format!("Udp InCsumErrors: {total} since the start"))
+            .remedy(format!(
+                "on the nodes that send them: ethtool -K {device} tx-checksum-ip-generic off   # a known fault of some kernels and \
+                 cards with VXLAN; probe vxlan tells which peers"
+            )),
+    )
+}
+
+fn clock(clock: &Clock) -> Option<Fault> {
+    if clock.synchronised {
+        return None;
+    }
+    let fault = Fault::warning(
+        "the clock is not kept by another one: certificates, leases and logs are judged by it",
+    )
+    .seen("adjtimex: STA_UNSYNC");
+    Some(match &clock.keeper {
+        Some(keeper) => fault
+            .seen(format!("{keeper} runs"))
+            .remedy(format!("see whether {keeper} reaches its servers: chronyc sources, timedatectl timesync-status or ntpq -p")),
+        None => fault
+            .seen("none of chronyd, ntpd, systemd-timesyncd, ptp4l runs")
+            .remedy("run one: systemctl enable --now chrony, or systemd-timesyncd"),
+    })
+}
+
+fn summary(seen: &Seen) -> String {
+    let mut parts = Vec::new();
+    if let Some(table) = seen.conntrack {
+        parts.push(format!(
+            "conntrack has {} of {} entries",
+            table.entries, table.room
+        ));
+        let past = table.counts.unwrap_or_default();
+        for (name, growth) in [
+            ("insert_failed", past.insert_failed),
+            ("drop", past.drop),
+            ("early_drop", past.early_drop),
+        ] {
+            if growth.total > 0 && growth.grown == 0 {
+                parts.push(format!("{name} {} in the past", growth.total));
+            }
+        }
+    } else {
+        parts.push("conntrack is not loaded".to_owned());
+    }
+    for (device, on) in &seen.offload {
+        let word = match on {
+            Some(true) => "on",
+            Some(false) => "off",
+            None => "not told",
+        };
+        parts.push(format!("checksum offload of {device} is {word}"));
+    }
+    let errors = seen.checksum_errors;
+    if errors.total > 0 && errors.grown == 0 {
+        parts.push(format!("{} wrong UDP checksums in the past", errors.total));
+    }
+    if seen.clock.as_ref().is_some_and(|clock| clock.synchronised) {
+        parts.push("the clock is kept".to_owned());
+    }
+    parts.join("; ")
+}

@@ -1,0 +1,67 @@
+//! MTUs: a packet and VXLAN's headers have to find room in the underlay's.
+
+use super::{Fault, Role, Seen};
+use crate::vxlan::{Overlay, overlay::Underlay};
+
+pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
+    let overlays = seen.overlays.iter();
+    let with_underlay = overlays.filter_map(|overlay| Some((overlay, overlay.underlay.as_ref()?)));
+    with_underlay
+        .flat_map(|(overlay, underlay)| of_overlay(seen, overlay, underlay))
+        .collect()
+}
+
+fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Fault> {
+    let (name, mtu) = (&overlay.device.name, overlay.device.mtu);
+    let overhead = overlay.overhead();
+    let most = underlay.mtu.saturating_sub(overhead);
+    let room = format!(
+        "{}: MTU {}, of which VXLAN takes {overhead}",
+        underlay.name, underlay.mtu
+    );
+    let mut faults = Vec::new();
+    if mtu > most {
+        faults.push(
+            Fault::failed(format!(
+                "large packets between nodes are lost or cut in pieces: {name} lets through {mtu} bytes, and {} has room for {most}",
+                underlay.name
+            ))
+            .seen(format!("{name}: MTU {mtu}"))
+            .seen(room.clone())
+            .remedy(format!("ip link set {name} mtu {most}   # until flannel starts again; for good: the MTU of {}, by which flannel \
+                             goes, or \"Backend\": {{\"MTU\": …}} in its net-conf.json", underlay.name)),
+        );
+    }
+    if let Some(flannel) = seen
+        .flannel_mtu
+        .filter(|flannel| name == super::super::bridge::FLANNEL && *flannel != mtu)
+    {
+        let says = format!("pods are given an MTU of {flannel}, and {name} has {mtu}");
+        let fault = if flannel > most {
+            Fault::failed(says)
+        } else {
+            Fault::warning(says)
+        };
+        faults.push(
+            fault
+                .seen(format!("/run/flannel/subnet.env: FLANNEL_MTU={flannel}"))
+                .seen(room)
+                .remedy("restart flannel on this node, which writes it anew; pods keep theirs until they are made anew"),
+        );
+    }
+    let wider = seen
+        .devices
+        .iter()
+        .find(|device| device.role == Role::Bridge && device.mtu > mtu);
+    if let Some(bridge) = wider {
+        faults.push(
+            Fault::warning(format!(
+                "{} lets through packets of {} bytes that {name} does not: pods to which no ICMP comes lose them",
+                bridge.name, bridge.mtu
+            ))
+            .seen(format!("{}: MTU {}; {name}: MTU {mtu}", bridge.name, bridge.mtu))
+            .remedy(format!("ip link set {} mtu {mtu}; new pods by the mtu of the CNI configuration", bridge.name)),
+        );
+    }
+    faults
+}

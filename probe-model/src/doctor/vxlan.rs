@@ -1,0 +1,42 @@
+//! What a look at VXLAN comes to.
+
+use super::{Answer, Check, Fault};
+use crate::{
+    vxlan::{finding::Finding, view::View},
+    words::counted,
+};
+
+/// There is nothing to look at.
+pub fn nothing() -> Answer {
+    Answer::not_applicable(Check::Vxlan, "there is no VXLAN device here")
+}
+
+/// The answer of one look.
+pub fn judge(view: &View) -> Answer {
+    if view.overlays.is_empty() {
+        return nothing();
+    }
+    let devices: Vec<_> = view
+        .overlays
+        .iter()
+        .map(|overlay| overlay.device.name.as_str())
+        .collect();
+    let peers = view.peers();
+    let heard = peers.iter().filter(|peer| peer.received.packets > 0).count();
+    let summary = format!(
+        "{}: {heard} of {} heard from while probe looked",
+        devices.join(", "),
+        counted(peers.len(), "peer", "peers"),
+    );
+    let faults = view.findings.iter().map(fault).collect();
+    Answer::of(Check::Vxlan, summary, faults).without(view.unread.clone())
+}
+
+fn fault(finding: &Finding) -> Fault {
+    Fault::found(
+        finding.fault.name(),
+        &finding.what,
+        &finding.evidence,
+        &finding.remedy,
+    )
+}

@@ -1,0 +1,93 @@
+//! Faults that ICMP errors tell of.
+
+use super::Look;
+use crate::vxlan::{
+    finding::Fault,
+    overlay::Overlay,
+    traffic::{Complaint, Direction},
+};
+
+impl Look<'_> {
+    /// What ICMP says of VXLAN packets from here.
+    pub(super) fn complaints(&mut self) {
+        let errors: Vec<_> = self
+            .traffic
+            .errors
+            .iter()
+            .filter(|(error, count)| {
+                error.direction == Direction::In
+                    && self.own.contains(&error.source)
+                    && self.holds(count.last_ns)
+            })
+            .copied()
+            .collect();
+        for (error, count) in errors {
+            let overlays = self.overlays;
+            let at_port = |overlay: &&Overlay| overlay.vxlan.port == error.port;
+            let Some(overlay) = overlays.iter().find(at_port) else {
+                continue;
+            };
+            let (name, peer, port) = (&overlay.device.name, error.destination, error.port);
+            let complaint = error.complaint.name();
+            let evidence = vec![format!(
+                "ICMP \"{complaint}\" from {}: {}",
+                error.reporter,
+                self.seen(count.packets, count.last_ns)
+            )];
+            match error.complaint {
+                // Told already, with what is there instead.
+                Complaint::Port if self.explained(Some(peer), &[Fault::PortMismatch]) => {}
+                Complaint::Port => {
+                    let what = format!(
+                        "{peer} refuses VXLAN packets of {name}: nothing listens on its UDP port {port}, or a rule there \
+                         rejects them."
+                    );
+                    let remedy = format!(
+                        "On {peer}: `ip -d link show type vxlan` (does it run, with port {port}?), and `probe vxlan` there \
+                         names the rule, if it is one."
+                    );
+                    self.find(Fault::Refused, overlay, Some(peer), what, evidence, remedy);
+                }
+                Complaint::Prohibited => {
+                    let what = format!(
+                        "A filter at {} forbids VXLAN packets from {name} to {peer}.",
+                        error.reporter
+                    );
+                    let remedy = format!(
+                        "Allow UDP port {port} between the nodes in the filter of {}.",
+                        error.reporter
+                    );
+                    let finding = self.find(Fault::Refused, overlay, Some(peer), what, evidence, remedy);
+                    finding.detail = "prohibited".to_owned();
+                }
+                Complaint::Host if self.explained(Some(peer), &[Fault::DeadVtep]) => {}
+                Complaint::Host => {
+                    let what = format!(
+                        "The peer {peer} of {name} can't be reached: {} says so.",
+                        error.reporter
+                    );
+                    let remedy = format!("See whether that node runs, and the route to {peer}.");
+                    self.find(Fault::DeadVtep, overlay, Some(peer), what, evidence, remedy);
+                }
+                Complaint::TooBig => {
+                    let mtu = if count.mtu == 0 {
+                        "less".to_owned()
+                    } else {
+                        format!("packets of {} bytes", count.mtu)
+                    };
+                    let what = format!(
+                        "The way from {name} to {peer} carries only {mtu}: larger VXLAN packets are lost at {}.",
+                        error.reporter
+                    );
+                    let remedy = format!(
+                        "Set the MTU of {name}, and of the pods, to what the way carries less {} bytes, on every node.",
+                        overlay.overhead()
+                    );
+                    let finding = self.find(Fault::Mtu, overlay, Some(peer), what, evidence, remedy);
+                    finding.detail = "path".to_owned();
+                }
+                Complaint::Other => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Faults that arriving packets show: another port or VNI, unknown senders, old link layer addresses, other headers.
+
+use std::collections::HashMap;
+
+use super::{Look, belongs};
+use crate::vxlan::{
+    finding::Fault,
+    overlay::{Entry, Kind, Overlay},
+    traffic::{Count, Direction, Place, Stream},
+};
+
+impl Look<'_> {
+    /// Link layer addresses that are not, or no longer, the device's.
+    pub(super) fn stale(&mut self, overlay: &Overlay) {
+        if overlay.kind != Kind::Entries {
+            return;
+        }
+        let name = &overlay.device.name;
+        let Some(ours) = overlay.device.mac else { return };
+        let streams: Vec<_> = self
+            .traffic
+            .streams
+            .iter()
+            .filter(|(stream, count)| {
+                belongs(overlay, stream) && stream.direction == Direction::In && self.holds(count.last_ns)
+            })
+            .copied()
+            .collect();
+        for (stream, count) in streams {
+            let peer = stream.peer;
+            if !count.destination_mac.is_zero() && count.destination_mac != ours {
+                let mut evidence = vec![format!(
+                    "its packets are for {}, {name} has {ours}",
+                    count.destination_mac
+                )];
+                evidence.extend(self.evidence_of_drops("OTHERHOST", |dropped| {
+                    dropped.place == Place::Inside && dropped.device == overlay.device.index
+                }));
+                let what = format!(
+                    "{peer} sends to {}, which is not the address of {name} here: it keeps an old one, and its packets \
+                     are dropped.",
+                    count.destination_mac
+                );
+                let remedy = format!(
+                    "Restart flanneld here and on {peer}, so that this node's address is published and taken over; by hand, \
+                     on {peer}: neighbour and forwarding entry for {ours}."
+                );
+                let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, remedy);
+                finding.detail = "ours".to_owned();
+            }
+            let expected = overlay.peer(peer).and_then(|peer| peer.mac);
+            if let Some(expected) = expected
+                && !count.source_mac.is_zero()
+                && count.source_mac != expected
+            {
+                let what = format!(
+                    "{name} sends {peer} packets for {expected}, but the VXLAN device there has {}: they are dropped \
+                     there.",
+                    count.source_mac
+                );
+                let evidence = vec![format!(
+                    "packets from {peer} come from {}, the entries here say {expected}",
+                    count.source_mac
+                )];
+                let remedy = format!(
+                    "Restart flanneld on {peer} and here; by hand: `ip neigh replace`, `bridge fdb append` with {} for \
+                     {peer} on {name}.",
+                    count.source_mac
+                );
+                let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, remedy);
+                finding.detail = "theirs".to_owned();
+            }
+        }
+    }
+
+    /// Packets for this node that no device here takes.
+    pub(super) fn strangers(&mut self) {
+        let arriving: Vec<_> = self
+            .traffic
+            .streams
+            .iter()
+            .filter(|(stream, count)| {
+                stream.direction == Direction::In
+                    && self.own.contains(&stream.local)
+                    && self.holds(count.last_ns)
+            })
+            .copied()
+            .collect();
+        for (stream, count) in arriving {
+            self.stranger(&stream, &count);
+        }
+    }
+
+    fn stranger(&mut self, stream: &Stream, count: &Count) {
+        let Stream { peer, port, vni, .. } = *stream;
+        let overlays = self.overlays;
+        let of_local = |overlay: &&Overlay| overlay.vxlan.local.is_none_or(|local| local == stream.local);
+        let at_port = || {
+            overlays
+                .iter()
+                .filter(of_local)
+                .filter(|overlay| overlay.vxlan.port == port)
+        };
+        let seen = format!("with VNI {vni}: {}", self.seen(count.packets, count.last_ns));
+        if at_port().next().is_none() {
+            let same_vni = overlays
+                .iter()
+                .filter(of_local)
+                .find(|overlay| overlay.vxlan.vni == vni);
+            let Some(overlay) = same_vni.or_else(|| overlays.iter().find(of_local)) else {
+                return;
+            };
+            let (name, ours) = (&overlay.device.name, overlay.vxlan.port);
+            let what = format!("{peer} sends VXLAN to UDP port {port}, but {name} here listens on {ours}.");
+            let mut evidence = vec![format!("from {peer} to {}:{port} {seen}", stream.local)];
+            evidence.extend(self.evidence_of_drops("NO_SOCKET", |dropped| {
+                dropped.source == peer && dropped.port == port
+            }));
+            let remedy = format!(
+                "Set one port on all nodes (flannel: Backend.Port in kube-flannel-cfg, 8472 unless set; 4789 is the \
+                 standard's) and restart flanneld where it differs; `ip -d link show {name}` shows it."
+            );
+            let finding = self.find(Fault::PortMismatch, overlay, Some(peer), what, evidence, remedy);
+            finding.detail = port.to_string();
+            return;
+        }
+        if at_port().any(|overlay| overlay.kind == Kind::External || overlay.vxlan.vni == vni) {
+            return self.stranger_peer(stream, count);
+        }
+        // A header without the flag has no VNI.
+        if count.malformed == count.packets {
+            return;
+        }
+        let Some(overlay) = at_port().next() else { return };
+        let (name, ours) = (&overlay.device.name, overlay.vxlan.vni);
+        let what = format!("{peer} sends VXLAN with VNI {vni}, but {name} here has VNI {ours}.");
+        let mut evidence = vec![format!("from {peer} to UDP port {port} {seen}")];
+        evidence.extend(self.evidence_of_drops("VXLAN_VNI_NOT_FOUND", |dropped| {
+            dropped.source == peer && dropped.vni == vni
+        }));
+        let remedy = format!(
+            "Set one VNI on all nodes (flannel: Backend.VNI in kube-flannel-cfg) and restart flanneld where it differs; \
+             `ip -d link show {name}` shows it."
+        );
+        let finding = self.find(Fault::VniMismatch, overlay, Some(peer), what, evidence, remedy);
+        finding.detail = vni.to_string();
+    }
+
+    /// A sender that the right device has no entries for.
+    fn stranger_peer(&mut self, stream: &Stream, count: &Count) {
+        let overlays = self.overlays;
+        let Some(overlay) = overlays.iter().find(|overlay| belongs(overlay, stream)) else {
+            return;
+        };
+        let known = overlay.peer(stream.peer).is_some();
+        // Where a peer's forwarding entry is missing, its VTEP is not known: that is told already.
+        let explained = overlay
+            .peers
+            .iter()
+            .any(|peer| peer.lacks.contains(&Entry::Forwarding));
+        if known || explained || overlay.kind != Kind::Entries {
+            return;
+        }
+        let (name, peer) = (&overlay.device.name, stream.peer);
+        let what = format!("{name} has no entries for {peer}, which sends to it: answers can't go back.");
+        let evidence = vec![
+            format!("from {peer}: {}", self.seen(count.packets, count.last_ns)),
+            format!("no forwarding entry of {name} leads to {peer}"),
+        ];
+        let remedy = format!(
+            "See that {peer} is a node of this cluster with a pod subnet, and restart flanneld here, which sets route, \
+             neighbour and forwarding entry."
+        );
+        let finding = self.find(
+            Fault::MissingForwarding,
+            overlay,
+            Some(peer),
+            what,
+            evidence,
+            remedy,
+        );
+        finding.detail = "all".to_owned();
+    }
+
+    pub(super) fn malformed(&mut self, malformed: &HashMap<Stream, u64>) {
+        let mut streams: Vec<_> = malformed
+            .iter()
+            .filter(|(stream, at)| stream.direction == Direction::In && self.holds(**at))
+            .map(|(stream, at)| (*stream, *at))
+            .collect();
+        streams.sort_unstable();
+        for (stream, at) in streams {
+            let overlays = self.overlays;
+            let at_port = |overlay: &&Overlay| overlay.vxlan.port == stream.port;
+            let (Some(overlay), Some(count)) = (overlays.iter().find(at_port), self.count(&stream)) else {
+                continue;
+            };
+            if self
+                .findings
+                .iter()
+                .any(|finding| finding.fault == Fault::MalformedHeader && finding.peer == Some(stream.peer))
+            {
+                continue;
+            }
+            let (name, peer) = (&overlay.device.name, stream.peer);
+            let what = format!(
+                "{peer} sends packets with a malformed VXLAN header to UDP port {}: {name} drops them.",
+                stream.port
+            );
+            let mut evidence = vec![format!(
+                "first word {:#010x}, where 0x08000000 is plain VXLAN: {}",
+                count.malformed_header,
+                self.seen(count.malformed, at)
+            )];
+            evidence.extend(self.evidence_of_drops("VXLAN_INVALID_HDR", |dropped| dropped.source == peer));
+            let remedy = format!(
+                "Find what sends it on {peer}: another protocol on that port (Geneve, an older draft), an extension that \
+                 {name} is not set to, or a device that damages packets."
+            );
+            self.find(
+                Fault::MalformedHeader,
+                overlay,
+                Some(peer),
+                what,
+                evidence,
+                remedy,
+            );
+        }
+    }
+}

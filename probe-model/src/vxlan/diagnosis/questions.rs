@@ -1,0 +1,84 @@
+//! Questions that nobody answers.
+
+use std::{collections::HashMap, net::IpAddr, time::Duration};
+
+use super::{Look, belongs};
+use crate::vxlan::{finding::Fault, traffic::Direction};
+
+/// So many questions without any answer, for so long, are more than a slow start.
+const UNANSWERED: u64 = 3;
+const UNANSWERED_FOR: Duration = Duration::from_secs(2);
+
+/// What was asked of a peer since it last answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Questions {
+    pub(super) answers: u64,
+    /// Asked by then.
+    pub(super) base: u64,
+    pub(super) asked: u64,
+    /// TCP segments from it that acknowledge something, by then and by now.
+    pub(super) acks_before: u64,
+    pub(super) acks: u64,
+    /// The first that is unanswered, `CLOCK_MONOTONIC` nanoseconds.
+    pub(super) first_ns: Option<u64>,
+}
+
+impl Look<'_> {
+    /// Questions that nobody answered, where nothing else says why.
+    pub(super) fn unanswered(&mut self, questions: &HashMap<(u32, IpAddr), Questions>) {
+        let mut silent: Vec<_> = questions
+            .iter()
+            .filter_map(|((_, peer), questions)| {
+                let waited = self.traffic.now_ns.saturating_sub(questions.first_ns?);
+                let unanswered = questions.asked - questions.base;
+                // Who acknowledges gets this node's packets; single ones may be repeated for want of an answer. That it
+                // asks, or sends datagrams, says nothing.
+                let acks = questions.acks - questions.acks_before;
+                let enough = unanswered >= UNANSWERED
+                    && acks <= unanswered
+                    && Duration::from_nanos(waited) >= UNANSWERED_FOR;
+                enough.then_some((*peer, *questions, unanswered, waited))
+            })
+            .collect();
+        silent.sort_unstable_by_key(|(peer, ..)| *peer);
+        for (peer, questions, unanswered, waited) in silent {
+            let overlays = self.overlays;
+            let mut sent = self.traffic.streams.iter().filter(|(stream, count)| {
+                stream.peer == peer && stream.direction == Direction::Out && self.holds(count.last_ns)
+            });
+            let Some((overlay, stream)) = sent.find_map(|(stream, _)| {
+                Some((overlays.iter().find(|overlay| belongs(overlay, stream))?, *stream))
+            }) else {
+                continue;
+            };
+            if self.findings.iter().any(|finding| finding.peer == Some(peer)) {
+                continue;
+            }
+            let name = &overlay.device.name;
+            let ever = if questions.answers == 0 {
+                "no answer"
+            } else {
+                "no answer since"
+            };
+            let what = format!(
+                "{peer} does not answer: {name} sends to its UDP port {}, no answer comes back, and no reason for it is on \
+                 this node.",
+                stream.port
+            );
+            let evidence = vec![
+                format!(
+                    "{unanswered} packets that call for an answer (SYN, ping, DNS) sent in {:.1} s, {ever} received",
+                    Duration::from_nanos(waited).as_secs_f64()
+                ),
+                format!("no drop, no ICMP error, entries complete for {peer}"),
+            ];
+            let remedy = format!(
+                "Run `probe vxlan` on {peer}: it names a rule there; if it sees nothing arrive, a filter between the nodes \
+                 (security group, switch) drops UDP port {}.",
+                stream.port
+            );
+            let finding = self.find(Fault::NoAnswer, overlay, Some(peer), what, evidence, remedy);
+            finding.certain = false;
+        }
+    }
+}

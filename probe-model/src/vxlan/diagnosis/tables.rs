@@ -1,0 +1,261 @@
+//! Faults that the tables show: devices that are down, entries that are missing, peers that nobody answers for, MTUs.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+
+use super::{Identity, Look, belongs, identity_of, underlay_of};
+use crate::network::Mac;
+use crate::vxlan::{
+    finding::Fault,
+    overlay::{Entry, Overlay, Peer},
+    traffic::{Direction, Dropped, Place, Stream},
+};
+
+/// EtherType.
+const IPV6: u16 = 0x86dd;
+
+impl Look<'_> {
+    /// A device that is not up.
+    pub(super) fn device(&mut self, overlay: &Overlay) {
+        let (name, port) = (&overlay.device.name, overlay.vxlan.port);
+        if overlay.device.up {
+            return;
+        }
+        let holder = self.traffic.holders.iter().find(|(held, _)| *held == port);
+        if let Some((_, holder)) = holder {
+            let what = format!(
+                "{name} is down, and UDP port {port}, which it needs, is taken by another socket: {holder}."
+            );
+            let evidence = vec![format!("{name} is not up"), format!("UDP port {port}: {holder}")];
+            let remedy = format!("End {holder}, or move it to another port, then `ip link set {name} up`.");
+            self.find(Fault::PortTaken, overlay, None, what, evidence, remedy);
+        } else {
+            let what = format!("{name} is down: nothing goes through it.");
+            let remedy = format!("`ip link set {name} up`, and see why what manages it (flanneld) did not.");
+            let evidence = vec![format!("{name} is not up")];
+            self.find(Fault::DeviceDown, overlay, None, what, evidence, remedy);
+        }
+    }
+
+    /// Entries that a peer lacks.
+    pub(super) fn entries(&mut self, overlay: &Overlay) {
+        if !overlay.device.up {
+            return;
+        }
+        let name = &overlay.device.name;
+        for peer in &overlay.peers {
+            let Some(entry) = peer.lacks.first().copied() else {
+                continue;
+            };
+            // What it sends says where it is.
+            let heard = self.traffic.streams.iter().find(|(stream, count)| {
+                belongs(overlay, stream)
+                    && stream.direction == Direction::In
+                    && peer.mac.is_some_and(|mac| mac == count.source_mac)
+            });
+            let vtep = peer.vtep.or_else(|| heard.map(|(stream, _)| stream.peer));
+            let who = named(peer, vtep);
+            let mut evidence = vec![has(peer)];
+            if let (None, Some(vtep)) = (peer.vtep, vtep) {
+                evidence.push(format!("packets from its link layer address come from {vtep}"));
+            }
+            // What a node says of IPv6 to all is sent nowhere, and rightly so.
+            let towards = |dropped: &Dropped| {
+                dropped.place == Place::Inside
+                    && dropped.device == overlay.device.index
+                    && dropped.ethertype != IPV6
+                    && overlay.towards(dropped.destination) == Some(peer)
+            };
+            if let Some((packets, last)) = self.dropped(towards) {
+                evidence.push(format!(
+                    "packets to it dropped at {name}: {}",
+                    self.seen(packets, last)
+                ));
+            }
+            let again = "or restart flanneld here, which sets it again";
+            let mac = peer.mac.map_or_else(|| "MAC".to_owned(), |mac| mac.to_string());
+            let to = vtep.map_or_else(|| "VTEP".to_owned(), |vtep| vtep.to_string());
+            let gateway = peer
+                .gateway
+                .map_or_else(|| "GATEWAY".to_owned(), |gateway| gateway.to_string());
+            let (fault, what, remedy) = match entry {
+                Entry::Route => (
+                    Fault::MissingRoute,
+                    format!("{name} has no route to the pods of {who}: packets to them go another way."),
+                    format!("`ip route add <its pod subnet> via {gateway} dev {name} onlink`, {again}."),
+                ),
+                Entry::Neighbour => (
+                    Fault::MissingNeighbour,
+                    format!("{name} has no neighbour entry for {who}: packets to its pods are dropped here."),
+                    format!("`ip neigh replace {gateway} lladdr {mac} dev {name} nud permanent`, {again}."),
+                ),
+                Entry::Forwarding => (
+                    Fault::MissingForwarding,
+                    format!(
+                        "{name} has no forwarding entry for {who}: packets to its pods are dropped here."
+                    ),
+                    format!("`bridge fdb append {mac} dev {name} dst {to}`, {again}."),
+                ),
+            };
+            let finding = self.find(fault, overlay, vtep, what, evidence, remedy);
+            finding.detail = peer
+                .gateway
+                .map(|gateway| gateway.to_string())
+                .unwrap_or_default();
+        }
+    }
+
+    pub(super) fn dead(&mut self, overlay: &Overlay) {
+        let vteps: Vec<_> = overlay
+            .peers
+            .iter()
+            .filter_map(|peer| Some((peer, peer.vtep?)))
+            .collect();
+        for (peer, vtep) in vteps {
+            let to_it = |dropped: &Dropped| dropped.place == Place::Outside && dropped.destination == vtep;
+            let of_neighbours = |dropped: &Dropped| {
+                let reason = dropped.reason.as_deref();
+                to_it(dropped) && reason.is_some_and(|reason| reason.starts_with("NEIGH_"))
+            };
+            // Before 5.17: what is dropped while nobody answers.
+            let unreasoned = |dropped: &Dropped| {
+                to_it(dropped) && matches!(dropped.reason.as_deref(), None | Some("NOT_SPECIFIED"))
+            };
+            let mut drops = self.dropped(of_neighbours);
+            let named = drops.is_some();
+            if !named && peer.asked {
+                drops = self.dropped(unreasoned);
+            }
+            if !peer.unreachable && drops.is_none() {
+                continue;
+            }
+            let name = &overlay.device.name;
+            let underlay = underlay_of(overlay);
+            let mut evidence = Vec::new();
+            if peer.unreachable {
+                evidence.push(format!(
+                    "its address was asked for on {underlay} in vain (neighbour failed)"
+                ));
+            }
+            if peer.asked {
+                evidence.push(format!(
+                    "its address is being asked for on {underlay}, without an answer so far"
+                ));
+            }
+            if let Some((packets, last)) = drops {
+                evidence.push(format!(
+                    "VXLAN packets to it dropped: {}",
+                    self.seen(packets, last)
+                ));
+            }
+            let what = format!(
+                "The peer {vtep} of {name} is dead or not on this network: nobody answers for its address on {underlay}."
+            );
+            let remedy = format!(
+                "See whether that node runs and has {vtep}; if it is gone, delete its Node object, so that flanneld \
+                 removes its entries."
+            );
+            let finding = self.find(Fault::DeadVtep, overlay, Some(vtep), what, evidence, remedy);
+            finding.certain = peer.unreachable || named;
+        }
+    }
+
+    pub(super) fn mtu(&mut self, overlay: &Overlay, fragments: &HashMap<Stream, u64>) {
+        let name = &overlay.device.name;
+        if let Some(underlay) = &overlay.underlay {
+            let (mtu, overhead) = (overlay.device.mtu, overlay.overhead());
+            if mtu + overhead > underlay.mtu {
+                let fits = underlay.mtu.saturating_sub(overhead);
+                let what = format!(
+                    "{name} has MTU {mtu}, but {} carries only {fits} and VXLAN's {overhead} bytes: large packets are \
+                     fragmented or lost.",
+                    underlay.name
+                );
+                let mut evidence = vec![format!("MTU of {}: {}", underlay.name, underlay.mtu)];
+                let streams = self.traffic.streams.iter();
+                let cut: u64 = streams
+                    .filter(|(stream, _)| belongs(overlay, stream) && stream.direction == Direction::Out)
+                    .map(|(_, count)| count.fragments)
+                    .sum();
+                if cut > 0 {
+                    evidence.push(format!("{cut} VXLAN packets left in fragments"));
+                }
+                let remedy = format!(
+                    "`ip link set {name} mtu {fits}` on every node, and the same for the pods (flannel takes it from the \
+                     underlay: restart flanneld, then the pods)."
+                );
+                self.find(Fault::Mtu, overlay, None, what, evidence, remedy);
+            }
+        }
+        let mut cut: Vec<_> = fragments
+            .iter()
+            .filter(|(stream, at)| {
+                belongs(overlay, stream) && stream.direction == Direction::In && self.holds(**at)
+            })
+            .map(|(stream, at)| (*stream, *at))
+            .collect();
+        cut.sort_unstable();
+        for (stream, at) in cut {
+            let count = self.count(&stream).map_or(0, |count| count.fragments);
+            let what = format!(
+                "VXLAN packets from {} to {name} come in fragments: its MTU is larger than the way here carries.",
+                stream.peer
+            );
+            let remedy = format!(
+                "Set the MTU of {}'s VXLAN device, and of its pods, to what the way carries less {} bytes.",
+                stream.peer,
+                overlay.overhead()
+            );
+            let evidence = vec![format!("fragmented: {}", self.seen(count, at))];
+            let finding = self.find(Fault::Mtu, overlay, Some(stream.peer), what, evidence, remedy);
+            finding.detail = "fragments".to_owned();
+        }
+    }
+
+    /// Keeps of what the tables show only what they showed at the last look, too.
+    pub(super) fn settled(&mut self, shown: &mut HashSet<Identity>) {
+        let now: HashSet<_> = self.findings.iter().map(identity_of).collect();
+        self.findings
+            .retain(|finding| shown.contains(&identity_of(finding)));
+        *shown = now;
+    }
+}
+
+/// A peer by what is known of it.
+fn named(peer: &Peer, vtep: Option<IpAddr>) -> String {
+    let vtep = vtep.map(|vtep| vtep.to_string());
+    let gateway = peer
+        .gateway
+        .map(|gateway| format!("the peer with overlay address {gateway}"));
+    vtep.or(gateway)
+        .or_else(|| peer.mac.map(|mac: Mac| format!("the peer with {mac}")))
+        .unwrap_or_else(|| "a peer".to_owned())
+}
+
+/// What the tables do have of it.
+fn has(peer: &Peer) -> String {
+    let mut parts = Vec::new();
+    let mac = peer
+        .mac
+        .map_or_else(|| "no address".to_owned(), |mac| mac.to_string());
+    let gateway = peer
+        .gateway
+        .map(|gateway| gateway.to_string())
+        .unwrap_or_default();
+    if let Some(route) = peer.routes.first() {
+        let more = peer.routes.len() - 1;
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        parts.push(format!("route {route} via {gateway}{more}"));
+    }
+    if peer.gateway.is_some() && !peer.lacks.contains(&Entry::Neighbour) {
+        parts.push(format!("neighbour {gateway} with {mac}"));
+    }
+    if let Some(vtep) = peer.vtep.filter(|_| !peer.lacks.contains(&Entry::Forwarding)) {
+        parts.push(format!("forwarding entry for {mac} to {vtep}"));
+    }
+    format!("there is only: {}", parts.join(", "))
+}

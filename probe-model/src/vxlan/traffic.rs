@@ -1,0 +1,171 @@
+//! What is: counts of VXLAN packets on the wire, of errors about them, and of drops.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::network::Mac;
+pub use probe_ebpf::contract::vxlan::{Direction, Place};
+
+/// What is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream {
+    /// The VTEP on this node.
+    pub local: IpAddr,
+    pub peer: IpAddr,
+    pub vni: u32,
+    /// UDP destination port.
+    pub port: u16,
+    /// Index of the underlay device.
+    pub underlay: u32,
+    pub direction: Direction,
+}
+
+/// Packets of one stream since probe began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// On the wire; what the kernel cuts or puts together counts each part.
+    pub packets: u64,
+    /// As devices count and tcpdump shows.
+    pub frames: u64,
+    /// On the wire, with the outer Ethernet header.
+    pub bytes: u64,
+    /// The latest, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    pub syn: u64,
+    pub syn_ack: u64,
+    pub rst: u64,
+    /// Inner packets that call for an answer.
+    pub asks: u64,
+    /// Inner packets that answer.
+    pub answers: u64,
+    /// Inner TCP segments with ACK and without SYN.
+    pub acks: u64,
+    /// Packets whose outer packet came in fragments.
+    pub fragments: u64,
+    pub malformed: u64,
+    /// The first word of the latest header that was malformed.
+    pub malformed_header: u32,
+    /// Of the latest unicast packet inside.
+    pub source_mac: Mac,
+    pub destination_mac: Mac,
+}
+
+/// ICMP errors about VXLAN packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IcmpError {
+    pub reporter: IpAddr,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub port: u16,
+    pub complaint: Complaint,
+    pub direction: Direction,
+}
+
+/// What an ICMP error says, of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Complaint {
+    /// Nothing listens on the port, or a rule says so.
+    Port,
+    /// The host, or the network it is in, can't be reached.
+    Host,
+    /// A filter forbids it.
+    Prohibited,
+    /// The packet is too large for the way.
+    TooBig,
+    Other,
+}
+
+impl Complaint {
+    /// By type and code of ICMP (`six`: ICMPv6).
+    pub const fn of(six: bool, kind: u8, code: u8) -> Self {
+        match (six, kind, code) {
+            (false, 3, 3) | (true, 1, 4) => Self::Port,
+            (false, 3, 0 | 1 | 5 | 6 | 7) | (true, 1, 0 | 3) => Self::Host,
+            (false, 3, 9 | 10 | 13) | (true, 1, 1 | 5 | 6) => Self::Prohibited,
+            (false, 3, 4) | (true, 2, _) => Self::TooBig,
+            _ => Self::Other,
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Port => "port unreachable",
+            Self::Host => "host unreachable",
+            Self::Prohibited => "prohibited",
+            Self::TooBig => "packet too big",
+            Self::Other => "unreachable",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErrorCount {
+    pub packets: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// The largest packet that would pass, bytes; 0: not said.
+    pub mtu: u32,
+}
+
+/// Packets dropped on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dropped {
+    pub place: Place,
+    /// As the kernel names it; `None` where it tells none (before 5.17).
+    pub reason: Option<String>,
+    /// Index of the device.
+    pub device: u32,
+    /// Of the VXLAN packet; inside: unspecified.
+    pub source: IpAddr,
+    /// Of the VXLAN packet; inside: of the inner one, or who ARP asks for.
+    pub destination: IpAddr,
+    pub vni: u32,
+    pub port: u16,
+    pub ethertype: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DropCount {
+    pub packets: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+}
+
+/// One direction of an inner connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Flow {
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    /// IP protocol number.
+    pub protocol: u8,
+    pub vni: u32,
+    pub direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCount {
+    pub packets: u64,
+    pub bytes: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub first_ns: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// TCP flags seen.
+    pub tcp_flags: u8,
+}
+
+/// All that was counted, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Traffic {
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub now_ns: u64,
+    pub streams: Vec<(Stream, Count)>,
+    pub errors: Vec<(IcmpError, ErrorCount)>,
+    pub drops: Vec<(Dropped, DropCount)>,
+    pub flows: Vec<(Flow, FlowCount)>,
+    /// UDP packets with a wrong checksum, of all ports (`Udp: InCsumErrors`).
+    pub checksum_errors: u64,
+    /// Who besides the kernel has the UDP port of a device that is down: port and process.
+    pub holders: Vec<(u16, String)>,
+    /// What could not be counted, by name.
+    pub losses: Vec<(&'static str, u64)>,
+}

@@ -1,0 +1,185 @@
+//! All that one look showed, to be told.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+
+use crate::owner::Name;
+
+use super::{
+    diagnosis::belongs,
+    finding::Finding,
+    overlay::{Overlay, Peer},
+    traffic::{Count, Direction, Dropped, Place, Stream, Traffic},
+};
+
+#[derive(Clone, Debug)]
+pub struct View {
+    pub time: Timestamp,
+    pub overlays: Vec<Overlay>,
+    /// Names of devices by index.
+    pub devices: HashMap<u32, String>,
+    pub names: HashMap<IpAddr, Name>,
+    pub traffic: Traffic,
+    pub findings: Vec<Finding>,
+    /// What of the packet filter could not be read.
+    pub unread: Vec<String>,
+}
+
+/// A peer of a device, expected or seen.
+#[derive(Clone, Debug)]
+pub struct PeerView<'a> {
+    pub overlay: &'a Overlay,
+    /// `None`: one that the device has no entries for.
+    pub peer: Option<&'a Peer>,
+    pub vtep: Option<IpAddr>,
+    pub received: Count,
+    pub sent: Count,
+    /// Packets from or to it that were dropped on this node.
+    pub dropped: u64,
+    pub findings: Vec<&'a Finding>,
+}
+
+impl PeerView<'_> {
+    /// What there is to say in one word or two.
+    pub fn state(&self) -> String {
+        match self.findings.as_slice() {
+            [] if self.peer.is_none() => "no entries".to_owned(),
+            [] if self.received.packets == 0 && self.sent.packets == 0 => "idle".to_owned(),
+            [] => "ok".to_owned(),
+            findings => {
+                let mut names: Vec<_> = findings.iter().map(|finding| finding.fault.name()).collect();
+                names.dedup();
+                names.join(", ")
+            }
+        }
+    }
+
+    /// The latest packet, `CLOCK_MONOTONIC` nanoseconds; 0: none.
+    pub fn last_ns(&self) -> u64 {
+        self.received.last_ns.max(self.sent.last_ns)
+    }
+}
+
+impl View {
+    /// Every peer of every device, those it should have first.
+    pub fn peers(&self) -> Vec<PeerView<'_>> {
+        let mut views = Vec::new();
+        for overlay in &self.overlays {
+            let ours = || {
+                self.traffic
+                    .streams
+                    .iter()
+                    .filter(|(stream, _)| belongs(overlay, stream))
+            };
+            for peer in &overlay.peers {
+                views.push(self.peer(overlay, Some(peer), peer.vtep, ours()));
+            }
+            let mut others: Vec<IpAddr> = ours()
+                .map(|(stream, _)| stream.peer)
+                .filter(|vtep| overlay.peer(*vtep).is_none() && !vtep.is_multicast())
+                .collect();
+            others.sort_unstable();
+            others.dedup();
+            for vtep in others {
+                views.push(self.peer(overlay, None, Some(vtep), ours()));
+            }
+        }
+        views
+    }
+
+    /// What lies behind the peer of a finding; of a finding about the device, behind all.
+    pub fn networks(&self, finding: &Finding) -> Vec<IpNet> {
+        let of = |peer: &&Peer| match (finding.peer, peer.gateway) {
+            (Some(vtep), _) if peer.vtep == Some(vtep) => true,
+            // Its forwarding entry is missing.
+            (_, Some(gateway)) if finding.detail == gateway.to_string() => true,
+            (Some(_), _) => false,
+            (None, _) => finding.detail.is_empty(),
+        };
+        let overlays = self.overlays.iter();
+        overlays
+            .filter(|overlay| overlay.device.name == finding.device)
+            .flat_map(|overlay| overlay.peers.iter().filter(of))
+            .flat_map(|peer| {
+                let gateway = peer.gateway.map(IpNet::from);
+                peer.routes.iter().copied().chain(gateway)
+            })
+            .collect()
+    }
+
+    fn peer<'a>(
+        &'a self,
+        overlay: &'a Overlay,
+        peer: Option<&'a Peer>,
+        vtep: Option<IpAddr>,
+        streams: impl Iterator<Item = &'a (Stream, Count)>,
+    ) -> PeerView<'a> {
+        let (mut received, mut sent) = (Count::default(), Count::default());
+        for (stream, count) in streams.filter(|(stream, _)| Some(stream.peer) == vtep) {
+            let sum = match stream.direction {
+                Direction::In => &mut received,
+                Direction::Out => &mut sent,
+            };
+            // The same peer through two underlays.
+            sum.packets += count.packets;
+            sum.frames += count.frames;
+            sum.bytes += count.bytes;
+            sum.last_ns = sum.last_ns.max(count.last_ns);
+            sum.syn += count.syn;
+            sum.syn_ack += count.syn_ack;
+            sum.rst += count.rst;
+            sum.asks += count.asks;
+            sum.fragments += count.fragments;
+            sum.malformed += count.malformed;
+        }
+        let drops = self
+            .traffic
+            .drops
+            .iter()
+            .filter(|(dropped, _)| self.of_peer(overlay, peer, vtep, dropped));
+        let of_peer = |finding: &&Finding| {
+            finding.device == overlay.device.name
+                && match vtep {
+                    Some(_) => finding.peer == vtep,
+                    // Its forwarding entry is missing.
+                    None => {
+                        let gateway = peer.and_then(|peer| peer.gateway);
+                        gateway.is_some_and(|gateway| finding.detail == gateway.to_string())
+                    }
+                }
+        };
+        PeerView {
+            overlay,
+            peer,
+            vtep,
+            received,
+            sent,
+            dropped: drops.map(|(_, count)| count.packets).sum(),
+            findings: self.findings.iter().filter(of_peer).collect(),
+        }
+    }
+
+    fn of_peer(
+        &self,
+        overlay: &Overlay,
+        peer: Option<&Peer>,
+        vtep: Option<IpAddr>,
+        dropped: &Dropped,
+    ) -> bool {
+        match dropped.place {
+            Place::Outside => {
+                dropped.port == overlay.vxlan.port
+                    && (vtep == Some(dropped.source) || vtep == Some(dropped.destination))
+            }
+            // IPv6's neighbours are asked for on devices that lead to none: noise.
+            Place::Inside => {
+                dropped.device == overlay.device.index
+                    && dropped.ethertype != 0x86dd
+                    && peer.is_some()
+                    && overlay.towards(dropped.destination) == peer
+            }
+        }
+    }
+}
