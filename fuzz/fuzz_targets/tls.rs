@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 use probe_user::{
     model::{
         Role,
-        tls::{Key, Said, Segment, Talks, Totals, Way},
+        tls::{Key, FirstMessage, Segment, TlsStreams, Totals, Way},
     },
     report,
 };
@@ -25,7 +25,7 @@ fn key(number: u8) -> Key {
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut talks = Talks::bounded(NonZeroUsize::new(4).unwrap(), MOST_BYTES);
+    let mut talks = TlsStreams::bounded(NonZeroUsize::new(4).unwrap(), MOST_BYTES);
     let (mut rest, mut total) = (bytes, 0);
     while let Some((head, payload)) = rest.split_at_checked(HEAD) {
         let length = usize::from(head[3]).max(1).min(payload.len());
@@ -52,7 +52,7 @@ fuzz_target!(|bytes: &[u8]| {
         let Some(tls) = talks.take(&key(number), 0, Role::Client, Totals::default()) else {
             continue;
         };
-        if let Said::Hello(hello) = &tls.client {
+        if let FirstMessage::Hello(hello) = &tls.client {
             // Replaced where it was no UTF-8, by three bytes for one.
             let name = hello.server_name.as_deref().unwrap_or_default();
             assert!(name.len() <= 3 * bytes.len());

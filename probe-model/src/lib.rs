@@ -13,11 +13,11 @@ pub mod network;
 pub mod owner;
 pub mod part;
 pub mod path;
+pub mod plural;
 pub mod summary;
 pub mod tls;
 pub mod translation;
 pub mod vxlan;
-pub mod words;
 pub mod workload;
 
 pub use cadence::{Cadence, Cadences};

@@ -1,6 +1,6 @@
 //! Traffic that slips past conntrack: what is seen, which rule lets it, what it breaks.
 
-pub mod blame;
+pub mod cause;
 pub mod diagnosis;
 pub mod finding;
 pub mod rule;

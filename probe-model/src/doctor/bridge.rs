@@ -15,7 +15,7 @@ use super::{Answer, Check, Fault};
 use crate::{
     host::{CniNetwork, CniPlugin, Reserved, SubnetEnv},
     network::{Device, Route},
-    words::counted,
+    plural::counted,
 };
 
 /// flannel's VXLAN device.

@@ -3,7 +3,7 @@
 use super::{Answer, Check, Fault};
 use crate::{
     bypass::{View, finding::Finding, view::RuleState},
-    words::counted,
+    plural::counted,
 };
 
 /// The answer of one look. A rule that nothing has hit yet is a warning: it will.

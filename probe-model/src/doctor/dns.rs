@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use self::queries::Asked;
 use super::{Answer, Check, Fault};
-use crate::words::counted;
+use crate::plural::counted;
 
 /// As many pods are named.
 const NAMED: usize = 50;

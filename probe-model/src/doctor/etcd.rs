@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 
 use super::{Answer, Check, Fault};
-use crate::{Cadence, Outcome, Owner, cadence::Tracker, etcd_log::Rejected, summary::Row, words::counted};
+use crate::{Cadence, Outcome, Owner, cadence::Tracker, etcd_log::Rejected, plural::counted, summary::Row};
 
 /// Where etcd's clients connect.
 pub const PORT: u16 = 2379;

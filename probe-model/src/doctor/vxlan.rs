@@ -2,8 +2,8 @@
 
 use super::{Answer, Check, Fault};
 use crate::{
+    plural::counted,
     vxlan::{finding::Finding, view::View},
-    words::counted,
 };
 
 /// There is nothing to look at.

@@ -1,6 +1,6 @@
 //! What both ends of a connection say in the clear when they begin with TLS, or with something else.
 //!
-//! [`Talks`] keeps the first payload of connections, [`stream`] puts it in order, [`records`] reads TLS records out of it and
+//! [`TlsStreams`] keeps the first payload of connections, [`stream`] puts it in order, [`records`] reads TLS records out of it and
 //! [`hello`] what is in the hellos.
 
 mod alert;
@@ -8,7 +8,7 @@ mod hello;
 mod protocol;
 mod records;
 mod stream;
-mod talks;
+mod streams;
 
 #[cfg(test)]
 mod tests;
@@ -16,13 +16,13 @@ mod tests;
 pub use alert::Alert;
 pub use hello::{ClientHello, ServerHello, Version};
 pub use protocol::Protocol;
-pub use talks::{Key, Segment, Talks, Totals, Way};
+pub use streams::{Key, Segment, TlsStreams, Totals, Way};
 
 /// What was said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    pub client: Said<ClientHello>,
-    pub server: Said<ServerHello>,
+    pub client: FirstMessage<ClientHello>,
+    pub server: FirstMessage<ServerHello>,
     /// Alerts in the clear, the client's first, each side's in the order they were sent. Bounded. Once the keys are there, in
     /// TLS 1.3 behind the ServerHello, alerts are encrypted, and none is seen.
     pub alerts: Vec<Alert>,
@@ -30,7 +30,7 @@ pub struct Tls {
 
 /// How one side began.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said<H> {
+pub enum FirstMessage<H> {
     /// With nothing, or with an alert.
     Nothing,
     Hello(H),
@@ -39,7 +39,7 @@ pub enum Said<H> {
     Incomplete(Incomplete),
 }
 
-impl<H> Said<H> {
+impl<H> FirstMessage<H> {
     pub const fn hello(&self) -> Option<&H> {
         match self {
             Self::Hello(hello) => Some(hello),

@@ -1,7 +1,7 @@
 //! TLS records of one side, as far as they are in the clear.
 
 use super::{
-    Alert, Incomplete, Protocol, Said, Why,
+    Alert, FirstMessage, Incomplete, Protocol, Why,
     stream::{Chunk, Stream},
 };
 use crate::Role;
@@ -27,7 +27,7 @@ mod kind {
 
 /// What was read of a side.
 pub struct Side<H> {
-    pub said: Said<H>,
+    pub said: FirstMessage<H>,
     pub alerts: Vec<Alert>,
 }
 
@@ -49,9 +49,9 @@ pub fn read<H>(stream: Stream, total: Option<u64>, hello: &Hello<H>) -> Side<H> 
         };
         return Side {
             said: if total.unwrap_or(0) > 0 {
-                Said::Incomplete(unseen)
+                FirstMessage::Incomplete(unseen)
             } else {
-                Said::Nothing
+                FirstMessage::Nothing
             },
             alerts: Vec::new(),
         };
@@ -137,13 +137,13 @@ impl<'a> Reader<'a> {
         Some(taken)
     }
 
-    fn said<H>(&mut self, hello: &Hello<H>) -> Said<H> {
+    fn said<H>(&mut self, hello: &Hello<H>) -> FirstMessage<H> {
         let beginning = self.rest();
         if !self.begins {
             return self.incomplete(0, None);
         }
         if !Record::may_begin(beginning) {
-            return Said::Other(Protocol::of(beginning));
+            return FirstMessage::Other(Protocol::of(beginning));
         }
         // The handshake messages of all records up to here, as far as the hello goes.
         let mut message: Vec<u8> = Vec::new();
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
         while let Some(header) = self.take(HEADER) {
             let Some(record) = Record::read(header) else {
                 if said.is_none() && message.is_empty() && self.alerts.is_empty() {
-                    said = Some(Said::Other(Protocol::of(beginning)));
+                    said = Some(FirstMessage::Other(Protocol::of(beginning)));
                 }
                 // Nothing behind it can be relied on.
                 self.encrypted = true;
@@ -178,7 +178,7 @@ impl<'a> Reader<'a> {
         }
         match said {
             Some(said) => said,
-            None if message.is_empty() && !self.alerts.is_empty() => Said::Nothing,
+            None if message.is_empty() && !self.alerts.is_empty() => FirstMessage::Nothing,
             None => {
                 let length = length(&message).map(|length| length + MESSAGE);
                 self.incomplete(message.len(), length)
@@ -187,9 +187,9 @@ impl<'a> Reader<'a> {
     }
 
     /// The hello, once all of it is there.
-    fn hello<H>(&self, message: &[u8], hello: &Hello<H>) -> Option<Said<H>> {
+    fn hello<H>(&self, message: &[u8], hello: &Hello<H>) -> Option<FirstMessage<H>> {
         let malformed = |of| {
-            Some(Said::Incomplete(Incomplete {
+            Some(FirstMessage::Incomplete(Incomplete {
                 seen: message.len(),
                 of,
                 why: Why::Malformed,
@@ -204,13 +204,13 @@ impl<'a> Reader<'a> {
         }
         let contents = message.get(MESSAGE..MESSAGE + length)?;
         match (hello.read)(contents) {
-            Some(hello) => Some(Said::Hello(hello)),
+            Some(hello) => Some(FirstMessage::Hello(hello)),
             None => malformed(Some(length + MESSAGE)),
         }
     }
 
-    fn incomplete<H>(&self, seen: usize, of: Option<usize>) -> Said<H> {
-        Said::Incomplete(Incomplete {
+    fn incomplete<H>(&self, seen: usize, of: Option<usize>) -> FirstMessage<H> {
+        FirstMessage::Incomplete(Incomplete {
             seen,
             of,
             why: self.why,

@@ -110,7 +110,7 @@ fn segment(way: Way, at: usize, bytes: &[u8]) -> Segment<'_> {
     }
 }
 
-fn push(talks: &mut Talks, way: Way, at: usize, bytes: &[u8]) {
+fn push(talks: &mut TlsStreams, way: Way, at: usize, bytes: &[u8]) {
     talks.push(key(), &segment(way, at, bytes));
 }
 
@@ -120,7 +120,7 @@ fn all() -> Totals {
 
 /// What the client's end makes of these bytes, whole segments each.
 fn said(client: &[&[u8]], server: &[&[u8]]) -> Option<Tls> {
-    let mut talks = Talks::default();
+    let mut talks = TlsStreams::default();
     for (way, segments) in [(Way::Sent, client), (Way::Received, server)] {
         let mut at = 0;
         for bytes in segments {
@@ -139,23 +139,23 @@ fn alert(from: Role, code: u8) -> Alert {
 #[test]
 fn both_hellos() {
     let tls = said(&[&whole_client()], &[&whole_server()]).unwrap();
-    assert_eq!(tls.client, Said::Hello(offered()));
-    assert_eq!(tls.server, Said::Hello(chosen(0x0304, None)));
+    assert_eq!(tls.client, FirstMessage::Hello(offered()));
+    assert_eq!(tls.server, FirstMessage::Hello(chosen(0x0304, None)));
     assert_eq!(tls.alerts, []);
     // Before TLS 1.3 the choice of ALPN is in the clear, and the version at the front.
     let server = record(22, &server_hello(&[alpn(&[b"h2"])]));
     let tls = said(&[&whole_client()], &[&server]).unwrap();
-    assert_eq!(tls.server, Said::Hello(chosen(0x0303, Some("h2"))));
+    assert_eq!(tls.server, FirstMessage::Hello(chosen(0x0303, Some("h2"))));
 }
 
 #[test]
 fn at_the_servers_end_the_ways_are_the_other_way_round() {
-    let mut talks = Talks::default();
+    let mut talks = TlsStreams::default();
     push(&mut talks, Way::Received, 0, &whole_client());
     push(&mut talks, Way::Sent, 0, &whole_server());
     let tls = talks.take(&key(), START_NS, Role::Server, all()).unwrap();
-    assert_eq!(tls.client, Said::Hello(offered()));
-    assert_eq!(tls.server, Said::Hello(chosen(0x0304, None)));
+    assert_eq!(tls.client, FirstMessage::Hello(offered()));
+    assert_eq!(tls.server, FirstMessage::Hello(chosen(0x0304, None)));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn hellos_with_little_or_odd_in_them() {
         .unwrap()
         .client
     {
-        Said::Hello(hello) => hello,
+        FirstMessage::Hello(hello) => hello,
         other => panic!("{other:?}"),
     };
     let nameless = hello(&[versions()]);
@@ -200,7 +200,7 @@ fn cut_up_in_every_way() {
         if segments.len() > 60 {
             continue;
         }
-        let mut talks = Talks::default();
+        let mut talks = TlsStreams::default();
         for _ in 0..2 {
             for (index, bytes) in segments.iter().enumerate().rev() {
                 push(&mut talks, Way::Sent, index * length, bytes);
@@ -229,7 +229,7 @@ fn cut_up_in_every_way() {
 fn truncated_at_every_length() {
     let whole = whole_client();
     for end in 1..whole.len() {
-        let mut talks = Talks::default();
+        let mut talks = TlsStreams::default();
         push(&mut talks, Way::Sent, 0, &whole[..end]);
         let totals = |client| Totals {
             client: Some(client),
@@ -240,9 +240,9 @@ fn truncated_at_every_length() {
             .unwrap();
         let seen = end.saturating_sub(5);
         let of = (seen >= 4).then_some(whole.len() - 5);
-        let incomplete = |why| Said::Incomplete(Incomplete { seen, of, why });
+        let incomplete = |why| FirstMessage::Incomplete(Incomplete { seen, of, why });
         assert_eq!(tls.client, incomplete(Why::Cut), "{end}");
-        assert_eq!(tls.server, Said::Nothing);
+        assert_eq!(tls.server, FirstMessage::Nothing);
         // More was sent.
         push(&mut talks, Way::Sent, 0, &whole[..end]);
         let tls = talks.take(&key(), START_NS, Role::Client, totals(end as u64 + 1));
@@ -254,13 +254,13 @@ fn truncated_at_every_length() {
 fn what_was_not_seen_is_not_made_up() {
     let whole = whole_client();
     let unseen = |seen, of| {
-        Said::Incomplete(Incomplete {
+        FirstMessage::Incomplete(Incomplete {
             seen,
             of,
             why: Why::Unseen,
         })
     };
-    let mut talks = Talks::default();
+    let mut talks = TlsStreams::default();
     // The first segment is missing: what is there is neither TLS nor something else.
     push(&mut talks, Way::Sent, 60, &whole[60..]);
     let tls = talks.take(&key(), START_NS, Role::Client, all()).unwrap();
@@ -276,7 +276,7 @@ fn what_was_not_seen_is_not_made_up() {
         server: Some(0),
     };
     let tls = talks.take(&key(), START_NS, Role::Client, totals).unwrap();
-    assert_eq!((tls.client, tls.server), (unseen(0, None), Said::Nothing));
+    assert_eq!((tls.client, tls.server), (unseen(0, None), FirstMessage::Nothing));
     let nothing = Totals {
         client: Some(0),
         server: Some(0),
@@ -304,15 +304,15 @@ fn something_else_than_tls() {
         (b"\x17\x03\x03\0\x05hello", Protocol::Unknown),
     ] {
         let tls = said(&[bytes], &[bytes]).unwrap();
-        assert_eq!(tls.client, Said::Other(expected), "{bytes:?}");
-        assert_eq!(tls.server, Said::Other(expected), "{bytes:?}");
+        assert_eq!(tls.client, FirstMessage::Other(expected), "{bytes:?}");
+        assert_eq!(tls.server, FirstMessage::Other(expected), "{bytes:?}");
     }
 }
 
 #[test]
 fn a_record_that_holds_no_hello_is_malformed() {
     let malformed = |body: &[u8]| match said(&[&record(22, body)], &[]).unwrap().client {
-        Said::Incomplete(Incomplete { why, .. }) => why,
+        FirstMessage::Incomplete(Incomplete { why, .. }) => why,
         other => panic!("{other:?}"),
     };
     assert_eq!(malformed(&message(1, b"short")), Why::Malformed);
@@ -327,12 +327,15 @@ fn alerts_in_the_clear() {
     let unknown_ca = record(21, &[2, 48]);
     // In place of the server's hello.
     let tls = said(&[&client], &[&record(21, &[2, 70])]).unwrap();
-    assert_eq!((tls.server, tls.alerts), (Said::Nothing, from(Role::Server, 70)));
+    assert_eq!(
+        (tls.server, tls.alerts),
+        (FirstMessage::Nothing, from(Role::Server, 70))
+    );
     // Behind the client's hello.
     let tls = said(&[&client, &unknown_ca], &[&server]).unwrap();
     assert_eq!(tls.alerts, from(Role::Client, 48));
     // Behind certificates of which the end was not captured, with the record's length known.
-    let mut talks = Talks::default();
+    let mut talks = TlsStreams::default();
     let long = record(22, &message(11, &[7; 5000]));
     push(&mut talks, Way::Received, 0, &server);
     let cut = Segment {
@@ -342,7 +345,7 @@ fn alerts_in_the_clear() {
     talks.push(key(), &cut);
     push(&mut talks, Way::Received, server.len() + long.len(), &unknown_ca);
     let tls = talks.take(&key(), START_NS, Role::Client, all()).unwrap();
-    assert_eq!(tls.server, Said::Hello(chosen(0x0304, None)));
+    assert_eq!(tls.server, FirstMessage::Hello(chosen(0x0304, None)));
     assert_eq!(tls.alerts, from(Role::Server, 48));
     // And behind a gap, as a segment of its own.
     push(&mut talks, Way::Received, 0, &server);
@@ -386,7 +389,7 @@ fn versions_by_name() {
 
 #[test]
 fn a_later_connection_from_the_same_port_is_another() {
-    let mut talks = Talks::default();
+    let mut talks = TlsStreams::default();
     push(&mut talks, Way::Sent, 0, b"GET / HTTP/1.0\r\n");
     // Nobody asked for it, and this one said nothing.
     assert_eq!(talks.take(&key(), START_NS + 2, Role::Client, all()), None);
@@ -397,7 +400,7 @@ fn a_later_connection_from_the_same_port_is_another() {
     };
     talks.push(key(), &later);
     let tls = talks.take(&key(), START_NS, Role::Client, all()).unwrap();
-    assert_eq!(tls.client, Said::Other(Protocol::Ssh));
+    assert_eq!(tls.client, FirstMessage::Other(Protocol::Ssh));
     // With the same memory for its socket, too.
     push(&mut talks, Way::Sent, 0, b"GET / HTTP/1.0\r\n");
     let (sequence, first) = (FIRST.wrapping_add(1 << 30), FIRST.wrapping_add(1 << 30));
@@ -408,12 +411,12 @@ fn a_later_connection_from_the_same_port_is_another() {
     };
     talks.push(key(), &later);
     let tls = talks.take(&key(), START_NS, Role::Client, all()).unwrap();
-    assert_eq!(tls.client, Said::Other(Protocol::Ssh));
+    assert_eq!(tls.client, FirstMessage::Other(Protocol::Ssh));
 }
 
 #[test]
 fn what_is_kept_is_bounded() {
-    let mut talks = Talks::bounded(NonZeroUsize::new(8).unwrap(), 40_000);
+    let mut talks = TlsStreams::bounded(NonZeroUsize::new(8).unwrap(), 40_000);
     for port in 1..100 {
         for at in 0..200 {
             let mut key = key();

@@ -7,7 +7,7 @@ use super::{
     finding::{Culprit, Fault, Finding},
     overlay::{Entry, Kind, Overlay, Tables},
     traffic::{
-        Complaint, Count, Direction, DropCount, Dropped, ErrorCount, IcmpError, Place, Stream, Traffic,
+        Count, Direction, DropCount, Dropped, ErrorCount, IcmpError, IcmpErrorKind, Place, Stream, Traffic,
     },
 };
 use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan};
@@ -326,31 +326,31 @@ fn faults_of_packets() {
             },
             &[Fault::DeadVtep],
         ),
-        ("refused", |t| complain(t, Complaint::Port), &[Fault::Refused]),
+        ("refused", |t| complain(t, IcmpErrorKind::Port), &[Fault::Refused]),
         (
             "prohibited",
-            |t| complain(t, Complaint::Prohibited),
+            |t| complain(t, IcmpErrorKind::Prohibited),
             &[Fault::Refused],
         ),
         (
             "unreachable",
-            |t| complain(t, Complaint::Host),
+            |t| complain(t, IcmpErrorKind::Host),
             &[Fault::DeadVtep],
         ),
-        ("too big", |t| complain(t, Complaint::TooBig), &[Fault::Mtu]),
+        ("too big", |t| complain(t, IcmpErrorKind::TooBig), &[Fault::Mtu]),
     ];
     for (name, change, expected) in table {
         assert_eq!(faults(&found(&tables(), change)), expected, "{name}");
     }
 }
 
-fn complain(traffic: &mut Traffic, complaint: Complaint) {
+fn complain(traffic: &mut Traffic, kind: IcmpErrorKind) {
     let error = IcmpError {
         reporter: ip("192.168.88.12"),
         source: ip("192.168.88.11"),
         destination: ip("192.168.88.12"),
         port: 8472,
-        complaint,
+        kind,
         direction: Direction::In,
     };
     let count = ErrorCount {
@@ -575,19 +575,19 @@ fn an_ipv6_underlay_takes_more_of_the_mtu() {
 }
 
 #[test]
-fn complaints_of_icmp() {
+fn kinds_of_icmp_errors() {
     for (six, kind, code, expected) in [
-        (false, 3, 3, Complaint::Port),
-        (true, 1, 4, Complaint::Port),
-        (false, 3, 1, Complaint::Host),
-        (true, 1, 3, Complaint::Host),
-        (false, 3, 13, Complaint::Prohibited),
-        (true, 1, 1, Complaint::Prohibited),
-        (false, 3, 4, Complaint::TooBig),
-        (true, 2, 0, Complaint::TooBig),
-        (false, 3, 99, Complaint::Other),
+        (false, 3, 3, IcmpErrorKind::Port),
+        (true, 1, 4, IcmpErrorKind::Port),
+        (false, 3, 1, IcmpErrorKind::Host),
+        (true, 1, 3, IcmpErrorKind::Host),
+        (false, 3, 13, IcmpErrorKind::Prohibited),
+        (true, 1, 1, IcmpErrorKind::Prohibited),
+        (false, 3, 4, IcmpErrorKind::TooBig),
+        (true, 2, 0, IcmpErrorKind::TooBig),
+        (false, 3, 99, IcmpErrorKind::Other),
     ] {
-        assert_eq!(Complaint::of(six, kind, code), expected);
+        assert_eq!(IcmpErrorKind::of(six, kind, code), expected);
     }
     assert!(HOLD > Duration::from_secs(5));
 }

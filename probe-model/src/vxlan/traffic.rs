@@ -56,13 +56,13 @@ pub struct IcmpError {
     pub source: IpAddr,
     pub destination: IpAddr,
     pub port: u16,
-    pub complaint: Complaint,
+    pub kind: IcmpErrorKind,
     pub direction: Direction,
 }
 
 /// What an ICMP error says, of either family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Complaint {
+pub enum IcmpErrorKind {
     /// Nothing listens on the port, or a rule says so.
     Port,
     /// The host, or the network it is in, can't be reached.
@@ -74,7 +74,7 @@ pub enum Complaint {
     Other,
 }
 
-impl Complaint {
+impl IcmpErrorKind {
     /// By type and code of ICMP (`six`: ICMPv6).
     pub const fn of(six: bool, kind: u8, code: u8) -> Self {
         match (six, kind, code) {

@@ -5,10 +5,10 @@
 mod cgroup;
 pub mod cri;
 pub mod health;
-pub mod home;
 pub mod kube;
 pub mod listener;
 mod names;
+pub mod node_scope;
 mod pod_logs;
 pub mod procfs;
 

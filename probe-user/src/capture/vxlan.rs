@@ -8,7 +8,7 @@ use super::{connection::socket_address, reason::named};
 use crate::model::{
     network::Mac,
     vxlan::traffic::{
-        Complaint, Count, Direction, DropCount, Dropped, ErrorCount, Flow, FlowCount, IcmpError, Place,
+        Count, Direction, DropCount, Dropped, ErrorCount, Flow, FlowCount, IcmpError, IcmpErrorKind, Place,
         Stream,
     },
 };
@@ -54,7 +54,7 @@ pub fn error(key: &raw::ErrorKey, count: &raw::ErrorCount) -> Option<(IcmpError,
         source: ip(key.source),
         destination,
         port: key.port,
-        complaint: Complaint::of(destination.is_ipv6(), key.kind, key.code),
+        kind: IcmpErrorKind::of(destination.is_ipv6(), key.kind, key.code),
         direction: Direction::from_raw(key.direction)?,
     };
     let count = ErrorCount {

@@ -17,8 +17,8 @@ use super::{
     answer::{Answer, line},
     ask::{Connect, lines},
     body::Line,
+    dedup::Seen,
     question::Connections,
-    seen::Seen,
 };
 use crate::{model::Connection, recording::connection::LineError};
 

@@ -8,14 +8,14 @@ pub mod all;
 pub mod answer;
 pub mod ask;
 mod body;
+mod dedup;
 pub mod doctor;
 pub mod fetch;
 pub mod follow;
 pub mod forward;
-pub mod looks;
 pub mod merge;
 pub mod question;
-mod seen;
+pub mod snapshots;
 #[cfg(test)]
 mod tests;
 

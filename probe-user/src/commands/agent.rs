@@ -34,7 +34,7 @@ use self::{
     parts::{Names, Parts},
     shared::Shared,
 };
-use super::{looks::Signals, quiet_if_closed};
+use super::{periodic::Signals, quiet_if_closed};
 use crate::{
     attribution::kube::{Cluster, ServiceList},
     cli::{Agent, AgentTask},

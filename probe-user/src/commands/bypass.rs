@@ -1,13 +1,13 @@
 //! `probe bypass`: look by look, what slips past conntrack.
 
-mod look;
 mod replies;
 mod senders;
+mod snapshot;
 
 use anyhow::{Context, Result};
 
-pub(super) use self::look::{Known, Looker};
-use super::{looks, pods, privileges};
+pub(super) use self::snapshot::{Known, Poller};
+use super::{periodic, pods, privileges};
 use crate::{
     attribution::kube::ServiceList,
     cli::Bypass as Settings,
@@ -21,14 +21,14 @@ use crate::{
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("bypass", &capabilities::BYPASS)?;
-    let signals = looks::Signals::new()?;
+    let signals = periodic::Signals::new()?;
     let kernel = kernel::release();
     let known = Known {
         runtime: pods::runtime(settings.cri.as_deref())?,
         services: services(&settings)?,
     };
     let mut looker =
-        Looker::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+        Poller::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(
             "probe: bypass runs without {degraded} on kernel {kernel}"
@@ -38,7 +38,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
         "watching untracked packets: {}",
         looker.description()
     ));
-    looks::run(&mut looker, &settings.pace, signals).await
+    periodic::run(&mut looker, &settings.pace, signals).await
 }
 
 fn services(settings: &Settings) -> Result<Option<ServiceList>> {

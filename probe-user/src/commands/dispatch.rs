@@ -8,7 +8,7 @@ use std::path;
 use anyhow::Result;
 
 use super::{
-    Found, agent, bypass, check, cluster, doctor, etcd_log, generated, looks, path as path_command, vxlan,
+    Found, agent, bypass, check, cluster, doctor, etcd_log, generated, path as path_command, periodic, vxlan,
     watch, who,
 };
 use crate::{
@@ -64,14 +64,14 @@ pub fn run(cli: Cli) -> Result<Outcome> {
         Command::Completions(args) => generated::completions(args.shell).map(fine),
         Command::Man(args) => generated::man(&args.directory).map(fine),
         Command::Vxlan(args) => match (args.looks(), Vxlan::try_from(args)) {
-            (Some(Ok(settings)), _) => block_on(cluster::looks::run("vxlan", settings)).map(Outcome::of),
+            (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("vxlan", settings)).map(Outcome::of),
             (None, Ok(settings)) => {
                 inside(settings.netns.clone().as_deref(), vxlan::run(settings)).map(Outcome::of)
             }
             (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
         },
         Command::Bypass(args) => match (args.looks(), Bypass::try_from(args)) {
-            (Some(Ok(settings)), _) => block_on(cluster::looks::run("bypass", settings)).map(Outcome::of),
+            (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("bypass", settings)).map(Outcome::of),
             (None, Ok(settings)) => {
                 inside(settings.netns.clone().as_deref(), bypass::run(settings)).map(Outcome::of)
             }
@@ -95,7 +95,7 @@ pub fn run(cli: Cli) -> Result<Outcome> {
 /// In the network namespace that was asked for, with the threads that it begins.
 fn diagnose(settings: Doctor) -> Result<bool> {
     if let Some(netns) = &settings.netns {
-        looks::enter(netns)?;
+        periodic::enter(netns)?;
     }
     doctor::run(settings)
 }
@@ -103,7 +103,7 @@ fn diagnose(settings: Doctor) -> Result<bool> {
 /// In the network namespace that was asked for, all of it: this process has no thread yet but this one.
 fn inside<T>(netns: Option<&path::Path>, command: impl Future<Output = Result<T>>) -> Result<T> {
     if let Some(netns) = netns {
-        looks::enter(netns)?;
+        periodic::enter(netns)?;
     }
     block_on(command)
 }

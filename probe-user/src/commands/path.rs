@@ -1,9 +1,9 @@
 //! `probe path`: packets followed through the kernel, told exchange by exchange.
 
-mod culprits;
-mod places;
+mod cause;
+mod namespaces;
+mod pipeline;
 mod targets;
-mod teller;
 
 use std::{os::unix::fs::MetadataExt, time::Duration};
 
@@ -13,8 +13,8 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use self::teller::Teller;
-use super::{clock, looks, pods, privileges};
+use self::pipeline::Pipeline;
+use super::{clock, periodic, pods, privileges};
 use crate::{
     cli::{End, Path as Settings},
     kernel::{self, capabilities, path::PathProbe},
@@ -31,7 +31,7 @@ const EVERY: Duration = Duration::from_millis(40);
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("path", &capabilities::PATH)?;
-    let mut signals = looks::Signals::new()?;
+    let mut signals = periodic::Signals::new()?;
     let kernel = kernel::release();
     let runtime = pods::runtime(settings.cri.as_deref())?;
     let options = targets::options(&settings, runtime.as_ref())?;
@@ -44,7 +44,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
     }
     let watched = watched(&settings, &probe);
     say(format_args!("watching {watched} (Ctrl-C ends)"));
-    let mut teller = Teller::new(&settings, watched, own.ino() as u32, runtime, &probe)?;
+    let mut teller = Pipeline::new(&settings, watched, own.ino() as u32, runtime, &probe)?;
 
     let end = async {
         match settings.duration {

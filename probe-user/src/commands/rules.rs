@@ -7,7 +7,7 @@ use crate::{
         health::{Health, News},
         kube::ServiceList,
     },
-    commands::looks::now_ns,
+    commands::periodic::now_ns,
     model::bypass::{
         rule::{Culprit, Intended, Rule},
         service::{Service, Services},

@@ -1,14 +1,14 @@
 //! `probe vxlan`: look by look, what should be against what is.
 
 pub mod checksums;
-mod look;
 mod rules;
+mod snapshot;
 mod underlays;
 
 use anyhow::{Context, Result};
 
-pub(super) use self::look::Looker;
-use super::{looks, privileges};
+pub(super) use self::snapshot::Poller;
+use super::{periodic, privileges};
 use crate::{
     cli::Vxlan as Settings,
     kernel::{self, capabilities},
@@ -21,14 +21,14 @@ use crate::{
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("vxlan", &capabilities::VXLAN)?;
-    let signals = looks::Signals::new()?;
+    let signals = periodic::Signals::new()?;
     let kernel = kernel::release();
-    let mut looker = Looker::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(
             "probe: vxlan runs without {degraded} on kernel {kernel}"
         ));
     }
     say(format_args!("watching VXLAN: {}", looker.description()));
-    looks::run(&mut looker, &settings.pace, signals).await
+    periodic::run(&mut looker, &settings.pace, signals).await
 }

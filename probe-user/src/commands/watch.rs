@@ -1,14 +1,14 @@
 //! `probe watch`: connections as they end.
 
-mod counted;
-mod ends;
+mod counter_delta;
 pub(super) mod explain;
-mod join;
 mod names;
+mod pairing;
 pub(super) mod pipeline;
 pub(super) mod session;
 pub(super) mod sink;
 mod tls;
+mod translation;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -19,12 +19,12 @@ use anyhow::{Context, Result};
 use tokio::{select, time::sleep};
 
 use self::{
-    explain::{Explainer, Subject},
+    explain::{ExplainConfig, Explainer},
     pipeline::Who,
     session::Hooks,
     sink::Output,
 };
-use super::{looks::Signals, pods, privileges, quiet_if_closed};
+use super::{periodic::Signals, pods, privileges, quiet_if_closed};
 use crate::{
     attribution::kube::Cluster,
     cli::Watch,
@@ -49,7 +49,7 @@ pub async fn run(settings: Watch) -> Result<()> {
     }
     let explainer = settings
         .explain
-        .then(|| Explainer::start(Subject::of(&settings)))
+        .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose();
     let explainer = explainer.context("can't start the thread that looks for causes")?;
     let output = Output::new(reporter(&settings), recorder(&settings)?);

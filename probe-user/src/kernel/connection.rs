@@ -24,7 +24,7 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    array::Slots,
+    batched::Slots,
     btf::{Absent, Btf},
     cgroup,
     hooks::{Degraded, take_away},

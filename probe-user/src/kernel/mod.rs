@@ -1,11 +1,12 @@
 //! The only room that names aya: what this kernel offers, and how the objects get into it.
 
-mod array;
+mod batched;
+mod bpf_syscall;
 pub mod btf;
 pub mod bypass;
-mod call;
 pub mod capabilities;
 pub mod cgroup;
+pub mod clock_sync;
 pub mod connection;
 pub mod drops;
 pub mod hooks;
@@ -20,7 +21,6 @@ mod ports;
 pub mod statistics;
 pub mod symbols;
 pub mod system;
-pub mod time;
 pub mod tls;
 pub mod vxlan;
 

@@ -16,7 +16,7 @@ use aya_obj::{
 };
 use probe_ebpf::contract::hooks::Family;
 
-use super::call::bpf;
+use super::bpf_syscall::bpf;
 
 /// `NF_INET_LOCAL_IN`, user interface of the kernel.
 const LOCAL_IN: u32 = 1;

@@ -2,7 +2,7 @@
 
 pub mod connection;
 pub mod doctor;
-pub mod held;
+pub mod history;
 pub mod read;
 mod tls;
 pub mod write;

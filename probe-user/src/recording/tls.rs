@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::connection::{LineError, one_of};
 use crate::model::{
     Role,
-    tls::{Alert, ClientHello, Incomplete, Protocol, Said, ServerHello, Tls, Version, Why},
+    tls::{Alert, ClientHello, FirstMessage, Incomplete, Protocol, ServerHello, Tls, Version, Why},
 };
 
 #[derive(Deserialize)]
@@ -93,15 +93,21 @@ fn version(name: &str) -> Result<Version, LineError> {
     })
 }
 
-fn said<H>(hello: Option<H>, other: Option<String>, part: Option<Part>) -> Result<Said<H>, LineError> {
+fn said<H>(
+    hello: Option<H>,
+    other: Option<String>,
+    part: Option<Part>,
+) -> Result<FirstMessage<H>, LineError> {
     Ok(match (hello, other, part) {
-        (Some(hello), _, _) => Said::Hello(hello),
-        (None, Some(name), _) => Said::Other(one_of("protocol", &Protocol::ALL, Protocol::name, &name)?),
+        (Some(hello), _, _) => FirstMessage::Hello(hello),
+        (None, Some(name), _) => {
+            FirstMessage::Other(one_of("protocol", &Protocol::ALL, Protocol::name, &name)?)
+        }
         (None, None, Some(Part { seen, of, why })) => {
             let why = one_of("reason of an incomplete hello", &Why::ALL, Why::name, &why)?;
-            Said::Incomplete(Incomplete { seen, of, why })
+            FirstMessage::Incomplete(Incomplete { seen, of, why })
         }
-        (None, None, None) => Said::Nothing,
+        (None, None, None) => FirstMessage::Nothing,
     })
 }
 

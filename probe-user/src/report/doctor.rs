@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::looks::safe;
+use super::snapshot::safe;
 use crate::model::doctor::{Answer, Check, Verdict};
 
 /// One object of JSON.

@@ -10,7 +10,7 @@ use crate::model::{
     cause::Kind,
     connection::Payload,
     summary::{Row, Tally},
-    tls::{Alert, ClientHello, Incomplete, Protocol, Said, ServerHello, Tls, Version, Why},
+    tls::{Alert, ClientHello, FirstMessage, Incomplete, Protocol, ServerHello, Tls, Version, Why},
 };
 
 const ID: &str = "4f5e6d7c8b9a0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796";
@@ -379,41 +379,49 @@ pub fn tls() -> Vec<Tls> {
         alerts,
     };
     vec![
-        of(Said::Hello(client.clone()), Said::Hello(server), Vec::new()),
         of(
-            Said::Hello(client.clone()),
-            Said::Hello(older.clone()),
+            FirstMessage::Hello(client.clone()),
+            FirstMessage::Hello(server),
+            Vec::new(),
+        ),
+        of(
+            FirstMessage::Hello(client.clone()),
+            FirstMessage::Hello(older.clone()),
             vec![alert(Role::Client, true, 48)],
         ),
         of(
-            Said::Hello(nameless),
-            Said::Hello(ServerHello { alpn: None, ..older }),
+            FirstMessage::Hello(nameless),
+            FirstMessage::Hello(ServerHello { alpn: None, ..older }),
             Vec::new(),
         ),
-        of(Said::Hello(client.clone()), Said::Nothing, Vec::new()),
         of(
-            Said::Hello(client),
-            Said::Nothing,
+            FirstMessage::Hello(client.clone()),
+            FirstMessage::Nothing,
+            Vec::new(),
+        ),
+        of(
+            FirstMessage::Hello(client),
+            FirstMessage::Nothing,
             vec![alert(Role::Server, true, 70), alert(Role::Server, false, 200)],
         ),
         of(
-            Said::Other(Protocol::Http),
-            Said::Other(Protocol::Unknown),
+            FirstMessage::Other(Protocol::Http),
+            FirstMessage::Other(Protocol::Unknown),
             Vec::new(),
         ),
         of(
-            Said::Incomplete(part(100, Some(517), Why::Cut)),
-            Said::Nothing,
+            FirstMessage::Incomplete(part(100, Some(517), Why::Cut)),
+            FirstMessage::Nothing,
             Vec::new(),
         ),
         of(
-            Said::Incomplete(part(2, None, Why::Cut)),
-            Said::Incomplete(part(0, None, Why::Unseen)),
+            FirstMessage::Incomplete(part(2, None, Why::Cut)),
+            FirstMessage::Incomplete(part(0, None, Why::Unseen)),
             Vec::new(),
         ),
         of(
-            Said::Incomplete(part(1400, Some(1800), Why::Unseen)),
-            Said::Incomplete(part(60, Some(60), Why::Malformed)),
+            FirstMessage::Incomplete(part(1400, Some(1800), Why::Unseen)),
+            FirstMessage::Incomplete(part(60, Some(60), Why::Malformed)),
             Vec::new(),
         ),
     ]

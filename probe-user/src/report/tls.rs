@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::{
     Role,
-    tls::{Alert, Incomplete, Protocol, Said, Tls, Version, Why},
+    tls::{Alert, FirstMessage, Incomplete, Protocol, Tls, Version, Why},
 };
 
 /// In one line, with what came from outside as it came.
@@ -14,12 +14,12 @@ pub fn text(tls: &Tls) -> String {
     let mut parts = Vec::new();
     let offered = tls.client.hello();
     match (&tls.server, offered) {
-        (Said::Hello(chosen), _) => parts.push(chosen.version.to_string()),
-        (Said::Nothing, Some(offered)) => {
+        (FirstMessage::Hello(chosen), _) => parts.push(chosen.version.to_string()),
+        (FirstMessage::Nothing, Some(offered)) => {
             let best = offered.best().map(|best| format!("{best} offered, "));
             parts.push(format!("{}no ServerHello", best.unwrap_or_default()));
         }
-        (Said::Nothing | Said::Other(_) | Said::Incomplete(_), _) => {}
+        (FirstMessage::Nothing | FirstMessage::Other(_) | FirstMessage::Incomplete(_), _) => {}
     }
     if let Some(offered) = offered {
         let name = offered.server_name.as_deref();
@@ -48,13 +48,13 @@ pub fn text(tls: &Tls) -> String {
     parts.join(", ")
 }
 
-fn fault<H>(side: Role, hello: &str, said: &Said<H>) -> Option<String> {
+fn fault<H>(side: Role, hello: &str, said: &FirstMessage<H>) -> Option<String> {
     let side = side.name();
     match said {
-        Said::Nothing | Said::Hello(_) => None,
-        Said::Other(Protocol::Unknown) => Some(format!("{side} speaks no TLS")),
-        Said::Other(protocol) => Some(format!("{side} speaks {}, no TLS", protocol.name())),
-        Said::Incomplete(Incomplete { seen, of, why }) => {
+        FirstMessage::Nothing | FirstMessage::Hello(_) => None,
+        FirstMessage::Other(Protocol::Unknown) => Some(format!("{side} speaks no TLS")),
+        FirstMessage::Other(protocol) => Some(format!("{side} speaks {}, no TLS", protocol.name())),
+        FirstMessage::Incomplete(Incomplete { seen, of, why }) => {
             let mut text = match (seen, of) {
                 (0, None) => format!("beginning of the {side} "),
                 _ => format!("{hello} "),
@@ -145,21 +145,21 @@ impl<'a> Object<'a> {
     }
 }
 
-fn other<H>(said: &Said<H>) -> Option<&'static str> {
+fn other<H>(said: &FirstMessage<H>) -> Option<&'static str> {
     match said {
-        Said::Other(protocol) => Some(protocol.name()),
-        Said::Nothing | Said::Hello(_) | Said::Incomplete(_) => None,
+        FirstMessage::Other(protocol) => Some(protocol.name()),
+        FirstMessage::Nothing | FirstMessage::Hello(_) | FirstMessage::Incomplete(_) => None,
     }
 }
 
-fn part<H>(said: &Said<H>) -> Option<Part> {
+fn part<H>(said: &FirstMessage<H>) -> Option<Part> {
     match said {
-        Said::Incomplete(Incomplete { seen, of, why }) => Some(Part {
+        FirstMessage::Incomplete(Incomplete { seen, of, why }) => Some(Part {
             seen: *seen,
             of: *of,
             why: why.name(),
         }),
-        Said::Nothing | Said::Hello(_) | Said::Other(_) => None,
+        FirstMessage::Nothing | FirstMessage::Hello(_) | FirstMessage::Other(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{Authority, Expected, Facts, Fault, list, renew_pods, restart_flannel};
-use crate::{network::Device, words::counted};
+use crate::{network::Device, plural::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
     let Some(expected) = facts.expected else {

@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 
 use super::{FLANNEL, Facts, Fault, overlap, renew_pods, restart_flannel};
-use crate::{network::Device, words::counted};
+use crate::{network::Device, plural::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{Facts, Fault};
-use crate::{host::Reserved, words::counted};
+use crate::{host::Reserved, plural::counted};
 
 /// A sandbox that is being made has its address before the runtime lists it.
 const YOUNG: Duration = Duration::from_secs(120);

@@ -9,7 +9,7 @@ use crate::{
         Fault,
         server::{Dialled, Trust},
     },
-    words::counted,
+    plural::counted,
 };
 
 /// Ways to end that are shown of one process.

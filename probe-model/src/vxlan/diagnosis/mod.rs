@@ -1,10 +1,10 @@
 //! What should be against what is: the rules. No I/O, and no clock but the one in the counts.
 
-mod complaints;
 mod drops;
+mod icmp_errors;
 mod packets;
-mod questions;
 mod tables;
+mod unanswered;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use self::questions::Questions;
+use self::unanswered::Questions;
 use super::{
     finding::{Fault, Finding},
     overlay::{Kind, Overlay},
     traffic::{Count, Direction, Dropped, Stream, Traffic},
 };
-use crate::words::counted;
+use crate::plural::counted;
 
 /// A fault that shows in packets is over when none showed it for so long.
 pub const HOLD: Duration = Duration::from_secs(10);
@@ -90,7 +90,7 @@ impl Diagnosis {
         look.settled(&mut self.shown);
         look.strangers();
         look.malformed(&self.malformed);
-        look.complaints();
+        look.icmp_errors();
         look.drops(self.checksum_errors_at);
         look.unanswered(&self.questions);
         let mut findings = look.findings;

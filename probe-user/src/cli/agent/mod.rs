@@ -20,7 +20,7 @@ use crate::{
     },
     kernel::{connection::Options, object::Source},
     model::{Outcome, Role, doctor::Check},
-    recording::held::Bounds,
+    recording::history::Bounds,
 };
 
 /// Read where no other is named, and it is there.

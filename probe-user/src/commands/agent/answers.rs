@@ -17,18 +17,18 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{doctor::Surgery, query, shared::Shared};
+use super::{doctor::DoctorLock, query, shared::Shared};
 use crate::{
     cli::Agent,
     model::{
         doctor::Check,
         part::{Part, State},
     },
-    recording::held::{Filter, Kept},
+    recording::history::{Filter, Kept},
     report::{
         events::Lines,
         lines,
-        looks::{Look, Output, Reporter},
+        snapshot::{Look, Output, Reporter},
     },
     serve::{Answers, Body, body, text},
 };
@@ -46,7 +46,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 pub struct Questions {
     shared: Arc<Shared>,
     settings: Agent,
-    surgery: Surgery,
+    surgery: DoctorLock,
 }
 
 impl Questions {
@@ -54,7 +54,7 @@ impl Questions {
         Self {
             shared,
             settings,
-            surgery: Surgery::default(),
+            surgery: DoctorLock::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     cli,
     commands::watch::{pipeline::Pipeline, sink::Sink},
     model::{Connection, Summary, part::Part},
-    recording::held::Kept,
+    recording::history::Kept,
     report::{
         events::Lines,
         metrics::{Fill, Run},

@@ -24,7 +24,7 @@ use crate::{
         doctor::{Answer, Check},
         vxlan,
     },
-    recording::{connection, held::Filter},
+    recording::{connection, history::Filter},
     report,
 };
 
@@ -33,7 +33,7 @@ const WAITING: usize = Check::ALL.len();
 
 /// One doctor at a time: each looks at all of the node.
 #[derive(Default)]
-pub struct Surgery(Arc<AtomicBool>);
+pub struct DoctorLock(Arc<AtomicBool>);
 
 /// Gives the place back, however it ends.
 struct Busy(Arc<AtomicBool>);
@@ -50,7 +50,7 @@ struct End<'a> {
     node: &'a str,
 }
 
-impl Surgery {
+impl DoctorLock {
     /// Begins to look; lines as they come, the last of which says that it is the last. `None`: another one is at work.
     ///
     /// # Errors

@@ -22,15 +22,15 @@ use super::{
 use crate::{
     attribution::{
         cri::Runtime,
-        home::Home,
         kube::{Cluster, ServiceList},
+        node_scope::NodeScope,
     },
     cli::Agent,
     commands::{
         bypass::Known,
         pods,
         watch::{
-            explain::{Explainer, Observed, Subject},
+            explain::{ExplainConfig, Explainer, Observed},
             pipeline::Who,
             session::Hooks,
         },
@@ -174,10 +174,10 @@ impl Node {
         self.shared.is(part, state);
     }
 
-    fn subject(&self, runtime: Option<Runtime>) -> Subject {
+    fn subject(&self, runtime: Option<Runtime>) -> ExplainConfig {
         let subject = match &self.settings.watch {
-            Some(watch) => Subject::of(watch),
-            None => Subject::default(),
+            Some(watch) => ExplainConfig::of(watch),
+            None => ExplainConfig::default(),
         };
         let log = self.settings.log.findings.then(|| self.log.clone());
         subject.observed(Observed {
@@ -217,7 +217,7 @@ impl Node {
         let who = Who {
             runtime,
             cluster: self.names.cluster.clone(),
-            home: self.settings.enter.then(|| Home::new(Path::new("/proc"))),
+            home: self.settings.enter.then(|| NodeScope::new(Path::new("/proc"))),
         };
         let mut session = hooks.session(settings, collector, who, Some(looks));
         self.shared.watched();

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     model::{Outcome, Role, doctor::Check, etcd_log},
-    recording::held::Filter,
+    recording::history::Filter,
 };
 
 /// A question about connections.

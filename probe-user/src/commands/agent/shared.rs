@@ -18,7 +18,7 @@ use crate::{
         part::{Part, State},
         vxlan,
     },
-    recording::held::{Bounds, Filter, Held, Kept},
+    recording::history::{Bounds, Filter, History, Kept},
     report::metrics::Metrics,
 };
 
@@ -33,7 +33,7 @@ pub struct Shared {
     pub node: String,
     pub kernel: String,
     pub metrics: Metrics,
-    held: Mutex<Held>,
+    held: Mutex<History>,
     news: broadcast::Sender<Arc<Kept>>,
     parts: Mutex<BTreeMap<Part, State>>,
     looks: Mutex<Looks>,
@@ -71,7 +71,7 @@ impl Shared {
             metrics: Metrics::new(max_series, &kernel),
             node,
             kernel,
-            held: Mutex::new(Held::new(memory)),
+            held: Mutex::new(History::new(memory)),
             news: broadcast::channel(BEHIND).0,
             parts: Mutex::default(),
             looks: Mutex::default(),
@@ -114,7 +114,7 @@ impl Shared {
         (before, self.news.subscribe())
     }
 
-    fn reach(&self, held: &Held) -> Reach {
+    fn reach(&self, held: &History) -> Reach {
         Reach {
             held: held.count(),
             oldest: held.oldest(),

@@ -1,8 +1,8 @@
 //! `--cluster`: commands that ask the agents of a cluster instead of this machine's kernel.
 
 pub mod doctor;
-pub mod looks;
 pub mod remembered;
+pub mod snapshots;
 pub mod watch;
 
 use std::sync::Arc;

@@ -27,7 +27,7 @@ use crate::{
         question::Connections,
     },
     commands::{
-        looks::Signals,
+        periodic::Signals,
         quiet_if_closed,
         watch::{recorder, reporter},
     },

@@ -8,8 +8,8 @@ use super::{Node, watching::allowed};
 use crate::{
     cli::{Bypass, Pace},
     commands::{
-        bypass::{Known, Looker},
-        looks::Looks as _,
+        bypass::{Known, Poller},
+        periodic::Looks as _,
         pods,
     },
     kernel::{self, capabilities},
@@ -39,7 +39,7 @@ fn look(node: &Node) -> Result<Answer> {
     };
     let kernel = kernel::release();
     let mut looker =
-        Looker::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+        Poller::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     looker.look(false)?;
     sleep(node.settings.duration);
     let view = looker.look(true)?;

@@ -13,7 +13,7 @@ use std::{
 use crate::{
     host::{files::Root, journal},
     model::doctor::journal::Entry,
-    netfilter::rules::place::Place,
+    netfilter::rules::tools::Tools,
 };
 
 const TOOL: &str = "journalctl";
@@ -28,7 +28,7 @@ const LINE: usize = 64 << 10;
 /// # Errors
 /// Why there is none, in words.
 pub fn read(root: &Root) -> Result<Vec<Entry>, String> {
-    let here = Place::here();
+    let here = Tools::here();
     let own: Vec<String> = journal::PLACES
         .iter()
         .map(|place| root.path(place))
@@ -41,7 +41,7 @@ pub fn read(root: &Root) -> Result<Vec<Entry>, String> {
             // A container that has no journal, or no tool: the node's own, where nobody said that its files are elsewhere.
             let node = Some(root.path("/"))
                 .filter(|root| root == Path::new("/"))
-                .and(Place::node());
+                .and(Tools::node());
             let program = node.as_ref().and_then(|node| node.find(TOOL));
             match (node, program) {
                 (Some(node), Some(program)) => {
@@ -69,7 +69,7 @@ fn has_entries(place: &Path) -> bool {
     fs::read_dir(place).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-fn commands(place: &Place, program: &Path, directories: Vec<String>) -> Vec<Command> {
+fn commands(place: &Tools, program: &Path, directories: Vec<String>) -> Vec<Command> {
     let one = |directory: String| {
         let mut command = place.command(program);
         command.args(journal::arguments(&directory));

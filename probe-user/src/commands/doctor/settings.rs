@@ -9,7 +9,7 @@ use crate::{
     attribution::procfs::Proc,
     commands::vxlan::checksums,
     host::{cni, subnet_env},
-    kernel::time,
+    kernel::clock_sync,
     model::{
         doctor::{
             Answer, Check, Fault,
@@ -263,7 +263,7 @@ fn one_of(net: IpNet) -> Option<IpAddr> {
 }
 
 fn clock() -> Option<Clock> {
-    let kept = time::kept()?;
+    let kept = clock_sync::kept()?;
     let proc = Proc::new("/proc".into());
     let names = proc.pids().into_iter().filter_map(|pid| proc.identity(pid));
     let keeper = names

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use super::{Node, watching::allowed};
 use crate::{
     cli::{Pace, Vxlan},
-    commands::{looks::Looks as _, vxlan::Looker},
+    commands::{periodic::Looks as _, vxlan::Poller},
     kernel::{self, capabilities},
     model::doctor::{
         Answer, Check,
@@ -32,7 +32,7 @@ fn look(node: &Node) -> Result<Answer> {
         ..Vxlan::faults(node.settings.source.clone())
     };
     let kernel = kernel::release();
-    let mut looker = Looker::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
     if looker.overlays().is_empty() {
         return Ok(nothing());
     }

@@ -15,7 +15,7 @@ use crate::{
     commands::{
         pods,
         watch::{
-            explain::{Explainer, Subject},
+            explain::{ExplainConfig, Explainer},
             pipeline::Who,
             session::Hooks,
             sink::Sink,
@@ -114,7 +114,7 @@ async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Resul
     let lacks = hooks.lacks.clone();
     let explainer = settings
         .explain
-        .then(|| Explainer::start(Subject::of(&settings)))
+        .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose()?;
     let who = Who {
         runtime: pods::runtime(settings.cri.as_deref())?,

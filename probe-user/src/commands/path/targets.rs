@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use crate::{
     attribution::cri::Runtime,
     cli::{End, Path as Settings, Protocol},
-    commands::looks::enter,
+    commands::periodic::enter,
     kernel::path::Options,
     rtnetlink::Routing,
 };

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    commands::looks::now_ns,
+    commands::periodic::now_ns,
     model::vxlan::{
         finding::{Culprit, FilteredPackets, Finding},
         traffic::Direction,

@@ -17,20 +17,20 @@ use probe_ebpf::contract::{
 };
 
 use super::{
-    counted::Counted,
-    ends::{Ends, Pair},
+    counter_delta::CounterDelta,
     explain::Explainer,
-    join::Join,
+    pairing::{Pair, Pairing},
     sink::Sink,
-    tls::Beginnings,
+    tls::TlsCapture,
+    translation::Translator,
 };
 use crate::{
     attribution::{
         Attribution, Paths,
         cri::Runtime,
         health::{Health, News},
-        home::Home,
         kube::Cluster,
+        node_scope::NodeScope,
     },
     capture::{clock::Clock, connection as capture},
     cli::Watch,
@@ -56,7 +56,7 @@ pub struct Who {
     pub runtime: Option<Runtime>,
     pub cluster: Option<Cluster>,
     /// Tells this node's connections from those of others on the same kernel; `None`: all are asked for.
-    pub home: Option<Home>,
+    pub home: Option<NodeScope>,
 }
 
 /// All of a run but the waiting.
@@ -69,14 +69,14 @@ pub struct Pipeline<S: Sink> {
 struct Watching<S> {
     settings: Watch,
     attribution: Attribution,
-    home: Option<Home>,
+    home: Option<NodeScope>,
     /// Connections of other nodes.
     foreign: u64,
-    counted: Counted,
-    ends: Ends<(Record, Arc<Owner>)>,
-    join: Join,
+    counted: CounterDelta,
+    ends: Pairing<(Record, Arc<Owner>)>,
+    join: Translator,
     explainer: Option<Explainer>,
-    tls: Option<Beginnings>,
+    tls: Option<TlsCapture>,
     cadences: Cadences,
     causes: Causes,
     sink: S,
@@ -96,7 +96,7 @@ struct Watching<S> {
 impl<S: Sink> Pipeline<S> {
     pub fn new(
         settings: Watch,
-        (probe, tls): (ConnectionProbe, Option<Beginnings>),
+        (probe, tls): (ConnectionProbe, Option<TlsCapture>),
         sink: S,
         who: Who,
         explainer: Option<Explainer>,
@@ -105,7 +105,7 @@ impl<S: Sink> Pipeline<S> {
             proc: PathBuf::from("/proc"),
             pod_logs: settings.pod_logs.clone(),
         };
-        let join = Join::new(settings.netns.clone());
+        let join = Translator::new(settings.netns.clone());
         let mut watch = Watching {
             join,
             explainer,
@@ -114,8 +114,8 @@ impl<S: Sink> Pipeline<S> {
             attribution: Attribution::new(paths, who.runtime, who.cluster),
             home: who.home,
             foreign: 0,
-            counted: Counted::default(),
-            ends: Ends::new(),
+            counted: CounterDelta::default(),
+            ends: Pairing::new(),
             cadences: Cadences::default(),
             causes: Causes::default(),
             sink,

@@ -13,7 +13,7 @@ use super::{
     explain::Explainer,
     pipeline::{Pipeline, Who},
     sink::Sink,
-    tls::Beginnings,
+    tls::TlsCapture,
 };
 use crate::{
     cli::Watch,
@@ -28,7 +28,7 @@ const TLS_TICK: Duration = Duration::from_millis(10);
 /// The hooks, and what they lack.
 pub struct Hooks {
     probe: ConnectionProbe,
-    tls: Option<Beginnings>,
+    tls: Option<TlsCapture>,
     ring: AsyncFd<OwnedFd>,
     /// What this kernel does not give, in sentences.
     pub lacks: Vec<String>,
@@ -43,7 +43,7 @@ impl Hooks {
         let kernel = kernel::release();
         let tls = settings
             .tls
-            .then(|| Beginnings::attach(&settings.kernel, &kernel));
+            .then(|| TlsCapture::attach(&settings.kernel, &kernel));
         let tls = tls.transpose()?;
         let probe = ConnectionProbe::load(&settings.kernel)
             .with_context(|| format!("watch can't run on kernel {kernel}"))?;

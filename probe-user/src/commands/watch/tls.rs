@@ -12,20 +12,20 @@ use crate::{
     kernel::{connection::Options, tls::TlsProbe},
     model::{
         summary::Tally,
-        tls::{Key, Talks, Tls, Totals},
+        tls::{Key, Tls, TlsStreams, Totals},
     },
 };
 
 /// The kernel side, and what it told so far.
-pub struct Beginnings {
+pub struct TlsCapture {
     probe: TlsProbe,
-    talks: Talks,
+    talks: TlsStreams,
     /// When its buffers were last read, `CLOCK_MONOTONIC` nanoseconds.
     read_ns: u64,
     malformed: u64,
 }
 
-impl Beginnings {
+impl TlsCapture {
     /// Attaches the kernel side. Before that of connections, so that of each of those all is seen.
     ///
     /// # Errors
@@ -35,7 +35,7 @@ impl Beginnings {
             .with_context(|| format!("watch can't run with --tls on kernel {kernel}"))?;
         Ok(Self {
             probe,
-            talks: Talks::default(),
+            talks: TlsStreams::default(),
             read_ns: 0,
             malformed: 0,
         })
@@ -93,7 +93,7 @@ impl Beginnings {
         self.talks.take(&key, raw.start_ns, role, totals).map(Box::new)
     }
 
-    /// Ends it; what the buffers hold can still be read.
+    /// Pairing it; what the buffers hold can still be read.
     pub fn detach(&mut self) {
         self.probe.detach();
     }

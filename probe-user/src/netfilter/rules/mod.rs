@@ -5,7 +5,7 @@
 //! them. What a rule asks that can't be known from here (conntrack states, marks, limits, ipsets) may match or not: such a rule is named as
 //! possible, and ends nothing.
 
-mod every;
+mod by_action;
 mod expression;
 mod iptables;
 mod matching;
@@ -14,10 +14,10 @@ mod names;
 mod netlink;
 mod nft;
 mod nft_text;
-pub(crate) mod place;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tools;
 mod walk;
 
 use std::{
@@ -270,7 +270,7 @@ impl Rules {
 
     /// Every rule that does `action`, whether or not a packet can come to it, in no order; none is certain.
     pub fn every(&self, action: Action) -> Vec<Suspect> {
-        every::rules(&self.tables, action)
+        by_action::rules(&self.tables, action)
     }
 
     /// The tables whose chains a packet meets at a hook, named as in `PREROUTING`, in their order: `iptables-legacy raw`,

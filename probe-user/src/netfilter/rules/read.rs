@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown, netlink, place::Place};
+use super::{Family, Tool, model::shown, netlink, tools::Tools};
 
 /// How long a tool may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How much a tool may print.
 const OUTPUT: u64 = 16 << 20;
-/// How much of its complaints is kept.
-const COMPLAINTS: u64 = 4096;
+/// How much of its stderr is kept.
+const STDERR_BYTES: u64 = 4096;
 
 /// What the tools printed.
 #[derive(Debug, Default)]
@@ -44,8 +44,8 @@ pub(in crate::netfilter) struct Save {
 /// What the tools here print, or, where there is none, those of the node that this container is on. What they don't
 /// show is read from the kernel.
 pub(super) fn outputs() -> Outputs {
-    let here = Place::here();
-    let has_tools = |place: &Place| {
+    let here = Tools::here();
+    let has_tools = |place: &Tools| {
         [
             "nft",
             "iptables-save",
@@ -55,7 +55,7 @@ pub(super) fn outputs() -> Outputs {
         .iter()
         .any(|name| place.find(name).is_some())
     };
-    let node = (!has_tools(&here)).then(Place::node).flatten();
+    let node = (!has_tools(&here)).then(Tools::node).flatten();
     let place = node.unwrap_or(here);
     let programs = saves(&place);
     let mut outputs = read(&place, &programs);
@@ -113,7 +113,7 @@ fn legacy_tables(family: Family) -> Option<String> {
     })
 }
 
-fn read(place: &Place, programs: &[Program]) -> Outputs {
+fn read(place: &Tools, programs: &[Program]) -> Outputs {
     let mut outputs = Outputs::default();
     for Program { tool, family, path } in programs {
         let (tool, family) = (*tool, *family);
@@ -148,7 +148,7 @@ struct Program {
 }
 
 /// The programs that save tables of iptables.
-fn saves(place: &Place) -> Vec<Program> {
+fn saves(place: &Tools) -> Vec<Program> {
     let families = [(Family::Ip, "iptables"), (Family::Ip6, "ip6tables")];
     families
         .into_iter()
@@ -160,7 +160,7 @@ fn saves(place: &Place) -> Vec<Program> {
 }
 
 /// Those of one family. Which kind the plain one is, it says itself.
-fn saves_of(place: &Place, ip: &str) -> Vec<(Tool, PathBuf)> {
+fn saves_of(place: &Tools, ip: &str) -> Vec<(Tool, PathBuf)> {
     let kinds = [(Tool::IptablesLegacy, "legacy"), (Tool::IptablesNft, "nft")];
     let named: Vec<_> = kinds
         .into_iter()
@@ -186,7 +186,7 @@ fn kind(version: &str) -> Tool {
 }
 
 /// What the program prints. It runs in the calling thread's network namespace, as children do.
-fn run(place: &Place, program: &Path, arguments: &[&str]) -> Result<String, String> {
+fn run(place: &Tools, program: &Path, arguments: &[&str]) -> Result<String, String> {
     let name = program
         .file_name()
         .unwrap_or_default()
@@ -212,7 +212,7 @@ fn run(place: &Place, program: &Path, arguments: &[&str]) -> Result<String, Stri
 }
 
 fn listen(child: &mut Child, deadline: Instant) -> Result<String, String> {
-    let complaints = child.stderr.take().map(|stderr| collect(stderr, COMPLAINTS));
+    let stderr = child.stderr.take().map(|stderr| collect(stderr, STDERR_BYTES));
     let printed = child.stdout.take().map(|stdout| collect(stdout, OUTPUT + 1));
     let text = wait(printed, deadline)?;
     if text.len() as u64 > OUTPUT {
@@ -227,9 +227,9 @@ fn listen(child: &mut Child, deadline: Instant) -> Result<String, String> {
         }
     };
     if !status.success() {
-        let complaints = wait(complaints, deadline).unwrap_or_default();
-        let complaints = String::from_utf8_lossy(&complaints);
-        let first = complaints
+        let stderr = wait(stderr, deadline).unwrap_or_default();
+        let stderr = String::from_utf8_lossy(&stderr);
+        let first = stderr
             .lines()
             .find(|line| !line.trim().is_empty())
             .unwrap_or_default();
@@ -295,7 +295,7 @@ mod tests {
         for (name, script) in programs {
             program(folder.path(), name, script);
         }
-        let place = Place::of(folder.path());
+        let place = Tools::of(folder.path());
         read(&place, &saves(&place))
     }
 
@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn many_complaints_stop_nothing() {
+    fn a_long_stderr_stops_nothing() {
         let outputs = with(&[("nft", "head -c 1000000 /dev/zero >&2 || exit 7; echo '{}'")]);
         assert_eq!((outputs.nft.as_deref(), outputs.unread.len()), (Some("{}\n"), 0));
     }

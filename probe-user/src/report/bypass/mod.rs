@@ -7,7 +7,7 @@ use std::io;
 
 use jiff::Timestamp;
 
-use super::{clock::Clock, looks::Look};
+use super::{clock::Clock, snapshot::Look};
 use crate::model::bypass::View;
 
 impl Look for View {

@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::super::{
     clock::Clock,
-    looks::{ago, local, safe},
+    snapshot::{ago, local, safe},
 };
 use crate::model::{
     bypass::{
@@ -15,7 +15,7 @@ use crate::model::{
         stream::{Server, Stream},
         view::{RuleState, Seen},
     },
-    words::counted,
+    plural::counted,
 };
 
 /// Streams shown.

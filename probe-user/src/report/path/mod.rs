@@ -1,9 +1,9 @@
 //! `probe path`: packets and where they passed, for people and as JSON; and as a capture.
 
-mod beside;
 mod json;
 mod pcap;
 mod rows;
+mod side_by_side;
 mod text;
 mod totals;
 

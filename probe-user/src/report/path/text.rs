@@ -3,8 +3,8 @@
 use super::{
     super::{clock::Clock, escape, style, text},
     Told,
-    beside::Beside,
     rows::{self, Row, Widths},
+    side_by_side::SideBySide,
 };
 use crate::model::path::{
     Conclusion, End, Exchange, Journey, Outcome, Packet, Places, event::Direction, time,
@@ -32,7 +32,7 @@ enum Part {
     Headline(String),
     Hop(Row),
     /// Those of the request and of its reply.
-    Beside(Beside),
+    SideBySide(SideBySide),
     /// All of a packet, or a remark.
     Line(String),
 }
@@ -46,7 +46,7 @@ pub fn push(out: &mut Vec<u8>, look: Style, clock: &mut Clock, told: &Told<'_>) 
     let parts = parts(told, first, look);
     let widths = Widths::of(parts.iter().filter_map(|part| match part {
         Part::Hop(row) => Some(row),
-        Part::Headline(_) | Part::Beside(_) | Part::Line(_) => None,
+        Part::Headline(_) | Part::SideBySide(_) | Part::Line(_) => None,
     }));
     style::styled(out, look.colour, style::TIME, |out| {
         clock.local(out, told.time, true)
@@ -62,7 +62,7 @@ pub fn push(out: &mut Vec<u8>, look: Style, clock: &mut Clock, told: &Told<'_>) 
                 out.push(b'\n');
             }
             Part::Hop(row) => rows::push(out, look, widths, row),
-            Part::Beside(both) => both.push(out, look),
+            Part::SideBySide(both) => both.push(out, look),
             Part::Line(words) => indented(out, look, 2, 4, words, anstyle::Style::new()),
         }
     }
@@ -85,7 +85,7 @@ fn parts(told: &Told<'_>, first: &Journey, look: Style) -> Vec<Part> {
         Some((reply, both)) => {
             in_full.push(reply);
             parts.push(Part::Headline(headed(reply)));
-            parts.push(Part::Beside(both));
+            parts.push(Part::SideBySide(both));
             parts.extend([first, reply].into_iter().filter_map(left_out));
         }
         None => parts.extend(hops(first, told.places, wide)),
@@ -128,10 +128,10 @@ fn left_out(journey: &Journey) -> Option<Part> {
 }
 
 /// The request and its reply side by side, where there are both and there is room.
-fn both<'a>(told: &Told<'a>, look: Style) -> Option<(&'a Journey, Beside)> {
+fn both<'a>(told: &Told<'a>, look: Style) -> Option<(&'a Journey, SideBySide)> {
     let (request, reply) = (told.exchange.request()?, told.exchange.reply()?);
     let rows = |journey| rows::of(journey, told.places, look.wide);
-    Some((reply, Beside::of(look.width, rows(request), rows(reply))?))
+    Some((reply, SideBySide::of(look.width, rows(request), rows(reply))?))
 }
 
 fn is_told_in_full(exchange: &Exchange, journey: &Journey) -> bool {

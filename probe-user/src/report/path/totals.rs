@@ -1,10 +1,10 @@
 //! The end, for people.
 
 use super::{
-    super::{clock::Clock, looks::safe},
+    super::{clock::Clock, snapshot::safe},
     Lost, Totals,
 };
-use crate::model::words::counted;
+use crate::model::plural::counted;
 
 /// How many, how they ended, and what was lost if anything was.
 pub fn push(out: &mut Vec<u8>, clock: &mut Clock, totals: &Totals) {

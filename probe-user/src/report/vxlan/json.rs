@@ -176,7 +176,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         source: error.source,
         destination: error.destination,
         port: error.port,
-        error: error.complaint.name(),
+        error: error.kind.name(),
         direction: error.direction.name(),
         packets: count.packets,
         mtu: (count.mtu > 0).then_some(count.mtu),

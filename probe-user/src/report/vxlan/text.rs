@@ -4,15 +4,15 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::super::{
     clock::Clock,
-    looks::{ago, local, safe},
+    snapshot::{ago, local, safe},
 };
 use crate::model::{
+    plural::counted,
     vxlan::{
         finding::Finding,
         overlay::Kind,
         view::{PeerView, View},
     },
-    words::counted,
 };
 
 /// Inner connections shown.

@@ -10,9 +10,9 @@ use probe_ebpf::contract::{hooks::PATH, path::Loss};
 
 use super::super::Node;
 use crate::{
-    attribution::{cri::Runtime, home::Home},
+    attribution::{cri::Runtime, node_scope::NodeScope},
     capture::path as capture,
-    commands::looks::now_ns,
+    commands::periodic::now_ns,
     kernel::{
         capabilities,
         path::{Options, PathProbe},
@@ -80,7 +80,7 @@ pub fn queries(node: &Node, runtime: Option<&Runtime>) -> Result<Asked, String> 
     let losses = [Loss::Ring, Loss::Budget, Loss::Flows];
     let lost = losses.into_iter().map(|loss| probe.lost(loss)).sum::<u64>() + probe.skipped() + malformed;
     let own = namespace::own_netns().map_or(0, |inode| inode as u32);
-    let mut home = Home::new(Path::new("/proc"));
+    let mut home = NodeScope::new(Path::new("/proc"));
     Ok(queries.end(end, node.settings.duration, lost, |netns| {
         if netns == own {
             return Some("the node itself".to_owned());

@@ -1,7 +1,7 @@
 //! Why connections fail: each one that did waits for what witnesses saw, in a thread of its own, as reading rules takes
 //! other tools' time.
 
-mod witnesses;
+mod evidence;
 
 use std::{
     collections::VecDeque,
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::witnesses::Witnesses;
+use self::evidence::Collector;
 use crate::{
     attribution::kube::Access,
     capture::clock::Clock,
@@ -52,7 +52,7 @@ struct Answer {
 
 /// What witnesses need to know.
 #[derive(Default)]
-pub struct Subject {
+pub struct ExplainConfig {
     /// Servers' ports; none: all.
     ports: Vec<u16>,
     netns: Option<PathBuf>,
@@ -86,7 +86,7 @@ pub trait Observer: Send {
     fn looked(&mut self, unkept: u64);
 }
 
-impl Subject {
+impl ExplainConfig {
     /// For the causes of `watch`.
     pub fn of(settings: &Watch) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Explainer {
     ///
     /// # Errors
     /// When this process may not have another thread.
-    pub fn start(subject: Subject) -> io::Result<Self> {
+    pub fn start(subject: ExplainConfig) -> io::Result<Self> {
         let every = subject.observed.as_ref().map_or(EVERY, |observed| observed.every);
         let (questions, asked) = sync_channel(WAITING);
         let (answer, answers) = channel();
@@ -134,7 +134,7 @@ impl Explainer {
         let unkept = Arc::<AtomicU64>::default();
         let counted = Arc::clone(&unkept);
         let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
-            let mut witnesses = Witnesses::new(subject);
+            let mut witnesses = Collector::new(subject);
             let _ = ready.send(());
             let mut looked = Instant::now();
             loop {

@@ -20,7 +20,7 @@ use tokio::{
 use super::quiet_if_closed;
 use crate::{
     cli::Pace,
-    report::looks::{Look, Output, Reporter},
+    report::snapshot::{Look, Output, Reporter},
 };
 
 /// Takes the calling thread to the network namespace asked for, and with it those that it begins later.

@@ -16,7 +16,7 @@ use crate::{
     capture::vxlan as capture,
     cli::Vxlan as Settings,
     commands::{
-        looks::{Looks, now_ns},
+        periodic::{Looks, now_ns},
         pods,
     },
     kernel::{
@@ -33,7 +33,7 @@ const PORTS: [u16; 2] = [8472, 4789];
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Looks again and again.
-pub struct Looker {
+pub struct Poller {
     probe: VxlanProbe,
     underlays: Underlays,
     routing: Routing,
@@ -46,7 +46,7 @@ pub struct Looker {
     overlays: Vec<Overlay>,
 }
 
-impl Looker {
+impl Poller {
     pub fn new(settings: &Settings) -> Result<Self> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .context("can't read this process's network namespace in /proc")?;
@@ -212,7 +212,7 @@ impl Looker {
     }
 }
 
-impl Looks for Looker {
+impl Looks for Poller {
     type View = View;
 
     fn look(&mut self, explain: bool) -> Result<View> {
@@ -240,7 +240,7 @@ impl Looks for Looker {
     }
 }
 
-impl Drop for Looker {
+impl Drop for Poller {
     fn drop(&mut self) {
         self.probe.detach();
         self.underlays.clear(&mut self.routing);

@@ -48,13 +48,13 @@ impl Columns {
 }
 
 /// The hops of both.
-pub struct Beside {
+pub struct SideBySide {
     request: Vec<Row>,
     reply: Vec<Row>,
     columns: Columns,
 }
 
-impl Beside {
+impl SideBySide {
     /// `None`: they don't fit.
     pub fn of(width: usize, request: Vec<Row>, reply: Vec<Row>) -> Option<Self> {
         if request.len().max(reply.len()) > MOST {
@@ -238,8 +238,8 @@ mod tests {
     fn what_has_no_room_is_not_laid_beside() {
         let hops = || rows("alpha/eth0");
         let many = |count| (0..count).map(|_| row("alpha", "eth0", "sent")).collect();
-        assert!(Beside::of(80, hops(), hops()).is_none());
-        assert!(Beside::of(200, many(MOST + 1), hops()).is_none());
-        assert!(Beside::of(120, many(MOST), hops()).is_some());
+        assert!(SideBySide::of(80, hops(), hops()).is_none());
+        assert!(SideBySide::of(200, many(MOST + 1), hops()).is_none());
+        assert!(SideBySide::of(120, many(MOST), hops()).is_some());
     }
 }

@@ -25,7 +25,7 @@ struct Known {
 }
 
 /// Names and files of network namespaces.
-pub struct Places {
+pub struct Namespaces {
     own: u32,
     node: String,
     runtime: Option<Runtime>,
@@ -33,7 +33,7 @@ pub struct Places {
     known: HashMap<u32, Known>,
 }
 
-impl Places {
+impl Namespaces {
     /// `own`: the inode of the one that probe runs in, which is the node's.
     pub fn new(own: u32, node: String, runtime: Option<Runtime>) -> Self {
         Self {

@@ -16,7 +16,7 @@ use crate::{
     capture::bypass as capture,
     cli::Bypass as Settings,
     commands::{
-        looks::{Looks, now_ns},
+        periodic::{Looks, now_ns},
         pods,
         rules::Rules,
     },
@@ -24,14 +24,14 @@ use crate::{
     model::{
         bypass::{
             View,
-            blame::Blame,
+            cause::Blame,
             diagnose, diagnosis,
             rule::Culprit,
             stream::{self, Count, Stream},
             view::{Seen, SeenBy},
         },
         network::{Device, upper_name},
-        words::counted,
+        plural::counted,
     },
     rtnetlink::Routing,
 };
@@ -40,7 +40,7 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(120);
 
 /// Looks again and again.
-pub struct Looker {
+pub struct Poller {
     probe: BypassProbe,
     routing: Routing,
     rules: Rules,
@@ -57,7 +57,7 @@ pub struct Known {
     pub services: Option<ServiceList>,
 }
 
-impl Looker {
+impl Poller {
     /// Begins to count, in the calling thread's network namespace.
     ///
     /// # Errors
@@ -180,7 +180,7 @@ impl Looker {
     }
 }
 
-impl Looks for Looker {
+impl Looks for Poller {
     type View = View;
 
     fn look(&mut self, explain: bool) -> Result<View> {
@@ -255,7 +255,7 @@ impl Looks for Looker {
     }
 }
 
-impl Drop for Looker {
+impl Drop for Poller {
     fn drop(&mut self) {
         self.probe.detach();
     }

@@ -108,7 +108,7 @@ impl Filter {
 
 /// The memory.
 #[derive(Debug)]
-pub struct Held {
+pub struct History {
     bounds: Bounds,
     /// Bytes taken.
     size: usize,
@@ -120,7 +120,7 @@ pub struct Held {
     forgotten: Forgotten,
 }
 
-impl Held {
+impl History {
     pub fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -227,7 +227,7 @@ mod tests {
         }
     }
 
-    fn lines(held: &Held) -> Vec<String> {
+    fn lines(held: &History) -> Vec<String> {
         let all = held.find(&Filter::default());
         all.iter()
             .map(|kept| String::from_utf8_lossy(&kept.line).into_owned())
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_first() {
-        let mut held = Held::new(bounds(4));
+        let mut held = History::new(bounds(4));
         let now = Instant::now();
         for number in 0..10 {
             held.keep(kept(number), number, now);
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn what_is_old_goes_whether_or_not_there_is_room() {
-        let mut held = Held::new(Bounds {
+        let mut held = History::new(Bounds {
             age: Duration::from_secs(10),
             ..bounds(4)
         });
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn long_lines_leave_room_for_fewer() {
-        let mut held = Held::new(Bounds {
+        let mut held = History::new(Bounds {
             size: 10_000,
             ..bounds(1000)
         });
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn one_source_leaves_room_for_others() {
-        let mut held = Held::new(bounds(80));
+        let mut held = History::new(bounds(80));
         let now = Instant::now();
         held.keep(kept(0), 7, now);
         for number in 1..=10_000 {

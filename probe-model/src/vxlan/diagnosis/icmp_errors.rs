@@ -4,12 +4,12 @@ use super::Look;
 use crate::vxlan::{
     finding::Fault,
     overlay::Overlay,
-    traffic::{Complaint, Direction},
+    traffic::{Direction, IcmpErrorKind},
 };
 
 impl Look<'_> {
     /// What ICMP says of VXLAN packets from here.
-    pub(super) fn complaints(&mut self) {
+    pub(super) fn icmp_errors(&mut self) {
         let errors: Vec<_> = self
             .traffic
             .errors
@@ -28,16 +28,16 @@ impl Look<'_> {
                 continue;
             };
             let (name, peer, port) = (&overlay.device.name, error.destination, error.port);
-            let complaint = error.complaint.name();
+            let kind = error.kind.name();
             let evidence = vec![format!(
-                "ICMP \"{complaint}\" from {}: {}",
+                "ICMP \"{kind}\" from {}: {}",
                 error.reporter,
                 self.seen(count.packets, count.last_ns)
             )];
-            match error.complaint {
+            match error.kind {
                 // Told already, with what is there instead.
-                Complaint::Port if self.explained(Some(peer), &[Fault::PortMismatch]) => {}
-                Complaint::Port => {
+                IcmpErrorKind::Port if self.explained(Some(peer), &[Fault::PortMismatch]) => {}
+                IcmpErrorKind::Port => {
                     let what = format!(
                         "{peer} refuses VXLAN packets of {name}: nothing listens on its UDP port {port}, or a rule there \
                          rejects them."
@@ -48,7 +48,7 @@ impl Look<'_> {
                     );
                     self.find(Fault::Refused, overlay, Some(peer), what, evidence, remedy);
                 }
-                Complaint::Prohibited => {
+                IcmpErrorKind::Prohibited => {
                     let what = format!(
                         "A filter at {} forbids VXLAN packets from {name} to {peer}.",
                         error.reporter
@@ -60,8 +60,8 @@ impl Look<'_> {
                     let finding = self.find(Fault::Refused, overlay, Some(peer), what, evidence, remedy);
                     finding.detail = "prohibited".to_owned();
                 }
-                Complaint::Host if self.explained(Some(peer), &[Fault::DeadVtep]) => {}
-                Complaint::Host => {
+                IcmpErrorKind::Host if self.explained(Some(peer), &[Fault::DeadVtep]) => {}
+                IcmpErrorKind::Host => {
                     let what = format!(
                         "The peer {peer} of {name} can't be reached: {} says so.",
                         error.reporter
@@ -69,7 +69,7 @@ impl Look<'_> {
                     let remedy = format!("See whether that node runs, and the route to {peer}.");
                     self.find(Fault::DeadVtep, overlay, Some(peer), what, evidence, remedy);
                 }
-                Complaint::TooBig => {
+                IcmpErrorKind::TooBig => {
                     let mtu = if count.mtu == 0 {
                         "less".to_owned()
                     } else {
@@ -86,7 +86,7 @@ impl Look<'_> {
                     let finding = self.find(Fault::Mtu, overlay, Some(peer), what, evidence, remedy);
                     finding.detail = "path".to_owned();
                 }
-                Complaint::Other => {}
+                IcmpErrorKind::Other => {}
             }
         }
     }

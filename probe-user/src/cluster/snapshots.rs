@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Asks all `agents`; what each said, by node.
-pub async fn looks<C: Connect>(
+pub async fn snapshots<C: Connect>(
     ways: &Arc<C>,
     agents: &[Agent],
     path: &str,
@@ -22,7 +22,7 @@ pub async fn looks<C: Connect>(
             (agent.node, look)
         }
     });
-    let mut looks = tasks.join_all().await;
-    looks.sort_by(|(a, _), (b, _)| a.cmp(b));
-    looks
+    let mut snapshots = tasks.join_all().await;
+    snapshots.sort_by(|(a, _), (b, _)| a.cmp(b));
+    snapshots
 }

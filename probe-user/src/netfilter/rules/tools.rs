@@ -21,7 +21,7 @@ const SELF: &str = "/proc/thread-self";
 
 /// Folders with programs, in this process's mounts or in the node's.
 #[derive(Debug)]
-pub struct Place {
+pub struct Tools {
     folders: Vec<PathBuf>,
     node: Option<Node>,
 }
@@ -33,7 +33,7 @@ struct Node {
     mounts: File,
 }
 
-impl Place {
+impl Tools {
     /// This process's own mounts, which are the node's on the node itself.
     pub fn here() -> Self {
         let path = env::var_os("PATH").unwrap_or_default();
@@ -84,7 +84,7 @@ impl Place {
         })
     }
 
-    /// A command that runs a program which [`Place::find`] found.
+    /// A command that runs a program which [`Tools::find`] found.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(mounts) = self.node.as_ref().and_then(|node| node.mounts.try_clone().ok()) {

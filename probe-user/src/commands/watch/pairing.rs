@@ -74,14 +74,14 @@ impl Pair {
 }
 
 /// The owners of client ends, bounded, and what waits for one.
-pub struct Ends<W> {
+pub struct Pairing<W> {
     clients: LruCache<Pair, Arc<Owner>>,
     /// Each with the round it came in.
     waiting: VecDeque<(u64, Pair, W)>,
     round: u64,
 }
 
-impl<W> Ends<W> {
+impl<W> Pairing<W> {
     pub fn new() -> Self {
         Self {
             clients: LruCache::sparse(CLIENTS),
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_server_waits_one_round_and_no_longer() {
-        let mut ends = Ends::new();
+        let mut ends = Pairing::new();
         let pair = Pair::of(&raw(1, 0, "::"));
         assert!(ends.wait(pair, "first").is_none());
         assert!(ends.pop_overdue().is_none());
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn waiting_is_bounded() {
-        let mut ends = Ends::new();
+        let mut ends = Pairing::new();
         let pair = Pair::of(&raw(1, 0, "::"));
         let out = (0..=WAITING)
             .filter_map(|number| ends.wait(pair, number))

@@ -25,7 +25,7 @@ const BELIEVED: Duration = Duration::from_secs(5);
 const NAMESPACES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// This node.
-pub struct Home {
+pub struct NodeScope {
     /// Process ids are all of this kernel's: everything is this node's.
     alone: bool,
     netns: u32,
@@ -35,7 +35,7 @@ pub struct Home {
     searched: Option<Instant>,
 }
 
-impl Home {
+impl NodeScope {
     /// That of the calling thread, and of the processes in `proc`.
     pub fn new(proc: &Path) -> Self {
         let inode = |path: PathBuf| fs::metadata(path).map(|file| file.ino());
@@ -130,7 +130,7 @@ mod tests {
     fn what_is_a_nodes_own() {
         let dir = proc(&["node", "node", "pod"]);
         fs::write(dir.path().join("other"), "").unwrap();
-        let mut home = Home::new(dir.path());
+        let mut home = NodeScope::new(dir.path());
         let nobody = Owner::default();
         for (namespace, own) in [("node", true), ("pod", true), ("other", false)] {
             assert_eq!(
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn a_node_of_its_own_has_all() {
         // Where nothing is known of process 1.
-        let mut home = Home::new(Path::new("/nonexistent"));
+        let mut home = NodeScope::new(Path::new("/nonexistent"));
         assert!(home.has(4_026_999_999, &Owner::default(), None));
     }
 }

@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Observed, Subject};
+use super::{ExplainConfig, Observed};
 use crate::{
     attribution::kube::{Credentials, ServiceList},
     capture::{bypass as capture, clock::Clock, drops::dropped},
     cli::Vxlan,
     commands::{
         bypass,
-        looks::{self, Looks, now_ns},
+        periodic::{self, Looks, now_ns},
         rules::Rules,
         vxlan,
     },
@@ -50,7 +50,7 @@ enum Streams {
     Unseen,
     Counted(Box<BypassProbe>),
     /// The same, for somebody who wants to know all of them.
-    Looked(Box<bypass::Looker>),
+    Looked(Box<bypass::Poller>),
 }
 
 impl Streams {
@@ -62,7 +62,7 @@ impl Streams {
         }
     }
 
-    fn looker(&self) -> Option<&bypass::Looker> {
+    fn looker(&self) -> Option<&bypass::Poller> {
         match self {
             Self::Unseen | Self::Counted(_) => None,
             Self::Looked(looker) => Some(looker),
@@ -99,13 +99,13 @@ impl Retry {
 }
 
 /// All that is looked at; what this kernel does not give is missing.
-pub struct Witnesses {
-    subject: Subject,
+pub struct Collector {
+    subject: ExplainConfig,
     ports: HashSet<u16>,
     netns: u32,
     streams: Streams,
     drops: Option<DropsProbe>,
-    vxlan: Option<vxlan::Looker>,
+    vxlan: Option<vxlan::Poller>,
     tunnels: Vec<Tunnel>,
     routing: Option<Routing>,
     /// Read when the first connection fails, where no others are.
@@ -115,9 +115,9 @@ pub struct Witnesses {
     retries: [Retry; 2],
 }
 
-impl Witnesses {
+impl Collector {
     /// In the node's network namespace, to which this thread goes.
-    pub fn new(mut subject: Subject) -> Self {
+    pub fn new(mut subject: ExplainConfig) -> Self {
         subject.kube = subject
             .kube
             .filter(|access| access.credentials != Credentials::Nobody);
@@ -139,7 +139,7 @@ impl Witnesses {
             witnesses.begin_drops();
         }
         if let Some(netns) = &witnesses.subject.netns
-            && let Err(error) = looks::enter(netns)
+            && let Err(error) = periodic::enter(netns)
         {
             say(format_args!(
                 "probe: watch tells no causes of failed connections but dropped packets: {error:#}"
@@ -173,7 +173,7 @@ impl Witnesses {
                 bypass: Some(settings),
                 known,
                 ..
-            }) => bypass::Looker::new(settings, known.clone())
+            }) => bypass::Poller::new(settings, known.clone())
                 .map(|looker| (looker.degraded(), Streams::Looked(Box::new(looker))))
                 .map_err(|error| format!("{error:#}")),
             None => self.count().map_err(|error| chain(&error)),
@@ -214,7 +214,7 @@ impl Witnesses {
             }) => settings,
             None => &Vxlan::faults(self.subject.source.clone()),
         };
-        match vxlan::Looker::new(settings) {
+        match vxlan::Poller::new(settings) {
             Ok(looker) => {
                 let lacks = looker.degraded();
                 self.vxlan = Some(looker);
@@ -476,7 +476,7 @@ impl Witnesses {
     }
 }
 
-impl Drop for Witnesses {
+impl Drop for Collector {
     fn drop(&mut self) {
         // A looker does so itself.
         if let Streams::Counted(probe) = &mut self.streams {
@@ -497,7 +497,7 @@ fn without(what: &str, reason: &str) {
 /// The rules as they were read.
 struct Known<'a> {
     rules: &'a Rules,
-    looker: Option<&'a bypass::Looker>,
+    looker: Option<&'a bypass::Poller>,
     streams: &'a [(Stream, Count)],
     devices: &'a [Device],
     own: &'a HashSet<IpAddr>,

@@ -9,7 +9,7 @@ use super::{
     records::{self, Hello, Side},
     stream::Stream,
 };
-use crate::{Role, tls::Said};
+use crate::{Role, tls::FirstMessage};
 
 /// Connections at the most.
 const TALKS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
@@ -67,19 +67,19 @@ struct Talk {
 
 /// Connections under way, the oldest forgotten for new ones.
 #[derive(Debug)]
-pub struct Talks {
+pub struct TlsStreams {
     talks: LruCache<Key, Talk>,
     bytes: usize,
     most_bytes: usize,
 }
 
-impl Default for Talks {
+impl Default for TlsStreams {
     fn default() -> Self {
         Self::bounded(TALKS, BYTES)
     }
 }
 
-impl Talks {
+impl TlsStreams {
     /// For so many connections with so many bytes of payload in all.
     pub fn bounded(talks: NonZeroUsize, bytes: usize) -> Self {
         Self {
@@ -160,7 +160,7 @@ impl Talks {
             },
         );
         alerts.extend(more);
-        let nothing = client == Said::Nothing && server == Said::Nothing && alerts.is_empty();
+        let nothing = client == FirstMessage::Nothing && server == FirstMessage::Nothing && alerts.is_empty();
         (!nothing).then_some(Tls {
             client,
             server,

@@ -13,7 +13,7 @@ use aya::{
 };
 use aya_obj::generated::{bpf_attr, bpf_cmd};
 
-use super::{KernelError, call::bpf};
+use super::{KernelError, bpf_syscall::bpf};
 use crate::error::chain;
 
 /// Entries a call.

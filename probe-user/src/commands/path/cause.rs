@@ -8,11 +8,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::places::Places;
+use super::namespaces::Namespaces;
 use crate::{
     attribution::{listener, procfs::Proc},
     commands::{
-        looks::{enter, now_ns},
+        periodic::{enter, now_ns},
         rules::first,
     },
     model::{
@@ -55,7 +55,7 @@ struct Host {
 }
 
 /// Looks for reasons.
-pub struct Culprits {
+pub struct CauseFinder {
     hosts: HashMap<u32, Host>,
     /// Who listens, by network namespace and address, as far as it was asked, and when.
     listeners: HashMap<(u32, SocketAddr), (Instant, Option<Listener>)>,
@@ -63,7 +63,7 @@ pub struct Culprits {
     proc: Proc,
 }
 
-impl Culprits {
+impl CauseFinder {
     pub fn new() -> Self {
         Self {
             hosts: HashMap::new(),
@@ -75,7 +75,7 @@ impl Culprits {
 
     /// Adds to an exchange the rules that dropped its packets or left them untracked, the tables that let them pass, and who
     /// listens.
-    pub fn explain(&mut self, exchange: &mut Exchange, places: &Places) {
+    pub fn explain(&mut self, exchange: &mut Exchange, places: &Namespaces) {
         let hops = exchange.journeys.iter_mut().flat_map(|journey| &mut journey.hops);
         for hop in hops {
             if let What::Hook {
@@ -104,7 +104,7 @@ impl Culprits {
         exchange.listener = self.listener(exchange);
     }
 
-    fn untracked(&mut self, exchange: &Exchange, places: &Places) -> Option<Untracked> {
+    fn untracked(&mut self, exchange: &Exchange, places: &Namespaces) -> Option<Untracked> {
         let journeys = [exchange.request(), exchange.reply()].into_iter().flatten();
         for journey in journeys {
             let Some(hop) = journey.untracked().and_then(|at| journey.hops.get(at)) else {
@@ -167,7 +167,7 @@ impl Culprits {
     }
 
     /// What the network namespace of a hop is set to: read since the packet was there, or just now.
-    fn host(&mut self, hop: &Hop, places: &Places) -> Option<&Host> {
+    fn host(&mut self, hop: &Hop, places: &Namespaces) -> Option<&Host> {
         let is_new = |host: &Host| {
             let rested = host.read.is_none_or(|read| read.elapsed() >= EVERY);
             host.read_ns > hop.event.time_ns || !rested
@@ -176,13 +176,18 @@ impl Culprits {
     }
 
     /// The same, for what changes more seldom.
-    fn host_lately(&mut self, hop: &Hop, places: &Places) -> Option<&Host> {
+    fn host_lately(&mut self, hop: &Hop, places: &Namespaces) -> Option<&Host> {
         self.host_where(hop, places, |host| {
             host.read.is_some_and(|read| read.elapsed() < LATELY)
         })
     }
 
-    fn host_where(&mut self, hop: &Hop, places: &Places, is_new: impl Fn(&Host) -> bool) -> Option<&Host> {
+    fn host_where(
+        &mut self,
+        hop: &Hop,
+        places: &Namespaces,
+        is_new: impl Fn(&Host) -> bool,
+    ) -> Option<&Host> {
         let netns = hop.event.netns;
         if self.hosts.len() >= KEPT && !self.hosts.contains_key(&netns) {
             self.hosts.clear();

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::path::{self as raw, Loss};
 
-use super::{culprits::Culprits, places::Places};
+use super::{cause::CauseFinder, namespaces::Namespaces};
 use crate::{
     attribution::cri::Runtime,
     capture::{clock::Clock, path as capture},
@@ -23,10 +23,10 @@ use crate::{
 /// Events taken at a time: what is more waits in the ring, and what finds no room there is counted.
 const AT_ONCE: usize = 20_000;
 
-pub struct Teller {
+pub struct Pipeline {
     exchanges: Exchanges,
-    culprits: Culprits,
-    places: Places,
+    culprits: CauseFinder,
+    places: Namespaces,
     symbols: Symbols,
     functions: Functions,
     vxlan_ports: [u16; 2],
@@ -100,7 +100,7 @@ fn shows(function: &str) -> Option<(raw::Point, bool)> {
     })
 }
 
-impl Teller {
+impl Pipeline {
     /// # Errors
     /// When the file to write to can't be made.
     pub fn new(
@@ -123,8 +123,8 @@ impl Teller {
             .map(|(width, _)| usize::from(width.0));
         Ok(Self {
             exchanges: Exchanges::default(),
-            culprits: Culprits::new(),
-            places: Places::new(own, settings.node.clone(), runtime),
+            culprits: CauseFinder::new(),
+            places: Namespaces::new(own, settings.node.clone(), runtime),
             symbols: Symbols::default(),
             functions: Functions::of(probe),
             vxlan_ports: settings.vxlan_ports,

@@ -12,11 +12,11 @@ const MANY: usize = MAX_COUNTERS as usize / 2;
 
 /// What was taken over.
 #[derive(Debug, Default)]
-pub struct Counted {
+pub struct CounterDelta {
     seen: HashMap<[u8; size_of::<CounterKey>()], u64>,
 }
 
-impl Counted {
+impl CounterDelta {
     /// What was counted since the last time.
     ///
     /// # Errors
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn only_what_is_new() {
-        let mut counted = Counted::default();
+        let mut counted = CounterDelta::default();
         assert_eq!(
             more(&counted.step(vec![(key(1), 5), (key(2), 1)])),
             [(1, 5), (2, 1)]
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_full_table_gets_room() {
-        let mut counted = Counted::default();
+        let mut counted = CounterDelta::default();
         let all = |count| -> Vec<_> { (0..MANY as u64 + 1).map(|number| (key(number), count)).collect() };
         assert!(counted.step(all(1)).idle.is_empty());
         let mut now = all(1);

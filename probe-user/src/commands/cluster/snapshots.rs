@@ -15,8 +15,8 @@ use tokio::{
 use super::{Cluster, local, tell_silent};
 use crate::{
     cli::ClusterLooks as Settings,
-    cluster::{Agent, AgentError, ask::Look, looks::looks, question},
-    commands::{looks::Signals, quiet_if_closed},
+    cluster::{Agent, AgentError, ask::Look, question, snapshots::snapshots},
+    commands::{periodic::Signals, quiet_if_closed},
     report::node,
 };
 
@@ -75,7 +75,7 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
     let mut out = Vec::new();
     let colour = io::stdout().is_terminal()
         && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    for (name, answer) in looks(&cluster.ways, agents, &path).await {
+    for (name, answer) in snapshots(&cluster.ways, agents, &path).await {
         let shown = answer.and_then(|look| {
             shown(&mut out, what, json, colour, &name, &look)?;
             Ok(look.healthy)

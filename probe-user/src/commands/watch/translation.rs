@@ -14,7 +14,7 @@ use std::{
 
 use lru::LruCache;
 
-use super::ends::Pair;
+use super::pairing::Pair;
 use crate::{
     model::{
         Connection,
@@ -26,7 +26,7 @@ use crate::{
 
 /// Lookups a second; each takes some microseconds.
 const A_SECOND: u32 = 2000;
-/// Ends that wait for the next round.
+/// Pairing that wait for the next round.
 const WAITING: usize = 8192;
 /// Room for so many is kept when none waits.
 const FEW: usize = 256;
@@ -38,7 +38,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(10);
 
 /// A client's end that was looked up.
-struct Joined {
+struct Pending {
     pair: Pair,
     start_ns: u64,
     round: u64,
@@ -48,14 +48,14 @@ struct Joined {
 }
 
 /// Lookups, bounded in rate, and the ends that wait after theirs.
-pub struct Join {
+pub struct Translator {
     netns: Option<PathBuf>,
     /// Inode of that namespace; 0 where it can't be told.
     inode: u32,
     conntrack: Result<Conntrack, (ConntrackError, Instant)>,
     /// What was last said of it.
     told: bool,
-    waiting: VecDeque<Joined>,
+    waiting: VecDeque<Pending>,
     /// The start of the latest connection of each pair.
     latest: LruCache<Pair, u64>,
     round: u64,
@@ -72,7 +72,7 @@ struct Misses {
     unavailable: u64,
 }
 
-impl Join {
+impl Translator {
     /// Asks the table of the namespace at `netns`, or of this thread's own.
     pub fn new(netns: Option<PathBuf>) -> Self {
         Self {
@@ -126,7 +126,7 @@ impl Join {
             self.latest.put(pair, start_ns);
             self.look_up(&connection)
         };
-        self.waiting.push_back(Joined {
+        self.waiting.push_back(Pending {
             pair,
             start_ns,
             round: self.round,
@@ -174,8 +174,8 @@ impl Join {
         Some(self.judged(joined))
     }
 
-    fn judged(&mut self, joined: Joined) -> Connection {
-        let Joined {
+    fn judged(&mut self, joined: Pending) -> Connection {
+        let Pending {
             pair,
             start_ns,
             mut connection,
