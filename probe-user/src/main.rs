@@ -1,4 +1,4 @@
-//! Exit codes only: 0 fine, 1 a fault, 2 usage, 3 nothing found.
+//! Exit codes only: 0 healthy, 1 finding, 2 usage, 3 nothing matched, 4 could not run.
 
 use std::process::ExitCode;
 
@@ -10,6 +10,7 @@ use probe_user::{
 
 const FAULT: u8 = 1;
 const NOTHING_FOUND: u8 = 3;
+const NOT_RUN: u8 = 4;
 
 fn main() -> ExitCode {
     let cli = match Cli::of(std::env::args_os()) {
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
         Ok(Outcome::NothingFound) => ExitCode::from(NOTHING_FOUND),
         Err(error) => {
             say(format_args!("probe: {error:#}"));
-            ExitCode::from(FAULT)
+            ExitCode::from(NOT_RUN)
         }
     }
 }

@@ -42,7 +42,7 @@ impl Lab {
             let found = findings(look)
                 .iter()
                 .find(|finding| {
-                    finding["fault"] == fault && words.iter().all(|word| text(finding).contains(word))
+                    finding["kind"] == fault && words.iter().all(|word| text(finding).contains(word))
                 })
                 .cloned();
             found.filter(|_| look["event"] == "bypass")
@@ -78,7 +78,7 @@ fn text(finding: &Value) -> String {
         text.push_str(evidence.as_str().unwrap_or_default());
     }
     text.push('\n');
-    text.push_str(finding["remedy"].as_str().unwrap_or_default());
+    text.push_str(&finding["fixes"].to_string());
     text
 }
 
@@ -199,11 +199,8 @@ fn native_nft() {
         "untracked-request",
         &["nft: inet own web handle", NAME, "(+"],
     );
-    let remedy = found["remedy"].as_str().unwrap();
-    assert!(
-        remedy.contains("nft delete rule inet own web handle "),
-        "{remedy}"
-    );
+    let fix = found["fixes"][0]["shell"].as_str().unwrap();
+    assert!(fix.starts_with("nft delete rule inet own web handle "), "{fix}");
 }
 
 /// On a node that has none of the tools, as Talos has none: the kernel itself tells its rules, and Services in them.
@@ -241,8 +238,8 @@ fn on_a_node_without_tools() {
             (&found["service"], &found["certain"]),
             (&NAME.into(), &true.into())
         );
-        let remedy = found["remedy"].as_str().unwrap();
-        assert!(remedy.contains(removal), "{remedy}");
+        let fix = found["fixes"][0]["shell"].as_str().unwrap();
+        assert!(fix.starts_with(removal), "{fix}");
         let looks = probe.wait_for(1, |look| look["event"] == "bypass").unwrap();
         assert!(looks[0].get("unread").is_none(), "{:#}", looks[0]);
         probe.end_in_container(lab.node().name()).unwrap();

@@ -24,7 +24,7 @@ fn check(arguments: &[&str]) -> (Value, bool) {
 fn refusal(arguments: &[&str]) -> String {
     let arguments = [&["watch"], arguments].concat();
     let output = finish(&mut Probe::command(&arguments).unwrap()).unwrap();
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(4));
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text.lines().count(), 1, "{text}");
     text

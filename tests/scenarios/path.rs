@@ -1364,7 +1364,7 @@ fn what_is_not_there_is_said() {
         let mut command = Probe::command(&["path", "--duration", "1s"]).unwrap();
         let output = finish(command.args(arguments)).unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        assert_eq!(output.status.code(), Some(4), "{arguments:?}: {said}");
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
 }

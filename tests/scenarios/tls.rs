@@ -377,7 +377,7 @@ fn a_tracepoint_that_is_missing() {
     let arguments = ["watch", "--tls", "--port", "1", "--without", both];
     let output = finish(&mut Probe::command(&arguments).unwrap()).unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert_eq!(output.status.code(), Some(4), "{error}");
     assert!(
         error.contains("--tls") && error.contains("left out by --without"),
         "{error}"

@@ -68,7 +68,7 @@ fn finding<'a>(look: &'a Value, fault: &str, peer: Option<&str>) -> Option<&'a V
     let findings = look["findings"].as_array()?;
     findings
         .iter()
-        .find(|finding| finding["fault"] == fault && peer.is_none_or(|peer| finding["peer"] == peer))
+        .find(|finding| finding["kind"] == fault && peer.is_none_or(|peer| finding["peer"] == peer))
 }
 
 /// Waits until a fault is found, and gives it back.
@@ -96,7 +96,7 @@ fn text(finding: &Value) -> String {
         text.push_str(evidence.as_str().unwrap_or_default());
     }
     text.push('\n');
-    text.push_str(finding["remedy"].as_str().unwrap_or_default());
+    text.push_str(&finding["fixes"].to_string());
     text
 }
 
@@ -186,7 +186,7 @@ fn rules_are_named() {
                 let findings = look["findings"].as_array();
                 findings.is_some_and(|findings| {
                     findings.iter().any(|finding| {
-                        finding["fault"] == "filtered"
+                        finding["kind"] == "filtered"
                             && finding["peer"] == BETA
                             && finding["what"].as_str().is_some_and(|what| what.contains(words))
                     })

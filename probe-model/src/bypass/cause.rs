@@ -1,26 +1,26 @@
 //! Which rules let a stream past, from look to look: a rule that is gone did it all the same.
 
-use super::{rule::Culprit, stream::Count};
+use super::{rule::CandidateRule, stream::Count};
 
 /// Who let a stream past, as far as its packets and the rules were known then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blame {
+pub struct StreamCause {
     /// Empty where nobody was found.
-    pub culprits: Vec<Culprit>,
+    pub rules: Vec<CandidateRule>,
     packets: u64,
     /// When the rules were read.
     read_ns: u64,
-    /// When they were first read without the culprits.
+    /// When they were first read without the rules.
     gone_ns: Option<u64>,
 }
 
-impl Blame {
+impl StreamCause {
     /// `before`: at the look before. `read_ns`: when the rules were read; `now`: who of them does it.
     pub fn of(
         before: Option<&Self>,
         count: &Count,
         read_ns: u64,
-        now: impl FnOnce() -> Vec<Culprit>,
+        now: impl FnOnce() -> Vec<CandidateRule>,
     ) -> Self {
         let packets = count.packets;
         if let Some(before) = before
@@ -28,14 +28,14 @@ impl Blame {
         {
             return before.clone();
         }
-        let culprits = now();
-        if let Some(before) = before.filter(|before| !before.culprits.is_empty()) {
-            let gone_ns = culprits.is_empty().then(|| before.gone_ns.unwrap_or(read_ns));
+        let rules = now();
+        if let Some(before) = before.filter(|before| !before.rules.is_empty()) {
+            let gone_ns = rules.is_empty().then(|| before.gone_ns.unwrap_or(read_ns));
             // Packets that came after the latest look may be from before the rule was taken away.
             let earlier = gone_ns.is_some_and(|gone_ns| count.last_ns <= gone_ns);
             if earlier || before.packets == packets {
                 return Self {
-                    culprits: before.culprits.clone(),
+                    rules: before.rules.clone(),
                     packets,
                     read_ns,
                     gone_ns,
@@ -43,7 +43,7 @@ impl Blame {
             }
         }
         Self {
-            culprits,
+            rules,
             packets,
             read_ns,
             gone_ns: None,
@@ -63,45 +63,48 @@ mod tests {
         }
     }
 
-    fn by(rules: &[&str]) -> Vec<Culprit> {
-        let culprit = |rule: &&str| Culprit {
+    fn by(rules: &[&str]) -> Vec<CandidateRule> {
+        let rule = |rule: &&str| CandidateRule {
             rule: (*rule).to_owned(),
             certain: true,
         };
-        rules.iter().map(culprit).collect()
+        rules.iter().map(rule).collect()
     }
 
     #[test]
     fn a_rule_that_was_taken_away_did_what_came_before() {
-        let seen = Blame::of(None, &count(5, 10), 11, || by(&["one"]));
-        assert_eq!(seen.culprits, by(&["one"]));
+        let seen = StreamCause::of(None, &count(5, 10), 11, || by(&["one"]));
+        assert_eq!(seen.rules, by(&["one"]));
         // One packet more since, and the rule is gone.
-        let gone = Blame::of(Some(&seen), &count(6, 19), 20, Vec::new);
-        assert_eq!(gone.culprits, by(&["one"]));
-        let later = Blame::of(Some(&gone), &count(6, 19), 40, Vec::new);
-        assert_eq!(later.culprits, by(&["one"]));
+        let gone = StreamCause::of(Some(&seen), &count(6, 19), 20, Vec::new);
+        assert_eq!(gone.rules, by(&["one"]));
+        let later = StreamCause::of(Some(&gone), &count(6, 19), 40, Vec::new);
+        assert_eq!(later.rules, by(&["one"]));
         // What comes after that is another's, also when rules were read after it.
-        let other = Blame::of(Some(&later), &count(7, 41), 42, Vec::new);
-        assert_eq!(other.culprits, []);
-        assert_eq!(Blame::of(Some(&other), &count(7, 41), 60, Vec::new).culprits, []);
+        let other = StreamCause::of(Some(&later), &count(7, 41), 42, Vec::new);
+        assert_eq!(other.rules, []);
+        assert_eq!(
+            StreamCause::of(Some(&other), &count(7, 41), 60, Vec::new).rules,
+            []
+        );
     }
 
     #[test]
     fn another_rule_did_only_what_comes_later() {
-        let seen = Blame::of(None, &count(5, 10), 11, || by(&["one"]));
-        let same = Blame::of(Some(&seen), &count(5, 10), 20, || by(&["two"]));
-        assert_eq!(same.culprits, by(&["one"]));
-        let more = Blame::of(Some(&same), &count(6, 21), 22, || by(&["two"]));
-        assert_eq!(more.culprits, by(&["two"]));
+        let seen = StreamCause::of(None, &count(5, 10), 11, || by(&["one"]));
+        let same = StreamCause::of(Some(&seen), &count(5, 10), 20, || by(&["two"]));
+        assert_eq!(same.rules, by(&["one"]));
+        let more = StreamCause::of(Some(&same), &count(6, 21), 22, || by(&["two"]));
+        assert_eq!(more.rules, by(&["two"]));
     }
 
     #[test]
     fn nobody_is_asked_twice_about_the_same() {
-        let nobody = Blame::of(None, &count(5, 10), 11, Vec::new);
-        let again = Blame::of(Some(&nobody), &count(5, 10), 11, || panic!("asked again"));
-        assert_eq!(again.culprits, []);
+        let nobody = StreamCause::of(None, &count(5, 10), 11, Vec::new);
+        let again = StreamCause::of(Some(&nobody), &count(5, 10), 11, || panic!("asked again"));
+        assert_eq!(again.rules, []);
         // A rule that was read only now may have done it.
-        let found = Blame::of(Some(&again), &count(5, 10), 12, || by(&["one"]));
-        assert_eq!(found.culprits, by(&["one"]));
+        let found = StreamCause::of(Some(&again), &count(5, 10), 12, || by(&["one"]));
+        assert_eq!(found.rules, by(&["one"]));
     }
 }

@@ -7,13 +7,16 @@ use std::{
 };
 
 use super::{
-    finding::{Fault, Finding},
-    rule::{Culprit, Intended, NODE_LOCAL, NODE_LOCAL_PORTS, Rule},
+    finding::Fault,
+    rule::{CandidateRule, Intended, NODE_LOCAL, NODE_LOCAL_PORTS, Rule},
     service::{Service, Services},
     stream::{Count, Server, Stream},
     view::Seen,
 };
-use crate::owner::Name;
+use crate::{
+    finding::{Affected, Finding, Fix, Kind},
+    owner::Name,
+};
 
 /// What shows in packets is over when none showed it for so long.
 const OVER: Duration = Duration::from_secs(10);
@@ -35,16 +38,16 @@ pub struct Known<'a> {
 }
 
 /// What a stream is taken for.
-pub fn see(stream: Stream, count: Count, culprits: Vec<Culprit>, known: Known<'_>) -> Seen {
+pub fn see(stream: Stream, count: Count, rules: Vec<CandidateRule>, known: Known<'_>) -> Seen {
     let (fault, service) = damage(&stream, known.services);
     Seen {
-        intended: intended(&stream, &culprits, known),
+        intended: intended(&stream, &rules, known),
         service: service.map(Service::title),
         sender: None,
         translated: None,
         stream,
         count,
-        culprits,
+        rules,
         fault,
     }
 }
@@ -65,7 +68,7 @@ fn damage<'a>(stream: &Stream, services: &'a Services) -> (Fault, Option<&'a Ser
     })
 }
 
-fn intended(stream: &Stream, culprits: &[Culprit], known: Known<'_>) -> Option<Intended> {
+fn intended(stream: &Stream, rules: &[CandidateRule], known: Known<'_>) -> Option<Intended> {
     let server = match stream.server {
         Server::Neither => None,
         Server::Destination => Some(stream.destination),
@@ -76,12 +79,12 @@ fn intended(stream: &Stream, culprits: &[Culprit], known: Known<'_>) -> Option<I
     if server.is_some_and(node_local) && NODE_LOCAL_PORTS.contains(&stream.port) {
         return Some(Intended::NodeLocalDns);
     }
-    let of = |culprit: &Culprit| {
-        let rule = known.rules.get(&culprit.rule)?;
+    let of = |rule: &CandidateRule| {
+        let rule = known.rules.get(&rule.rule)?;
         rule.intended.filter(|intended| *intended == Intended::Cilium)
     };
-    let (first, rest) = culprits.split_first()?;
-    of(first).filter(|_| rest.iter().all(|culprit| of(culprit).is_some()))
+    let (first, rest) = rules.split_first()?;
+    of(first).filter(|_| rest.iter().all(|rule| of(rule).is_some()))
 }
 
 /// Who talks to an endpoint without its Service gets the same packets, and misses nothing; nor does another node's client,
@@ -113,11 +116,7 @@ pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: boo
         .iter()
         .filter(|seen| seen.intended.is_none() && current(&seen.count))
     {
-        let rules = seen
-            .culprits
-            .iter()
-            .map(|culprit| culprit.rule.as_str())
-            .collect();
+        let rules = seen.rules.iter().map(|rule| rule.rule.as_str()).collect();
         groups
             .entry((seen.fault, seen.service.as_deref(), rules))
             .or_default()
@@ -125,13 +124,13 @@ pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: boo
     }
     let groups = groups.into_values();
     let mut findings: Vec<Finding> = groups
-        .filter_map(|group| finding(&group, streams, known))
+        .filter_map(|group| finding(&group, streams, known, now_ns))
         .collect();
     if findings.is_empty() {
         // Whose packets were seen, and are no more, is over.
         let was_seen = |rule: &Rule| {
-            let mut culprits = streams.iter().flat_map(|seen| &seen.culprits);
-            culprits.any(|culprit| culprit.rule == rule.text)
+            let mut candidates = streams.iter().flat_map(|seen| &seen.rules);
+            candidates.any(|candidate| candidate.rule == rule.text)
         };
         let mut unseen: Vec<Finding> = known
             .rules
@@ -139,7 +138,7 @@ pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: boo
             .filter(|rule| rule.intended.is_none() && rule.since.is_some_and(|since| since > 0))
             .filter(|rule| !was_seen(rule))
             .filter(|rule| to_the_end || Duration::from_nanos(now_ns.saturating_sub(rule.moved_ns)) <= OVER)
-            .map(never_left)
+            .map(|rule| never_left(rule, now_ns))
             .collect();
         unseen.sort_by(|one, other| one.what.cmp(&other.what));
         findings = unseen;
@@ -148,35 +147,43 @@ pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: boo
 }
 
 /// A rule's counter moves, and no packet was seen behind it.
-fn never_left(rule: &Rule) -> Finding {
+fn never_left(rule: &Rule, now_ns: u64) -> Finding {
+    let what = format!(
+        "packets slip past conntrack by {}{}, and were not seen to leave: they are dropped, or nobody has the address that \
+         they go to untranslated, or they are delivered where this kernel does not show it",
+        rule.text,
+        moved(rule)
+    );
     Finding {
-        fault: Fault::Untracked,
         rules: vec![rule.text.clone()],
-        service: None,
-        felt_by: Vec::new(),
-        what: format!(
-            "packets slip past conntrack by {}{}, and were not seen to leave: they are dropped, or nobody has the address \
-             that they go to untranslated, or they are delivered where this kernel does not show it",
-            rule.text,
-            moved(rule)
-        ),
-        evidence: vec![format!(
-            "{}; it counted {} packets{}",
-            rule.text,
-            rule.packets.unwrap_or(0),
-            moved(rule)
-        )],
-        remedy: format!(
-            "Take the rule away, or narrow it, and find who sets it: {}",
-            rule.remedy
-        ),
         certain: false,
-        packets: rule.since.unwrap_or(0),
-        since_ns: rule.moved_ns,
+        packets: Some(rule.since.unwrap_or(0)),
+        since_ms: ago_ms(now_ns, rule.moved_ns),
+        ..Finding::failed(Kind::Bypass(Fault::Untracked), what)
     }
+    .seen(format!(
+        "{}; it counted {} packets{}",
+        rule.text,
+        rule.packets.unwrap_or(0),
+        moved(rule)
+    ))
+    .fix(removal(rule))
 }
 
-fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>) -> Option<Finding> {
+/// Milliseconds ago, both `CLOCK_MONOTONIC` nanoseconds; `None`: never.
+fn ago_ms(now_ns: u64, at_ns: u64) -> Option<u64> {
+    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns));
+    (at_ns != 0).then_some(ago.as_millis() as u64)
+}
+
+fn removal(rule: &Rule) -> Fix {
+    Fix::line(
+        &rule.remedy,
+        "or narrow the rule; find out who sets it, or it comes back",
+    )
+}
+
+fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>, now_ns: u64) -> Option<Finding> {
     let first = group.first()?;
     let mut group = group.to_vec();
     group.sort_by_key(|seen| std::cmp::Reverse(seen.count.packets));
@@ -191,11 +198,11 @@ fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>) -> Option<Finding> {
             felt_by.push(one);
         }
     }
-    let sure = !first.culprits.is_empty() && first.culprits.iter().all(|culprit| culprit.certain);
+    let sure = !first.rules.is_empty() && first.rules.iter().all(|rule| rule.certain);
     let rules: Vec<&Rule> = first
-        .culprits
+        .rules
         .iter()
-        .filter_map(|culprit| known.rules.get(&culprit.rule))
+        .filter_map(|rule| known.rules.get(&rule.rule))
         .collect();
     let by = match (rules.first(), sure) {
         (Some(rule), true) => format!("by {}{}", rule.text, moved(rule)),
@@ -227,30 +234,30 @@ fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>) -> Option<Finding> {
         Some(packets) => format!("{}; it counted {packets} packets{}", rule.text, moved(rule)),
         None => format!("{}; it has no counter", rule.text),
     }));
-    let remedy = if rules.is_empty() {
-        "Nothing in iptables or nft that could be read asks for it: look for a BPF program, or for rules that tools in \
-         another container keep."
-            .to_owned()
+    let fixes = if rules.is_empty() {
+        vec![Fix::text(
+            "Look for a BPF program, or for rules that tools in another container keep: no rule of iptables or nft that could \
+             be read matches.",
+        )]
     } else {
-        let commands: Vec<&str> = rules.iter().map(|rule| rule.remedy.as_str()).collect();
-        format!(
-            "Take the rule away, or narrow it, and find who sets it: {}",
-            commands.join("; ")
-        )
+        rules.iter().map(|rule| removal(rule)).collect()
     };
+    let first_ns = group.iter().map(|seen| seen.count.first_ns).min();
     Some(Finding {
-        fault: first.fault,
+        evidence,
+        fixes,
         rules: rules.iter().map(|rule| rule.text.clone()).collect(),
         service: first.service.clone(),
-        felt_by,
-        what,
-        evidence,
-        remedy,
+        felt_by: felt_by
+            .iter()
+            .map(|address| Affected::new(*address, known.names.get(address)))
+            .collect(),
         certain: sure
             && (first.fault != Fault::UntrackedReply
                 || group.iter().all(|seen| seen.translated == Some(true))),
-        packets,
-        since_ns: group.iter().map(|seen| seen.count.first_ns).min().unwrap_or(0),
+        packets: Some(packets),
+        since_ms: ago_ms(now_ns, first_ns.unwrap_or(0)),
+        ..Finding::failed(Kind::Bypass(first.fault), what)
     })
 }
 

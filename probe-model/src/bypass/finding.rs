@@ -1,6 +1,4 @@
-//! What slips past conntrack and should not, how it is known, and what to do.
-
-use std::net::IpAddr;
+//! Kinds of traffic that bypasses conntrack and should not.
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,28 +22,4 @@ impl Fault {
             Self::Untracked => "untracked",
         }
     }
-}
-
-/// One fault, of one rule and Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub fault: Fault,
-    /// The rules, [`Rule::text`](super::rule::Rule::text); empty where none was found.
-    pub rules: Vec<String>,
-    /// `namespace/name:port`, or the address where there is no name.
-    pub service: Option<String>,
-    /// Whom it hits: clients of the Service, or who sends.
-    pub felt_by: Vec<IpAddr>,
-    /// What is wrong, one sentence.
-    pub what: String,
-    /// What was seen: numbers, addresses, rules.
-    pub evidence: Vec<String>,
-    /// What to do, one sentence.
-    pub remedy: String,
-    /// The rule is the one, and so is the damage; else it is what fits best.
-    pub certain: bool,
-    /// Packets of it since probe began.
-    pub packets: u64,
-    /// When it was seen first, `CLOCK_MONOTONIC` nanoseconds.
-    pub since_ns: u64,
 }

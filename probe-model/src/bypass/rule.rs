@@ -51,9 +51,9 @@ pub const NODE_LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 
 /// Of NodeLocal DNSCache: DNS, health, metrics.
 pub const NODE_LOCAL_PORTS: [u16; 4] = [53, 8080, 9253, 9353];
 
-/// A rule that lets a stream past.
+/// A rule that a stream may bypass conntrack by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Culprit {
+pub struct CandidateRule {
     /// [`Rule::text`].
     pub rule: String,
     /// All that it asks for is met by the packets.

@@ -6,7 +6,7 @@ use std::{
 use super::{
     diagnosis::{Known, diagnose, see, settle},
     finding::Fault,
-    rule::{Culprit, Intended, Rule},
+    rule::{CandidateRule, Intended, Rule},
     service::{Mode, Service, Services},
     stream::{Count, Direction, Server, Stream, once},
     view::Seen,
@@ -97,12 +97,12 @@ impl Node {
         let mut seen: Vec<Seen> = streams
             .iter()
             .map(|(stream, count, rule)| {
-                let culprit = Culprit {
+                let candidate = CandidateRule {
                     rule: (*rule).to_owned(),
                     certain: true,
                 };
-                let culprits = if rule.is_empty() { vec![] } else { vec![culprit] };
-                see(*stream, *count, culprits, known)
+                let candidates = if rule.is_empty() { vec![] } else { vec![candidate] };
+                see(*stream, *count, candidates, known)
             })
             .collect();
         settle(&mut seen);
@@ -112,10 +112,10 @@ impl Node {
             .map(|finding| {
                 format!(
                     "{} {} {} {}",
-                    finding.fault.name(),
+                    finding.kind.name(),
                     finding.service.as_deref().unwrap_or("-"),
                     finding.rules.join(","),
-                    finding.packets
+                    finding.packets.unwrap_or(0)
                 )
             })
             .collect()

@@ -5,11 +5,14 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
-    finding::{Fault, Finding},
-    rule::{Culprit, Intended, Rule},
+    finding::Fault,
+    rule::{CandidateRule, Intended, Rule},
     stream::{Count, Stream},
 };
-use crate::owner::{Name, Owner};
+use crate::{
+    Finding,
+    owner::{Name, Owner},
+};
 
 #[derive(Clone, Debug)]
 pub struct View {
@@ -53,7 +56,7 @@ pub struct Seen {
     pub stream: Stream,
     pub count: Count,
     /// The rules that let it past; empty where none is found.
-    pub culprits: Vec<Culprit>,
+    pub rules: Vec<CandidateRule>,
     pub intended: Option<Intended>,
     /// Without meaning where it is intended.
     pub fault: Fault,

@@ -11,12 +11,14 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::{Answer, Check, Fault};
+use super::{Answer, Check, Finding, Kind};
 use crate::{
     host::{CniNetwork, CniPlugin, Reserved, SubnetEnv},
     network::{Device, Route},
     plural::counted,
 };
+
+const KIND: Kind = Kind::Doctor(Check::Bridge);
 
 /// flannel's VXLAN device.
 pub const FLANNEL: &str = "flannel.1";
@@ -235,11 +237,11 @@ fn restart_flannel(node: &str) -> String {
 }
 
 /// What makes pods anew that are cut off, or have addresses that no longer lead to them.
-fn renew_pods(fault: Fault, node: &str) -> Fault {
+fn renew_pods(fault: Finding, node: &str) -> Finding {
     fault
-        .remedy(format!(
+        .advise(format!(
             "kubectl get pods -A -o wide --field-selector spec.nodeName={node}   # those with an address of the bridge, and not \
              the node's own"
         ))
-        .remedy("kubectl -n NAMESPACE delete pod POD   # each of them: a restarted container keeps the old address")
+        .advise("kubectl -n NAMESPACE delete pod POD   # each of them: a restarted container keeps the old address")
 }

@@ -1,8 +1,8 @@
 //! What a look at untracked packets comes to.
 
-use super::{Answer, Check, Fault};
+use super::{Answer, Check, Finding, Kind};
 use crate::{
-    bypass::{View, finding::Finding, view::RuleState},
+    bypass::{View, view::RuleState},
     plural::counted,
 };
 
@@ -24,7 +24,7 @@ pub fn judge(view: &View) -> Answer {
             format!("{streams}, {let_past} packets past conntrack")
         }
     };
-    let mut faults: Vec<_> = view.findings.iter().map(fault).collect();
+    let mut findings = view.findings.clone();
     let blamed = |text: &str| {
         view.findings
             .iter()
@@ -33,19 +33,13 @@ pub fn judge(view: &View) -> Answer {
     let latent = view.rules.iter().filter(|rule| {
         rule.intended.is_none() && RuleState::of(rule) == RuleState::Latent && !blamed(&rule.text)
     });
-    faults.extend(latent.map(|rule| {
-        Fault::warning("a rule lets packets past conntrack, which nothing met while probe looked")
-            .seen(rule.text.clone())
-            .remedy("probe bypass shows what it does once there is traffic; if nobody meant it, take it away")
+    findings.extend(latent.map(|rule| {
+        Finding::warning(
+            Kind::Doctor(Check::Bypass),
+            "a rule lets packets past conntrack, which nothing met while probe looked",
+        )
+        .seen(rule.text.clone())
+        .advise("probe bypass shows what it does once there is traffic; if nobody meant it, take it away")
     }));
-    Answer::of(Check::Bypass, summary, faults).without(view.unread.clone())
-}
-
-fn fault(finding: &Finding) -> Fault {
-    Fault::found(
-        finding.fault.name(),
-        &finding.what,
-        &finding.evidence,
-        &finding.remedy,
-    )
+    Answer::of(Check::Bypass, summary, findings).without(view.unread.clone())
 }

@@ -7,8 +7,10 @@ mod tests;
 use std::net::IpAddr;
 
 use self::queries::Asked;
-use super::{Answer, Check, Fault};
+use super::{Answer, Check, Finding, Kind};
 use crate::plural::counted;
+
+const KIND: Kind = Kind::Doctor(Check::Dns);
 
 /// As many pods are named.
 const NAMED: usize = 50;
@@ -85,10 +87,11 @@ pub fn judge(seen: &Seen) -> Answer {
     let mut faults = Vec::new();
     let mut unknown = seen.unknown.clone();
     if let Some((file, Err(why))) = &seen.node {
-        let fault = Fault::failed(
+        let fault = Finding::failed(
+            KIND,
             "the kubelet can't copy the node's resolvers: no pod with dnsPolicy Default can start",
         );
-        faults.push(fault.seen(format!("{file}: {why}")).remedy(format!(
+        faults.push(fault.seen(format!("{file}: {why}")).advise(format!(
             "put {file} there, or name another in the kubelet's resolvConf and restart it"
         )));
     }
@@ -136,7 +139,7 @@ fn join(servers: &[IpAddr]) -> String {
 }
 
 /// 127.0.0.53 in a pod is the pod itself.
-fn loopback(seen: &Seen) -> Option<Fault> {
+fn loopback(seen: &Seen) -> Option<Finding> {
     let node = node_servers(seen);
     let hit: Vec<&Pod> = seen
         .pods
@@ -152,15 +155,18 @@ fn loopback(seen: &Seen) -> Option<Fault> {
         return None;
     }
     let file = seen.node.as_ref().map_or("", |(file, _)| file);
-    let fault = Fault::failed(format!(
-        "{} given the node's own stub resolver, which in a pod is the pod itself",
-        counted(hit.len(), "pod was", "pods were")
-    ))
+    let fault = Finding::failed(
+        KIND,
+        format!(
+            "{} given the node's own stub resolver, which in a pod is the pod itself",
+            counted(hit.len(), "pod was", "pods were")
+        ),
+    )
     .seen(format!("{file}: {}", join(node)));
     let fault = named(fault, &hit, |pod| {
         format!("{} has {}", pod.name, join(&pod.servers))
     });
-    let fault = fault.remedy(
+    let fault = fault.advise(
         "resolvConf: /run/systemd/resolve/resolv.conf in the kubelet's configuration (/var/lib/kubelet/config.yaml), then \
          systemctl restart kubelet",
     );
@@ -168,7 +174,7 @@ fn loopback(seen: &Seen) -> Option<Fault> {
 }
 
 /// A copy of what the node no longer has.
-fn former_resolver(seen: &Seen) -> Option<Fault> {
+fn former_resolver(seen: &Seen) -> Option<Finding> {
     let Some((file, Ok(now))) = &seen.node else {
         return None;
     };
@@ -189,10 +195,13 @@ fn former_resolver(seen: &Seen) -> Option<Fault> {
             "; the cluster's DNS is among them, so names outside the cluster fail, or take long, for every pod"
         }
     };
-    let fault = Fault::failed(format!(
-        "{} resolvers that this node no longer uses{worst}",
-        counted(hit.len(), "pod still asks", "pods still ask")
-    ))
+    let fault = Finding::failed(
+        KIND,
+        format!(
+            "{} resolvers that this node no longer uses{worst}",
+            counted(hit.len(), "pod still asks", "pods still ask")
+        ),
+    )
     .seen(format!("the node has {} ({file})", join(now)));
     let fault = named(fault, &hit, |pod| {
         format!("{} has {}", pod.name, join(&pod.servers))
@@ -201,7 +210,7 @@ fn former_resolver(seen: &Seen) -> Option<Fault> {
 }
 
 /// The cluster's DNS had another address when the pod was made, and no Service has that now.
-fn former_cluster_dns(seen: &Seen) -> Option<Fault> {
+fn former_cluster_dns(seen: &Seen) -> Option<Finding> {
     if seen.cluster.is_empty() {
         return None;
     }
@@ -215,10 +224,13 @@ fn former_cluster_dns(seen: &Seen) -> Option<Fault> {
     if hit.is_empty() {
         return None;
     }
-    let fault = Fault::failed(format!(
-        "{} a former address of the cluster's DNS",
-        counted(hit.len(), "pod asks", "pods ask")
-    ))
+    let fault = Finding::failed(
+        KIND,
+        format!(
+            "{} a former address of the cluster's DNS",
+            counted(hit.len(), "pod asks", "pods ask")
+        ),
+    )
     .seen(format!("the kubelet gives {} (clusterDNS)", join(&seen.cluster)));
     let fault = named(fault, &hit, |pod| {
         format!("{} has {}", pod.name, join(&pod.servers))
@@ -226,7 +238,7 @@ fn former_cluster_dns(seen: &Seen) -> Option<Fault> {
     Some(renewed(fault, &hit))
 }
 
-fn named(fault: Fault, pods: &[&Pod], says: impl Fn(&Pod) -> String) -> Fault {
+fn named(fault: Finding, pods: &[&Pod], says: impl Fn(&Pod) -> String) -> Finding {
     let fault = pods
         .iter()
         .take(NAMED)
@@ -238,10 +250,10 @@ fn named(fault: Fault, pods: &[&Pod], says: impl Fn(&Pod) -> String) -> Fault {
 }
 
 /// The file is the sandbox's: a restarted container keeps it.
-fn renewed(fault: Fault, pods: &[&Pod]) -> Fault {
+fn renewed(fault: Finding, pods: &[&Pod]) -> Finding {
     let mut fault = fault;
     if pods.iter().any(|pod| pod.serves_cluster) {
-        fault = fault.remedy(
+        fault = fault.advise(
             "kubectl -n kube-system rollout restart deployment coredns   # first: it serves all others",
         );
     }
@@ -253,11 +265,11 @@ fn renewed(fault: Fault, pods: &[&Pod]) -> Fault {
             } else {
                 ""
             };
-            fault.remedy(format!(
+            fault.advise(format!(
                 "kubectl -n {namespace} delete pod {pod}   # a restarted container keeps the file{more}"
             ))
         }
-        Some(None) => fault.remedy("delete those pods: a restarted container keeps the file"),
+        Some(None) => fault.advise("delete those pods: a restarted container keeps the file"),
         None => fault,
     }
 }

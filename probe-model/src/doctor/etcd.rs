@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use jiff::Timestamp;
 
-use super::{Answer, Check, Fault};
+use super::{Answer, Check, Finding, Kind};
 use crate::{Cadence, Outcome, Owner, cadence::Tracker, etcd_log::Rejected, plural::counted, summary::Row};
+
+const KIND: Kind = Kind::Doctor(Check::Etcd);
 
 /// Where etcd's clients connect.
 pub const PORT: u16 = 2379;
@@ -128,18 +130,20 @@ pub fn judge(seen: &Seen) -> Answer {
     if faults.len() > TOLD {
         let more = faults.len() - TOLD;
         faults.truncate(TOLD);
-        faults.push(Fault::failed(format!("{more} more do the same")));
+        faults.push(Finding::failed(KIND, format!("{more} more do the same")));
     }
     if let Some(first) = faults.first_mut() {
         first.evidence.extend(logged);
     } else if !logged.is_empty() {
-        let mut fault =
-            Fault::failed("etcd rejected connections in the last hour; none came while probe looked");
+        let mut fault = Finding::failed(
+            KIND,
+            "etcd rejected connections in the last hour; none came while probe looked",
+        );
         fault.evidence = logged;
         faults.push(
             fault
-                .remedy(format!("probe watch --port {PORT} on the node of that address, for longer than it takes to come again"))
-                .remedy("with probe's agents: probe etcd-log --cluster LOG names each from what they remember"),
+                .advise(format!("probe watch --port {PORT} on the node of that address, for longer than it takes to come again"))
+                .advise("with probe's agents: probe etcd-log --cluster LOG names each from what they remember"),
         );
     }
     Answer::of(Check::Etcd, summary, faults)
@@ -150,11 +154,11 @@ const fn sends_nothing(outcome: Outcome) -> bool {
 }
 
 /// One fault for each of them, whichever ends of its connections were seen.
-fn probers(rows: &[&Row]) -> Vec<Fault> {
-    let mut faults: Vec<Fault> = Vec::new();
+fn probers(rows: &[&Row]) -> Vec<Finding> {
+    let mut faults: Vec<Finding> = Vec::new();
     for row in rows {
         let fault = probes(row);
-        match faults.iter_mut().find(|known| known.says == fault.says) {
+        match faults.iter_mut().find(|known| known.what == fault.what) {
             Some(known) => known.evidence.extend(fault.evidence),
             None => faults.push(fault),
         }
@@ -162,12 +166,12 @@ fn probers(rows: &[&Row]) -> Vec<Fault> {
     faults
 }
 
-fn probes(row: &Row) -> Fault {
+fn probes(row: &Row) -> Finding {
     let who = row
         .actor()
         .map(Owner::describe)
         .unwrap_or_else(|| format!("somebody at {}", row.client));
-    Fault::failed(format!("{who} connects to etcd and closes without a byte"))
+    Finding::failed(KIND, format!("{who} connects to etcd and closes without a byte"))
         .seen(format!(
             "{}: {} from {} to {}{}",
             row.outcome.name(),
@@ -176,7 +180,7 @@ fn probes(row: &Row) -> Fault {
             row.destination,
             every(&row.cadence)
         ))
-        .remedy(
+        .advise(
             "have it check etcd by GET /health with a client certificate, or on --listen-metrics-urls; each such connection \
              is a rejected one in etcd's log",
         )
@@ -284,9 +288,9 @@ mod tests {
             answer.summary,
             "4 connections to port 2379 failed or sent nothing in 5 s, no log of etcd found here"
         );
-        let fault = &answer.faults[0];
+        let fault = &answer.findings[0];
         assert_eq!(
-            fault.says,
+            fault.what,
             "monitoring/sdp-monitor-z8989, python3.11 (pid 4242) connects to etcd and closes without a byte"
         );
         assert_eq!(
@@ -296,7 +300,7 @@ mod tests {
                 "half-open-reset: once from 10.244.2.2 to 192.168.88.11:2379",
             ]
         );
-        assert_eq!(answer.faults.len(), 1);
+        assert_eq!(answer.findings.len(), 1);
     }
 
     #[test]
@@ -317,7 +321,7 @@ mod tests {
         let answer = judge(&seen(Vec::new(), Some(logged)));
         assert_eq!(answer.verdict, Verdict::Failed);
         assert_eq!(
-            answer.faults[0].evidence,
+            answer.findings[0].evidence,
             [
                 "etcd's log: 5 times rejected from 192.168.88.12 (EOF), every 60.0 s, last at 2026-11-23T09:14:00Z"
             ]

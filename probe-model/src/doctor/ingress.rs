@@ -5,10 +5,12 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use jiff::Timestamp;
 
 use super::{
-    Fault,
+    Check, Finding, Kind,
     certificate::{Certificate, Life, about},
     server::{Dialled, Stop},
 };
+
+const KIND: Kind = Kind::Doctor(Check::Ingress);
 
 /// A certificate that ends sooner than this is told of.
 const SOON_HOURS: i64 = 7 * 24;
@@ -52,7 +54,7 @@ enum Wrong {
 }
 
 /// What is well, in one line, and what is not.
-pub fn judge(served: &[Served], clients: &Clients, now: Timestamp) -> (String, Vec<Fault>) {
+pub fn judge(served: &[Served], clients: &Clients, now: Timestamp) -> (String, Vec<Finding>) {
     let mut wrong: BTreeMap<(Wrong, String), (&Certificate, Vec<&Served>)> = BTreeMap::new();
     for one in served {
         let Some(leaf) = &one.dialled.leaf else { continue };
@@ -88,7 +90,7 @@ fn wrongs(leaf: &Certificate, now: Timestamp) -> Vec<Wrong> {
     found
 }
 
-fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients, now: Timestamp) -> Fault {
+fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients, now: Timestamp) -> Finding {
     let title = leaf.common_name.as_deref().unwrap_or(leaf.title());
     let says = match (wrong, leaf.life(now)) {
         (Wrong::Fake(whose), _) => format!(
@@ -116,9 +118,9 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
     // Where all clients send a server name, nobody sees this certificate.
     let nobody = matches!(clients, Clients::Came(came) if came.is_empty());
     let mut fault = if nobody || wrong == Wrong::Soon {
-        Fault::warning(says)
+        Finding::warning(KIND, says)
     } else {
-        Fault::failed(says)
+        Finding::failed(KIND, says)
     };
     for place in places.iter().take(SHOWN) {
         fault = fault.seen(format!("{} ({})", place.address, place.why));
@@ -152,27 +154,27 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
     });
     let fault = remedies(fault, wrong);
     match check {
-        Some(check) => fault.remedy(check),
+        Some(check) => fault.advise(check),
         None => fault,
     }
 }
 
-fn remedies(fault: Fault, wrong: Wrong) -> Fault {
+fn remedies(fault: Finding, wrong: Wrong) -> Finding {
     const NAME: &str = "or let the clients send a server name: dial the host's name, not an address; old clients and health checks often send none";
     match wrong {
         Wrong::Fake("Traefik") => fault
-            .remedy("give Traefik a default certificate: a TLSStore named default with spec.defaultCertificate.secretName")
-            .remedy(NAME),
+            .advise("give Traefik a default certificate: a TLSStore named default with spec.defaultCertificate.secretName")
+            .advise(NAME),
         Wrong::Fake("ingress-nginx") => fault
-            .remedy("give the controller a default certificate: --default-ssl-certificate=NAMESPACE/SECRET")
-            .remedy("kubectl get secret -n NAMESPACE SECRET: an Ingress whose secret is missing or malformed gets the fake one, too")
-            .remedy(NAME),
+            .advise("give the controller a default certificate: --default-ssl-certificate=NAMESPACE/SECRET")
+            .advise("kubectl get secret -n NAMESPACE SECRET: an Ingress whose secret is missing or malformed gets the fake one, too")
+            .advise(NAME),
         Wrong::Fake(_) | Wrong::SelfSigned => fault
-            .remedy("give the ingress controller a default certificate that its clients trust")
-            .remedy(NAME),
+            .advise("give the ingress controller a default certificate that its clients trust")
+            .advise(NAME),
         Wrong::Over | Wrong::Soon => fault
-            .remedy("renew it: kubectl get certificate -A (cert-manager), or put the new one into the secret that the controller names"),
-        Wrong::NotYet => fault.remedy("timedatectl: is this node's clock right, was that of the certificate's maker?"),
+            .advise("renew it: kubectl get certificate -A (cert-manager), or put the new one into the secret that the controller names"),
+        Wrong::NotYet => fault.advise("timedatectl: is this node's clock right, was that of the certificate's maker?"),
     }
 }
 
@@ -206,6 +208,7 @@ mod tests {
         certificate::samples::{certificate, now},
         server::Trust,
     };
+    use crate::finding::Severity;
 
     const YEAR: i64 = 365 * 24;
 
@@ -225,11 +228,11 @@ mod tests {
 
     fn faults(served: &[Served], clients: &Clients) -> Vec<(bool, String)> {
         let (_, faults) = judge(served, clients, now());
-        let one = |fault: &Fault| {
-            assert!(fault.remedies.len() > 1, "{fault:?}");
+        let one = |fault: &Finding| {
+            assert!(fault.fixes.len() > 1, "{fault:?}");
             (
-                fault.failed,
-                format!("{}|{}", fault.says, fault.evidence.join("|")),
+                fault.severity == Severity::Failed,
+                format!("{}|{}", fault.what, fault.evidence.join("|")),
             )
         };
         faults.iter().map(one).collect()

@@ -14,8 +14,13 @@ pub mod settings;
 pub(crate) mod shown;
 pub mod vxlan;
 
+use serde::{Deserialize, Serialize};
+
+use crate::finding::{Finding, Kind, Severity};
+
 /// One entry of the runbook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Check {
     Bridge,
     Etcd,
@@ -78,7 +83,8 @@ impl Check {
 }
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// There is nothing of the kind here.
     NotApplicable,
@@ -101,65 +107,14 @@ impl Verdict {
     }
 }
 
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// It is broken now; else it may be soon, or is not sure.
-    pub failed: bool,
-    /// What is wrong, in one sentence.
-    pub says: String,
-    /// What was seen, each in one line.
-    pub evidence: Vec<String>,
-    /// What to do, in this order: commands and sentences. None is run.
-    pub remedies: Vec<String>,
-}
-
-impl Fault {
-    pub fn failed(says: impl Into<String>) -> Self {
-        Self {
-            failed: true,
-            says: says.into(),
-            evidence: Vec::new(),
-            remedies: Vec::new(),
-        }
-    }
-
-    /// What another command finds: its kind, what is wrong, what shows it and what to do.
-    pub fn found(kind: &str, what: &str, evidence: &[String], remedy: &str) -> Self {
-        Self {
-            evidence: evidence.to_vec(),
-            ..Self::failed(format!("{kind}: {what}")).remedy(remedy)
-        }
-    }
-
-    pub fn warning(says: impl Into<String>) -> Self {
-        Self {
-            failed: false,
-            ..Self::failed(says)
-        }
-    }
-
-    #[must_use]
-    pub fn seen(mut self, evidence: impl Into<String>) -> Self {
-        self.evidence.push(evidence.into());
-        self
-    }
-
-    #[must_use]
-    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedies.push(remedy.into());
-        self
-    }
-}
-
 /// What a check came to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub check: Check,
     pub verdict: Verdict,
-    /// What was looked at and is well, or why there is nothing to look at; of faults, they say it themselves.
+    /// What was looked at and is well, or why there is nothing to look at; findings say what is wrong themselves.
     pub summary: String,
-    pub faults: Vec<Fault>,
+    pub findings: Vec<Finding>,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
     /// What the node's log said of it in the past hour. It makes no verdict: that is of what is seen now.
@@ -168,17 +123,17 @@ pub struct Answer {
 
 impl Answer {
     /// What was looked at, and what is wrong with it.
-    pub fn of(check: Check, summary: impl Into<String>, faults: Vec<Fault>) -> Self {
-        let verdict = match faults.iter().map(|fault| fault.failed).max() {
+    pub fn of(check: Check, summary: impl Into<String>, findings: Vec<Finding>) -> Self {
+        let verdict = match findings.iter().map(|finding| finding.severity).max() {
             None => Verdict::Ok,
-            Some(false) => Verdict::Warning,
-            Some(true) => Verdict::Failed,
+            Some(Severity::Warning) => Verdict::Warning,
+            Some(Severity::Failed) => Verdict::Failed,
         };
         Self {
             check,
             verdict,
             summary: summary.into(),
-            faults,
+            findings,
             unknown: Vec::new(),
             log: Vec::new(),
         }
@@ -194,7 +149,11 @@ impl Answer {
 
     /// It could not be looked at.
     pub fn impossible(check: Check, why: &dyn std::fmt::Display) -> Self {
-        Self::of(check, "not looked at", vec![Fault::warning(format!("{why:#}"))])
+        Self::of(
+            check,
+            "not looked at",
+            vec![Finding::warning(Kind::Doctor(check), format!("{why:#}"))],
+        )
     }
 
     /// With what could not be looked at.
@@ -202,5 +161,20 @@ impl Answer {
     pub fn without(mut self, unknown: Vec<String>) -> Self {
         self.unknown.extend(unknown);
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Check, Verdict};
+
+    #[test]
+    fn names_are_those_in_json() {
+        for check in Check::ALL {
+            assert_eq!(serde_json::to_value(check).unwrap(), check.name());
+        }
+        for verdict in Verdict::ALL {
+            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.name());
+        }
     }
 }

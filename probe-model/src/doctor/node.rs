@@ -6,10 +6,12 @@ mod server;
 
 use jiff::Timestamp;
 
-use super::{Fault, certificate::Certificate};
+use super::{Check, Finding, Kind, certificate::Certificate};
 
 pub use connections::{Ended, Service, User, Why};
 pub use server::{Place, Server};
+
+const KIND: Kind = Kind::Doctor(Check::Node);
 
 /// A certificate that ends sooner than this is told of.
 pub const SOON_HOURS: i64 = 7 * 24;
@@ -70,13 +72,13 @@ pub struct Seen {
 }
 
 /// What is well, in one line, and what is not.
-pub fn judge(seen: &Seen) -> (String, Vec<Fault>) {
+pub fn judge(seen: &Seen) -> (String, Vec<Finding>) {
     let mut faults = Vec::new();
     if seen.kubelet == Kubelet::Stopped {
         faults.push(
-            Fault::failed("kubelet does not run")
-                .remedy("systemctl status kubelet; journalctl -u kubelet -n 50: why it ended")
-                .remedy("systemctl enable --now kubelet"),
+            Finding::failed(KIND, "kubelet does not run")
+                .advise("systemctl status kubelet; journalctl -u kubelet -n 50: why it ended")
+                .advise("systemctl enable --now kubelet"),
         );
     }
     faults.extend(identity::faults(seen));
@@ -91,7 +93,7 @@ pub fn judge(seen: &Seen) -> (String, Vec<Fault>) {
         let same = cut_off.is_some_and(|server| leads.iter().all(|address| server::has(server, address)));
         match of_server.first_mut() {
             Some(root) if same => {
-                root.evidence.push(fault.says);
+                root.evidence.push(fault.what);
                 root.evidence.extend(fault.evidence);
             }
             _ => of_server.push(fault),

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Answer, Check, Fault};
+use super::{Answer, Check, Finding, Kind};
 use crate::vxlan::Overlay;
+
+const KIND: Kind = Kind::Doctor(Check::Settings);
 
 /// All that was looked at; what comes and goes over a window.
 #[derive(Clone, Debug, Default)]
@@ -132,7 +134,7 @@ fn seconds(seen: &Seen) -> String {
     format!("{} s", seen.window.as_secs_f64().round())
 }
 
-fn checksums(seen: &Seen) -> Option<Fault> {
+fn checksums(seen: &Seen) -> Option<Finding> {
     let Growth { total, grown } = seen.checksum_errors;
     if grown == 0 {
         return None;
@@ -142,8 +144,8 @@ fn checksums(seen: &Seen) -> Option<Fault> {
         seconds(seen)
     );
     let fault = match seen.overlays.is_empty() {
-        true => Fault::warning(says),
-        false => Fault::failed(says),
+        true => Finding::warning(KIND, says),
+        false => Finding::failed(KIND, says),
     };
     let device = seen
         .overlays
@@ -152,28 +154,29 @@ fn checksums(seen: &Seen) -> Option<Fault> {
     Some(
         fault
             .seen(format!("Udp InCsumErrors: {total} since the start"))
-            .remedy(format!(
+            .advise(format!(
                 "on the nodes that send them: ethtool -K {device} tx-checksum-ip-generic off   # a known fault of some kernels and \
                  cards with VXLAN; probe vxlan tells which peers"
             )),
     )
 }
 
-fn clock(clock: &Clock) -> Option<Fault> {
+fn clock(clock: &Clock) -> Option<Finding> {
     if clock.synchronised {
         return None;
     }
-    let fault = Fault::warning(
+    let fault = Finding::warning(
+        KIND,
         "the clock is not kept by another one: certificates, leases and logs are judged by it",
     )
     .seen("adjtimex: STA_UNSYNC");
     Some(match &clock.keeper {
         Some(keeper) => fault
             .seen(format!("{keeper} runs"))
-            .remedy(format!("see whether {keeper} reaches its servers: chronyc sources, timedatectl timesync-status or ntpq -p")),
+            .advise(format!("see whether {keeper} reaches its servers: chronyc sources, timedatectl timesync-status or ntpq -p")),
         None => fault
             .seen("none of chronyd, ntpd, systemd-timesyncd, ptp4l runs")
-            .remedy("run one: systemctl enable --now chrony, or systemd-timesyncd"),
+            .advise("run one: systemctl enable --now chrony, or systemd-timesyncd"),
     })
 }
 

@@ -5,10 +5,10 @@ use super::Answer;
 /// Everything an answer says.
 pub fn text(answer: &Answer) -> String {
     let mut lines = vec![answer.summary.clone()];
-    for fault in &answer.faults {
-        lines.push(format!("  {}", fault.says));
-        lines.extend(fault.evidence.iter().map(|seen| format!("    seen: {seen}")));
-        lines.extend(fault.remedies.iter().map(|remedy| format!("    do:   {remedy}")));
+    for finding in &answer.findings {
+        lines.push(format!("  {}", finding.what));
+        lines.extend(finding.evidence.iter().map(|seen| format!("    seen: {seen}")));
+        lines.extend(finding.fixes.iter().map(|fix| format!("    do:   {fix}")));
     }
     lines.extend(answer.log.iter().map(|line| format!("  log: {line}")));
     lines.extend(

@@ -1,10 +1,7 @@
 //! What a look at VXLAN comes to.
 
-use super::{Answer, Check, Fault};
-use crate::{
-    plural::counted,
-    vxlan::{finding::Finding, view::View},
-};
+use super::{Answer, Check};
+use crate::{plural::counted, vxlan::view::View};
 
 /// There is nothing to look at.
 pub fn nothing() -> Answer {
@@ -28,15 +25,6 @@ pub fn judge(view: &View) -> Answer {
         devices.join(", "),
         counted(peers.len(), "peer", "peers"),
     );
-    let faults = view.findings.iter().map(fault).collect();
-    Answer::of(Check::Vxlan, summary, faults).without(view.unread.clone())
-}
-
-fn fault(finding: &Finding) -> Fault {
-    Fault::found(
-        finding.fault.name(),
-        &finding.what,
-        &finding.evidence,
-        &finding.remedy,
-    )
+    let findings = view.findings.iter().map(|found| found.finding.clone()).collect();
+    Answer::of(Check::Vxlan, summary, findings).without(view.unread.clone())
 }

@@ -1,8 +1,12 @@
 //! What is wrong, how it is known, and what to do.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    ops::{Deref, DerefMut},
+};
 
 use super::traffic::Direction;
+use crate::finding::{Finding, Fix, Kind};
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,28 +72,47 @@ impl Fault {
     }
 }
 
-/// One fault of one device, mostly with one peer.
+/// A fault of one device, mostly with one peer, and what its diagnosis goes on with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub struct Diagnosed {
     pub fault: Fault,
-    /// The VXLAN device.
-    pub device: String,
-    /// The peer's VTEP.
-    pub peer: Option<IpAddr>,
+    pub finding: Finding,
     /// Tells findings of one kind apart: port, VNI, gateway.
     pub detail: String,
-    /// What is wrong, one sentence.
-    pub what: String,
-    /// What was seen: numbers, addresses, rules.
-    pub evidence: Vec<String>,
-    /// What to do, one sentence.
-    pub remedy: String,
-    /// The kernel said so itself, or its tables do; else it is what the counters leave as explanation.
-    pub certain: bool,
     /// When it was seen first, `CLOCK_MONOTONIC` nanoseconds.
     pub since_ns: u64,
     /// The packets that a rule drops, where one is looked for.
     pub filtered: Option<FilteredPackets>,
+}
+
+impl Diagnosed {
+    pub fn new(fault: Fault, device: &str, peer: Option<IpAddr>, what: String) -> Self {
+        Self {
+            fault,
+            finding: Finding {
+                device: Some(device.to_owned()),
+                peer,
+                ..Finding::failed(Kind::Vxlan(fault), what)
+            },
+            detail: String::new(),
+            since_ns: 0,
+            filtered: None,
+        }
+    }
+}
+
+impl Deref for Diagnosed {
+    type Target = Finding;
+
+    fn deref(&self) -> &Finding {
+        &self.finding
+    }
+}
+
+impl DerefMut for Diagnosed {
+    fn deref_mut(&mut self) -> &mut Finding {
+        &mut self.finding
+    }
 }
 
 /// So many packets dropped are more than what is dropped now and then for reasons that say nothing of an overlay.
@@ -113,7 +136,7 @@ pub struct FilteredPackets {
 
 /// A rule of the packet filter that may drop a finding's packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Culprit {
+pub struct DropRule {
     /// `iptables-legacy: filter INPUT rule 3: -A INPUT -p udp --dport 8472 -j DROP`
     pub rule: String,
     /// Its own counter, where it has one.
@@ -124,21 +147,21 @@ pub struct Culprit {
     pub rejects: bool,
 }
 
-impl Finding {
+impl Diagnosed {
     /// Names the rules that may be to blame; whether there is a fault at all: single packets that no reason and no rule
     /// explains are none.
     #[must_use]
-    pub fn blame(&mut self, culprits: &[Culprit]) -> bool {
+    pub fn blame(&mut self, rules: &[DropRule]) -> bool {
         let Some(packets) = &self.filtered else {
             return true;
         };
-        let sure: Vec<_> = culprits.iter().filter(|culprit| culprit.certain).collect();
-        let (culprits, word) = if sure.is_empty() {
-            (culprits.iter().collect(), "perhaps by")
+        let sure: Vec<_> = rules.iter().filter(|rule| rule.certain).collect();
+        let (rules, word) = if sure.is_empty() {
+            (rules.iter().collect(), "perhaps by")
         } else {
             (sure, "by")
         };
-        let Some(first) = culprits.first() else {
+        let Some(first) = rules.first() else {
             if self.fault != Fault::Filtered {
                 return packets.packets >= MANY;
             }
@@ -149,27 +172,29 @@ impl Finding {
             );
             return true;
         };
-        let which = match packets.direction {
+        let (direction, port) = (packets.direction, packets.port);
+        let which = match direction {
             Direction::In => format!("{} sends", packets.source),
             Direction::Out => format!("this node sends to {}", packets.destination),
         };
         let does = if first.rejects { "rejected" } else { "dropped" };
         self.fault = Fault::Filtered;
+        self.kind = Kind::Vxlan(Fault::Filtered);
         self.what = format!(
-            "VXLAN packets that {which} to UDP port {} are {does} on this node {word} a rule: {}",
-            packets.port, first.rule
+            "VXLAN packets that {which} to UDP port {port} are {does} on this node {word} a rule: {}",
+            first.rule
         );
-        for culprit in culprits {
-            let counted = culprit.packets.map_or_else(
+        for rule in rules {
+            let counted = rule.packets.map_or_else(
                 || "it has no counter".to_owned(),
                 |packets| format!("it counted {packets} packets"),
             );
-            self.evidence.push(format!("{}; {counted}", culprit.rule));
+            self.evidence.push(format!("{}; {counted}", rule.rule));
+            self.rules.push(rule.rule.clone());
         }
-        self.remedy = format!(
-            "Remove that rule, or accept UDP port {} between the nodes before it.",
-            packets.port
-        );
+        self.fixes = vec![Fix::text(format!(
+            "Remove that rule, or accept UDP port {port} between the nodes before it."
+        ))];
         true
     }
 }

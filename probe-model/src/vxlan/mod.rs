@@ -10,6 +10,6 @@ pub mod view;
 mod tests;
 
 pub use diagnosis::Diagnosis;
-pub use finding::{Fault, Finding};
+pub use finding::{Diagnosed, Fault};
 pub use overlay::Overlay;
 pub use traffic::Traffic;

@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use super::{
     diagnosis::{Diagnosis, HOLD},
-    finding::{Culprit, Fault, Finding},
+    finding::{Diagnosed, DropRule, Fault},
     overlay::{Entry, Kind, Overlay, Tables},
     traffic::{
         Count, Direction, DropCount, Dropped, ErrorCount, IcmpError, IcmpErrorKind, Place, Stream, Traffic,
@@ -166,7 +166,7 @@ impl Run {
         }
     }
 
-    fn look(&mut self, tables: &Tables, change: impl FnOnce(&mut Traffic)) -> Vec<Finding> {
+    fn look(&mut self, tables: &Tables, change: impl FnOnce(&mut Traffic)) -> Vec<Diagnosed> {
         self.now_ns += SECOND;
         let mut traffic = traffic(self.now_ns);
         change(&mut traffic);
@@ -193,12 +193,12 @@ fn a_dead_peer_without_reasons() {
     assert!(!findings[0].certain);
 }
 
-fn faults(findings: &[Finding]) -> Vec<Fault> {
+fn faults(findings: &[Diagnosed]) -> Vec<Fault> {
     findings.iter().map(|finding| finding.fault).collect()
 }
 
 /// What the second look at such tables and traffic finds.
-fn found(tables: &Tables, change: impl Fn(&mut Traffic)) -> Vec<Finding> {
+fn found(tables: &Tables, change: impl Fn(&mut Traffic)) -> Vec<Diagnosed> {
     let mut run = Run::new();
     run.look(tables, &change);
     run.look(tables, &change)
@@ -460,21 +460,21 @@ fn a_port_that_somebody_else_has() {
 
 #[test]
 fn rules_to_blame() {
-    let culprit = |certain: bool| Culprit {
+    let drop_rule = |certain: bool| DropRule {
         rule: format!("rule {certain}"),
         packets: certain.then_some(4),
         certain,
         rejects: false,
     };
-    for (culprits, fault, word) in [
+    for (rules, fault, word) in [
         (vec![], Fault::Filtered, "its packet filter"),
         (
-            vec![culprit(false)],
+            vec![drop_rule(false)],
             Fault::Filtered,
             "perhaps by a rule: rule false",
         ),
         (
-            vec![culprit(false), culprit(true)],
+            vec![drop_rule(false), drop_rule(true)],
             Fault::Filtered,
             "by a rule: rule true",
         ),
@@ -482,7 +482,7 @@ fn rules_to_blame() {
         let mut findings = found(&tables(), |traffic| {
             drop_packets(traffic, dropped("NETFILTER_DROP"))
         });
-        assert!(findings[0].blame(&culprits));
+        assert!(findings[0].blame(&rules));
         assert_eq!(findings[0].fault, fault);
         assert!(findings[0].what.contains(word), "{}", findings[0].what);
     }
@@ -492,7 +492,7 @@ fn rules_to_blame() {
     findings[0].filtered.as_mut().unwrap().packets = 1;
     assert!(!findings[0].blame(&[]), "a single packet");
     assert_eq!(findings[0].fault, Fault::Dropped);
-    assert!(findings[0].blame(&[culprit(true)]));
+    assert!(findings[0].blame(&[drop_rule(true)]));
     assert_eq!((findings[0].fault, findings[0].certain), (Fault::Filtered, false));
 }
 

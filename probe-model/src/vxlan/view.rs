@@ -9,7 +9,7 @@ use crate::owner::Name;
 
 use super::{
     diagnosis::belongs,
-    finding::Finding,
+    finding::Diagnosed,
     overlay::{Overlay, Peer},
     traffic::{Count, Direction, Dropped, Place, Stream, Traffic},
 };
@@ -22,7 +22,7 @@ pub struct View {
     pub devices: HashMap<u32, String>,
     pub names: HashMap<IpAddr, Name>,
     pub traffic: Traffic,
-    pub findings: Vec<Finding>,
+    pub findings: Vec<Diagnosed>,
     /// What of the packet filter could not be read.
     pub unread: Vec<String>,
 }
@@ -38,7 +38,7 @@ pub struct PeerView<'a> {
     pub sent: Count,
     /// Packets from or to it that were dropped on this node.
     pub dropped: u64,
-    pub findings: Vec<&'a Finding>,
+    pub findings: Vec<&'a Diagnosed>,
 }
 
 impl PeerView<'_> {
@@ -90,7 +90,7 @@ impl View {
     }
 
     /// What lies behind the peer of a finding; of a finding about the device, behind all.
-    pub fn networks(&self, finding: &Finding) -> Vec<IpNet> {
+    pub fn networks(&self, finding: &Diagnosed) -> Vec<IpNet> {
         let of = |peer: &&Peer| match (finding.peer, peer.gateway) {
             (Some(vtep), _) if peer.vtep == Some(vtep) => true,
             // Its forwarding entry is missing.
@@ -100,7 +100,7 @@ impl View {
         };
         let overlays = self.overlays.iter();
         overlays
-            .filter(|overlay| overlay.device.name == finding.device)
+            .filter(|overlay| Some(&overlay.device.name) == finding.device.as_ref())
             .flat_map(|overlay| overlay.peers.iter().filter(of))
             .flat_map(|peer| {
                 let gateway = peer.gateway.map(IpNet::from);
@@ -139,8 +139,8 @@ impl View {
             .drops
             .iter()
             .filter(|(dropped, _)| self.of_peer(overlay, peer, vtep, dropped));
-        let of_peer = |finding: &&Finding| {
-            finding.device == overlay.device.name
+        let of_peer = |finding: &&Diagnosed| {
+            Some(&overlay.device.name) == finding.device.as_ref()
                 && match vtep {
                     Some(_) => finding.peer == vtep,
                     // Its forwarding entry is missing.

@@ -28,9 +28,10 @@ use crate::{
     cli::Doctor as Settings,
     host::files::Root,
     model::{
-        Connection,
+        Connection, Finding,
         bypass::{self as bypass_view, service::Service},
-        doctor::{Answer, Check, Fault, Verdict, journal::tell as tell_of},
+        doctor::{Answer, Check, Verdict, journal::tell as tell_of},
+        finding::Kind,
         vxlan::view as vxlan_view,
     },
     netfilter::rules::Rules,
@@ -163,7 +164,11 @@ pub(super) fn examine(
                         mpsc::RecvTimeoutError::Timeout => "it did not come to its end in time",
                         mpsc::RecvTimeoutError::Disconnected => "it broke off",
                     };
-                    break Answer::of(*check, "not done", vec![Fault::warning(why)]);
+                    break Answer::of(
+                        *check,
+                        "not done",
+                        vec![Finding::warning(Kind::Doctor(*check), why)],
+                    );
                 }
             }
         };

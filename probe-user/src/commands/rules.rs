@@ -9,7 +9,7 @@ use crate::{
     },
     commands::periodic::now_ns,
     model::bypass::{
-        rule::{Culprit, Intended, Rule},
+        rule::{CandidateRule, Intended, Rule},
         service::{Service, Services},
         stream::{Count, Direction, Server, Stream},
     },
@@ -213,12 +213,12 @@ impl Rules {
 
     /// The rules that let a stream past: those that are certain, or else those that may be. `name`: of a device, as the
     /// rules see it.
-    pub fn culprits(
+    pub fn candidates(
         &self,
         stream: &Stream,
         count: &Count,
         name: impl Fn(u32) -> Option<String>,
-    ) -> Vec<Culprit> {
+    ) -> Vec<CandidateRule> {
         let ports = |port: u16| (stream.server != Server::Neither).then_some(port);
         let (source_port, destination_port) = match stream.server {
             Server::Neither | Server::Destination => (ports(count.other_port), ports(stream.port)),
@@ -238,27 +238,27 @@ impl Rules {
             input: stream.input.and_then(&name),
             output: stream.output.and_then(&name),
         };
-        let culprits: Vec<Culprit> = self
+        let candidates: Vec<CandidateRule> = self
             .rules
             .suspects(&packet, &[Action::NoTrack])
             .into_iter()
             // A counter that never moved is an alibi.
             .filter(|suspect| suspect.packets != Some(0))
-            .map(|suspect| Culprit {
+            .map(|suspect| CandidateRule {
                 rule: suspect.to_string(),
                 certain: suspect.certain,
             })
-            .filter(|culprit| self.moved(culprit))
+            .filter(|candidate| self.moved(candidate))
             .collect();
-        if culprits.iter().any(|culprit| culprit.certain) {
+        if candidates.iter().any(|candidate| candidate.certain) {
             // The first one on the way did it; the others found it done.
-            culprits
+            candidates
                 .into_iter()
-                .filter(|culprit| culprit.certain)
+                .filter(|candidate| candidate.certain)
                 .take(1)
                 .collect()
         } else {
-            culprits
+            candidates
         }
     }
 
@@ -268,8 +268,8 @@ impl Rules {
     }
 
     /// Whether the rule's counter moved while probe looked, where it has one.
-    fn moved(&self, culprit: &Culprit) -> bool {
-        let rule = self.known.get(&culprit.rule);
+    fn moved(&self, candidate: &CandidateRule) -> bool {
+        let rule = self.known.get(&candidate.rule);
         rule.is_none_or(|rule| rule.since != Some(0))
     }
 }

@@ -2,32 +2,16 @@
 
 use serde::Serialize;
 
-use super::snapshot::safe;
+use super::{finding, lines, snapshot::safe};
 use crate::model::doctor::{Answer, Check, Verdict};
 
 /// One object of JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct Event<'a> {
     event: &'static str,
     node: &'a str,
-    check: &'static str,
-    verdict: &'static str,
-    summary: &'a str,
-    faults: Vec<Wrong<'a>>,
-    unknown: &'a [String],
-    log: &'a [String],
-}
-
-#[derive(Serialize)]
-struct Wrong<'a> {
-    severity: &'static str,
-    says: &'a str,
-    evidence: &'a [String],
-    remedies: &'a [String],
-}
-
-const fn severity(failed: bool) -> &'static str {
-    if failed { "failed" } else { "warning" }
+    #[serde(flatten)]
+    answer: &'a Answer,
 }
 
 /// Which checks there are, and what each looks at.
@@ -44,14 +28,8 @@ pub fn text(answer: &Answer) -> String {
     let mut out = format!("{:<10}{:<16}", answer.check.name(), answer.verdict.name());
     out.push_str(&safe(&answer.summary));
     out.push('\n');
-    for fault in &answer.faults {
-        out.push_str(&format!("  {}: {}\n", severity(fault.failed), safe(&fault.says)));
-        for evidence in &fault.evidence {
-            out.push_str(&format!("    seen: {}\n", safe(evidence)));
-        }
-        for remedy in &fault.remedies {
-            out.push_str(&format!("    do:   {}\n", safe(remedy)));
-        }
+    for finding in &answer.findings {
+        finding::of_check(&mut out, finding);
     }
     for line in &answer.log {
         out.push_str(&format!("  log: {}\n", safe(line)));
@@ -79,37 +57,28 @@ pub fn summary(answers: &[Answer]) -> String {
 /// # Errors
 /// When it can't be written as JSON.
 pub fn json(answer: &Answer, node: &str) -> serde_json::Result<String> {
-    serde_json::to_string(&Line {
-        event: "doctor",
-        node,
-        check: answer.check.name(),
-        verdict: answer.verdict.name(),
-        summary: &answer.summary,
-        faults: answer
-            .faults
-            .iter()
-            .map(|fault| Wrong {
-                severity: severity(fault.failed),
-                says: &fault.says,
-                evidence: &fault.evidence,
-                remedies: &fault.remedies,
-            })
-            .collect(),
-        unknown: &answer.unknown,
-        log: &answer.log,
-    })
+    let event = "doctor";
+    let line = lines::to_vec(&Event { event, node, answer })?;
+    Ok(String::from_utf8_lossy(&line).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::doctor::Fault;
+    use crate::model::{
+        Finding,
+        finding::{Fix, Kind},
+    };
 
     fn sample() -> Answer {
-        let fault = Fault::failed("cni0 has an address of another subnet\x1b[2J")
+        let kind = Kind::Doctor(Check::Bridge);
+        let fault = Finding::failed(kind, "cni0 has an address of another subnet\x1b[2J")
             .seen("cni0: 10.244.7.1/24")
-            .remedy("ip link del cni0");
-        let warning = Fault::warning("2 reservations are of pods that are gone");
+            .fix(Fix::run(
+                ["ip", "link", "del", "cni0"],
+                "the next pod's plugin makes it",
+            ));
+        let warning = Finding::warning(kind, "2 reservations are of pods that are gone");
         let mut answer = Answer::of(
             Check::Bridge,
             "flannel's subnet is 10.244.1.0/24",
@@ -129,7 +98,7 @@ mod tests {
             "bridge    failed          flannel's subnet is 10.244.1.0/24\n\
              \x20 failed: cni0 has an address of another subnet\\x1b[2J\n\
              \x20   seen: cni0: 10.244.7.1/24\n\
-             \x20   do:   ip link del cni0\n\
+             \x20   do:   ip link del cni0  # the next pod's plugin makes it\n\
              \x20 warning: 2 reservations are of pods that are gone\n\
              \x20 log: in kubelet's log once, at noon: \\x1b[1mcni0\n\
              \x20 not looked at: the node's podCIDR: nobody to ask\n"
@@ -144,13 +113,19 @@ mod tests {
 
     #[test]
     fn as_json() {
-        let value: serde_json::Value = serde_json::from_str(&json(&sample(), "alpha").unwrap()).unwrap();
+        let line = json(&sample(), "alpha").unwrap();
+        assert!(!line.contains(char::is_control), "{line}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["event"], "doctor");
         assert_eq!(value["check"], "bridge");
         assert_eq!(value["verdict"], "failed");
-        assert_eq!(value["faults"][0]["severity"], "failed");
-        assert_eq!(value["faults"][0]["remedies"][0], "ip link del cni0");
-        assert_eq!(value["faults"][1]["severity"], "warning");
+        let [one, two] = [0, 1].map(|at| &value["findings"][at]);
+        assert_eq!(
+            (&one["kind"], &one["severity"]),
+            (&"bridge".into(), &"failed".into())
+        );
+        assert_eq!(one["fixes"][0]["argv"][1], "link");
+        assert_eq!(two["severity"], "warning");
         assert!(value["log"][0].as_str().unwrap().ends_with("cni0"));
         assert_eq!(value["unknown"][0], "the node's podCIDR: nobody to ask");
     }

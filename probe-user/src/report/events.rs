@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use super::{clock::Clock, json, lines};
-use crate::model::{self, Connection};
+use crate::model::{Connection, Finding};
 
 /// Writes lines, each by itself.
 pub struct Lines {
@@ -16,74 +16,12 @@ pub struct Lines {
     line: Vec<u8>,
 }
 
-/// A finding, as far as those of all features are alike.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    pub feature: &'static str,
-    pub kind: &'static str,
-    /// What is wrong, one sentence.
-    pub what: String,
-    pub evidence: Vec<String>,
-    pub remedy: String,
-    pub certain: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<String>,
-}
-
-impl Finding {
-    /// What tells it from others, from look to look: numbers in its words change.
-    pub fn identity(&self) -> String {
-        let part = |text: &Option<String>| text.clone().unwrap_or_default();
-        format!(
-            "{}\0{}\0{}\0{}\0{}\0{}",
-            self.feature,
-            self.kind,
-            part(&self.device),
-            part(&self.peer),
-            part(&self.service),
-            self.rules.join("\0")
-        )
-    }
-}
-
-impl From<&model::vxlan::finding::Finding> for Finding {
-    fn from(finding: &model::vxlan::finding::Finding) -> Self {
-        Self {
-            feature: "vxlan",
-            kind: finding.fault.name(),
-            what: finding.what.clone(),
-            evidence: finding.evidence.clone(),
-            remedy: finding.remedy.clone(),
-            certain: finding.certain,
-            device: Some(finding.device.clone()),
-            peer: finding.peer.map(|peer| peer.to_string()),
-            service: None,
-            rules: Vec::new(),
-        }
-    }
-}
-
-impl From<&model::bypass::finding::Finding> for Finding {
-    fn from(finding: &model::bypass::finding::Finding) -> Self {
-        Self {
-            feature: "bypass",
-            kind: finding.fault.name(),
-            what: finding.what.clone(),
-            evidence: finding.evidence.clone(),
-            remedy: finding.remedy.clone(),
-            certain: finding.certain,
-            device: None,
-            peer: None,
-            service: finding.service.clone(),
-            rules: finding.rules.clone(),
-        }
-    }
+/// A finding, and the command that finds it.
+#[derive(Serialize)]
+struct OfFeature<'a> {
+    feature: &'static str,
+    #[serde(flatten)]
+    finding: &'a Finding,
 }
 
 #[derive(Serialize)]
@@ -125,7 +63,9 @@ impl Lines {
 
     /// A finding that begins, or ends.
     pub fn finding(&mut self, finding: &Finding, begins: bool) -> Vec<u8> {
-        self.event("finding", Some(if begins { "begins" } else { "ends" }), finding)
+        let state = if begins { "begins" } else { "ends" };
+        let feature = finding.kind.feature();
+        self.event("finding", Some(state), OfFeature { feature, finding })
     }
 
     /// Anything else that has a name.
@@ -155,7 +95,10 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples;
+    use crate::{
+        model::{finding::Kind, vxlan::Fault},
+        report::samples,
+    };
 
     #[test]
     fn a_line_is_what_watch_prints() {
@@ -178,16 +121,8 @@ mod tests {
     #[test]
     fn a_finding_is_one_line() {
         let finding = Finding {
-            feature: "vxlan",
-            kind: "mtu",
-            what: "too\n\"large\"".to_owned(),
-            evidence: vec!["seen\u{1b}[2J".to_owned()],
-            remedy: String::new(),
-            certain: true,
             device: Some("flannel.1".to_owned()),
-            peer: None,
-            service: None,
-            rules: Vec::new(),
+            ..Finding::failed(Kind::Vxlan(Fault::Mtu), "too\n\"large\"").seen("seen\u{1b}[2J")
         };
         let line = Lines::new("beta".to_owned()).finding(&finding, true);
         let text = String::from_utf8(line).unwrap();
@@ -195,13 +130,8 @@ mod tests {
         assert!(!text.contains('\u{1b}'));
         let value: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(
-            (&value["event"], &value["state"], &value["node"], &value["what"]),
-            (
-                &"finding".into(),
-                &"begins".into(),
-                &"beta".into(),
-                &"too\n\"large\"".into()
-            )
+            ["event", "state", "node", "feature", "kind", "what"].map(|name| &value[name]),
+            ["finding", "begins", "beta", "vxlan", "mtu", "too\n\"large\""]
         );
     }
 }

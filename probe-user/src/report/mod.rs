@@ -7,6 +7,7 @@ pub mod doctor;
 mod escape;
 pub mod etcd_log;
 pub mod events;
+mod finding;
 mod json;
 pub mod lines;
 pub mod metrics;

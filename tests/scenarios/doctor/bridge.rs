@@ -23,7 +23,7 @@ fn look(cluster: &Cluster, files: &Files) -> Value {
 }
 
 fn says(answer: &Value, words: &[&str]) {
-    let text = answer["faults"].to_string();
+    let text = answer["findings"].to_string();
     assert!(words.iter().all(|word| text.contains(word)), "{answer:#}");
 }
 

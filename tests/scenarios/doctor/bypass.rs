@@ -21,7 +21,10 @@ fn bypass() {
     // Nothing has met it.
     let answer = doctor(node, "bypass", &[]);
     assert_eq!(answer["verdict"], "warning", "{answer:#}");
-    assert!(all(&answer["faults"][0]["evidence"]).contains(rule), "{answer:#}");
+    assert!(
+        all(&answer["findings"][0]["evidence"]).contains(rule),
+        "{answer:#}"
+    );
 
     let done = AtomicBool::new(false);
     let answer = thread::scope(|scope| {
@@ -37,7 +40,7 @@ fn bypass() {
     assert_eq!(answer["verdict"], "failed", "{answer:#}");
     let found = fault(&answer, Shop::NAME);
     assert!(
-        all(&found["remedies"]).contains(&format!("iptables-legacy -t raw -D {rule}")),
+        all(&found["fixes"]).contains(&format!("iptables-legacy -t raw -D {rule}")),
         "{answer:#}"
     );
 }

@@ -39,7 +39,7 @@ fn look(files: &Files, netns: &Netns) -> Value {
 
 /// Evidence and what else is said of one pod.
 fn told_of(answer: &Value, uid: &str) -> Option<String> {
-    let faults = answer["faults"].as_array().unwrap().iter();
+    let faults = answer["findings"].as_array().unwrap().iter();
     faults.map(Value::to_string).find(|fault| fault.contains(uid))
 }
 

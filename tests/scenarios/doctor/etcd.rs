@@ -45,7 +45,7 @@ fn etcd() {
         evidence.contains(&server) && evidence.contains("every 0.5 s"),
         "{answer:#}"
     );
-    assert!(all(&found["remedies"]).contains("GET /health"), "{answer:#}");
+    assert!(all(&found["fixes"]).contains("GET /health"), "{answer:#}");
     drop(monitor);
     drop(closed);
 

@@ -44,21 +44,24 @@ fn run(command: &mut Command) -> (String, i32) {
 
 /// The fault that says so.
 fn fault<'a>(answer: &'a Value, words: &str) -> &'a Value {
-    let faults = answer["faults"].as_array().unwrap();
-    let says = |fault: &&Value| fault["says"].as_str().unwrap().contains(words);
+    let faults = answer["findings"].as_array().unwrap();
+    let says = |fault: &&Value| fault["what"].as_str().unwrap().contains(words);
     faults
         .iter()
         .find(says)
         .unwrap_or_else(|| panic!("no {words:?} in {answer:#}"))
 }
 
-/// All of a list of sentences.
+/// All of a list of sentences or fixes.
 fn all(of: &Value) -> String {
     let sentences: Vec<_> = of
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| one.as_str().unwrap())
+        .map(|one| {
+            let words = [one, &one["shell"], &one["text"]];
+            words.into_iter().find_map(Value::as_str).unwrap()
+        })
         .collect();
     sentences.join("\n")
 }

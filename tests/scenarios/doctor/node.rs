@@ -273,7 +273,7 @@ fn a_rule_of_this_node_drops_it() {
             "the kubernetes Service 10.96.0.1:443 does not answer",
         ],
     );
-    assert_eq!(answer["faults"].as_array().unwrap().len(), 1, "{answer:#}");
+    assert_eq!(answer["findings"].as_array().unwrap().len(), 1, "{answer:#}");
 }
 
 #[test]

@@ -12,8 +12,8 @@ fn look(shop: &Shop, files: &Files) -> Value {
 
 /// What is wrong, but for the clock: that is the machine's.
 fn faults(answer: &Value) -> Vec<&Value> {
-    let faults = answer["faults"].as_array().unwrap().iter();
-    let says = |fault: &Value, word: &str| fault["says"].as_str().unwrap().contains(word);
+    let faults = answer["findings"].as_array().unwrap().iter();
+    let says = |fault: &Value, word: &str| fault["what"].as_str().unwrap().contains(word);
     faults.filter(|fault| !says(fault, "clock is not kept")).collect()
 }
 
@@ -74,7 +74,7 @@ fn settings_that_break_pods() {
     let answer = look(&shop, &files);
     assert_eq!(answer["verdict"], "failed", "{answer:#}");
     assert!(
-        answer["faults"]
+        answer["findings"]
             .to_string()
             .contains("ip link set flannel.1 mtu 1350"),
         "{answer:#}"
@@ -141,7 +141,7 @@ fn a_full_conntrack_table() {
         let answer = look(&shop, &files);
         let full = faults(&answer)
             .into_iter()
-            .find(|fault| fault["says"].as_str().unwrap().contains("% full"))
+            .find(|fault| fault["what"].as_str().unwrap().contains("% full"))
             .cloned();
         let full = full.unwrap_or_else(|| panic!("{answer:#}"));
         assert_eq!(full["severity"], severity, "{answer:#}");

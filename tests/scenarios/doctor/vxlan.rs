@@ -23,8 +23,9 @@ fn vxlan() {
     shell(node, "iptables -w -A INPUT -p udp --dport 8472 -j DROP").unwrap();
     let answer = doctor(node, "vxlan", &[]);
     assert_eq!(answer["verdict"], "failed", "{answer:#}");
-    let found = fault(&answer, "filtered");
-    assert!(all(&found["remedies"]).contains("8472"), "{answer:#}");
+    let found = fault(&answer, "dropped on this node by a rule");
+    assert_eq!(found["kind"], "filtered", "{answer:#}");
+    assert!(all(&found["fixes"]).contains("8472"), "{answer:#}");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use ipnet::IpNet;
 
-use super::{Authority, Expected, Facts, Fault, list, renew_pods, restart_flannel};
+use super::{Authority, Expected, Facts, Finding, KIND, list, renew_pods, restart_flannel};
 use crate::{network::Device, plural::counted};
 
-pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
+pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let Some(expected) = facts.expected else {
         return Vec::new();
     };
@@ -23,26 +23,26 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
 }
 
 /// subnet.env, or a fixed range, is of another subnet than the node's.
-fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Fault> {
+fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
     if expected.says != Authority::PodCidr {
         return None;
     }
     let subnet = expected.bridge.trunc();
     let node = facts.node_name();
     if let Some(lease) = facts.leased.filter(|lease| lease.trunc() != subnet) {
-        let fault = Fault::failed(format!(
+        let fault = Finding::failed(KIND, format!(
             "flannel gives pods addresses of {}, but this node's podCIDR is {subnet}: no other node finds them",
             lease.trunc()
         ))
         .seen(format!("/run/flannel/subnet.env: FLANNEL_SUBNET={lease}"))
         .seen(format!("node {node}: podCIDR {subnet}"))
-        .remedy("rm /run/flannel/subnet.env   # flannel writes it anew when it starts")
-        .remedy(restart_flannel(node));
+        .advise("rm /run/flannel/subnet.env   # flannel writes it anew when it starts")
+        .advise(restart_flannel(node));
         let right = facts
             .bridge
             .is_some_and(|bridge| facts.nets(bridge).any(|net| net == expected.bridge));
         return Some(if right {
-            fault.remedy(format!(
+            fault.advise(format!(
                 "leave {} as it is: its address is right",
                 facts.bridge_name
             ))
@@ -57,26 +57,32 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Fault> {
     }
     let file = facts.seen.networks.first().map_or("", |(file, _)| file);
     Some(
-        Fault::failed(format!(
-            "the CNI configuration gives pods addresses of {range}, but this node's podCIDR is {subnet}"
-        ))
+        Finding::failed(
+            KIND,
+            format!(
+                "the CNI configuration gives pods addresses of {range}, but this node's podCIDR is {subnet}"
+            ),
+        )
         .seen(format!("{file}: subnet {range}"))
         .seen(format!("node {node}: podCIDR {subnet}"))
-        .remedy(format!(
+        .advise(format!(
             "put {subnet} for {range} in {file}: the runtime reads it for the next pod"
         )),
     )
 }
 
-fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: bool) -> Option<Fault> {
+fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: bool) -> Option<Finding> {
     let name = &bridge.name;
     let nets: Vec<IpNet> = facts.nets(bridge).filter(|net| net.addr().is_ipv4()).collect();
     let wanted = expected.bridge;
     if !bridge.up {
         return Some(
-            Fault::failed(format!("{name} is down: no pod of this node reaches anything"))
-                .seen(format!("{name}: {}", list(nets.into_iter())))
-                .remedy(format!("ip link set {name} up")),
+            Finding::failed(
+                KIND,
+                format!("{name} is down: no pod of this node reaches anything"),
+            )
+            .seen(format!("{name}: {}", list(nets.into_iter())))
+            .advise(format!("ip link set {name} up")),
         );
     }
     match nets.as_slice() {
@@ -85,27 +91,31 @@ fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: 
         [first, ..] if *first != wanted => Some(conflict(facts, bridge, expected, &nets, stale)),
         [_] => None,
         [_, others @ ..] => Some(others.iter().fold(
-            Fault::warning(format!(
+            Finding::warning(KIND, format!(
                 "{name} has another address beside {wanted}: pods of that subnet are not this node's any more"
             ))
             .seen(format!("{name}: {}", list(nets.iter().copied()))),
-            |fault, other| fault.remedy(format!("ip addr del {other} dev {name}")),
+            |fault, other| fault.advise(format!("ip addr del {other} dev {name}")),
         )),
     }
 }
 
 /// What the bridge plugin refuses.
-fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNet], stale: bool) -> Fault {
+fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNet], stale: bool) -> Finding {
     let (name, wanted) = (&bridge.name, expected.bridge);
     let has = list(nets.iter().copied());
     if facts.main.is_some_and(|plugin| plugin.force_address) {
-        return Fault::warning(format!(
-            "{name} has {has} and should have {wanted}: the next pod's plugin changes it (forceAddress), and cuts off the others"
-        ));
+        return Finding::warning(
+            KIND,
+            format!(
+                "{name} has {has} and should have {wanted}: the next pod's plugin changes it (forceAddress), and cuts off the others"
+            ),
+        );
     }
-    let fault = Fault::failed(format!(
-        "no new pod can start: \"{name}\" already has an IP address different from {wanted}"
-    ))
+    let fault = Finding::failed(
+        KIND,
+        format!("no new pod can start: \"{name}\" already has an IP address different from {wanted}"),
+    )
     .seen(format!("{name}: {has}"))
     .seen(format!("{}: {}", expected.says.name(), wanted.trunc()));
     let mut fault = match facts.leased {
@@ -114,14 +124,14 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
     };
     let node = facts.node_name();
     if expected.says == Authority::SubnetEnv && facts.seen.node.is_err() {
-        fault = fault.remedy(format!(
+        fault = fault.advise(format!(
             "kubectl get node {node} -o jsonpath='{{.spec.podCIDR}}'   # if that is {name}'s subnet, {name} is right and subnet.env \
              is old: only restart flannel here"
         ));
     }
     if stale {
         fault =
-            fault.remedy("first what is said above of flannel: else the bridge gets its old subnet again");
+            fault.advise("first what is said above of flannel: else the bridge gets its old subnet again");
     }
     let pods = match facts.pods() {
         0 => String::new(),
@@ -131,17 +141,20 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
         ),
     };
     fault = fault
-        .remedy(format!("ip link set {name} down{pods}"))
-        .remedy(format!("ip link delete {name}   # the next pod's plugin makes it, with {wanted}; the kubelet tries by itself"));
+        .advise(format!("ip link set {name} down{pods}"))
+        .advise(format!("ip link delete {name}   # the next pod's plugin makes it, with {wanted}; the kubelet tries by itself"));
     renew_pods(fault, node)
 }
 
-fn no_bridge(facts: &Facts<'_>) -> Fault {
+fn no_bridge(facts: &Facts<'_>) -> Finding {
     let name = facts.bridge_name;
-    let fault = Fault::failed(format!(
-        "{name} is gone, and {} cut off",
-        counted(facts.pods(), "pod that was on it is", "pods that were on it are")
-    ))
+    let fault = Finding::failed(
+        KIND,
+        format!(
+            "{name} is gone, and {} cut off",
+            counted(facts.pods(), "pod that was on it is", "pods that were on it are")
+        ),
+    )
     .seen(format!(
         "{}: {}",
         facts.seen.reserved_in,

@@ -1,26 +1,27 @@
 //! The CNI configuration that counts, and what flannel's plugin reads.
 
-use super::{Facts, Fault, restart_flannel};
+use super::{Facts, Finding, KIND, restart_flannel};
 
-pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
+pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let networks = &facts.seen.networks;
     let mut faults = Vec::new();
     let Some((first, network)) = networks.first() else {
         faults.push(
-            Fault::failed("there is no CNI configuration: the node is NotReady, and no pod gets a network")
+            Finding::failed(KIND, "there is no CNI configuration: the node is NotReady, and no pod gets a network")
                 .seen("kubelet: cni plugin not initialized")
-                .remedy("see why flannel's pod on this node does not put one there: its init container install-cni does")
-                .remedy(restart_flannel(facts.node_name())),
+                .advise("see why flannel's pod on this node does not put one there: its init container install-cni does")
+                .advise(restart_flannel(facts.node_name())),
         );
         return faults;
     };
     if let Err(why) = network {
         faults.push(
-            Fault::failed(format!(
-                "the runtime can't read the CNI configuration {first}, and takes no other"
-            ))
+            Finding::failed(
+                KIND,
+                format!("the runtime can't read the CNI configuration {first}, and takes no other"),
+            )
             .seen(format!("{first}: {why}"))
-            .remedy(format!(
+            .advise(format!(
                 "mend {first}, or move it away if a former network left it there"
             )),
         );
@@ -36,12 +37,12 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
         && facts.seen.subnet_env.is_some()
     {
         faults.push(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "pods are not put into flannel's network: {first} comes before {later}, and only the first counts"
             ))
             .seen(format!("in their order: {}", names(facts)))
-            .remedy(format!("mv {first} /root/   # if a former network left it there"))
-            .remedy("the runtime takes the next file by itself; pods that were made with the other have to be made anew"),
+            .advise(format!("mv {first} /root/   # if a former network left it there"))
+            .advise("the runtime takes the next file by itself; pods that were made with the other have to be made anew"),
         );
     }
     if first_is {
@@ -61,26 +62,31 @@ fn names(facts: &Facts<'_>) -> String {
 }
 
 /// flannel's plugin can't do without it.
-fn subnet_env(facts: &Facts<'_>) -> Option<Fault> {
+fn subnet_env(facts: &Facts<'_>) -> Option<Finding> {
     let file = facts.main.and_then(|plugin| plugin.subnet_file.as_deref());
     let file = file.unwrap_or("/run/flannel/subnet.env");
     let fault = match &facts.seen.subnet_env {
-        Some(Ok(env)) if env.subnets.is_empty() => Fault::failed(format!(
-            "no new pod can start: {file} does not say this node's subnet"
-        )),
-        Some(Ok(_)) => return None,
-        Some(Err(why)) => Fault::failed("no new pod can start: flannel's subnet can't be read")
-            .seen(format!("{file}: {why}")),
-        None => Fault::failed("no new pod can start: flannel does not run here, or has no subnet yet").seen(
-            format!("loadFlannelSubnetEnv failed: open {file}: no such file or directory"),
+        Some(Ok(env)) if env.subnets.is_empty() => Finding::failed(
+            KIND,
+            format!("no new pod can start: {file} does not say this node's subnet"),
         ),
+        Some(Ok(_)) => return None,
+        Some(Err(why)) => Finding::failed(KIND, "no new pod can start: flannel's subnet can't be read")
+            .seen(format!("{file}: {why}")),
+        None => Finding::failed(
+            KIND,
+            "no new pod can start: flannel does not run here, or has no subnet yet",
+        )
+        .seen(format!(
+            "loadFlannelSubnetEnv failed: open {file}: no such file or directory"
+        )),
     };
     let node = facts.node_name();
     Some(
         fault
-            .remedy(format!(
+            .advise(format!(
                 "kubectl get node {node} -o jsonpath='{{.spec.podCIDR}}'   # empty: flannel waits for it"
             ))
-            .remedy(restart_flannel(node)),
+            .advise(restart_flannel(node)),
     )
 }

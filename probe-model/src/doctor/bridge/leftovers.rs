@@ -2,10 +2,10 @@
 
 use ipnet::IpNet;
 
-use super::{FLANNEL, Facts, Fault, overlap, renew_pods, restart_flannel};
+use super::{FLANNEL, Facts, Finding, KIND, overlap, renew_pods, restart_flannel};
 use crate::{network::Device, plural::counted};
 
-pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
+pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let mut faults = Vec::new();
     if let Some(expected) = facts.expected {
         let subnet = expected.bridge.trunc();
@@ -22,7 +22,7 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
 }
 
 /// An address that has no business on that device.
-fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -> Option<Fault> {
+fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -> Option<Finding> {
     let name = &device.name;
     let all = facts.env.map(|env| env.networks.as_slice()).unwrap_or_default();
     let single = net.prefix_len() == net.max_prefix_len();
@@ -32,15 +32,15 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
             return None;
         }
         return Some(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "{name} has {}, which is of another subnet than {subnet}: answers to other nodes go astray",
                 net.addr()
             ))
             .seen(format!("{name}: {net}"))
-            .remedy(format!(
+            .advise(format!(
                 "ip link delete {name}   # flannel makes it when it starts"
             ))
-            .remedy(restart_flannel(facts.node_name())),
+            .advise(restart_flannel(facts.node_name())),
         );
     }
     // A pod's own device on the host's side has the gateway's, or a single address.
@@ -56,27 +56,28 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
     };
     if overlap(&net, &subnet) {
         return Some(
-            Fault::failed(format!(
-                "{name} has the pods' subnet, too: packets to pods go there"
-            ))
+            Finding::failed(
+                KIND,
+                format!("{name} has the pods' subnet, too: packets to pods go there"),
+            )
             .seen(format!("{name}: {net}"))
             .seen(format!("pods of this node: {subnet}"))
-            .remedy(remedy),
+            .advise(remedy),
         );
     }
     let network = all.iter().find(|network| overlap(network, &net))?;
     Some(
-        Fault::warning(format!(
+        Finding::warning(KIND, format!(
             "{name} has addresses of the pods' network: pods that are given those on another node are not reached from here"
         ))
         .seen(format!("{name}: {net}"))
         .seen(format!("all pods: {network}"))
-        .remedy(remedy),
+        .advise(remedy),
     )
 }
 
 /// Routes of the whole of this node's subnet, or a part of it, that lead elsewhere.
-fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Fault> {
+fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Finding> {
     let strays = facts.seen.routes.iter().filter(|route| {
         subnet.contains(&route.prefix)
             && route.prefix.prefix_len() < route.prefix.max_prefix_len()
@@ -93,12 +94,15 @@ fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Fault> {
             return None;
         }
         Some(
-            Fault::failed(format!(
-                "a route leads away what is for this node's own pods: {} by {}",
-                route.prefix, device.name
-            ))
+            Finding::failed(
+                KIND,
+                format!(
+                    "a route leads away what is for this node's own pods: {} by {}",
+                    route.prefix, device.name
+                ),
+            )
             .seen(format!("pods of this node: {subnet}"))
-            .remedy(format!("ip route del {} dev {}", route.prefix, device.name)),
+            .advise(format!("ip route del {} dev {}", route.prefix, device.name)),
         )
     };
     strays.filter_map(fault).collect()
@@ -109,7 +113,7 @@ fn is(facts: &Facts<'_>, index: u32) -> bool {
 }
 
 /// Pods' devices that the bridge plugin made (`veth` and eight hex digits) and that are in no bridge, nor have a route.
-fn without_bridge(facts: &Facts<'_>) -> Option<Fault> {
+fn without_bridge(facts: &Facts<'_>) -> Option<Finding> {
     let has_bridge = facts.main.is_none_or(|plugin| plugin.bridge.is_some());
     let made = |name: &str| {
         let number = name.strip_prefix("veth");
@@ -126,15 +130,18 @@ fn without_bridge(facts: &Facts<'_>) -> Option<Fault> {
     if lost.is_empty() || !has_bridge {
         return None;
     }
-    let fault = Fault::failed(format!(
-        "{} in no bridge, as after {} was deleted and made anew",
-        counted(
-            lost.len(),
-            "pod is cut off: its device is",
-            "pods are cut off: their devices are"
+    let fault = Finding::failed(
+        KIND,
+        format!(
+            "{} in no bridge, as after {} was deleted and made anew",
+            counted(
+                lost.len(),
+                "pod is cut off: its device is",
+                "pods are cut off: their devices are"
+            ),
+            facts.bridge_name
         ),
-        facts.bridge_name
-    ))
+    )
     .seen(lost.join(", "));
     Some(renew_pods(fault, facts.node_name()))
 }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use super::{Facts, Fault};
+use super::{Facts, Finding, KIND};
 use crate::{host::Reserved, plural::counted};
 
 /// A sandbox that is being made has its address before the runtime lists it.
@@ -12,7 +12,7 @@ const NAMED: usize = 5;
 /// Percent of the range that are nearly all.
 const NEARLY: usize = 90;
 
-pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
+pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let Some(expected) = facts.expected else {
         return Vec::new();
     };
@@ -39,9 +39,9 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
             )
         );
         let fault = if living {
-            Fault::failed(says)
+            Finding::failed(KIND, says)
         } else {
-            Fault::warning(says)
+            Finding::warning(KIND, says)
         };
         faults.push(super::renew_pods(
             fault.seen(format!("in {place}: {}", named(&strangers))),
@@ -61,17 +61,17 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
             false => format!("addresses run out: {used} of the {room} in {subnet} are reserved"),
         };
         let fault = if full {
-            Fault::failed(says)
+            Finding::failed(KIND, says)
         } else {
-            Fault::warning(says)
+            Finding::warning(KIND, says)
         };
         let fault = fault.seen(format!(
             "{place}: {used} reserved, {} of them by pods that are gone",
             gone.len()
         ));
         faults.push(match gone.is_empty() {
-            true => fault.remedy("fewer pods on this node (kubelet's maxPods), or a larger subnet a node (the cluster's node-cidr-mask-size)"),
-            false => fault.remedy("take away the reservations of pods that are gone, as said below"),
+            true => fault.advise("fewer pods on this node (kubelet's maxPods), or a larger subnet a node (the cluster's node-cidr-mask-size)"),
+            false => fault.advise("take away the reservations of pods that are gone, as said below"),
         });
     }
     if !gone.is_empty() {
@@ -80,18 +80,21 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Fault> {
             .take(NAMED)
             .map(|reserved| format!("{place}/{}", reserved.reservation.address))
             .collect();
-        let fault = Fault::warning(format!(
-            "{}, as after a crash",
-            counted(
-                gone.len(),
-                "address is reserved for a pod that is gone",
-                "addresses are reserved for pods that are gone"
-            )
-        ))
+        let fault = Finding::warning(
+            KIND,
+            format!(
+                "{}, as after a crash",
+                counted(
+                    gone.len(),
+                    "address is reserved for a pod that is gone",
+                    "addresses are reserved for pods that are gone"
+                )
+            ),
+        )
         .seen(format!("in {place}: {}", named(&gone)))
         .seen("the container runtime has no such sandboxes");
         let more = if gone.len() > NAMED { "   # and so on" } else { "" };
-        faults.push(fault.remedy(format!("rm {}{more}", files.join(" "))));
+        faults.push(fault.advise(format!("rm {}{more}", files.join(" "))));
     }
     faults
 }

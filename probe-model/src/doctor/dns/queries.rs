@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Fault;
+use super::{Finding, KIND};
 use crate::path::{Event, What, event::Direction};
 
 /// Queries that are kept.
@@ -199,7 +199,7 @@ impl Header {
 }
 
 /// What is wrong by it.
-pub(super) fn faults(asked: &Asked) -> Vec<Fault> {
+pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
     let seconds = asked.window.as_secs_f64().round();
     let mut faults = Vec::new();
     // A datagram is lost now and then, and is sent again.
@@ -214,12 +214,14 @@ pub(super) fn faults(asked: &Asked) -> Vec<Fault> {
         }
         let count: u64 = rows.iter().map(|row| row.unanswered).sum();
         let fault = match failed {
-            true => Fault::failed(format!(
-                "{count} DNS queries in {seconds} s, and not one answer from these servers"
-            )),
-            false => Fault::warning(format!(
-                "{count} DNS queries had no answer in {seconds} s, others had one"
-            )),
+            true => Finding::failed(
+                KIND,
+                format!("{count} DNS queries in {seconds} s, and not one answer from these servers"),
+            ),
+            false => Finding::warning(
+                KIND,
+                format!("{count} DNS queries had no answer in {seconds} s, others had one"),
+            ),
         };
         let fault = rows
             .iter()
@@ -227,22 +229,25 @@ pub(super) fn faults(asked: &Asked) -> Vec<Fault> {
             .fold(fault, |fault, row| fault.seen(line(row)));
         let server = rows.iter().find_map(|row| row.server);
         let to = server.map_or(String::new(), |server| format!(" --to {}", server.ip()));
-        faults.push(fault.remedy(format!(
+        faults.push(fault.advise(format!(
             "probe path{to} --port 53 --protocol udp   # where they are lost"
         )));
     }
     let failing: Vec<&Row> = asked.rows.iter().filter(|row| row.failed > 0).collect();
     if !failing.is_empty() {
         let count: u64 = failing.iter().map(|row| row.failed).sum();
-        let fault = Fault::warning(format!(
-            "{count} DNS queries in {seconds} s were answered with SERVFAIL: the server has no answer from those that it asks"
-        ));
+        let fault = Finding::warning(
+            KIND,
+            format!(
+                "{count} DNS queries in {seconds} s were answered with SERVFAIL: the server has no answer from those that it asks"
+            ),
+        );
         let says = |row: &&Row| format!("{}: {} of {} to {}", row.who, row.failed, row.asked, server(row));
         let fault = failing
             .iter()
             .take(TOLD)
             .fold(fault, |fault, row| fault.seen(says(row)));
-        faults.push(fault.remedy(
+        faults.push(fault.advise(
             "kubectl -n kube-system logs -l k8s-app=kube-dns --tail 50   # whom CoreDNS asks in vain",
         ));
     }

@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::{Kubelet, Seen};
+use super::{KIND, Kubelet, Seen};
 use crate::{
     Outcome,
     doctor::{
-        Fault,
+        Finding,
         server::{Dialled, Trust},
     },
     plural::counted,
@@ -83,9 +83,9 @@ pub fn summary(seen: &Seen) -> Vec<String> {
 }
 
 /// Each fault with the servers that it is about.
-pub fn faults<'a>(seen: &'a Seen, answers: bool) -> Vec<(Fault, &'a [SocketAddr])> {
+pub fn faults<'a>(seen: &'a Seen, answers: bool) -> Vec<(Finding, &'a [SocketAddr])> {
     let users = seen.users.iter().filter_map(ended).chain(idle(seen, answers));
-    let mut faults: Vec<(Fault, &'a [SocketAddr])> = users.map(|fault| (fault, &[][..])).collect();
+    let mut faults: Vec<(Finding, &'a [SocketAddr])> = users.map(|fault| (fault, &[][..])).collect();
     if let Some(service) = &seen.service
         && let Some(fault) = of_service(service, seen)
     {
@@ -115,7 +115,7 @@ fn is_cut_off(outcome: Outcome) -> bool {
     }
 }
 
-fn ended(user: &User) -> Option<Fault> {
+fn ended(user: &User) -> Option<Finding> {
     let cut_off = user.ended.iter().filter(|ended| is_cut_off(ended.outcome));
     let times: usize = cut_off.clone().map(|ended| ended.times).sum();
     let says = match (times, user.dials.len()) {
@@ -128,8 +128,8 @@ fn ended(user: &User) -> Option<Fault> {
     };
     // One that still has a connection works on.
     let fault = match user.open {
-        Some(0) => Fault::failed(format!("{says}, and it has no other")),
-        Some(_) | None => Fault::warning(says),
+        Some(0) => Finding::failed(KIND, format!("{says}, and it has no other")),
+        Some(_) | None => Finding::warning(KIND, says),
     };
     let fault = cut_off.take(WAYS).fold(fault, |fault, ended| {
         let cause = ended
@@ -160,7 +160,7 @@ fn ended(user: &User) -> Option<Fault> {
         .chain(user.dials.iter().map(SocketAddr::port))
         .collect();
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    Some(fault.remedy(format!(
+    Some(fault.advise(format!(
         "probe watch --port {} --role client: each as it ends, with what is to blame",
         ports.join(",")
     )))
@@ -172,13 +172,13 @@ pub trait Because {
     fn because(self, seen: &Seen, to: SocketAddr) -> Self;
 }
 
-impl Because for Fault {
+impl Because for Finding {
     fn because(self, seen: &Seen, to: SocketAddr) -> Self {
         let of_it = seen.causes.iter().filter(|why| why.to == to);
         of_it.take(1).fold(self, |fault, why| {
             let fault = fault.seen(format!("from here to {to}: {}", why.what));
             match &why.remedy {
-                Some(remedy) => fault.remedy(remedy.clone()),
+                Some(remedy) => fault.advise(remedy.clone()),
                 None => fault,
             }
         })
@@ -186,23 +186,26 @@ impl Because for Fault {
 }
 
 /// kubelet keeps one connection for all it does.
-fn idle(seen: &Seen, answers: bool) -> Option<Fault> {
+fn idle(seen: &Seen, answers: bool) -> Option<Finding> {
     let Kubelet::Runs { pid } = seen.kubelet else {
         return None;
     };
     let kubelet = seen.users.iter().find(|user| user.pid == pid)?;
     (answers && kubelet.open == Some(0) && kubelet.ended.is_empty() && kubelet.dials.is_empty()).then(|| {
-        Fault::warning("kubelet runs and has no connection to the API server, which answers")
-            .seen(format!(
-                "{} (pid {pid}) has no established connection to it",
-                kubelet.name
-            ))
-            .remedy("journalctl -u kubelet -n 50: what it waits for")
-            .remedy("systemctl restart kubelet")
+        Finding::warning(
+            KIND,
+            "kubelet runs and has no connection to the API server, which answers",
+        )
+        .seen(format!(
+            "{} (pid {pid}) has no established connection to it",
+            kubelet.name
+        ))
+        .advise("journalctl -u kubelet -n 50: what it waits for")
+        .advise("systemctl restart kubelet")
     })
 }
 
-fn of_service(service: &Service, seen: &Seen) -> Option<Fault> {
+fn of_service(service: &Service, seen: &Seen) -> Option<Finding> {
     let Service {
         address,
         endpoints,
@@ -220,18 +223,18 @@ fn of_service(service: &Service, seen: &Seen) -> Option<Fault> {
     let led = format!("kube-proxy's rules ({mode}) lead {address} to {to}");
     match (&dialled.reply, &dialled.trust) {
         (Err(stop), _) => Some(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "the kubernetes Service {address} {}: pods here do not come to the API, nor does flannel",
                 stop.says()
             ))
             .seen(led)
             .because(seen, *address)
-            .remedy("kubectl get endpoints kubernetes: these must be the API servers' addresses")
-            .remedy("kubectl -n kube-system logs -l k8s-app=kube-proxy, of this node: does it come to the API itself?")
-            .remedy(format!("probe path {address}: which rule or hop it ends at")),
+            .advise("kubectl get endpoints kubernetes: these must be the API servers' addresses")
+            .advise("kubectl -n kube-system logs -l k8s-app=kube-proxy, of this node: does it come to the API itself?")
+            .advise(format!("probe path {address}: which rule or hop it ends at")),
         ),
         (Ok(_), Trust::WrongName) => Some(
-            Fault::warning(format!(
+            Finding::warning(KIND, format!(
                 "the API server's certificate is not good for the kubernetes Service's address {}: pods do not trust it",
                 address.ip()
             ))
@@ -239,14 +242,14 @@ fn of_service(service: &Service, seen: &Seen) -> Option<Fault> {
             .seen(dialled.leaf.as_ref().map_or_else(String::new, |leaf| {
                 format!("it is good for {}", leaf.names.join(", "))
             }))
-            .remedy("on a control plane node: kubeadm init phase certs apiserver, with the cluster's serviceSubnet"),
+            .advise("on a control plane node: kubeadm init phase certs apiserver, with the cluster's serviceSubnet"),
         ),
         (Ok(_), Trust::UnknownIssuer) => Some(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "what is behind the kubernetes Service {address} has a certificate of another authority than the cluster's"
             ))
             .seen(led)
-            .remedy(format!("is it the same server as in {}?", seen.config.path)),
+            .advise(format!("is it the same server as in {}?", seen.config.path)),
         ),
         (Ok(_), Trust::Trusted | Trust::Unchecked | Trust::Expired | Trust::NotYet | Trust::Other(_)) => None,
     }

@@ -1,8 +1,8 @@
 //! kubelet's configuration and the certificate that it comes with.
 
-use super::{Client, File, SOON_HOURS, Seen, State};
+use super::{Client, File, KIND, SOON_HOURS, Seen, State};
 use crate::doctor::{
-    Fault,
+    Finding, Severity,
     certificate::{Certificate, Life, about},
 };
 
@@ -23,15 +23,16 @@ pub fn summary(client: &Client) -> String {
     }
 }
 
-pub fn faults(seen: &Seen) -> Vec<Fault> {
+pub fn faults(seen: &Seen) -> Vec<Finding> {
     let mut faults = Vec::new();
     faults.extend(configuration(seen));
     match &seen.client {
         Some(Client::Certificate { place, certificate }) => faults.extend(life(seen, place, certificate)),
         Some(Client::Bad { place, why }) => faults.push(renew(
-            Fault::failed(format!(
-                "kubelet has no certificate that it can come with: {place}: {why}"
-            )),
+            Finding::failed(
+                KIND,
+                format!("kubelet has no certificate that it can come with: {place}: {why}"),
+            ),
             seen,
             None,
         )),
@@ -40,13 +41,13 @@ pub fn faults(seen: &Seen) -> Vec<Fault> {
     faults
 }
 
-fn configuration(seen: &Seen) -> Option<Fault> {
+fn configuration(seen: &Seen) -> Option<Finding> {
     let path = &seen.config.path;
     match (&seen.config.state, &seen.bootstrap) {
         (State::Good, _) => None,
         (State::Bad(why), _) => Some(
-            Fault::failed(format!("kubelet's configuration {path} is of no use: {why}"))
-                .remedy(format!("restore {path} from a backup, or make it again on a control plane node: {MAKE}")),
+            Finding::failed(KIND, format!("kubelet's configuration {path} is of no use: {why}"))
+                .advise(format!("restore {path} from a backup, or make it again on a control plane node: {MAKE}")),
         ),
         (
             State::Missing,
@@ -55,13 +56,13 @@ fn configuration(seen: &Seen) -> Option<Fault> {
                 state: State::Good,
             }),
         ) => Some(
-            Fault::failed("this node has not joined: kubelet has its bootstrap configuration only, and no certificate yet")
+            Finding::failed(KIND, "this node has not joined: kubelet has its bootstrap configuration only, and no certificate yet")
                 .seen(format!("{path} is missing, {bootstrap} is there"))
-                .remedy("kubectl get csr: a request that is Pending is waiting for kubectl certificate approve NAME")
-                .remedy("kubeadm token list, on a control plane node: the token may have expired (24 h); kubeadm token create --print-join-command makes another"),
+                .advise("kubectl get csr: a request that is Pending is waiting for kubectl certificate approve NAME")
+                .advise("kubeadm token list, on a control plane node: the token may have expired (24 h); kubeadm token create --print-join-command makes another"),
         ),
         (State::Missing, bootstrap) => {
-            let fault = Fault::failed(format!(
+            let fault = Finding::failed(KIND, format!(
                 "kubelet has no configuration of the API server: {path} is missing"
             ));
             let fault = match bootstrap {
@@ -69,51 +70,51 @@ fn configuration(seen: &Seen) -> Option<Fault> {
                 Some(File { path, .. }) => fault.seen(format!("so is {path}")),
                 None => fault,
             };
-            Some(fault.remedy("kubeadm token create --print-join-command on a control plane node, then that command here"))
+            Some(fault.advise("kubeadm token create --print-join-command on a control plane node, then that command here"))
         }
     }
 }
 
 const MAKE: &str = "kubeadm kubeconfig user --org system:nodes --client-name system:node:NAME > kubelet.conf";
 
-fn life(seen: &Seen, place: &str, certificate: &Certificate) -> Option<Fault> {
+fn life(seen: &Seen, place: &str, certificate: &Certificate) -> Option<Finding> {
     let used = certificate.used(seen.now);
     let fault = match certificate.life(seen.now) {
-        Life::Over(ago) => Fault::failed(format!(
+        Life::Over(ago) => Finding::failed(KIND, format!(
             "kubelet's client certificate expired {} ago: the API server does not let it in",
             about(ago)
         )),
         Life::NotYet(until) => {
             return Some(
-                Fault::failed(format!(
+                Finding::failed(KIND, format!(
                     "kubelet's client certificate is valid only in {}: this node's clock is behind, or was ahead when it was made",
                     about(until)
                 ))
                 .seen(told(place, certificate))
-                .remedy("timedatectl; chronyc tracking: set the clock right, then systemctl restart kubelet"),
+                .advise("timedatectl; chronyc tracking: set the clock right, then systemctl restart kubelet"),
             );
         }
-        Life::Left(left) if used >= STUCK => Fault::warning(format!(
+        Life::Left(left) if used >= STUCK => Finding::warning(KIND, format!(
             "kubelet's client certificate expires in {}, and kubelet has not got another: rotation seems stuck",
             about(left)
         ))
         .seen(format!("{used} % of its life is over; kubelet asks for another at 70 to 90 %")),
-        Life::Left(left) if left.as_hours() < SOON_HOURS && used >= ROTATES => Fault::warning(format!(
+        Life::Left(left) if left.as_hours() < SOON_HOURS && used >= ROTATES => Finding::warning(KIND, format!(
             "kubelet's client certificate expires in {}",
             about(left)
         ))
         .seen(format!("{used} % of its life is over; kubelet asks for another at 70 to 90 %")),
         Life::Left(_) => return None,
     };
-    let failed = fault.failed;
+    let failed = fault.severity == Severity::Failed;
     let fault = fault.seen(told(place, certificate));
     Some(if failed {
         renew(fault, seen, certificate.common_name.as_deref())
     } else {
         fault
-            .remedy("kubectl get csr: is one of this node Pending? kubectl certificate approve NAME")
-            .remedy("rotateCertificates: true in /var/lib/kubelet/config.yaml, and kube-controller-manager up: it signs")
-            .remedy("systemctl restart kubelet: it asks at once")
+            .advise("kubectl get csr: is one of this node Pending? kubectl certificate approve NAME")
+            .advise("rotateCertificates: true in /var/lib/kubelet/config.yaml, and kube-controller-manager up: it signs")
+            .advise("systemctl restart kubelet: it asks at once")
     })
 }
 
@@ -122,11 +123,11 @@ fn told(place: &str, certificate: &Certificate) -> String {
 }
 
 /// How a node comes to a certificate again.
-fn renew(fault: Fault, seen: &Seen, name: Option<&str>) -> Fault {
+fn renew(fault: Finding, seen: &Seen, name: Option<&str>) -> Finding {
     let fault = match &seen.bootstrap {
         Some(File { path, state: State::Good }) => fault
             .seen(format!("{path} is there: kubelet asks for a certificate with it when it starts, if its token has not expired"))
-            .remedy("systemctl restart kubelet, then kubectl get csr"),
+            .advise("systemctl restart kubelet, then kubectl get csr"),
         Some(File { path, .. }) => fault.seen(format!(
             "{path} is not there or of no use: kubelet can't ask for another certificate by itself"
         )),
@@ -140,11 +141,11 @@ fn renew(fault: Fault, seen: &Seen, name: Option<&str>) -> Fault {
         })
         .unwrap_or("system:node:NAME");
     fault
-        .remedy(format!(
+        .advise(format!(
             "on a control plane node: {}",
             MAKE.replace("system:node:NAME", user)
         ))
-        .remedy(format!(
+        .advise(format!(
             "copy it here as {}, remove /var/lib/kubelet/pki/kubelet-client*, systemctl restart kubelet",
             seen.config.path
         ))

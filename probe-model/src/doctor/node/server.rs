@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use super::{SOON_HOURS, Seen, connections::Because as _};
+use super::{KIND, SOON_HOURS, Seen, connections::Because as _};
 use crate::doctor::{
-    Fault,
+    Finding, Severity,
     certificate::{Certificate, Life, about},
     server::{Dialled, Reply, Stop, Trust},
 };
@@ -88,20 +88,20 @@ fn skew(reply: &Reply) -> Option<i64> {
     Some(here.duration_since(there).as_secs())
 }
 
-pub fn faults(server: &Server, seen: &Seen) -> Vec<Fault> {
+pub fn faults(server: &Server, seen: &Seen) -> Vec<Finding> {
     let places = match &server.places {
         Ok(places) => places,
         Err(why) => {
             return vec![
-                Fault::failed(format!(
-                    "the API server's name {} does not resolve: {why}",
-                    server.host
-                ))
-                .remedy(format!(
+                Finding::failed(
+                    KIND,
+                    format!("the API server's name {} does not resolve: {why}", server.host),
+                )
+                .advise(format!(
                     "getent hosts {}; /etc/hosts and /etc/resolv.conf of this node",
                     server.host
                 ))
-                .remedy(format!(
+                .advise(format!(
                     "{} names the server: is it the right one?",
                     seen.config.path
                 )),
@@ -113,9 +113,9 @@ pub fn faults(server: &Server, seen: &Seen) -> Vec<Fault> {
     for place in places {
         let mut of_place = of_place(place, seen);
         for fault in &mut of_place {
-            if another && fault.failed {
+            if another && fault.severity == Severity::Failed {
                 // Another address does: it works, until that one is chosen.
-                fault.failed = false;
+                fault.severity = Severity::Warning;
                 fault.evidence.push("another address of it answers".to_owned());
             }
         }
@@ -124,7 +124,7 @@ pub fn faults(server: &Server, seen: &Seen) -> Vec<Fault> {
     faults
 }
 
-fn of_place(place: &Place, seen: &Seen) -> Vec<Fault> {
+fn of_place(place: &Place, seen: &Seen) -> Vec<Finding> {
     let Place { address, dialled } = place;
     let mut faults = Vec::new();
     if let Err(stop) = &dialled.reply {
@@ -138,33 +138,34 @@ fn of_place(place: &Place, seen: &Seen) -> Vec<Fault> {
     faults
 }
 
-fn stopped(address: SocketAddr, stop: &Stop, seen: &Seen) -> Fault {
-    let fault = Fault::failed(format!("the API server {address} {}", stop.says())).because(seen, address);
+fn stopped(address: SocketAddr, stop: &Stop, seen: &Seen) -> Finding {
+    let fault =
+        Finding::failed(KIND, format!("the API server {address} {}", stop.says())).because(seen, address);
     let port = address.port();
     match stop {
         Stop::Refused => fault
-            .remedy(format!("on the machine with {}: ss -ltnp 'sport = :{port}'; crictl ps -a --name kube-apiserver; crictl logs ID", address.ip()))
-            .remedy(format!("where {} is a virtual address: is haproxy or kube-vip up on the machine that has it?", address.ip())),
+            .advise(format!("on the machine with {}: ss -ltnp 'sport = :{port}'; crictl ps -a --name kube-apiserver; crictl logs ID", address.ip()))
+            .advise(format!("where {} is a virtual address: is haproxy or kube-vip up on the machine that has it?", address.ip())),
         Stop::Unanswered => fault
-            .remedy(format!("ip neigh show {0}; ping -c1 {0}: is the machine there, does anybody have the virtual address?", address.ip()))
-            .remedy(format!("probe path {address} here and there: who drops the packets"))
-            .remedy(format!("on that machine: iptables-save | grep -w {port}; nft list ruleset")),
-        Stop::Unreachable(_) => fault.remedy(format!("ip route get {}; ip -br addr", address.ip())),
+            .advise(format!("ip neigh show {0}; ping -c1 {0}: is the machine there, does anybody have the virtual address?", address.ip()))
+            .advise(format!("probe path {address} here and there: who drops the packets"))
+            .advise(format!("on that machine: iptables-save | grep -w {port}; nft list ruleset")),
+        Stop::Unreachable(_) => fault.advise(format!("ip route get {}; ip -br addr", address.ip())),
         Stop::Silent => fault
-            .remedy("on that machine: is kube-apiserver starved or stopped? crictl ps -a --name kube-apiserver; top")
-            .remedy(format!("a path that loses large packets looks so, too: ping -M do -s 1400 {}", address.ip())),
-        Stop::Closed => fault.remedy("a load balancer without a healthy backend looks so: look at its backends"),
-        Stop::NoTls(_) | Stop::NoHttp => fault.remedy(format!(
+            .advise("on that machine: is kube-apiserver starved or stopped? crictl ps -a --name kube-apiserver; top")
+            .advise(format!("a path that loses large packets looks so, too: ping -M do -s 1400 {}", address.ip())),
+        Stop::Closed => fault.advise("a load balancer without a healthy backend looks so: look at its backends"),
+        Stop::NoTls(_) | Stop::NoHttp => fault.advise(format!(
             "something else than an API server has this port: {} names {address}, is it right?",
             seen.config.path
         )),
-        Stop::Alert(_) => fault.remedy(
+        Stop::Alert(_) => fault.advise(
             "it may not accept kubelet's certificate: is the file that --client-ca-file of kube-apiserver names the cluster's CA?",
         ),
     }
 }
 
-fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &Seen) -> Vec<Fault> {
+fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &Seen) -> Vec<Finding> {
     let Some(leaf) = &dialled.leaf else {
         return match &dialled.trust {
             Trust::Other(why) => vec![other(address, why)],
@@ -181,64 +182,65 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &Seen) -> Vec<Fault> 
     match &dialled.trust {
         Trust::Trusted | Trust::Unchecked | Trust::Expired | Trust::NotYet => {}
         Trust::UnknownIssuer => faults.push(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "kubelet does not trust the API server {address}: another authority than the one it knows signed its certificate"
             ))
             .seen(shown.clone())
-            .remedy(format!(
+            .advise(format!(
                 "compare: openssl x509 -noout -fingerprint -in /etc/kubernetes/pki/ca.crt, here, and on a control plane node; {} may have its own copy",
                 seen.config.path
             ))
-            .remedy("was the cluster made anew? kubeadm reset here, then join again")
-            .remedy(format!("is it the right machine? {} names it", seen.config.path)),
+            .advise("was the cluster made anew? kubeadm reset here, then join again")
+            .advise(format!("is it the right machine? {} names it", seen.config.path)),
         ),
         Trust::WrongName => faults.push(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "kubelet does not trust the API server {address}: its certificate is for other names"
             ))
             .seen(shown.clone())
             .seen(format!("it is good for {}", names(leaf)))
-            .remedy("on a control plane node: add the name to certSANs, remove apiserver.crt and .key, kubeadm init phase certs apiserver --config FILE")
-            .remedy(format!("or name the server in {} by one of these", seen.config.path)),
+            .advise("on a control plane node: add the name to certSANs, remove apiserver.crt and .key, kubeadm init phase certs apiserver --config FILE")
+            .advise(format!("or name the server in {} by one of these", seen.config.path)),
         ),
         Trust::Other(why) => faults.push(other(address, why).seen(shown.clone())),
     }
     let renew = "on a control plane node: kubeadm certs check-expiration; kubeadm certs renew apiserver; restart kube-apiserver (move its manifest out and back)";
     match leaf.life(seen.now) {
         Life::Over(ago) => faults.push(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "the certificate of the API server {address} expired {} ago",
                 about(ago)
             ))
             .seen(shown)
-            .remedy(renew),
+            .advise(renew),
         ),
         Life::NotYet(until) => faults.push(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "the certificate of the API server {address} is valid only in {}: one of the clocks is wrong",
                 about(until)
             ))
             .seen(shown)
-            .remedy("timedatectl here and there; chronyc tracking"),
+            .advise("timedatectl here and there; chronyc tracking"),
         ),
         Life::Left(left) if left.as_hours() < SOON_HOURS => faults.push(
-            Fault::warning(format!(
+            Finding::warning(KIND, format!(
                 "the certificate of the API server {address} expires in {}",
                 about(left)
             ))
             .seen(shown)
-            .remedy(renew),
+            .advise(renew),
         ),
         Life::Left(_) => {}
     }
     faults
 }
 
-fn other(address: SocketAddr, why: &str) -> Fault {
-    Fault::failed(format!(
-        "the certificate of the API server {address} can't be checked: {why}"
-    ))
-    .remedy("openssl verify, with the CA of kubelet's configuration")
+fn other(address: SocketAddr, why: &str) -> Finding {
+    Finding::failed(
+        KIND,
+        format!("the certificate of the API server {address} can't be checked: {why}"),
+    )
+    .advise("openssl verify, with the CA of kubelet's configuration")
 }
 
 fn names(leaf: &Certificate) -> String {
@@ -248,24 +250,24 @@ fn names(leaf: &Certificate) -> String {
     }
 }
 
-fn answer(address: SocketAddr, reply: &Reply, seen: &Seen) -> Option<Fault> {
+fn answer(address: SocketAddr, reply: &Reply, seen: &Seen) -> Option<Finding> {
     let status = reply.status;
     let fault = match status {
         0..=399 => return None,
-        401 => Fault::failed(format!("the API server {address} does not know kubelet: 401 Unauthorized"))
-            .remedy("the certificate or token expired, or another authority than the API server's --client-ca-file signed it")
-            .remedy(format!("openssl x509 -noout -subject -issuer -dates -in FILE, of the file that {} names", seen.config.path)),
-        403 => Fault::warning(format!(
+        401 => Finding::failed(KIND, format!("the API server {address} does not know kubelet: 401 Unauthorized"))
+            .advise("the certificate or token expired, or another authority than the API server's --client-ca-file signed it")
+            .advise(format!("openssl x509 -noout -subject -issuer -dates -in FILE, of the file that {} names", seen.config.path)),
+        403 => Finding::warning(KIND, format!(
             "the API server {address} knows kubelet, and does not let it ask for /healthz: 403 Forbidden"
         ))
-        .remedy("its certificate's subject must be O=system:nodes, CN=system:node:NAME")
-        .remedy("kubectl get clusterrolebinding system:public-info-viewer -o yaml: system:authenticated must be in it"),
-        429 => Fault::warning(format!("the API server {address} has too much to do: 429 Too Many Requests"))
-            .remedy("kubectl get --raw /debug/api_priority_and_fairness/dump_priority_levels: who asks that much"),
-        500..600 => Fault::failed(format!("the API server {address} says that it is not well: {status}"))
-            .remedy("kubectl get --raw '/readyz?verbose'; most often it is etcd: probe doctor --check etcd there"),
-        _ => Fault::warning(format!("what is at {address} answers /healthz with {status}, as no API server does"))
-            .remedy(format!("{} names the server: is it the right one?", seen.config.path)),
+        .advise("its certificate's subject must be O=system:nodes, CN=system:node:NAME")
+        .advise("kubectl get clusterrolebinding system:public-info-viewer -o yaml: system:authenticated must be in it"),
+        429 => Finding::warning(KIND, format!("the API server {address} has too much to do: 429 Too Many Requests"))
+            .advise("kubectl get --raw /debug/api_priority_and_fairness/dump_priority_levels: who asks that much"),
+        500..600 => Finding::failed(KIND, format!("the API server {address} says that it is not well: {status}"))
+            .advise("kubectl get --raw '/readyz?verbose'; most often it is etcd: probe doctor --check etcd there"),
+        _ => Finding::warning(KIND, format!("what is at {address} answers /healthz with {status}, as no API server does"))
+            .advise(format!("{} names the server: is it the right one?", seen.config.path)),
     };
     let lines = reply.body.lines().filter(|line| !line.trim().is_empty());
     let (bad, rest): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("[-]"));
@@ -275,20 +277,20 @@ fn answer(address: SocketAddr, reply: &Reply, seen: &Seen) -> Option<Fault> {
     }))
 }
 
-fn clock(address: SocketAddr, reply: &Reply) -> Option<Fault> {
+fn clock(address: SocketAddr, reply: &Reply) -> Option<Finding> {
     let skew = skew(reply)?;
     let (there, here) = reply.dated?;
     let which = if skew < 0 { "behind" } else { "ahead of" };
     (skew.abs() > SKEW).then(|| {
-        Fault::warning(format!(
-            "this node's clock is {} s {which} the API server's",
-            skew.abs()
-        ))
+        Finding::warning(
+            KIND,
+            format!("this node's clock is {} s {which} the API server's", skew.abs()),
+        )
         .seen(format!(
             "{address} dated its answer {}, it was {} here",
             there.strftime("%F %T"),
             here.strftime("%F %T")
         ))
-        .remedy("timedatectl; chronyc tracking, here and there: certificates and leases go by the clock")
+        .advise("timedatectl; chronyc tracking, here and there: certificates and leases go by the clock")
     })
 }

@@ -9,6 +9,7 @@ use crate::{
         certificate::samples::{certificate, now},
         server::{Dialled, Reply, Stop, Trust},
     },
+    finding::Severity,
 };
 
 const DAY: i64 = 24;
@@ -100,16 +101,19 @@ fn faults(change: impl FnOnce(&mut Seen)) -> String {
     change(&mut seen);
     let (_, faults) = judge(&seen);
     for fault in &faults {
-        assert!(!fault.remedies.is_empty(), "{fault:?}");
+        assert!(!fault.fixes.is_empty(), "{fault:?}");
     }
-    let mark = |failed| if failed { '!' } else { '~' };
+    let mark = |severity| match severity {
+        Severity::Failed => '!',
+        Severity::Warning => '~',
+    };
     let all: Vec<String> = faults
         .iter()
         .map(|fault| {
             format!(
                 "{}{}|{}",
-                mark(fault.failed),
-                fault.says,
+                mark(fault.severity),
+                fault.what,
                 fault.evidence.join("|")
             )
         })
@@ -179,9 +183,9 @@ fn a_certificate_is_made_for_the_node_it_names() {
     let (_, faults) = judge(&seen);
     assert!(
         faults[0]
-            .remedies
+            .fixes
             .iter()
-            .any(|remedy| remedy.contains("--client-name system:node:alpha"))
+            .any(|fix| fix.to_string().contains("--client-name system:node:alpha"))
     );
     // Not what somebody wrote into a certificate for a shell to read.
     let Some(Client::Certificate { certificate, .. }) = &mut seen.client else {
@@ -189,7 +193,7 @@ fn a_certificate_is_made_for_the_node_it_names() {
     };
     certificate.common_name = Some("system:node:a; reboot".to_owned());
     let (_, faults) = judge(&seen);
-    assert!(!faults[0].remedies.concat().contains("reboot"));
+    assert!(!format!("{:?}", faults[0].fixes).contains("reboot"));
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! conntrack's table: how full it is, and what it could not do.
 
-use super::{Fault, Growth, Seen, seconds};
+use super::{Finding, Growth, KIND, Seen, seconds};
 
 /// Percent of the table's room.
 const NEARLY: u64 = 80;
 const FULL: u64 = 95;
 
-pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
+pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
     let Some(table) = seen.conntrack else {
         return Vec::new();
     };
@@ -15,18 +15,18 @@ pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
     if percent >= NEARLY {
         let says = format!("conntrack's table is {percent} % full: what finds no room there is dropped");
         let fault = if percent >= FULL {
-            Fault::failed(says)
+            Finding::failed(KIND, says)
         } else {
-            Fault::warning(says)
+            Finding::warning(KIND, says)
         };
         faults.push(
             fault
                 .seen(format!("nf_conntrack_count {} of nf_conntrack_max {}", table.entries, table.room))
-                .remedy(format!(
+                .advise(format!(
                     "sysctl -w net.netfilter.nf_conntrack_max={}   # for good: kube-proxy's conntrack.maxPerCore, which sets it",
                     table.room.saturating_mul(2)
                 ))
-                .remedy("conntrack -L | awk '{print $4, $5}' | sort | uniq -c | sort -n | tail   # who fills it"),
+                .advise("conntrack -L | awk '{print $4, $5}' | sort | uniq -c | sort -n | tail   # who fills it"),
         );
     }
     let Some(counts) = table.counts else {
@@ -34,9 +34,9 @@ pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
     };
     let failed = |growth: Growth, name: &str, what: &str, remedy: &str| {
         (growth.grown > 0).then(|| {
-            Fault::failed(format!("{what}: {} in {}", growth.grown, seconds(seen)))
+            Finding::failed(KIND, format!("{what}: {} in {}", growth.grown, seconds(seen)))
                 .seen(format!("conntrack -S: {name} {} since the start", growth.total))
-                .remedy(remedy)
+                .advise(remedy)
         })
     };
     faults.extend(failed(
@@ -54,13 +54,13 @@ pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
     // Now and then one is lost on any busy node: the packet is dropped, and sent again.
     if counts.insert_failed.grown > 0 {
         faults.push(
-            Fault::warning(format!(
+            Finding::warning(KIND, format!(
                 "conntrack dropped {} packets that wanted the entry of another in {}: most often DNS, which then waits 5 s",
                 counts.insert_failed.grown,
                 seconds(seen)
             ))
             .seen(format!("conntrack -S: insert_failed {} since the start", counts.insert_failed.total))
-            .remedy("options single-request-reopen or use-vc in the pods' dnsConfig, or NodeLocal DNSCache"),
+            .advise("options single-request-reopen or use-vc in the pods' dnsConfig, or NodeLocal DNSCache"),
         );
     }
     faults

@@ -1,8 +1,8 @@
 //! What keeps pods' packets from being forwarded.
 
-use super::{Fault, Role, Seen, seconds};
+use super::{Finding, KIND, Role, Seen, seconds};
 
-pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
+pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
     let mut faults = Vec::new();
     faults.extend(off(seen));
     faults.extend(bridge_filtering(seen));
@@ -11,7 +11,7 @@ pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
     faults
 }
 
-fn off(seen: &Seen) -> Option<Fault> {
+fn off(seen: &Seen) -> Option<Finding> {
     if seen.devices.is_empty() {
         return None;
     }
@@ -22,9 +22,12 @@ fn off(seen: &Seen) -> Option<Fault> {
     };
     if seen.forwarding == Some(false) {
         return Some(
-            Fault::failed("the node forwards nothing: pods reach no other node, and nobody reaches them")
-                .seen("net.ipv4.ip_forward = 0")
-                .remedy(remedy("net.ipv4.ip_forward")),
+            Finding::failed(
+                KIND,
+                "the node forwards nothing: pods reach no other node, and nobody reaches them",
+            )
+            .seen("net.ipv4.ip_forward = 0")
+            .advise(remedy("net.ipv4.ip_forward")),
         );
     }
     let off: Vec<_> = seen
@@ -33,26 +36,27 @@ fn off(seen: &Seen) -> Option<Fault> {
         .filter(|device| device.forwarding == Some(false))
         .collect();
     let names: Vec<_> = off.iter().map(|device| device.name.as_str()).collect();
-    let fault = Fault::failed(format!(
-        "the node does not forward what comes by {}",
-        names.join(", ")
-    ));
+    let fault = Finding::failed(
+        KIND,
+        format!("the node does not forward what comes by {}", names.join(", ")),
+    );
     (!off.is_empty()).then(|| {
         off.iter().fold(fault, |fault, device| {
             let name = format!("net.ipv4.conf.{}.forwarding", device.name);
-            fault.seen(format!("{name} = 0")).remedy(remedy(&name))
+            fault.seen(format!("{name} = 0")).advise(remedy(&name))
         })
     })
 }
 
 /// A Service whose backend is on the same bridge: without it the answer does not pass conntrack, which would translate it
 /// back.
-fn bridge_filtering(seen: &Seen) -> Option<Fault> {
+fn bridge_filtering(seen: &Seen) -> Option<Finding> {
     let has_bridge = seen.devices.iter().any(|device| device.role == Role::Bridge);
     if !has_bridge || seen.services == 0 || seen.bridge_filtering == Some(true) {
         return None;
     }
-    let fault = Fault::failed(
+    let fault = Finding::failed(
+        KIND,
         "a pod that asks a Service whose pod is on the same node gets its answer from an address that it did not ask",
     );
     let load = "modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/k8s.conf";
@@ -60,14 +64,14 @@ fn bridge_filtering(seen: &Seen) -> Option<Fault> {
     Some(match seen.bridge_filtering {
         None => fault
             .seen("br_netfilter is not loaded: there is no net.bridge.bridge-nf-call-iptables")
-            .remedy(load)
-            .remedy(set),
-        Some(_) => fault.seen("net.bridge.bridge-nf-call-iptables = 0").remedy(set),
+            .advise(load)
+            .advise(set),
+        Some(_) => fault.seen("net.bridge.bridge-nf-call-iptables = 0").advise(set),
     })
 }
 
 /// Strict is many distributions' setting, and harms only packets that come by another way than they would go.
-fn reverse_path(seen: &Seen) -> Option<Fault> {
+fn reverse_path(seen: &Seen) -> Option<Finding> {
     const STRICT: u8 = 1;
     // 2 on either side makes it loose.
     let effective = |own: u8| own.max(seen.rp_filter);
@@ -83,14 +87,20 @@ fn reverse_path(seen: &Seen) -> Option<Fault> {
     }
     let devices = strict.join(", ");
     let fault = match growth.grown {
-        0 => Fault::warning(format!(
-            "packets were dropped since their senders are not behind the device they came by; rp_filter is strict on {devices}"
-        )),
-        grown => Fault::failed(format!(
-            "{grown} packets were dropped in {} since their senders are not behind the device they came by; rp_filter is \
+        0 => Finding::warning(
+            KIND,
+            format!(
+                "packets were dropped since their senders are not behind the device they came by; rp_filter is strict on {devices}"
+            ),
+        ),
+        grown => Finding::failed(
+            KIND,
+            format!(
+                "{grown} packets were dropped in {} since their senders are not behind the device they came by; rp_filter is \
              strict on {devices}",
-            seconds(seen)
-        )),
+                seconds(seen)
+            ),
+        ),
     };
     let fault = fault
         .seen(format!("IPReversePathFilter: {} since the start", growth.total))
@@ -102,35 +112,41 @@ fn reverse_path(seen: &Seen) -> Option<Fault> {
         strict
             .iter()
             .fold(fault, |fault, name| {
-                fault.remedy(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"))
+                fault.advise(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"))
             })
-            .remedy("if it goes on, find out why they come that way: ip route get SENDER"),
+            .advise("if it goes on, find out why they come that way: ip route get SENDER"),
     )
 }
 
-fn dropped(seen: &Seen) -> Vec<Fault> {
+fn dropped(seen: &Seen) -> Vec<Finding> {
     let fault = |dropper: &super::Dropper| {
         let says = format!("{} is dropped by a rule", dropper.way);
         let (fault, counted) = match dropper.packets {
             Some(0) => (
-                Fault::warning(format!(
-                    "{} would be dropped by a rule, which had no packet yet",
-                    dropper.way
-                )),
+                Finding::warning(
+                    KIND,
+                    format!(
+                        "{} would be dropped by a rule, which had no packet yet",
+                        dropper.way
+                    ),
+                ),
                 String::new(),
             ),
-            Some(packets) => (Fault::failed(says), format!("; it counted {packets} packets")),
-            None => (Fault::warning(says), "; it does not count".to_owned()),
+            Some(packets) => (
+                Finding::failed(KIND, says),
+                format!("; it counted {packets} packets"),
+            ),
+            None => (Finding::warning(KIND, says), "; it does not count".to_owned()),
         };
         let fault = fault.seen(format!("{}{counted}", dropper.rule));
         let fault = match seen.pods {
-            Some(pods) => fault.remedy(format!(
+            Some(pods) => fault.advise(format!(
                 "iptables -I FORWARD -s {pods} -j ACCEPT; iptables -I FORWARD -d {pods} -j ACCEPT   # flannel does it for the \
                  whole pod network, in FLANNEL-FWD: see why it is not there"
             )),
             None => fault,
         };
-        fault.remedy(format!("or take it away: {}", dropper.removal))
+        fault.advise(format!("or take it away: {}", dropper.removal))
     };
     seen.droppers.iter().map(fault).collect()
 }

@@ -1,9 +1,9 @@
 //! MTUs: a packet and VXLAN's headers have to find room in the underlay's.
 
-use super::{Fault, Role, Seen};
+use super::{Finding, KIND, Role, Seen};
 use crate::vxlan::{Overlay, overlay::Underlay};
 
-pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
+pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
     let overlays = seen.overlays.iter();
     let with_underlay = overlays.filter_map(|overlay| Some((overlay, overlay.underlay.as_ref()?)));
     with_underlay
@@ -11,7 +11,7 @@ pub(super) fn faults(seen: &Seen) -> Vec<Fault> {
         .collect()
 }
 
-fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Fault> {
+fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Finding> {
     let (name, mtu) = (&overlay.device.name, overlay.device.mtu);
     let overhead = overlay.overhead();
     let most = underlay.mtu.saturating_sub(overhead);
@@ -22,13 +22,13 @@ fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Fault>
     let mut faults = Vec::new();
     if mtu > most {
         faults.push(
-            Fault::failed(format!(
+            Finding::failed(KIND, format!(
                 "large packets between nodes are lost or cut in pieces: {name} lets through {mtu} bytes, and {} has room for {most}",
                 underlay.name
             ))
             .seen(format!("{name}: MTU {mtu}"))
             .seen(room.clone())
-            .remedy(format!("ip link set {name} mtu {most}   # until flannel starts again; for good: the MTU of {}, by which flannel \
+            .advise(format!("ip link set {name} mtu {most}   # until flannel starts again; for good: the MTU of {}, by which flannel \
                              goes, or \"Backend\": {{\"MTU\": …}} in its net-conf.json", underlay.name)),
         );
     }
@@ -38,15 +38,15 @@ fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Fault>
     {
         let says = format!("pods are given an MTU of {flannel}, and {name} has {mtu}");
         let fault = if flannel > most {
-            Fault::failed(says)
+            Finding::failed(KIND, says)
         } else {
-            Fault::warning(says)
+            Finding::warning(KIND, says)
         };
         faults.push(
             fault
                 .seen(format!("/run/flannel/subnet.env: FLANNEL_MTU={flannel}"))
                 .seen(room)
-                .remedy("restart flannel on this node, which writes it anew; pods keep theirs until they are made anew"),
+                .advise("restart flannel on this node, which writes it anew; pods keep theirs until they are made anew"),
         );
     }
     let wider = seen
@@ -55,12 +55,12 @@ fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Fault>
         .find(|device| device.role == Role::Bridge && device.mtu > mtu);
     if let Some(bridge) = wider {
         faults.push(
-            Fault::warning(format!(
+            Finding::warning(KIND, format!(
                 "{} lets through packets of {} bytes that {name} does not: pods to which no ICMP comes lose them",
                 bridge.name, bridge.mtu
             ))
             .seen(format!("{}: MTU {}; {name}: MTU {mtu}", bridge.name, bridge.mtu))
-            .remedy(format!("ip link set {} mtu {mtu}; new pods by the mtu of the CNI configuration", bridge.name)),
+            .advise(format!("ip link set {} mtu {mtu}; new pods by the mtu of the CNI configuration", bridge.name)),
         );
     }
     faults

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Look;
+use crate::finding::Fix;
 use crate::vxlan::{
     finding::{Fault, FilteredPackets, MANY},
     overlay::{Kind, Overlay},
@@ -92,9 +93,11 @@ impl Look<'_> {
             }
             Some("PKT_TOO_BIG") => {
                 let what = format!("VXLAN packets of {name} {way} are too big for this node's underlay.");
-                let remedy = format!("Set the MTU of {name}, and of the pods, smaller, on every node.");
+                let fixes = [Fix::text(format!(
+                    "Set a smaller MTU for {name} and the pods, on every node."
+                ))];
                 let evidence = vec![format!("dropped with reason PKT_TOO_BIG: {seen}")];
-                let finding = self.find(Fault::Mtu, overlay, Some(peer), what, evidence, remedy);
+                let finding = self.find(Fault::Mtu, overlay, Some(peer), what, evidence, fixes);
                 finding.detail = "too big".to_owned();
             }
             // Without reasons: which can it be?
@@ -112,9 +115,10 @@ impl Look<'_> {
                 }
                 let what = format!("VXLAN packets {way} are dropped on this node.");
                 let evidence = vec![format!("dropped, this kernel does not say why: {seen}")];
-                let remedy =
-                    "See the rules of iptables and nft for UDP packets between the nodes.".to_owned();
-                let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, remedy);
+                let fixes = [Fix::text(
+                    "Check the rules of iptables and nft for UDP packets between the nodes.",
+                )];
+                let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, fixes);
                 finding.certain = false;
                 finding.filtered = Some(filtered);
                 finding.detail = direction.name().to_owned();
@@ -125,11 +129,11 @@ impl Look<'_> {
             Some(reason) if count.packets >= MANY => {
                 let what = format!("VXLAN packets {way} are dropped on this node: {reason}.");
                 let evidence = vec![format!("dropped with reason {reason}: {seen}")];
-                let remedy = format!(
-                    "Look the reason up (include/net/dropreason-core.h); drops by queues and memory mean that {name} or \
-                     its underlay has more to do than it can."
-                );
-                let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, remedy);
+                let fixes = [Fix::text(format!(
+                    "Look the reason up in the kernel's include/net/dropreason-core.h. Drops by queues and memory mean that \
+                     {name} or its underlay is overloaded."
+                ))];
+                let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, fixes);
                 finding.detail = reason.to_owned();
             }
             Some(_) => {}
@@ -148,12 +152,12 @@ impl Look<'_> {
             Direction::Out => "to",
         };
         let what = format!("VXLAN packets {way} {peer} are dropped on this node by its packet filter.");
-        let remedy = format!(
-            "Accept UDP port {} between the nodes: `iptables-save`, `nft list ruleset`.",
+        let fixes = [Fix::text(format!(
+            "Accept UDP port {} between the nodes: iptables-save and nft list ruleset show the rules.",
             filtered.port
-        );
+        ))];
         let detail = filtered.direction.name().to_owned();
-        let finding = self.find(Fault::Filtered, overlay, Some(peer), what, evidence, remedy);
+        let finding = self.find(Fault::Filtered, overlay, Some(peer), what, evidence, fixes);
         finding.detail = detail;
         finding.filtered = Some(filtered);
     }
@@ -163,12 +167,14 @@ impl Look<'_> {
             return;
         }
         let what = format!("VXLAN packets from {peer} have a wrong UDP checksum and are dropped here.");
-        let remedy = format!(
-            "On {peer}: `ethtool -K {} tx-checksum-ip-generic off` (a bug in the checksum offload of kernel or network \
-             card), or a newer kernel.",
-            overlay.device.name
-        );
-        let finding = self.find(Fault::BadChecksum, overlay, Some(peer), what, evidence, remedy);
+        let device = overlay.device.name.as_str();
+        let fixes = [Fix::run(
+            ["ethtool", "-K", device, "tx-checksum-ip-generic", "off"],
+            format!(
+                "on {peer}: its kernel or network card offloads checksums wrongly; a newer kernel may not"
+            ),
+        )];
+        let finding = self.find(Fault::BadChecksum, overlay, Some(peer), what, evidence, fixes);
         finding.certain = certain;
     }
 }

@@ -1,6 +1,7 @@
 //! Faults that ICMP errors tell of.
 
 use super::Look;
+use crate::finding::Fix;
 use crate::vxlan::{
     finding::Fault,
     overlay::Overlay,
@@ -42,22 +43,26 @@ impl Look<'_> {
                         "{peer} refuses VXLAN packets of {name}: nothing listens on its UDP port {port}, or a rule there \
                          rejects them."
                     );
-                    let remedy = format!(
-                        "On {peer}: `ip -d link show type vxlan` (does it run, with port {port}?), and `probe vxlan` there \
-                         names the rule, if it is one."
-                    );
-                    self.find(Fault::Refused, overlay, Some(peer), what, evidence, remedy);
+                    let fixes = [
+                        Fix::text(format!(
+                            "Check on {peer} that its VXLAN device is up with port {port}: ip -d link show type vxlan."
+                        )),
+                        Fix::text(format!(
+                            "Run probe vxlan on {peer}: it names the rule, if one rejects."
+                        )),
+                    ];
+                    self.find(Fault::Refused, overlay, Some(peer), what, evidence, fixes);
                 }
                 IcmpErrorKind::Prohibited => {
                     let what = format!(
                         "A filter at {} forbids VXLAN packets from {name} to {peer}.",
                         error.reporter
                     );
-                    let remedy = format!(
+                    let fixes = [Fix::text(format!(
                         "Allow UDP port {port} between the nodes in the filter of {}.",
                         error.reporter
-                    );
-                    let finding = self.find(Fault::Refused, overlay, Some(peer), what, evidence, remedy);
+                    ))];
+                    let finding = self.find(Fault::Refused, overlay, Some(peer), what, evidence, fixes);
                     finding.detail = "prohibited".to_owned();
                 }
                 IcmpErrorKind::Host if self.explained(Some(peer), &[Fault::DeadVtep]) => {}
@@ -66,8 +71,10 @@ impl Look<'_> {
                         "The peer {peer} of {name} can't be reached: {} says so.",
                         error.reporter
                     );
-                    let remedy = format!("See whether that node runs, and the route to {peer}.");
-                    self.find(Fault::DeadVtep, overlay, Some(peer), what, evidence, remedy);
+                    let fixes = [Fix::text(format!(
+                        "Check whether that node runs, and the route to {peer}."
+                    ))];
+                    self.find(Fault::DeadVtep, overlay, Some(peer), what, evidence, fixes);
                 }
                 IcmpErrorKind::TooBig => {
                     let mtu = if count.mtu == 0 {
@@ -79,11 +86,11 @@ impl Look<'_> {
                         "The way from {name} to {peer} carries only {mtu}: larger VXLAN packets are lost at {}.",
                         error.reporter
                     );
-                    let remedy = format!(
-                        "Set the MTU of {name}, and of the pods, to what the way carries less {} bytes, on every node.",
+                    let fixes = [Fix::text(format!(
+                        "Set the MTU of {name} and the pods to what the path carries less {} bytes, on every node.",
                         overlay.overhead()
-                    );
-                    let finding = self.find(Fault::Mtu, overlay, Some(peer), what, evidence, remedy);
+                    ))];
+                    let finding = self.find(Fault::Mtu, overlay, Some(peer), what, evidence, fixes);
                     finding.detail = "path".to_owned();
                 }
                 IcmpErrorKind::Other => {}

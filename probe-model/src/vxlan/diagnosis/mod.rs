@@ -14,11 +14,11 @@ use std::{
 
 use self::unanswered::Questions;
 use super::{
-    finding::{Fault, Finding},
+    finding::{Diagnosed, Fault},
     overlay::{Kind, Overlay},
     traffic::{Count, Direction, Dropped, Stream, Traffic},
 };
-use crate::plural::counted;
+use crate::{finding::Fix, plural::counted};
 
 /// A fault that shows in packets is over when none showed it for so long.
 pub const HOLD: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ pub struct Diagnosis {
     since: HashMap<Identity, u64>,
 }
 
-/// Finding of the same fault.
+/// Findings of the same fault.
 type Identity = (Fault, String, Option<IpAddr>, String);
 
 /// What one look has to go by.
@@ -51,7 +51,7 @@ struct Look<'a> {
     own: &'a HashSet<IpAddr>,
     traffic: &'a Traffic,
     hold: Option<Duration>,
-    findings: Vec<Finding>,
+    findings: Vec<Diagnosed>,
 }
 
 impl Diagnosis {
@@ -71,7 +71,7 @@ impl Diagnosis {
     }
 
     /// What is wrong now, the faults of one device together.
-    pub fn look(&mut self, overlays: &[Overlay], own: &HashSet<IpAddr>, traffic: &Traffic) -> Vec<Finding> {
+    pub fn look(&mut self, overlays: &[Overlay], own: &HashSet<IpAddr>, traffic: &Traffic) -> Vec<Diagnosed> {
         self.compare(traffic);
         let mut look = Look {
             overlays,
@@ -99,6 +99,8 @@ impl Diagnosis {
         for finding in &mut findings {
             let since = self.since.entry(identity_of(finding)).or_insert(traffic.now_ns);
             finding.since_ns = *since;
+            let ago = Duration::from_nanos(traffic.now_ns.saturating_sub(*since));
+            finding.since_ms = Some(ago.as_millis() as u64);
         }
         findings
     }
@@ -148,10 +150,10 @@ impl Diagnosis {
     }
 }
 
-fn identity_of(finding: &Finding) -> Identity {
+fn identity_of(finding: &Diagnosed) -> Identity {
     (
         finding.fault,
-        finding.device.clone(),
+        finding.device.clone().unwrap_or_default(),
         finding.peer,
         finding.detail.clone(),
     )
@@ -182,21 +184,13 @@ impl Look<'_> {
         peer: Option<IpAddr>,
         what: String,
         evidence: Vec<String>,
-        remedy: String,
-    ) -> &mut Finding {
+        fixes: impl IntoIterator<Item = Fix>,
+    ) -> &mut Diagnosed {
         let position = self.findings.len();
-        self.findings.push(Finding {
-            fault,
-            device: overlay.device.name.clone(),
-            peer,
-            detail: String::new(),
-            what,
-            evidence,
-            remedy,
-            certain: true,
-            since_ns: 0,
-            filtered: None,
-        });
+        let mut found = Diagnosed::new(fault, &overlay.device.name, peer, what);
+        found.evidence = evidence;
+        found.fixes = fixes.into_iter().collect();
+        self.findings.push(found);
         &mut self.findings[position]
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Look, belongs};
+use crate::finding::Fix;
 use crate::vxlan::{
     finding::Fault,
     overlay::{Entry, Kind, Overlay},
@@ -41,11 +42,11 @@ impl Look<'_> {
                      are dropped.",
                     count.destination_mac
                 );
-                let remedy = format!(
-                    "Restart flanneld here and on {peer}, so that this node's address is published and taken over; by hand, \
-                     on {peer}: neighbour and forwarding entry for {ours}."
-                );
-                let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, remedy);
+                let fixes = [Fix::text(format!(
+                    "Restart flanneld here and on {peer}: this node publishes its address, and {peer} sets neighbour and \
+                     forwarding entries for {ours}."
+                ))];
+                let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, fixes);
                 finding.detail = "ours".to_owned();
             }
             let expected = overlay.peer(peer).and_then(|peer| peer.mac);
@@ -62,12 +63,11 @@ impl Look<'_> {
                     "packets from {peer} come from {}, the entries here say {expected}",
                     count.source_mac
                 )];
-                let remedy = format!(
-                    "Restart flanneld on {peer} and here; by hand: `ip neigh replace`, `bridge fdb append` with {} for \
-                     {peer} on {name}.",
+                let fixes = [Fix::text(format!(
+                    "Restart flanneld on {peer} and here: it sets {} in the neighbour and forwarding entries of {name}.",
                     count.source_mac
-                );
-                let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, remedy);
+                ))];
+                let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, fixes);
                 finding.detail = "theirs".to_owned();
             }
         }
@@ -116,11 +116,11 @@ impl Look<'_> {
             evidence.extend(self.evidence_of_drops("NO_SOCKET", |dropped| {
                 dropped.source == peer && dropped.port == port
             }));
-            let remedy = format!(
+            let fixes = [Fix::text(format!(
                 "Set one port on all nodes (flannel: Backend.Port in kube-flannel-cfg, 8472 unless set; 4789 is the \
-                 standard's) and restart flanneld where it differs; `ip -d link show {name}` shows it."
-            );
-            let finding = self.find(Fault::PortMismatch, overlay, Some(peer), what, evidence, remedy);
+                 standard's) and restart flanneld where it differs. ip -d link show {name} prints it."
+            ))];
+            let finding = self.find(Fault::PortMismatch, overlay, Some(peer), what, evidence, fixes);
             finding.detail = port.to_string();
             return;
         }
@@ -138,11 +138,11 @@ impl Look<'_> {
         evidence.extend(self.evidence_of_drops("VXLAN_VNI_NOT_FOUND", |dropped| {
             dropped.source == peer && dropped.vni == vni
         }));
-        let remedy = format!(
-            "Set one VNI on all nodes (flannel: Backend.VNI in kube-flannel-cfg) and restart flanneld where it differs; \
-             `ip -d link show {name}` shows it."
-        );
-        let finding = self.find(Fault::VniMismatch, overlay, Some(peer), what, evidence, remedy);
+        let fixes = [Fix::text(format!(
+            "Set one VNI on all nodes (flannel: Backend.VNI in kube-flannel-cfg) and restart flanneld where it differs. ip -d \
+             link show {name} prints it."
+        ))];
+        let finding = self.find(Fault::VniMismatch, overlay, Some(peer), what, evidence, fixes);
         finding.detail = vni.to_string();
     }
 
@@ -167,17 +167,17 @@ impl Look<'_> {
             format!("from {peer}: {}", self.seen(count.packets, count.last_ns)),
             format!("no forwarding entry of {name} leads to {peer}"),
         ];
-        let remedy = format!(
-            "See that {peer} is a node of this cluster with a pod subnet, and restart flanneld here, which sets route, \
+        let fixes = [Fix::text(format!(
+            "Check that {peer} is a node of this cluster with a pod subnet, and restart flanneld here: it sets route, \
              neighbour and forwarding entry."
-        );
+        ))];
         let finding = self.find(
             Fault::MissingForwarding,
             overlay,
             Some(peer),
             what,
             evidence,
-            remedy,
+            fixes,
         );
         finding.detail = "all".to_owned();
     }
@@ -213,18 +213,11 @@ impl Look<'_> {
                 self.seen(count.malformed, at)
             )];
             evidence.extend(self.evidence_of_drops("VXLAN_INVALID_HDR", |dropped| dropped.source == peer));
-            let remedy = format!(
-                "Find what sends it on {peer}: another protocol on that port (Geneve, an older draft), an extension that \
-                 {name} is not set to, or a device that damages packets."
-            );
-            self.find(
-                Fault::MalformedHeader,
-                overlay,
-                Some(peer),
-                what,
-                evidence,
-                remedy,
-            );
+            let fixes = [Fix::text(format!(
+                "Find the sender on {peer}: another protocol on that port (Geneve, an older draft), an extension that {name} \
+                 is not configured for, or a device that damages packets."
+            ))];
+            self.find(Fault::MalformedHeader, overlay, Some(peer), what, evidence, fixes);
         }
     }
 }

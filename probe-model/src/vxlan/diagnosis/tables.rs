@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::{Identity, Look, belongs, identity_of, underlay_of};
-use crate::network::Mac;
 use crate::vxlan::{
     finding::Fault,
     overlay::{Entry, Overlay, Peer},
     traffic::{Direction, Dropped, Place, Stream},
 };
+use crate::{finding::Fix, network::Mac};
 
 /// EtherType.
 const IPV6: u16 = 0x86dd;
@@ -27,13 +27,19 @@ impl Look<'_> {
                 "{name} is down, and UDP port {port}, which it needs, is taken by another socket: {holder}."
             );
             let evidence = vec![format!("{name} is not up"), format!("UDP port {port}: {holder}")];
-            let remedy = format!("End {holder}, or move it to another port, then `ip link set {name} up`.");
-            self.find(Fault::PortTaken, overlay, None, what, evidence, remedy);
+            let fixes = [
+                Fix::text(format!("Stop {holder}, or move it to another port.")),
+                Fix::run(["ip", "link", "set", name, "up"], "once the port is free"),
+            ];
+            self.find(Fault::PortTaken, overlay, None, what, evidence, fixes);
         } else {
             let what = format!("{name} is down: nothing goes through it.");
-            let remedy = format!("`ip link set {name} up`, and see why what manages it (flanneld) did not.");
+            let fixes = [Fix::run(
+                ["ip", "link", "set", name, "up"],
+                "and find out why flanneld, which manages it, did not",
+            )];
             let evidence = vec![format!("{name} is not up")];
-            self.find(Fault::DeviceDown, overlay, None, what, evidence, remedy);
+            self.find(Fault::DeviceDown, overlay, None, what, evidence, fixes);
         }
     }
 
@@ -72,32 +78,57 @@ impl Look<'_> {
                     self.seen(packets, last)
                 ));
             }
-            let again = "or restart flanneld here, which sets it again";
-            let mac = peer.mac.map_or_else(|| "MAC".to_owned(), |mac| mac.to_string());
-            let to = vtep.map_or_else(|| "VTEP".to_owned(), |vtep| vtep.to_string());
-            let gateway = peer
-                .gateway
-                .map_or_else(|| "GATEWAY".to_owned(), |gateway| gateway.to_string());
-            let (fault, what, remedy) = match entry {
+            let (mac, to) = (
+                peer.mac.map(|mac| mac.to_string()),
+                vtep.map(|vtep| vtep.to_string()),
+            );
+            let gateway = peer.gateway.map(|gateway| gateway.to_string());
+            // No command where a word of it is not known.
+            let (fault, what, by_hand) = match entry {
                 Entry::Route => (
                     Fault::MissingRoute,
                     format!("{name} has no route to the pods of {who}: packets to them go another way."),
-                    format!("`ip route add <its pod subnet> via {gateway} dev {name} onlink`, {again}."),
+                    None,
                 ),
                 Entry::Neighbour => (
                     Fault::MissingNeighbour,
                     format!("{name} has no neighbour entry for {who}: packets to its pods are dropped here."),
-                    format!("`ip neigh replace {gateway} lladdr {mac} dev {name} nud permanent`, {again}."),
+                    gateway.zip(mac).map(|(gateway, mac)| {
+                        let (gateway, mac) = (gateway.as_str(), mac.as_str());
+                        Fix::run(
+                            [
+                                "ip",
+                                "neigh",
+                                "replace",
+                                gateway,
+                                "lladdr",
+                                mac,
+                                "dev",
+                                name,
+                                "nud",
+                                "permanent",
+                            ],
+                            "",
+                        )
+                    }),
                 ),
                 Entry::Forwarding => (
                     Fault::MissingForwarding,
                     format!(
                         "{name} has no forwarding entry for {who}: packets to its pods are dropped here."
                     ),
-                    format!("`bridge fdb append {mac} dev {name} dst {to}`, {again}."),
+                    mac.zip(to).map(|(mac, to)| {
+                        Fix::run(["bridge", "fdb", "append", &mac, "dev", name, "dst", &to], "")
+                    }),
                 ),
             };
-            let finding = self.find(fault, overlay, vtep, what, evidence, remedy);
+            let restart = Fix::text(if by_hand.is_some() {
+                "Or restart flanneld on this node: it sets the entry again."
+            } else {
+                "Restart flanneld on this node: it sets the entry again."
+            });
+            let fixes = by_hand.into_iter().chain([restart]);
+            let finding = self.find(fault, overlay, vtep, what, evidence, fixes);
             finding.detail = peer
                 .gateway
                 .map(|gateway| gateway.to_string())
@@ -151,11 +182,11 @@ impl Look<'_> {
             let what = format!(
                 "The peer {vtep} of {name} is dead or not on this network: nobody answers for its address on {underlay}."
             );
-            let remedy = format!(
-                "See whether that node runs and has {vtep}; if it is gone, delete its Node object, so that flanneld \
-                 removes its entries."
-            );
-            let finding = self.find(Fault::DeadVtep, overlay, Some(vtep), what, evidence, remedy);
+            let fixes = [Fix::text(format!(
+                "Check whether that node runs and has {vtep}. If it is gone, delete its Node object: flanneld then removes \
+                 its entries."
+            ))];
+            let finding = self.find(Fault::DeadVtep, overlay, Some(vtep), what, evidence, fixes);
             finding.certain = peer.unreachable || named;
         }
     }
@@ -180,11 +211,17 @@ impl Look<'_> {
                 if cut > 0 {
                     evidence.push(format!("{cut} VXLAN packets left in fragments"));
                 }
-                let remedy = format!(
-                    "`ip link set {name} mtu {fits}` on every node, and the same for the pods (flannel takes it from the \
-                     underlay: restart flanneld, then the pods)."
-                );
-                self.find(Fault::Mtu, overlay, None, what, evidence, remedy);
+                let fixes = [
+                    Fix::run(
+                        ["ip", "link", "set", name, "mtu", &fits.to_string()],
+                        "on every node",
+                    ),
+                    Fix::text(
+                        "Then give the pods the same MTU: flannel takes it from the underlay when it starts, so restart \
+                         flanneld, then the pods.",
+                    ),
+                ];
+                self.find(Fault::Mtu, overlay, None, what, evidence, fixes);
             }
         }
         let mut cut: Vec<_> = fragments
@@ -201,13 +238,13 @@ impl Look<'_> {
                 "VXLAN packets from {} to {name} come in fragments: its MTU is larger than the way here carries.",
                 stream.peer
             );
-            let remedy = format!(
-                "Set the MTU of {}'s VXLAN device, and of its pods, to what the way carries less {} bytes.",
+            let fixes = [Fix::text(format!(
+                "Set the MTU of {}'s VXLAN device, and of its pods, to what the path carries less {} bytes.",
                 stream.peer,
                 overlay.overhead()
-            );
+            ))];
             let evidence = vec![format!("fragmented: {}", self.seen(count, at))];
-            let finding = self.find(Fault::Mtu, overlay, Some(stream.peer), what, evidence, remedy);
+            let finding = self.find(Fault::Mtu, overlay, Some(stream.peer), what, evidence, fixes);
             finding.detail = "fragments".to_owned();
         }
     }

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use super::{Look, belongs};
-use crate::vxlan::{finding::Fault, traffic::Direction};
+use crate::{
+    finding::Fix,
+    vxlan::{finding::Fault, traffic::Direction},
+};
 
 /// So many questions without any answer, for so long, are more than a slow start.
 const UNANSWERED: u64 = 3;
@@ -72,12 +75,12 @@ impl Look<'_> {
                 ),
                 format!("no drop, no ICMP error, entries complete for {peer}"),
             ];
-            let remedy = format!(
-                "Run `probe vxlan` on {peer}: it names a rule there; if it sees nothing arrive, a filter between the nodes \
+            let fixes = [Fix::text(format!(
+                "Run probe vxlan on {peer}: it names a rule there. If nothing arrives there, a filter between the nodes \
                  (security group, switch) drops UDP port {}.",
                 stream.port
-            );
-            let finding = self.find(Fault::NoAnswer, overlay, Some(peer), what, evidence, remedy);
+            ))];
+            let finding = self.find(Fault::NoAnswer, overlay, Some(peer), what, evidence, fixes);
             finding.certain = false;
         }
     }

@@ -6,14 +6,11 @@ use super::{log::Log, shared::Shared};
 use crate::{
     commands::watch::explain::Observer,
     model::{
-        bypass,
+        Finding, bypass,
         part::{Part, State},
         vxlan,
     },
-    report::{
-        events::{Finding, Lines},
-        say,
-    },
+    report::{events::Lines, say},
 };
 
 /// Takes what is seen.
@@ -55,12 +52,10 @@ impl Watcher {
     }
 }
 
-fn found<'a, F>(findings: &'a [F]) -> Found
-where
-    Finding: From<&'a F>,
-{
-    let findings = findings.iter().map(Finding::from);
-    findings.map(|finding| (finding.identity(), finding)).collect()
+fn found<'a>(findings: impl Iterator<Item = &'a Finding>) -> Found {
+    findings
+        .map(|finding| (finding.identity(), finding.clone()))
+        .collect()
 }
 
 impl Observer for Watcher {
@@ -77,7 +72,7 @@ impl Observer for Watcher {
 
     fn vxlan(&mut self, view: vxlan::view::View) {
         self.shared.metrics.vxlan(&view);
-        let now = found(&view.findings);
+        let now = found(view.findings.iter().map(|found| &found.finding));
         let before = std::mem::take(&mut self.vxlan);
         self.changes(&before, &now);
         self.vxlan = now;
@@ -86,7 +81,7 @@ impl Observer for Watcher {
 
     fn bypass(&mut self, view: bypass::View) {
         self.shared.metrics.bypass(&view);
-        let now = found(&view.findings);
+        let now = found(view.findings.iter());
         let before = std::mem::take(&mut self.bypass);
         self.changes(&before, &now);
         self.bypass = now;
@@ -116,32 +111,26 @@ pub fn tell(part: Part, state: &State) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{finding::Kind, vxlan::Fault};
 
-    fn finding(kind: &'static str, what: &str) -> Finding {
+    fn finding(fault: Fault, what: &str) -> Finding {
         Finding {
-            feature: "vxlan",
-            kind,
-            what: what.to_owned(),
-            evidence: Vec::new(),
-            remedy: String::new(),
-            certain: true,
             device: Some("flannel.1".to_owned()),
-            peer: Some("192.168.88.12".to_owned()),
-            service: None,
-            rules: Vec::new(),
+            peer: Some([192, 168, 88, 12].into()),
+            ..Finding::failed(Kind::Vxlan(fault), what)
         }
     }
 
     #[test]
     fn a_finding_is_the_same_while_only_its_numbers_change() {
-        let one = finding("filtered", "7 packets are dropped");
+        let one = finding(Fault::Filtered, "7 packets are dropped");
         assert_eq!(
             one.identity(),
-            finding("filtered", "9 packets are dropped").identity()
+            finding(Fault::Filtered, "9 packets are dropped").identity()
         );
         assert_ne!(
             one.identity(),
-            finding("no-answer", "7 packets are dropped").identity()
+            finding(Fault::NoAnswer, "7 packets are dropped").identity()
         );
     }
 }

@@ -24,9 +24,9 @@ use crate::{
     model::{
         bypass::{
             View,
-            cause::Blame,
+            cause::StreamCause,
             diagnose, diagnosis,
-            rule::Culprit,
+            rule::CandidateRule,
             stream::{self, Count, Stream},
             view::{Seen, SeenBy},
         },
@@ -47,7 +47,7 @@ pub struct Poller {
     senders: Senders,
     once: bool,
     replies: Replies,
-    blamed: HashMap<Stream, Blame>,
+    blamed: HashMap<Stream, StreamCause>,
 }
 
 /// Who is asked for names.
@@ -109,10 +109,10 @@ impl Poller {
     }
 
     /// The rules that let a stream past, as of the latest look.
-    pub fn blamed(&self, stream: &Stream) -> &[Culprit] {
+    pub fn blamed(&self, stream: &Stream) -> &[CandidateRule] {
         self.blamed
             .get(stream)
-            .map_or(&[], |blame| blame.culprits.as_slice())
+            .map_or(&[], |blame| blame.rules.as_slice())
     }
 
     /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame for what was seen first at that time
@@ -167,13 +167,13 @@ impl Poller {
         Ok(streams)
     }
 
-    fn blame(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<Blame> {
+    fn blame(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<StreamCause> {
         let name = |index: u32| upper_name(devices, index).map(str::to_owned);
         streams
             .iter()
             .map(|(stream, count)| {
-                Blame::of(self.blamed.get(stream), count, self.rules.read_ns(), || {
-                    self.rules.culprits(stream, count, name)
+                StreamCause::of(self.blamed.get(stream), count, self.rules.read_ns(), || {
+                    self.rules.candidates(stream, count, name)
                 })
             })
             .collect()
@@ -194,14 +194,14 @@ impl Looks for Poller {
         let puzzled = streams
             .iter()
             .zip(&blame)
-            .filter(|(_, blame)| blame.culprits.is_empty())
+            .filter(|(_, blame)| blame.rules.is_empty())
             .map(|((_, count), _)| count.first_ns)
             .max();
         if explain && self.rules.refresh(!streams.is_empty(), puzzled) {
             self.probe.know_ports(&self.rules.services().ports().collect())?;
             blame = self.blame(&streams, &devices);
         }
-        let culprits: Vec<_> = blame.iter().map(|blame| blame.culprits.clone()).collect();
+        let candidates: Vec<_> = blame.iter().map(|blame| blame.rules.clone()).collect();
         self.blamed = streams.iter().map(|(stream, _)| *stream).zip(blame).collect();
         let own: HashSet<IpAddr> = self
             .routing
@@ -219,12 +219,12 @@ impl Looks for Poller {
         let translated = self.replies.translated(&streams, self.rules.services());
         let mut seen: Vec<_> = streams
             .into_iter()
-            .zip(culprits)
+            .zip(candidates)
             .zip(translated)
-            .map(|(((stream, count), culprits), translated)| Seen {
+            .map(|(((stream, count), candidates), translated)| Seen {
                 sender: self.senders.sender(&count, &self.probe),
                 translated,
-                ..diagnosis::see(stream, count, culprits, known)
+                ..diagnosis::see(stream, count, candidates, known)
             })
             .collect();
         diagnosis::settle(&mut seen);

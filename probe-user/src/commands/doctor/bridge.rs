@@ -7,10 +7,12 @@ use crate::{
     attribution::{cri::Runtime, kube::as_kubelet},
     host::{cni, reservations, subnet_env},
     model::{
+        Finding,
         doctor::{
-            Answer, Check, Fault,
+            Answer, Check,
             bridge::{ApiNode, Seen, judge},
         },
+        finding::Kind,
         host::{CniNetwork, Reserved},
     },
     rtnetlink::{RouteError, Routing},
@@ -27,7 +29,11 @@ pub fn run(node: &Node) -> Answer {
     let mut seen = match kernel() {
         Ok(seen) => seen,
         Err(error) => {
-            return Answer::of(Check::Bridge, "not done", vec![Fault::warning(error.to_string())]);
+            return Answer::of(
+                Check::Bridge,
+                "not done",
+                vec![Finding::warning(Kind::Doctor(Check::Bridge), error.to_string())],
+            );
         }
     };
     seen.networks = networks(node);

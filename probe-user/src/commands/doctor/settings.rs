@@ -11,10 +11,12 @@ use crate::{
     host::{cni, subnet_env},
     kernel::clock_sync,
     model::{
+        Finding,
         doctor::{
-            Answer, Check, Fault,
+            Answer, Check,
             settings::{Clock, Counts, Device, Dropper, Growth, Role, Seen, Table, judge},
         },
+        finding::Kind,
         vxlan::{Overlay, overlay::Tables},
     },
     netfilter::{
@@ -42,7 +44,7 @@ pub fn run(node: &Node) -> Answer {
             return Answer::of(
                 Check::Settings,
                 "not done",
-                vec![Fault::warning(error.to_string())],
+                vec![Finding::warning(Kind::Doctor(Check::Settings), error.to_string())],
             );
         }
     };

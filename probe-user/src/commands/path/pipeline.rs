@@ -25,7 +25,7 @@ const AT_ONCE: usize = 20_000;
 
 pub struct Pipeline {
     exchanges: Exchanges,
-    culprits: CauseFinder,
+    causes: CauseFinder,
     places: Namespaces,
     symbols: Symbols,
     functions: Functions,
@@ -123,7 +123,7 @@ impl Pipeline {
             .map(|(width, _)| usize::from(width.0));
         Ok(Self {
             exchanges: Exchanges::default(),
-            culprits: CauseFinder::new(),
+            causes: CauseFinder::new(),
             places: Namespaces::new(own, settings.node.clone(), runtime),
             symbols: Symbols::default(),
             functions: Functions::of(probe),
@@ -201,7 +201,7 @@ impl Pipeline {
     fn explain(&mut self, exchange: &mut Exchange) {
         let hops = exchange.journeys.iter().flat_map(|journey| &journey.hops);
         self.places.learn(hops.map(|hop| hop.event.netns));
-        self.culprits.explain(exchange, &self.places);
+        self.causes.explain(exchange, &self.places);
     }
 
     fn tell_one(&mut self, exchange: &Exchange, clock: Clock) -> Result<()> {

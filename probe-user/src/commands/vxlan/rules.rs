@@ -10,7 +10,7 @@ use std::{
 use crate::{
     commands::periodic::now_ns,
     model::vxlan::{
-        finding::{Culprit, FilteredPackets, Finding},
+        finding::{Diagnosed, DropRule, FilteredPackets},
         traffic::Direction,
     },
     netfilter::rules::{self, Action, Packet, Path},
@@ -41,7 +41,7 @@ pub struct Rules {
 
 impl Rules {
     /// Names the rules to blame in findings of filtered packets, and takes away those whose rule has gone since.
-    pub fn blame(&mut self, findings: &mut Vec<Finding>) {
+    pub fn blame(&mut self, findings: &mut Vec<Diagnosed>) {
         let before = take(&mut self.named);
         findings.retain_mut(|finding| {
             let Some(packets) = finding.filtered.clone() else {
@@ -53,17 +53,17 @@ impl Rules {
                 packets.destination,
                 packets.port,
             );
-            let (culprits, read_ns) = self.culprits(&packets);
-            let gone = culprits.is_empty() && before.contains(&identity) && packets.latest_ns <= read_ns;
-            if gone || !culprits.is_empty() {
+            let (rules, read_ns) = self.candidates(&packets);
+            let gone = rules.is_empty() && before.contains(&identity) && packets.latest_ns <= read_ns;
+            if gone || !rules.is_empty() {
                 self.named.insert(identity);
             }
-            finding.blame(&culprits) && !gone
+            finding.blame(&rules) && !gone
         });
     }
 
     /// The rules that may drop these packets, and when they were read.
-    fn culprits(&mut self, packets: &FilteredPackets) -> (Vec<Culprit>, u64) {
+    fn candidates(&mut self, packets: &FilteredPackets) -> (Vec<DropRule>, u64) {
         let fresh = self.read.take().filter(|read| read.at.elapsed() < EVERY);
         let read = self.read.insert(fresh.unwrap_or_else(|| Read {
             at: Instant::now(),
@@ -89,9 +89,9 @@ impl Rules {
             .rules
             .suspects(&packet, &[Action::Drop, Action::Reject])
             .into_iter()
-            // A counter at zero is an alibi.
+            // A rule whose counter is zero dropped nothing.
             .filter(|suspect| suspect.packets != Some(0))
-            .map(|suspect| Culprit {
+            .map(|suspect| DropRule {
                 rule: suspect.to_string(),
                 packets: suspect.packets,
                 certain: suspect.certain,

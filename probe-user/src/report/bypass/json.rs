@@ -9,13 +9,15 @@ use super::super::{
     json::{Container, Pod},
     lines,
 };
-use crate::model::bypass::{
-    View,
-    diagnosis::protocol,
-    finding::Finding,
-    rule::Rule,
-    stream::Server,
-    view::{RuleState, Seen, SeenBy, Sender},
+use crate::model::{
+    Finding,
+    bypass::{
+        View,
+        diagnosis::protocol,
+        rule::Rule,
+        stream::Server,
+        view::{RuleState, Seen, SeenBy, Sender},
+    },
 };
 
 #[derive(Serialize)]
@@ -27,7 +29,7 @@ struct Line<'a> {
     streams: Vec<Stream<'a>>,
     rules: Vec<RuleLine<'a>>,
     services: usize,
-    findings: Vec<Found<'a>>,
+    findings: Vec<&'a Finding>,
     lost: Lost,
     hooks: Vec<Hook>,
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
@@ -105,20 +107,6 @@ struct RuleLine<'a> {
     intended: Option<&'static str>,
 }
 
-#[derive(Serialize)]
-struct Found<'a> {
-    fault: &'static str,
-    rules: &'a [String],
-    service: Option<&'a str>,
-    felt_by: Vec<End<'a>>,
-    what: &'a str,
-    evidence: &'a [String],
-    remedy: &'a str,
-    certain: bool,
-    packets: u64,
-    since_ms: Option<u64>,
-}
-
 pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> io::Result<Vec<u8>> {
     let mut time = Vec::new();
     clock.utc(&mut time, view.time);
@@ -130,7 +118,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         streams: view.streams.iter().map(|seen| stream(view, seen)).collect(),
         rules: view.rules.iter().map(rule).collect(),
         services: view.services,
-        findings: view.findings.iter().map(|finding| found(view, finding)).collect(),
+        findings: view.findings.iter().collect(),
         lost: Lost { packets: view.rest },
         hooks: view.seen_by.iter().map(hook).collect(),
         unseen: &view.unseen,
@@ -183,9 +171,9 @@ fn stream<'a>(view: &'a View, seen: &'a Seen) -> Stream<'a> {
         first_seen_ms: ago(view.now_ns, count.first_ns),
         last_seen_ms: ago(view.now_ns, count.last_ns),
         rules: seen
-            .culprits
+            .rules
             .iter()
-            .map(|culprit| culprit.rule.as_str())
+            .map(|candidate| candidate.rule.as_str())
             .collect(),
         intended: seen.intended.map(|intended| intended.name()),
         service: seen.service.as_deref(),
@@ -209,24 +197,5 @@ fn rule(rule: &Rule) -> RuleLine<'_> {
         since: rule.since,
         state: RuleState::of(rule).name(),
         intended: rule.intended.map(|intended| intended.name()),
-    }
-}
-
-fn found<'a>(view: &'a View, finding: &'a Finding) -> Found<'a> {
-    Found {
-        fault: finding.fault.name(),
-        rules: &finding.rules,
-        service: finding.service.as_deref(),
-        felt_by: finding
-            .felt_by
-            .iter()
-            .map(|address| end(view, *address, None))
-            .collect(),
-        what: &finding.what,
-        evidence: &finding.evidence,
-        remedy: &finding.remedy,
-        certain: finding.certain,
-        packets: finding.packets,
-        since_ms: ago(view.now_ns, finding.since_ns),
     }
 }

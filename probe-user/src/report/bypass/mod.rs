@@ -7,7 +7,7 @@ use std::io;
 
 use jiff::Timestamp;
 
-use super::{clock::Clock, snapshot::Look};
+use super::{clock::Clock, finding, snapshot::Look};
 use crate::model::bypass::View;
 
 impl Look for View {
@@ -29,7 +29,7 @@ impl Look for View {
         // Counts in the sentence change from look to look: what is told once is told by what does not.
         let told = self.findings.iter().map(|finding| {
             let mut text = String::new();
-            text::finding(&mut text, finding);
+            finding::text(&mut text, finding);
             let what = finding.what.split(" (+").next().unwrap_or_default();
             (what, text)
         });

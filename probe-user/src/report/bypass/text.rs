@@ -4,13 +4,13 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::super::{
     clock::Clock,
+    finding,
     snapshot::{ago, local, safe},
 };
 use crate::model::{
     bypass::{
         View,
         diagnosis::{moved, protocol},
-        finding::Finding,
         rule::Rule,
         stream::{Server, Stream},
         view::{RuleState, Seen},
@@ -45,7 +45,7 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         let findings = counted(view.findings.len(), "finding", "findings");
         out.push_str(&format!("\n{time}  {findings}\n"));
         for found in &view.findings {
-            finding(&mut out, found);
+            finding::text(&mut out, found);
         }
     }
     for unseen in &view.unseen {
@@ -68,19 +68,6 @@ fn rule_line(rule: &Rule) -> String {
         (None, RuleState::Latent) => RuleState::Latent.name().to_owned(),
     };
     format!("rule ({state}): {}{}", rule.text, moved(rule))
-}
-
-pub fn finding(out: &mut String, finding: &Finding) {
-    let weak = if finding.certain { "" } else { " (inferred)" };
-    out.push_str(&format!(
-        "{}{weak}: {}\n",
-        finding.fault.name(),
-        safe(&finding.what)
-    ));
-    for evidence in &finding.evidence {
-        out.push_str(&format!("    seen: {}\n", safe(evidence)));
-    }
-    out.push_str(&format!("    do:   {}\n", safe(&finding.remedy)));
 }
 
 fn streams(out: &mut String, view: &View) {

@@ -179,7 +179,7 @@ impl Metrics {
         self.findings(
             Part::Vxlan,
             VxlanFault::ALL.map(VxlanFault::name),
-            view.findings.iter().map(|finding| finding.fault.name()),
+            view.findings.iter().map(|finding| finding.kind.name()),
         );
     }
 
@@ -195,7 +195,7 @@ impl Metrics {
         self.findings(
             Part::Bypass,
             BypassFault::ALL.map(BypassFault::name),
-            view.findings.iter().map(|finding| finding.fault.name()),
+            view.findings.iter().map(|finding| finding.kind.name()),
         );
     }
 

@@ -5,11 +5,13 @@ use std::{io, net::IpAddr, time::Duration};
 use serde::Serialize;
 
 use super::super::{clock::Clock, lines};
-use crate::model::vxlan::{
-    finding::Finding,
-    overlay::{Entry, Overlay},
-    traffic::{Count, Place},
-    view::{PeerView, View},
+use crate::model::{
+    Finding,
+    vxlan::{
+        overlay::{Entry, Overlay},
+        traffic::{Count, Place},
+        view::{PeerView, View},
+    },
 };
 
 #[derive(Serialize)]
@@ -25,7 +27,7 @@ struct Line<'a> {
     drops: Vec<Drop<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flows: Vec<Flow<'a>>,
-    findings: Vec<Found<'a>>,
+    findings: Vec<&'a Finding>,
     healthy: bool,
     lost: serde_json::Map<String, serde_json::Value>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -145,18 +147,6 @@ struct Flow<'a> {
     tcp_flags: u8,
 }
 
-#[derive(Serialize)]
-struct Found<'a> {
-    fault: &'static str,
-    device: &'a str,
-    peer: Option<IpAddr>,
-    what: &'a str,
-    evidence: &'a [String],
-    remedy: &'a str,
-    certain: bool,
-    since_ms: Option<u64>,
-}
-
 pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> io::Result<Vec<u8>> {
     let mut time = Vec::new();
     clock.utc(&mut time, view.time);
@@ -220,7 +210,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         errors: errors.collect(),
         drops: drops.collect(),
         flows: flows.collect(),
-        findings: view.findings.iter().map(|finding| found(finding, now)).collect(),
+        findings: view.findings.iter().map(|found| &found.finding).collect(),
         healthy: view.findings.is_empty(),
         lost: losses
             .map(|(name, lost)| ((*name).to_owned(), (*lost).into()))
@@ -297,18 +287,5 @@ fn end(view: &View, end: std::net::SocketAddr) -> FlowEnd<'_> {
         port: end.port(),
         pod: name.map(|name| name.pod.as_str()),
         namespace: name.map(|name| name.namespace.as_str()),
-    }
-}
-
-fn found(finding: &Finding, now: u64) -> Found<'_> {
-    Found {
-        fault: finding.fault.name(),
-        device: &finding.device,
-        peer: finding.peer,
-        what: &finding.what,
-        evidence: &finding.evidence,
-        remedy: &finding.remedy,
-        certain: finding.certain,
-        since_ms: ago(now, finding.since_ns),
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 
 use jiff::Timestamp;
 
-use super::{clock::Clock, snapshot::Look};
+use super::{clock::Clock, finding, snapshot::Look};
 use crate::model::vxlan::view::View;
 
 impl Look for View {
@@ -28,7 +28,7 @@ impl Look for View {
     fn findings(&self) -> Vec<(&str, String)> {
         let told = self.findings.iter().map(|finding| {
             let mut text = String::new();
-            text::finding(&mut text, finding);
+            finding::text(&mut text, finding);
             (finding.what.as_str(), text)
         });
         told.collect()

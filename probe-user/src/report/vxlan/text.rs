@@ -4,12 +4,12 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::super::{
     clock::Clock,
+    finding,
     snapshot::{ago, local, safe},
 };
 use crate::model::{
     plural::counted,
     vxlan::{
-        finding::Finding,
         overlay::Kind,
         view::{PeerView, View},
     },
@@ -33,7 +33,7 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
             counted(view.findings.len(), "fault", "faults")
         ));
         for found in &view.findings {
-            finding(&mut out, found);
+            finding::text(&mut out, found);
         }
         for unread in &view.unread {
             out.push_str(&format!("note: {}\n", safe(unread)));
@@ -43,19 +43,6 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         out.push_str(&format!("not counted for lack of room: {lost} {name}\n"));
     }
     out
-}
-
-pub fn finding(out: &mut String, finding: &Finding) {
-    let weak = if finding.certain { "" } else { " (inferred)" };
-    out.push_str(&format!(
-        "{}{weak}: {}\n",
-        finding.fault.name(),
-        safe(&finding.what)
-    ));
-    for evidence in &finding.evidence {
-        out.push_str(&format!("    seen: {}\n", safe(evidence)));
-    }
-    out.push_str(&format!("    do:   {}\n", safe(&finding.remedy)));
 }
 
 fn devices(out: &mut String, view: &View) {

@@ -265,11 +265,11 @@ impl Collector {
         let Some(looker) = &mut self.vxlan else { return };
         match looker.look(true) {
             Ok(view) => {
-                let tunnel = |finding: &crate::model::vxlan::finding::Finding| Tunnel {
+                let tunnel = |finding: &crate::model::vxlan::Diagnosed| Tunnel {
                     fault: finding.fault,
                     networks: view.networks(finding),
                     what: finding.what.trim_end_matches('.').to_owned(),
-                    remedy: finding.remedy.clone(),
+                    remedy: finding.fixes_in_one_line(),
                     certain: finding.certain,
                 };
                 self.tunnels = view.findings.iter().map(tunnel).collect();
@@ -515,11 +515,11 @@ impl Blame for Known<'_> {
             .streams
             .iter()
             .find(|(stream, _)| *stream == untracked.stream)?;
-        let culprits = self.rules.culprits(stream, count, |index| self.name(index));
+        let candidates = self.rules.candidates(stream, count, |index| self.name(index));
         // A rule that is gone by now did it all the same.
         let before = || self.looker?.blamed(stream).first().cloned();
-        let culprit = culprits.into_iter().next().or_else(before)?;
-        let rule = self.rules.known().get(&culprit.rule);
+        let candidate = candidates.into_iter().next().or_else(before)?;
+        let rule = self.rules.known().get(&candidate.rule);
         Some(Blamed {
             remedy: rule.map_or_else(String::new, |rule| {
                 format!(
@@ -527,8 +527,8 @@ impl Blame for Known<'_> {
                     rule.remedy
                 )
             }),
-            rule: culprit.rule,
-            certain: culprit.certain,
+            rule: candidate.rule,
+            certain: candidate.certain,
         })
     }
 

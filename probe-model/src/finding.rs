@@ -1,0 +1,409 @@
+//! What is wrong, the evidence for it, and how to fix it: one type for every command and event.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    net::IpAddr,
+};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::{bypass, doctor::Check, owner::Name, vxlan};
+
+/// What kind of fault it is. Its name is the same in JSON, tables, metrics and alerts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    Vxlan(vxlan::finding::Fault),
+    Bypass(bypass::finding::Fault),
+    /// What a doctor's check finds itself; the check's name.
+    Doctor(Check),
+}
+
+impl Kind {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan(fault) => fault.name(),
+            Self::Bypass(fault) => fault.name(),
+            Self::Doctor(check) => check.name(),
+        }
+    }
+
+    /// The command that finds it.
+    pub const fn feature(self) -> &'static str {
+        match self {
+            Self::Vxlan(_) => "vxlan",
+            Self::Bypass(_) => "bypass",
+            Self::Doctor(_) => "doctor",
+        }
+    }
+
+    /// Every kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let vxlan = vxlan::finding::Fault::ALL.into_iter().map(Self::Vxlan);
+        let bypass = bypass::finding::Fault::ALL.into_iter().map(Self::Bypass);
+        vxlan
+            .chain(bypass)
+            .chain(Check::ALL.into_iter().map(Self::Doctor))
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.name() == name)
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::of(&name).ok_or_else(|| D::Error::custom(format!("no kind of finding is called {name:?}")))
+    }
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It works, and may not for long, or it is not certain to be broken.
+    Warning,
+    /// It is broken now.
+    Failed,
+}
+
+impl Severity {
+    /// The name in JSON and in text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How to fix it. probe never does it itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fix {
+    /// A command that runs as printed.
+    Command {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// What it does, or what to do besides; printed behind `#`.
+        why: String,
+    },
+    /// What no command does.
+    Text(String),
+}
+
+impl Fix {
+    /// A command of these words.
+    pub fn run<I: IntoIterator<Item = S>, S: Into<String>>(argv: I, why: impl Into<String>) -> Self {
+        Self::Command {
+            argv: argv.into_iter().map(Into::into).collect(),
+            why: why.into(),
+        }
+    }
+
+    /// A command line that is written already, such as a rule's removal. With operators of a shell it is a shell's.
+    pub fn line(line: &str, why: impl Into<String>) -> Self {
+        const OPERATORS: [char; 8] = ['|', '&', ';', '<', '>', '$', '`', '\n'];
+        let words = shlex::split(line).filter(|words| !words.is_empty());
+        match words.filter(|words| !words.iter().any(|word| word.contains(OPERATORS))) {
+            Some(argv) => Self::run(argv, why),
+            None => Self::run(["sh", "-c", line], why),
+        }
+    }
+
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+/// As it is printed, to be pasted.
+impl Display for Fix {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Command { argv, why } => {
+                match argv.as_slice() {
+                    [shell, option, line] if shell == "sh" && option == "-c" => f.write_str(line)?,
+                    argv => f.write_str(&shell(argv))?,
+                }
+                if why.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "  # {}", why.replace('\n', " "))
+                }
+            }
+        }
+    }
+}
+
+/// Words as a shell takes them. A word with a NUL can't be an argument: it is left out.
+fn shell(argv: &[String]) -> String {
+    let quoted: Vec<_> = argv
+        .iter()
+        .filter_map(|word| shlex::try_quote(word).ok())
+        .collect();
+    quoted.join(" ")
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum FixJson {
+    Command {
+        shell: String,
+        argv: Vec<String>,
+        why: String,
+    },
+    Text {
+        text: String,
+    },
+    /// Agents of before the first release send sentences.
+    Sentence(String),
+}
+
+impl Serialize for Fix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = match self {
+            Self::Command { argv, why } => FixJson::Command {
+                shell: self.to_string(),
+                argv: argv.clone(),
+                why: why.clone(),
+            },
+            Self::Text(text) => FixJson::Text { text: text.clone() },
+        };
+        json.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match FixJson::deserialize(deserializer)? {
+            FixJson::Command { argv, why, .. } => Self::Command { argv, why },
+            FixJson::Text { text } | FixJson::Sentence(text) => Self::Text(text),
+        })
+    }
+}
+
+/// An address that a fault affects, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affected {
+    pub address: IpAddr,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pod: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub namespace: Option<String>,
+}
+
+impl Affected {
+    pub fn new(address: IpAddr, name: Option<&Name>) -> Self {
+        Self {
+            address,
+            pod: name.map(|name| name.pod.clone()),
+            namespace: name.map(|name| name.namespace.clone()),
+        }
+    }
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    pub kind: Kind,
+    pub severity: Severity,
+    /// What is wrong, one sentence; the broken thing is its subject.
+    pub what: String,
+    /// What was measured, an entry a line: numbers, addresses, rules.
+    #[serde(default)]
+    pub evidence: Vec<String>,
+    /// In this order.
+    #[serde(default)]
+    pub fixes: Vec<Fix>,
+    /// The evidence is about this very thing; else it is what explains the evidence best.
+    pub certain: bool,
+    /// Rules that cause it, as `iptables-nft: raw PREROUTING rule 1: -A PREROUTING -j NOTRACK`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub rules: Vec<String>,
+    /// `namespace/name:port`, or the address where it has no name.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub service: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub device: Option<String>,
+    /// The peer's address on the underlay.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub peer: Option<IpAddr>,
+    /// Clients of the Service, or senders.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub felt_by: Vec<Affected>,
+    /// Packets of it since probe began.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub packets: Option<u64>,
+    /// Since when it is known, milliseconds ago.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub since_ms: Option<u64>,
+}
+
+impl Finding {
+    /// A certain fault.
+    pub fn failed(kind: Kind, what: impl Into<String>) -> Self {
+        Self {
+            kind,
+            severity: Severity::Failed,
+            what: what.into(),
+            evidence: Vec::new(),
+            fixes: Vec::new(),
+            certain: true,
+            rules: Vec::new(),
+            service: None,
+            device: None,
+            peer: None,
+            felt_by: Vec::new(),
+            packets: None,
+            since_ms: None,
+        }
+    }
+
+    /// What works, and may not for long.
+    pub fn warning(kind: Kind, what: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::failed(kind, what)
+        }
+    }
+
+    /// All fixes as one sentence.
+    pub fn fixes_in_one_line(&self) -> String {
+        let fixes: Vec<_> = self.fixes.iter().map(ToString::to_string).collect();
+        fixes.join("; ")
+    }
+
+    #[must_use]
+    pub fn seen(mut self, evidence: impl Into<String>) -> Self {
+        self.evidence.push(evidence.into());
+        self
+    }
+
+    #[must_use]
+    pub fn fix(mut self, fix: Fix) -> Self {
+        self.fixes.push(fix);
+        self
+    }
+
+    /// What to do, in words.
+    #[must_use]
+    pub fn advise(self, text: impl Into<String>) -> Self {
+        self.fix(Fix::text(text))
+    }
+
+    /// What distinguishes it from others from one snapshot to the next: numbers in its sentences change.
+    pub fn identity(&self) -> String {
+        let part = |text: &Option<String>| text.clone().unwrap_or_default();
+        format!(
+            "{}\0{}\0{}\0{}\0{}\0{}",
+            self.kind.feature(),
+            self.kind.name(),
+            part(&self.device),
+            self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
+            part(&self.service),
+            match self.kind {
+                Kind::Bypass(_) => self.rules.join("\0"),
+                // A rule that is found later does not make it another one.
+                Kind::Vxlan(_) | Kind::Doctor(_) => String::new(),
+            }
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn kinds_have_names_of_their_own() {
+        let names: HashSet<_> = Kind::all().map(Kind::name).collect();
+        // A check that repeats another command's findings has that command's name.
+        assert_eq!(names.len(), Kind::all().count());
+        for kind in Kind::all() {
+            assert_eq!(Kind::of(kind.name()), Some(kind));
+        }
+        assert_eq!(Kind::of("moon"), None);
+    }
+
+    #[test]
+    fn fixes_run_as_printed() {
+        for (fix, printed, words) in [
+            (
+                Fix::run(["ip", "link", "set", "flannel.1", "up"], "flanneld did not"),
+                "ip link set flannel.1 up  # flanneld did not",
+                vec!["ip", "link", "set", "flannel.1", "up"],
+            ),
+            (
+                Fix::run(["ip", "link", "delete", "a b;reboot"], ""),
+                "ip link delete 'a b;reboot'",
+                vec!["ip", "link", "delete", "a b;reboot"],
+            ),
+            (
+                Fix::line(
+                    r#"iptables -t raw -D OUTPUT -m comment --comment "a b" -j CT"#,
+                    "",
+                ),
+                "iptables -t raw -D OUTPUT -m comment --comment 'a b' -j CT",
+                vec![
+                    "iptables",
+                    "-t",
+                    "raw",
+                    "-D",
+                    "OUTPUT",
+                    "-m",
+                    "comment",
+                    "--comment",
+                    "a b",
+                    "-j",
+                    "CT",
+                ],
+            ),
+            (
+                Fix::line("conntrack -L | sort", "first\nsecond"),
+                "conntrack -L | sort  # first second",
+                vec!["sh", "-c", "conntrack -L | sort"],
+            ),
+        ] {
+            assert_eq!(fix.to_string(), printed);
+            let Fix::Command { argv, .. } = &fix else {
+                panic!("{fix:?}");
+            };
+            assert_eq!(*argv, words);
+            let json = serde_json::to_value(&fix).unwrap();
+            assert_eq!((&json["shell"], &json["argv"]), (&printed.into(), &words.into()));
+            assert_eq!(serde_json::from_value::<Fix>(json).unwrap(), fix);
+        }
+        let text = Fix::text("Allow UDP port 8472.");
+        let json = serde_json::to_string(&text).unwrap();
+        assert_eq!(json, r#"{"text":"Allow UDP port 8472."}"#);
+        assert_eq!(serde_json::from_str::<Fix>(&json).unwrap(), text);
+        let before = serde_json::from_str::<Fix>(r#""Allow it.""#).unwrap();
+        assert_eq!(before, Fix::text("Allow it."));
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        let address = IpAddr::from([10, 244, 1, 5]);
+        let finding = Finding {
+            peer: Some(address),
+            felt_by: vec![Affected::new(address, None)],
+            since_ms: Some(7),
+            ..Finding::warning(Kind::Doctor(Check::Dns), "a \"b\"\u{1b}")
+                .seen("c")
+                .advise("d")
+                .fix(Fix::run(["e"], "f"))
+        };
+        let json = serde_json::to_string(&finding).unwrap();
+        assert_eq!(serde_json::from_str::<Finding>(&json).unwrap(), finding);
+        assert!(!json.contains("\"rules\""), "{json}");
+        assert!(serde_json::from_str::<Finding>(&json.replace("\"dns\"", "\"moon\"")).is_err());
+    }
+}
