@@ -143,11 +143,15 @@ impl Display for Fix {
 
 /// Words as a shell takes them. A word with a NUL can't be an argument: it is left out.
 fn shell(argv: &[String]) -> String {
-    let quoted: Vec<_> = argv
-        .iter()
-        .filter_map(|word| shlex::try_quote(word).ok())
-        .collect();
-    quoted.join(" ")
+    // shlex quotes more than a shell needs: addresses and lists of ports read better without.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&byte);
+    let quoted = argv.iter().filter_map(|word| {
+        if !word.is_empty() && word.bytes().all(is_plain) {
+            return Some(word.into());
+        }
+        shlex::try_quote(word).ok()
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Serialize, Deserialize)]
@@ -364,6 +368,32 @@ mod tests {
                     "a b",
                     "-j",
                     "CT",
+                ],
+            ),
+            (
+                Fix::run(
+                    [
+                        "bridge",
+                        "fdb",
+                        "del",
+                        "02:00:00:00:88:02",
+                        "dst",
+                        "fd00::1",
+                        "",
+                        "80,443",
+                    ],
+                    "",
+                ),
+                "bridge fdb del 02:00:00:00:88:02 dst fd00::1 '' 80,443",
+                vec![
+                    "bridge",
+                    "fdb",
+                    "del",
+                    "02:00:00:00:88:02",
+                    "dst",
+                    "fd00::1",
+                    "",
+                    "80,443",
                 ],
             ),
             (

@@ -389,9 +389,9 @@ fn as_a_plugin_of_kubectl() {
     };
     for (arguments, code, says) in [
         (&["who", "--help"][..], 0, "kubectl probe who"),
-        (&["who", "10.0.0.1:1"], 1, "kubeconfig"),
-        (&["vxlan"], 1, "kubeconfig"),
-        (&["etcd-log"], 1, "kubeconfig"),
+        (&["who", "10.0.0.1:1"], 4, "kubeconfig"),
+        (&["vxlan"], 4, "kubeconfig"),
+        (&["etcd-log"], 4, "kubeconfig"),
         (&["watch", "--netns", "/proc/self/ns/net"], 2, "--cluster"),
     ] {
         let (is, text) = run(arguments);

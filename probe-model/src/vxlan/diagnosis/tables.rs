@@ -83,12 +83,16 @@ impl Look<'_> {
                 vtep.map(|vtep| vtep.to_string()),
             );
             let gateway = peer.gateway.map(|gateway| gateway.to_string());
-            // No command where a word of it is not known.
+            // No command where a word of it is not known: a peer's subnet never is.
             let (fault, what, by_hand) = match entry {
                 Entry::Route => (
                     Fault::MissingRoute,
                     format!("{name} has no route to the pods of {who}: packets to them go another way."),
-                    None,
+                    gateway.as_ref().map(|gateway| {
+                        Fix::text(format!(
+                            "Add the route to that node's pod subnet (podCIDR): ip route add SUBNET via {gateway} dev {name} onlink."
+                        ))
+                    }),
                 ),
                 Entry::Neighbour => (
                     Fault::MissingNeighbour,
