@@ -16,6 +16,7 @@ pub mod owner;
 pub mod part;
 pub mod path;
 pub mod plural;
+pub mod selector;
 pub mod summary;
 pub mod tls;
 pub mod translation;
