@@ -44,6 +44,10 @@ const AFTER_HELP: &str = "Exit codes: 0 fine, 1 a fault, 2 usage.";
 #[derive(Debug, Parser)]
 #[command(name = "probe", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
+    /// Color the output: only on a terminal, always, or never. NO_COLOR in the environment turns `auto` into `never`
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorArg::Auto, hide_short_help = true)]
+    pub color: ColorArg,
+
     /// Print messages of the kernel programs to stderr, at most 100 a second: `debug` what is rare (a table is full, a
     /// record is lost), `trace` every connection too. No effect where no kernel program is loaded, as with --cluster
     #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_short_help = true)]
@@ -68,6 +72,24 @@ pub enum Command {
     Completions(CompletionsArgs),
     #[command(hide = true)]
     Man(ManArgs),
+}
+
+/// When output has colors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<ColorArg> for anstream::ColorChoice {
+    fn from(color: ColorArg) -> Self {
+        match color {
+            ColorArg::Auto => Self::Auto,
+            ColorArg::Always => Self::Always,
+            ColorArg::Never => Self::Never,
+        }
+    }
 }
 
 const CHECK_HELP: &str = "\

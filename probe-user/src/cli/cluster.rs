@@ -2,7 +2,10 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgMatches, Args, ColorChoice, CommandFactory, FromArgMatches, ValueEnum as _, error::ErrorKind,
+    parser::ValueSource,
+};
 use jiff::SignedDuration;
 
 use super::{Cli, settings};
@@ -117,6 +120,9 @@ impl Cli {
             command = command.bin_name("kubectl probe");
             imply_cluster(&mut arguments);
         }
+        if let Some(color) = color(&arguments) {
+            command = command.color(color);
+        }
         let matches = command.try_get_matches_from_mut(arguments)?;
         if names_this_node(&matches) {
             return Err(command.error(
@@ -141,6 +147,23 @@ fn imply_cluster(arguments: &mut Vec<OsString>) {
     if arguments.get(1).is_some_and(can) && !given {
         arguments.insert(2, "--cluster".into());
     }
+}
+
+/// What `--color` says, for help and messages that are written before the command line is understood.
+fn color(arguments: &[OsString]) -> Option<ColorChoice> {
+    let mut arguments = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str().unwrap_or_default();
+        let value = match text.strip_prefix("--color") {
+            Some("") => arguments.next()?.to_str(),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        };
+        if let Some(value) = value {
+            return ColorChoice::from_str(value, false).ok();
+        }
+    }
+    None
 }
 
 /// Whether `--node` was given, not by the environment, to a command that asks agents.
@@ -215,6 +238,22 @@ mod tests {
     }
 
     #[test]
+    fn color_before_the_command_line_is_understood() {
+        for (line, expected) in [
+            ("probe", None),
+            ("probe --color=never --help", Some(ColorChoice::Never)),
+            ("probe watch --color always", Some(ColorChoice::Always)),
+            ("probe watch --color", None),
+            ("probe watch --color red", None),
+            ("probe watch --colour=never", None),
+            ("probe watch -- --color=never", None),
+        ] {
+            let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+            assert_eq!(color(&arguments), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_refused_and_how() {
         for (line, says) in [
             ("probe watch --on beta", "--cluster"),
@@ -233,6 +272,7 @@ mod tests {
             ("probe doctor --cluster --root r", "cannot be used with"),
             ("probe bypass --cluster --max-streams 64", "cannot be used with"),
             ("probe watch --cluster --node beta", "--on NODE"),
+            ("probe check --color red", "possible values: auto, always, never"),
             ("kubectl-probe watch --netns n", "cannot be used with"),
             ("kubectl-probe who", "kubectl probe who"),
             ("kubectl-probe --help", "kubectl probe"),

@@ -5,6 +5,7 @@
 
 use std::path;
 
+use anstream::ColorChoice;
 use anyhow::Result;
 
 use super::{
@@ -23,6 +24,7 @@ use crate::{
 /// # Errors
 /// Whatever kept the command from its work.
 pub fn run(cli: Cli) -> Result<Exit> {
+    ColorChoice::from(cli.color).write_global();
     if let Some(level) = cli.kernel_log {
         messages::enable(level.into(), say);
     }

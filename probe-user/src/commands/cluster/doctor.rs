@@ -1,6 +1,6 @@
 //! `probe doctor --cluster`: every node, by its agent.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
@@ -36,8 +36,7 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     ));
     let answers = ask(&cluster.ways, &agents, &path).await;
     progress.clear();
-    let colour = io::stdout().is_terminal()
-        && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    let colour = report::colour();
     let (mut healthy, mut answered) = (true, true);
     let mut out = Vec::new();
     for (name, answers, end) in answers {

@@ -1,7 +1,7 @@
 //! `probe vxlan --cluster` and `probe bypass --cluster`: the latest look of every agent.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use crate::{
     cluster::{Agent, AgentError, ask::Look, question, snapshots::snapshots},
     commands::{periodic::Signals, quiet_if_closed},
     model::Exit,
-    report::node,
+    report::{self, node},
 };
 
 /// Shows what the agents saw last, once or again and again; how the last round ended.
@@ -74,8 +74,7 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
     let path = question::look(what, json);
     let (mut healthy, mut answered) = (true, true);
     let mut out = Vec::new();
-    let colour = io::stdout().is_terminal()
-        && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    let colour = report::colour();
     for (name, answer) in snapshots(&cluster.ways, agents, &path).await {
         let shown = answer.and_then(|look| {
             shown(&mut out, what, json, colour, &name, &look)?;
