@@ -28,13 +28,16 @@ pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
 pub use path::{End, Path, PathArgs, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
-pub use settings::{Names, Watch};
+pub use settings::Watch;
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use crate::{
     attribution::kube::{Access, Credentials},
     kernel::{btf::VMLINUX, messages::Level, object::Source},
-    model::{Outcome, Role},
+    model::{
+        Outcome, Role,
+        selector::{PodName, Selector},
+    },
     report::Format,
 };
 
@@ -163,8 +166,9 @@ rules and Services of the node are read when a connection fails; nothing is chan
 SOURCE is always the client's end. Both ends on one node give two records, one for each role. `? → etcd` is
 an unknown client of etcd, on another node: run probe there. Exit codes: 0 fine, 1 a fault, 2 usage.";
 
-/// What a watch of this machine's kernel takes, and agents have in their own configuration.
-const WATCHED_HERE: [&str; 11] = [
+/// Options of a watch on this machine. Agents have their own configuration, and do not report labels.
+const WATCHED_HERE: [&str; 12] = [
+    "selector",
     "ring_size",
     "max_connections",
     "pod_logs",
@@ -202,13 +206,19 @@ pub struct WatchArgs {
     #[arg(long = "peer", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
     pub peers: Vec<ipnet::IpNet>,
 
-    /// Only connections of this pod; a prefix of its name does
-    #[arg(long, value_name = "NAME")]
-    pub pod: Option<String>,
+    /// Report only connections of this pod: NAME or NAMESPACE/NAME; a prefix of the name is enough
+    #[arg(long, value_name = "POD", value_parser = clap::value_parser!(PodName))]
+    pub pod: Option<PodName>,
 
     /// Only connections of pods in this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
+
+    /// Report only connections of pods with these labels, as kubectl reads them: app=web, app!=web, app, !app, 'app in (a,b)',
+    /// 'app notin (a,b)'; all of several separated by commas. The summary counts connections left out because labels are
+    /// unknown. Labels come from the container runtime (--cri), --kubelet or --kubeconfig. Not with --cluster
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = clap::value_parser!(Selector))]
+    pub selector: Option<Selector>,
 
     /// Healthy connections too: `closed`, and at the end `open`
     #[arg(long, conflicts_with = "outcomes")]

@@ -272,6 +272,7 @@ mod tests {
             ("probe doctor --cluster --root r", "cannot be used with"),
             ("probe bypass --cluster --max-streams 64", "cannot be used with"),
             ("probe watch --cluster --node beta", "--on NODE"),
+            ("probe watch --cluster -l app=web", "cannot be used with"),
             ("probe check --color red", "possible values: auto, always, never"),
             ("kubectl-probe watch --netns n", "cannot be used with"),
             ("kubectl-probe who", "kubectl probe who"),
