@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{PossibleValue, PossibleValuesParser, Resettable, TypedValueParser},
 };
 use jiff::SignedDuration;
 
@@ -187,7 +187,12 @@ const WATCHED_HERE: [&str; 12] = [
 /// Follows TCP connections in the kernel from SYN to end and names the process, container and pod behind each.
 /// Without --outcome and --all it leaves out what is healthy: `closed` and `open`. Ctrl-C ends with a summary.
 #[derive(Args, Debug)]
-#[command(after_help = WATCH_EXAMPLES, mut_arg("cluster", |arg| arg.conflicts_with_all(WATCHED_HERE)))]
+#[command(
+    after_help = WATCH_EXAMPLES,
+    mut_arg("cluster", |arg| arg.conflicts_with_all(WATCHED_HERE)),
+    // Without --cluster it is the former name of --node-name.
+    mut_arg("nodes", |arg| arg.requires(Resettable::Reset)),
+)]
 pub struct WatchArgs {
     /// Server port to watch; repeat or separate by commas, up to 64. Default: every port
     #[arg(short, long = "port", value_name = "PORT", value_delimiter = ',',
@@ -256,9 +261,9 @@ pub struct WatchArgs {
     #[arg(long, value_name = "BYTES", default_value = "100MB", requires = "record")]
     pub record_size: ByteSize,
 
-    /// The node's name, for JSON and recordings. Default: the host's name
+    /// Name of this node in JSON and recordings. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
     /// The node's network namespace, whose conntrack translates the pods' addresses. Default: the one probe runs in
     #[arg(long, value_name = "FILE")]
@@ -293,6 +298,11 @@ impl WatchArgs {
     /// Whom to ask, where it is not this machine.
     pub fn agents(&self) -> Option<Agents> {
         self.cluster.agents(self.kube.kubeconfig.as_ref())
+    }
+
+    /// The name of this node by the former name of its option, `--node`, which selects nodes of a cluster.
+    pub fn former_node_name(&self) -> Option<&String> {
+        self.cluster.nodes.first().filter(|_| !self.cluster.cluster)
     }
 }
 

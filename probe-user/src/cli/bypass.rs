@@ -70,9 +70,9 @@ pub struct BypassArgs {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = BypassFormat::Table)]
     pub output: BypassFormat,
 
-    /// The node's name, for JSON. Default: the host's name
+    /// Name of this node in JSON. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
     /// The node's network namespace. Default: the one probe runs in
     #[arg(long, value_name = "FILE")]
@@ -156,7 +156,7 @@ impl TryFrom<BypassArgs> for Bypass {
                 args.duration,
                 args.interval.unwrap_or(EVERY),
                 args.output == BypassFormat::Json,
-                args.node,
+                args.node_name,
             )?,
             max_streams: args.max_streams,
             cri: super::settings::runtime(args.cri),

@@ -46,9 +46,9 @@ pub struct DoctorArgs {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = DoctorFormat::Table)]
     pub output: DoctorFormat,
 
-    /// The node's name, for JSON. Default: the host's name
+    /// Name of this node in JSON. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
     /// Where the node's files are
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -129,7 +129,7 @@ impl TryFrom<DoctorArgs> for Doctor {
             list: args.list,
             duration: settings::positive("--duration", args.duration)?,
             json: args.output == DoctorFormat::Json,
-            node: args.node.unwrap_or_else(settings::host_name),
+            node: args.node_name.unwrap_or_else(settings::host_name),
             root: args.root,
             cri: settings::runtime(args.cri),
             netns: args.netns,

@@ -99,9 +99,9 @@ pub struct PathArgs {
     #[arg(long, value_name = "BYTES", default_value = "4MiB")]
     pub ring_size: ByteSize,
 
-    /// The node's name. Default: the host's name
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    /// Name of this node in reports. Default: the host name
+    #[arg(long, alias = "node", value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
 
     /// The container runtime's socket (CRI), which tells pods by network namespace; `none`: ask none. Default: the first that is
     /// there of containerd's, CRI-O's, cri-dockerd's, and those of k3s, k0s and MicroK8s
@@ -188,7 +188,7 @@ impl TryFrom<PathArgs> for Path {
             max_hops: args.max_hops,
             ring_bytes: settings::ring(args.ring_size)
                 .map_err(|error| settings::usage(format!("--ring-size: {error}")))?,
-            node: args.node.unwrap_or_else(settings::host_name),
+            node: args.node_name.unwrap_or_else(settings::host_name),
             cri: settings::runtime(args.cri),
             source: args.source.into(),
         })

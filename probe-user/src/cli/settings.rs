@@ -161,6 +161,7 @@ impl TryFrom<WatchArgs> for Watch {
     type Error = clap::Error;
 
     fn try_from(args: WatchArgs) -> Result<Self, clap::Error> {
+        let former_node_name = args.former_node_name().cloned();
         let role = args.role.map(Role::from);
         let ports =
             ports(args.ports).map_err(|why| usage(format!("{why}: leave --port out to watch all")))?;
@@ -219,7 +220,7 @@ impl TryFrom<WatchArgs> for Watch {
             pod_logs: args.pod_logs,
             record: args.record,
             record_bytes: args.record_size.as_u64(),
-            node: args.node.unwrap_or_else(host_name),
+            node: former_node_name.or(args.node_name).unwrap_or_else(host_name),
             explain: !args.no_explain,
             tls: args.tls,
             netns: args.netns,

@@ -95,9 +95,9 @@ pub struct VxlanArgs {
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = VxlanFormat::Table)]
     pub output: VxlanFormat,
 
-    /// The node's name, for JSON. Default: the host's name
+    /// Name of this node in JSON. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
     /// The node's network namespace. Default: the one probe runs in
     #[arg(long, value_name = "FILE")]
@@ -178,7 +178,7 @@ impl TryFrom<VxlanArgs> for Vxlan {
             args.duration,
             args.interval.unwrap_or(EVERY),
             args.output == VxlanFormat::Json,
-            args.node,
+            args.node_name,
         )?;
         Ok(Self {
             device: args.device,

@@ -31,6 +31,11 @@ pub fn run(cli: Cli) -> Result<Exit> {
     let healthy = |()| Exit::Healthy;
     match cli.command {
         Command::Watch(args) => {
+            if args.former_node_name().is_some() {
+                say(format_args!(
+                    "warning: --node selects nodes with --cluster; use --node-name for the name of this node"
+                ));
+            }
             let agents = args.agents();
             match (Watch::try_from(*args), agents) {
                 (Ok(settings), None) => block_on(watch::run(settings)),

@@ -257,7 +257,7 @@ impl Cluster<'_> {
     fn watch(&self, probe: &Path, node: &str, dir: &Path, port: &str) -> Result<Running> {
         let mut watch = Command::new(probe);
         watch
-            .args(["watch", "-o", "json", "--port", port, "--node", node])
+            .args(["watch", "-o", "json", "--port", port, "--node-name", node])
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .arg("--record")
