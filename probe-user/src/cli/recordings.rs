@@ -13,7 +13,7 @@ Examples:
   probe watch --port 2379 --record flows.jsonl          on every node, while it happens
   probe who 192.168.88.12:62134 --flows beta.jsonl      then: who had this address and port
   probe who 192.168.88.12:62134 --cluster               the agent on the node that has this address
-  probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl beta.jsonl
+  probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl --flows beta.jsonl
 
 Exit codes: 0 found, 1 a fault, or nothing found and a node did not answer, 2 usage, 3 nothing found.";
 
@@ -40,8 +40,8 @@ pub struct WhoArgs {
 const ETCD_LOG_HELP: &str = "\
 Examples:
   probe watch --port 2379 --record flows.jsonl          on every node, while it happens
-  probe etcd-log etcd.log --flows alpha.jsonl beta.jsonl
-  kubectl logs -n kube-system etcd-alpha | probe etcd-log --flows alpha.jsonl beta.jsonl
+  probe etcd-log etcd.log --flows alpha.jsonl --flows beta.jsonl
+  kubectl logs -n kube-system etcd-alpha | probe etcd-log --flows alpha.jsonl --flows beta.jsonl
   kubectl logs -n kube-system etcd-alpha | probe etcd-log --cluster
   journalctl -u etcd -o json | probe etcd-log --flows alpha.jsonl
 
@@ -57,8 +57,12 @@ Exit codes: 0 found rejected connections, 1 a fault, 2 usage, 3 there are none i
 #[command(after_help = ETCD_LOG_HELP)]
 pub struct EtcdLogArgs {
     /// The log; `-` is standard input
-    #[arg(value_name = "FILE", default_value = "-")]
+    #[arg(value_name = "LOG", default_value = "-")]
     pub log: PathBuf,
+
+    /// Further recordings of a `--flows` with several
+    #[arg(value_name = "FILE", hide = true, requires = "flows")]
+    pub further_flows: Vec<PathBuf>,
 
     /// How far a connection's end and the log's line may be apart: clocks of nodes differ
     #[arg(long, value_name = "TIME", default_value = "10s")]
@@ -75,8 +79,8 @@ pub struct EtcdLogArgs {
 
 #[derive(Args, Debug)]
 pub struct RecordingsArgs {
-    /// Recordings, of one or many nodes; each with the older FILE.1 beside it
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "cluster")]
+    /// Read this recording, and the older FILE.1 beside it; repeat for several nodes
+    #[arg(long, value_name = "FILE", required_unless_present = "cluster")]
     pub flows: Vec<PathBuf>,
 
     /// Lines for people, or one JSON object a line
@@ -157,7 +161,7 @@ impl From<EtcdLogArgs> for EtcdLog {
             log: args.log,
             ports: args.ports,
             within: args.within.unsigned_abs(),
-            flows: args.recordings.flows,
+            flows: [args.recordings.flows, args.further_flows].concat(),
             json: args.recordings.output == AnswerFormat::Json,
         }
     }
@@ -182,4 +186,54 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().ok().or_else(local).ok_or_else(|| {
         "not a time such as 2026-11-23T09:10:14Z, '2026-11-23 09:10:14' or 09:10:14".to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn etcd_log(line: &str) -> Result<EtcdLog, String> {
+        let words = line.split_whitespace().map(Into::into);
+        match Cli::of(words).map(|cli| cli.command) {
+            Ok(Command::EtcdLog(args)) => Ok(args.into()),
+            Ok(other) => panic!("{line}: {other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Recordings never swallow the log.
+    #[test]
+    fn the_log_and_the_recordings() {
+        for (line, log, flows) in [
+            ("probe etcd-log --flows a etcd.log", "etcd.log", &["a"][..]),
+            ("probe etcd-log etcd.log --flows a", "etcd.log", &["a"]),
+            (
+                "probe etcd-log --flows a --flows b etcd.log",
+                "etcd.log",
+                &["a", "b"],
+            ),
+            ("probe etcd-log --flows a", "-", &["a"]),
+            // The former spelling.
+            (
+                "probe etcd-log etcd.log -o json --flows a b",
+                "etcd.log",
+                &["a", "b"],
+            ),
+        ] {
+            let settings = etcd_log(line).unwrap();
+            assert_eq!(settings.log, PathBuf::from(log), "{line}");
+            let flows: Vec<_> = flows.iter().map(PathBuf::from).collect();
+            assert_eq!(settings.flows, flows, "{line}");
+        }
+        for (line, says) in [
+            ("probe etcd-log etcd.log", "--flows"),
+            ("probe etcd-log etcd.log b --cluster", "--flows"),
+            ("probe who 10.0.0.1:1 --flows a b", "unexpected argument 'b'"),
+        ] {
+            let words = line.split_whitespace().map(Into::into);
+            let error = Cli::of(words).expect_err(line).to_string();
+            assert!(error.contains(says), "{line}: {error}");
+        }
+    }
 }

@@ -293,7 +293,9 @@ impl Cluster<'_> {
         if self.args.agents {
             ask.arg("--cluster").arg("--kubeconfig").arg(&self.kubeconfig);
         } else {
-            ask.arg("--flows").args(nodes.iter().map(|node| flows(dir, node)));
+            for node in nodes {
+                ask.arg("--flows").arg(flows(dir, node));
+            }
         }
         let answers = run::output(&mut ask)?;
         let expected = fs::read_to_string(&log)?.matches("rejected connection").count();
