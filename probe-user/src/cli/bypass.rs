@@ -40,7 +40,7 @@ const SEEN_HERE: [&str; 6] = ["max_streams", "cri", "pod_logs", "netns", "btf", 
 /// Counts in the kernel every packet that passed conntrack untracked (NOTRACK, CT --notrack, nft notrack), names the rule
 /// with its counter, and the Service whose requests leave without translation or whose replies come back without it.
 #[derive(Args, Debug)]
-#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
+#[command(visible_alias = "notrack", after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct BypassArgs {
     /// Print one table at the end; the exit code is 1 when there is a finding. Takes --duration, default 5s
     #[arg(long)]

@@ -249,7 +249,8 @@ mod tests {
         for command in ["watch", "who 10.0.0.1:1 --flows f", "check"] {
             assert_eq!(agents(&format!("probe {command}")), None);
         }
-        assert_eq!(agents("kubectl-probe vxlan --cluster"), Some(plain));
+        assert_eq!(agents("kubectl-probe vxlan --cluster"), Some(plain.clone()));
+        assert_eq!(agents("kubectl-probe notrack"), Some(plain));
         assert_eq!(agents("kubectl-probe check"), None);
     }
 
