@@ -43,9 +43,18 @@ use crate::{
 
 const AFTER_HELP: &str = "Exit codes: 0 fine, 1 a fault, 2 usage.";
 
+/// The version with what tells two builds of it apart.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("PROBE_COMMIT"),
+    "\ntarget: ",
+    env!("PROBE_TARGET")
+);
+
 /// Who opened this connection, what became of it, and what in the packet path is to blame?
 #[derive(Debug, Parser)]
-#[command(name = "probe", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "probe", version, long_version = LONG_VERSION, after_help = AFTER_HELP, max_term_width = 100)]
 pub struct Cli {
     /// Color the output: only on a terminal, always, or never. NO_COLOR in the environment turns `auto` into `never`
     #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorArg::Auto, hide_short_help = true)]
