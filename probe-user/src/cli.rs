@@ -80,9 +80,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     Check(CheckArgs),
     Agent(AgentArgs),
-    #[command(hide = true)]
     Completions(CompletionsArgs),
-    #[command(hide = true)]
     Man(ManArgs),
 }
 
