@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::Shell;
 
+use super::help;
+
 /// Print a completion script for a shell
 ///
 /// For bash: `probe completions bash >/usr/share/bash-completion/completions/probe`.
 #[derive(Args, Debug)]
+#[command(after_help = help::sections(&[]))]
 pub struct CompletionsArgs {
     /// Shell to complete for
     #[arg(value_enum, value_name = "SHELL")]
@@ -17,6 +20,7 @@ pub struct CompletionsArgs {
 
 /// Write manual pages, one per command
 #[derive(Args, Debug)]
+#[command(after_help = help::sections(&[]))]
 pub struct ManArgs {
     /// Directory to write to; made if missing
     #[arg(value_name = "DIR")]
