@@ -1,7 +1,10 @@
 //! Where the BPF objects are embedded from: `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones. Those
-//! whose name ends in `-log` are for `--kernel-log`.
+//! whose name ends in `-log` are for `--kernel-log`. And which commit and target a binary is of, for `--version`.
 
-use std::{env, path::PathBuf};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
 
 const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
 
@@ -28,4 +31,57 @@ fn main() {
             path.display()
         );
     }
+    let commit = commit(&package.join("..")).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo:rustc-env=PROBE_COMMIT={commit}");
+    println!(
+        "cargo:rustc-env=PROBE_TARGET={}",
+        env::var("TARGET").unwrap_or_default()
+    );
+}
+
+/// The commit that is checked out, read from git's files: git may be missing, or refuse a checkout of another user. `None`
+/// without a repository, as in an archive of the sources.
+fn commit(checkout: &Path) -> Option<String> {
+    let git = git_dir(&checkout.join(".git"))?;
+    let head = watched(&git.join("HEAD"))?;
+    let Some(reference) = head.trim().strip_prefix("ref: ") else {
+        return is_hash(head.trim());
+    };
+    // A linked worktree has a HEAD of its own, and branches where the repository is.
+    let shared = match fs::read_to_string(git.join("commondir")) {
+        Ok(shared) => git.join(shared.trim()),
+        Err(_) => git.clone(),
+    };
+    if let Some(hash) = watched(&shared.join(reference)) {
+        return is_hash(hash.trim());
+    }
+    let packed = watched(&shared.join("packed-refs"))?;
+    // The next commit makes the branch a file of its own, and changes neither HEAD nor the packed ones.
+    watched(&git.join("logs/HEAD"));
+    packed.lines().find_map(|line| {
+        let (hash, name) = line.split_once(' ')?;
+        (name == reference).then(|| is_hash(hash)).flatten()
+    })
+}
+
+/// The directory itself, or the one that a file in its place names.
+fn git_dir(path: &Path) -> Option<PathBuf> {
+    if path.is_dir() {
+        return Some(path.to_owned());
+    }
+    let text = fs::read_to_string(path).ok()?;
+    Some(path.parent()?.join(text.trim().strip_prefix("gitdir: ")?))
+}
+
+/// A file's text; a change of it, and of no other file of git's, runs this script again. Only of a file that exists: cargo
+/// takes a missing one for changed, at every build.
+fn watched(path: &Path) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    println!("cargo:rerun-if-changed={}", path.display());
+    Some(text)
+}
+
+fn is_hash(text: &str) -> Option<String> {
+    let is_hash = text.len() >= 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_hash.then(|| text.to_owned())
 }

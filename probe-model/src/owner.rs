@@ -1,6 +1,8 @@
 //! Who owns one end of a connection: process, container, pod. Each name carries its source.
 
-use super::workload::Workload;
+use std::sync::Arc;
+
+use super::{selector::Labels, workload::Workload};
 
 /// All that is known; every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +118,8 @@ pub struct Pod {
     pub qos: Option<Qos>,
     /// What it belongs to.
     pub workload: Option<Workload>,
+    /// As the runtime had them when the pod began, or as Kubernetes has them. Neither shown nor recorded.
+    pub labels: Option<Arc<Labels>>,
     /// Where `namespace` and `name` come from.
     pub source: PodSource,
 }

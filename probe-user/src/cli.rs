@@ -5,6 +5,7 @@ mod bypass;
 mod cluster;
 mod doctor;
 mod generated;
+mod help;
 mod pace;
 mod path;
 mod recordings;
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use bytesize::ByteSize;
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    builder::{PossibleValue, PossibleValuesParser, Resettable, TypedValueParser},
 };
 use jiff::SignedDuration;
 
@@ -28,25 +29,43 @@ pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
 pub use path::{End, Path, PathArgs, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
-pub use settings::{Names, Watch};
+pub use settings::Watch;
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use crate::{
     attribution::kube::{Access, Credentials},
     kernel::{btf::VMLINUX, messages::Level, object::Source},
-    model::{Outcome, Role},
+    model::{
+        Listed, Outcome, Role,
+        selector::{PodName, Selector},
+    },
     report::Format,
 };
 
-const AFTER_HELP: &str = "Exit codes: 0 fine, 1 a fault, 2 usage.";
+/// The options that every command has, below its own.
+const GLOBAL: &str = "Global options";
 
-/// Who opened this connection, what became of it, and what in the packet path is to blame?
+/// The version with what tells two builds of it apart.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("PROBE_COMMIT"),
+    "\ntarget: ",
+    env!("PROBE_TARGET")
+);
+
+/// Trace the connections of a Kubernetes node: owner, outcome, and cause in the packet path
 #[derive(Debug, Parser)]
-#[command(name = "probe", version, after_help = AFTER_HELP, max_term_width = 100)]
+#[command(name = "probe", version, long_version = LONG_VERSION, after_help = help::sections(&[]), max_term_width = 100)]
 pub struct Cli {
-    /// Print messages of the kernel programs to stderr, at most 100 a second: `debug` what is rare (a table is full, a
-    /// record is lost), `trace` every connection too. No effect where no kernel program is loaded, as with --cluster
-    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_short_help = true)]
+    /// Color the output: only on a terminal, always, or never. NO_COLOR in the environment turns `auto` into `never`
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = ColorArg::Auto, hide_short_help = true,
+          help_heading = GLOBAL)]
+    pub color: ColorArg,
+
+    /// Print messages of the kernel programs to stderr, at most 100 a second: `debug` prints rare events (a table is full, a
+    /// record is lost), `trace` every connection too. No effect without kernel programs, as with --cluster
+    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_short_help = true, help_heading = GLOBAL)]
     pub kernel_log: Option<KernelLogArg>,
 
     #[command(subcommand)]
@@ -64,23 +83,37 @@ pub enum Command {
     Doctor(DoctorArgs),
     Check(CheckArgs),
     Agent(AgentArgs),
-    #[command(hide = true)]
     Completions(CompletionsArgs),
-    #[command(hide = true)]
     Man(ManArgs),
 }
 
-const CHECK_HELP: &str = "\
-Exit codes: 0 every command runs, be it degraded; 1 one can't run; 2 usage.";
+/// When output has colors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ColorArg {
+    Auto,
+    Always,
+    Never,
+}
 
-/// What this kernel can do for probe: every hook and program tried for real
+impl From<ColorArg> for anstream::ColorChoice {
+    fn from(color: ColorArg) -> Self {
+        match color {
+            ColorArg::Auto => Self::Auto,
+            ColorArg::Always => Self::Always,
+            ColorArg::Never => Self::Never,
+        }
+    }
+}
+
+/// Check which hooks and programs this kernel supports
 ///
-/// Loads and attaches every program and takes it away again, says what is used, what this kernel refuses and why, and
-/// what is lost then. The last lines say which commands run fully, degraded, or not at all.
+/// Loads, attaches and removes every program. Reports the hooks in use, those that the kernel refuses and why, and the data
+/// missing without them. The last lines list the commands as running fully, degraded, or not at all; the exit code is 1 if one
+/// can't run.
 #[derive(Args, Debug)]
-#[command(after_help = CHECK_HELP)]
+#[command(after_help = help::sections(&[]))]
 pub struct CheckArgs {
-    /// A text for people, or one JSON object
+    /// Output format: a text, or one JSON object
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = CheckFormat::Table)]
     pub output: CheckFormat,
 
@@ -112,37 +145,31 @@ impl From<CheckArgs> for Check {
 
 const WATCH_EXAMPLES: &str = "\
 Examples:
-  probe watch --port 2379                       who connects to etcd, and what becomes of it
-  probe watch --port 2379 --outcome half-open   only those that send nothing
-  probe watch --port 443 --role client --all    every connection that this node opens to port 443
-  probe watch --port 443 --outcome unanswered,refused,timed-out   what fails, and why, where that was seen
+  probe watch --port 2379                       clients of etcd, and the outcome of each connection
+  probe watch --port 2379 --outcome half-open   only connections without payload
+  probe watch --port 443 --role client --all    every connection from this node to port 443
+  probe watch --port 443 --outcome unanswered,refused   failed connections with their causes
+  probe watch --pod shop/web -l 'app=web,!canary'   connections of selected pods
   probe watch --port 6443 -o json --duration 1m >connections.jsonl
-  probe watch --port 443,6443 --all --tls       server names, TLS versions and alerts; who speaks no TLS there
-  probe watch --port 2379 --cluster             on all nodes, from anywhere: probe's agents are there
+  probe watch --port 443,6443 --all --tls       server names, TLS versions and alerts
+  probe watch --port 2379 --cluster             all nodes, by the agents in the cluster";
 
-Outcomes:
-  half-open         established, closed by the client with FIN, no payload either way
-  half-open-reset   the same, ended by the client with RST
-  syn-only          server side: SYN answered, handshake never finished
-  refused           RST in answer to SYN
-  unanswered        no answer to SYN: timed out, or given up by the client
-  unreachable       ICMP error in answer to SYN, or the SYN could not be sent
-  no-reply          the client sent payload, the server none, then it closed
-  reset-by-client   RST by the client after payload
-  reset-by-server   RST by the server, established
-  timed-out         established, then retransmissions ran out
-  closed            an orderly end that is none of the above
-  open              still open when probe ends
+const WATCH_NOTES: &str = "\
+    A failed connection (refused, unanswered, unreachable, reset-by-client, timed-out) is followed by its cause if \
+    this node shows one: a rule that drops it or exempts it from conntrack, a Service without endpoints, a silent \
+    VXLAN peer. The node's rules and Services are read when a connection fails; nothing is changed. --no-explain \
+    turns this off.\n\n\
+    SOURCE is always the client. With client and server on one node each connection is reported twice, once per \
+    role. `? → etcd` is a client on another node: run probe there, or use --cluster.";
 
-A failed connection (refused, unanswered, unreachable, reset-by-client, timed-out) has its cause under it where something on this
-node shows it: a rule that exempts it from conntrack or drops it, a Service without endpoints, a VXLAN peer that is silent. The
-rules and Services of the node are read when a connection fails; nothing is changed. --no-explain leaves all of it out.
+fn watch_help() -> String {
+    let outcomes = help::list::<Outcome>("Outcomes");
+    help::sections(&[WATCH_EXAMPLES, &outcomes, WATCH_NOTES])
+}
 
-SOURCE is always the client's end. Both ends on one node give two records, one for each role. `? → etcd` is
-an unknown client of etcd, on another node: run probe there. Exit codes: 0 fine, 1 a fault, 2 usage.";
-
-/// What a watch of this machine's kernel takes, and agents have in their own configuration.
-const WATCHED_HERE: [&str; 11] = [
+/// Options of a watch on this machine. Agents have their own configuration, and do not report labels.
+const WATCHED_HERE: [&str; 12] = [
+    "selector",
     "ring_size",
     "max_connections",
     "pod_logs",
@@ -156,94 +183,106 @@ const WATCHED_HERE: [&str; 11] = [
     "without",
 ];
 
-/// Connections: who opened each, and what became of it
+/// Report connections: owner, outcome, and cause of failure
 ///
-/// Follows TCP connections in the kernel from SYN to end and names the process, container and pod behind each.
-/// Without --outcome and --all it leaves out what is healthy: `closed` and `open`. Ctrl-C ends with a summary.
+/// Follows TCP connections in the kernel from SYN to close and names the process, container and pod behind each. Healthy
+/// outcomes (`closed`, `open`) are left out without --all or --outcome. Ctrl-C ends with a summary.
 #[derive(Args, Debug)]
-#[command(after_help = WATCH_EXAMPLES, mut_arg("cluster", |arg| arg.conflicts_with_all(WATCHED_HERE)))]
+#[command(
+    after_help = watch_help(),
+    mut_arg("cluster", |arg| arg.conflicts_with_all(WATCHED_HERE)),
+    // Without --cluster it is the former name of --node-name.
+    mut_arg("nodes", |arg| arg.requires(Resettable::Reset)),
+)]
 pub struct WatchArgs {
-    /// Server port to watch; repeat or separate by commas, up to 64. Default: every port
+    /// Watch this server port; repeat or separate by commas, up to 64. Default: every port
     #[arg(short, long = "port", value_name = "PORT", value_delimiter = ',',
           value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
 
-    /// Only this end: `client` opened the connection, `server` accepted it. Default: both
+    /// Report one side only: `client` opened the connection, `server` accepted it. Default: both
     #[arg(long, value_enum, value_name = "ROLE")]
     pub role: Option<RoleArg>,
 
-    /// Only these outcomes (below); repeat or separate by commas
-    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = named(&Outcome::ALL, Outcome::name))]
+    /// Report only this outcome (listed below); repeat or separate by commas
+    #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = named::<Outcome>(),
+          hide_possible_values = true)]
     pub outcomes: Vec<Outcome>,
 
-    /// Only where the other end is in this prefix (10.244.0.0/16) or is this address; repeat or separate by commas
+    /// Report only connections with a peer in this prefix (10.244.0.0/16) or at this address; repeat or separate by commas
     #[arg(long = "peer", value_name = "PREFIX", value_delimiter = ',', value_parser = prefix)]
     pub peers: Vec<ipnet::IpNet>,
 
-    /// Only connections of this pod; a prefix of its name does
-    #[arg(long, value_name = "NAME")]
-    pub pod: Option<String>,
+    /// Report only connections of this pod: NAME or NAMESPACE/NAME; a prefix of the name is enough
+    #[arg(long, value_name = "POD", value_parser = clap::value_parser!(PodName))]
+    pub pod: Option<PodName>,
 
-    /// Only connections of pods in this namespace
+    /// Report only connections of pods in this namespace
     #[arg(short, long, value_name = "NAMESPACE")]
     pub namespace: Option<String>,
 
-    /// Healthy connections too: `closed`, and at the end `open`
+    /// Report only connections of pods with these labels, as kubectl reads them: app=web, app!=web, app, !app, 'app in (a,b)',
+    /// 'app notin (a,b)'; all of several separated by commas. The summary counts connections left out because labels are
+    /// unknown. Labels come from the container runtime (--cri), --kubelet or --kubeconfig. Not with --cluster
+    #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = clap::value_parser!(Selector))]
+    pub selector: Option<Selector>,
+
+    /// Report healthy connections too: `closed`, and `open` at the end
     #[arg(long, conflicts_with = "outcomes")]
     pub all: bool,
 
-    /// Table that fits the terminal, all that is known in one line each, or one JSON object a line
+    /// Output format: a table that fits the terminal, one line with every field, or one JSON object a line
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Table)]
     pub output: FormatArg,
 
-    /// End after this time: 10s, 5m, 1h30m
+    /// Stop after this time: 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub duration: Option<SignedDuration>,
 
-    /// End after so many connections were shown
+    /// Stop after N connections
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Memory for records on their way from the kernel, rounded up to a power of two
+    /// Size of the ring buffer between kernel and probe, rounded up to a power of two
     #[arg(long, value_name = "BYTES", default_value = "4MiB")]
     pub ring_size: ByteSize,
 
-    /// Connections followed at once. Default: 8192 with --port, 65536 without
+    /// Limit of connections followed at once. Default: 8192 with --port, 65536 without
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
     pub max_connections: Option<u32>,
 
-    /// Where the kubelet keeps the pods' logs, whose directories tell pod names
+    /// Directory of the kubelet's pod logs, a source of pod names
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pub pod_logs: PathBuf,
 
-    /// Record to this file too, for probe who and probe etcd-log: JSON, the older half in FILE.1
+    /// Record to this file too, for `probe who` and `probe etcd-log`: JSON, the older half in FILE.1
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 
-    /// How large the recording may become, both files together
+    /// Limit of the recording's size, both files together
     #[arg(long, value_name = "BYTES", default_value = "100MB", requires = "record")]
     pub record_size: ByteSize,
 
-    /// The node's name, for JSON and recordings. Default: the host's name
+    /// Name of this node in JSON and recordings. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
-    /// The node's network namespace, whose conntrack translates the pods' addresses. Default: the one probe runs in
+    /// Network namespace of the node, in which conntrack translates the pods' addresses. Default: the current one
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
-    /// Look for no causes of failed connections: no hooks for dropped, untracked and VXLAN packets, no rules read
+    /// Skip the search for causes of failed connections: no hooks for dropped, untracked and VXLAN packets, no rules read
     #[arg(long)]
     pub no_explain: bool,
 
-    /// Read what connections begin with, and add server name (SNI), version and ALPN of TLS, and alerts in the clear. Says
-    /// where a ClientHello has no server name or is incomplete, and what begins with something else than TLS. A handshake
-    /// that fails is mostly `closed`: --all shows it
+    /// Read the first messages of each connection and report server name (SNI), TLS version, ALPN and plaintext alerts. Also
+    /// reports a ClientHello that is incomplete or has no server name, and protocols other than TLS. A failed handshake is
+    /// mostly `closed`: add --all to see it
     #[arg(long)]
     pub tls: bool,
 
-    /// The container runtime's socket (CRI), which tells names of pods and containers; `none`: ask none. Default: the
-    /// first that is there of containerd's, CRI-O's, cri-dockerd's, and those of k3s, k0s and MicroK8s
+    /// Socket of the container runtime (CRI), the source of pod and container names; `none` disables it. Default: the first
+    /// existing socket of containerd, CRI-O, cri-dockerd, k3s, k0s and MicroK8s
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
 
@@ -262,22 +301,27 @@ impl WatchArgs {
     pub fn agents(&self) -> Option<Agents> {
         self.cluster.agents(self.kube.kubeconfig.as_ref())
     }
+
+    /// The name of this node by the former name of its option, `--node`, which selects nodes of a cluster.
+    pub fn former_node_name(&self) -> Option<&String> {
+        self.cluster.nodes.first().filter(|_| !self.cluster.cluster)
+    }
 }
 
 /// What is asked of Kubernetes.
 #[derive(Args, Clone, Debug)]
 pub struct KubeArgs {
-    /// Ask the Kubernetes API for workloads (Deployment, CronJob, ...) and the names of other nodes, with these
-    /// credentials; on a node, /etc/kubernetes/kubelet.conf does. `none`: don't ask. Default: not, but in a pod with its
-    /// service account. With --cluster the cluster's credentials, by default as kubectl has them
+    /// Kubeconfig for the Kubernetes API, the source of workload names (Deployment, CronJob, ...) and other nodes' names; on a
+    /// node use /etc/kubernetes/kubelet.conf; `none` disables it. Default: the service account in a pod, else none. With
+    /// --cluster: the cluster's credentials, by default as kubectl finds them
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// Ask the kubelet for this node's pods instead of the API: https://127.0.0.1:10250, or http://127.0.0.1:10255
+    /// Read this node's pods from the kubelet instead of the API: https://127.0.0.1:10250, or http://127.0.0.1:10255
     #[arg(long, value_name = "URL")]
     pub kubelet: Option<http::Uri>,
 
-    /// Don't check the kubelet's certificate, which mostly is its own
+    /// Skip verification of the kubelet's certificate, which is mostly self-signed
     #[arg(long, requires = "kubelet", hide_short_help = true)]
     pub kubelet_insecure_tls: bool,
 }
@@ -315,12 +359,11 @@ impl KubeArgs {
 /// What is taken of the kernel.
 #[derive(Args, Clone, Debug)]
 pub struct SourceArgs {
-    /// The running kernel's type information (BTF), where the kernel itself does not show it
+    /// File with the running kernel's type information (BTF), for kernels that do not export it
     #[arg(long, value_name = "FILE", default_value = VMLINUX)]
     pub btf: PathBuf,
 
-    /// Do without this tracepoint, function or netfilter hook, as on a kernel that does not have it; repeat or separate by
-    /// commas
+    /// Leave out this tracepoint, function or netfilter hook, as on a kernel without it; repeat or separate by commas
     #[arg(
         long,
         value_name = "TRACEPOINT",
@@ -386,17 +429,13 @@ impl From<FormatArg> for Format {
     }
 }
 
-/// One of `all` by its name, with clap's suggestion of the near one.
-fn named<T: Copy + Send + Sync + 'static>(
-    all: &'static [T],
-    name: fn(T) -> &'static str,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(all.iter().map(|value| PossibleValue::new(name(*value)))).try_map(
-        move |wanted| {
-            let mut all = all.iter().copied();
-            all.find(|value| name(*value) == wanted).ok_or("no such name")
-        },
-    )
+/// A value by its name, with clap's suggestion of a near one.
+fn named<T: Listed>() -> impl TypedValueParser<Value = T> {
+    let possible = |value: &T| PossibleValue::new(value.name()).help(value.description());
+    PossibleValuesParser::new(T::ALL.iter().map(possible)).try_map(|wanted| {
+        let mut all = T::ALL.iter().copied();
+        all.find(|value| value.name() == wanted).ok_or("no such name")
+    })
 }
 
 /// A prefix, or an address as a prefix of its own.

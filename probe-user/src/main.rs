@@ -1,29 +1,18 @@
-//! Exit codes only: 0 healthy, 1 finding, 2 usage, 3 nothing matched, 4 could not run.
+//! Exit codes only, which [`Exit`] lists.
 
 use std::process::ExitCode;
 
-use probe_user::{
-    cli::Cli,
-    commands::{self, Outcome},
-    report::say,
-};
-
-const FAULT: u8 = 1;
-const NOTHING_FOUND: u8 = 3;
-const NOT_RUN: u8 = 4;
+use probe_user::{cli::Cli, commands, model::Exit, report::say};
 
 fn main() -> ExitCode {
     let cli = match Cli::of(std::env::args_os()) {
         Ok(cli) => cli,
+        // With the code of wrong usage, or none for help.
         Err(error) => error.exit(),
     };
-    match commands::run(cli) {
-        Ok(Outcome::Fine) => ExitCode::SUCCESS,
-        Ok(Outcome::Fault) => ExitCode::from(FAULT),
-        Ok(Outcome::NothingFound) => ExitCode::from(NOTHING_FOUND),
-        Err(error) => {
-            say(format_args!("probe: {error:#}"));
-            ExitCode::from(NOT_RUN)
-        }
-    }
+    let exit = commands::run(cli).unwrap_or_else(|error| {
+        say(format_args!("probe: {error:#}"));
+        Exit::CouldNotRun
+    });
+    ExitCode::from(exit.code())
 }

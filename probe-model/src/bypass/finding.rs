@@ -22,4 +22,15 @@ impl Fault {
             Self::Untracked => "untracked",
         }
     }
+
+    /// In one line, for lists of names.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::UntrackedRequest => {
+                "requests to a Service skip DNAT: no endpoint answers, clients time out"
+            }
+            Self::UntrackedReply => "replies of a Service's endpoint skip NAT: the client resets them",
+            Self::Untracked => "other packets skip NAT and masquerading: pods can lose external access",
+        }
+    }
 }

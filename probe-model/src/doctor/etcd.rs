@@ -246,6 +246,7 @@ mod tests {
                 name: Some("sdp-monitor-z8989".to_owned()),
                 qos: None,
                 workload: None,
+                labels: None,
                 source: PodSource::Cri,
             }),
             ..Owner::default()

@@ -62,22 +62,14 @@ impl Check {
     /// What it looks at, in one line.
     pub const fn looks_at(self) -> &'static str {
         match self {
-            Self::Bridge => {
-                "cni0's address against flannel's subnet, the CNI configuration, left-over addresses and reservations"
-            }
-            Self::Etcd => "who connects to etcd here and sends nothing, and how often",
-            Self::Vxlan => "the VXLAN devices against the wire: peers, entries, drops, MTU",
-            Self::Bypass => "traffic that slips past conntrack, the rule that lets it, the Service it breaks",
-            Self::Ingress => "certificates that this node serves to clients without a server name",
-            Self::Node => {
-                "kubelet's configuration and certificates, the API server it needs, how its connections end"
-            }
-            Self::Dns => {
-                "pods whose resolv.conf names a resolver that the node no longer uses, queries without an answer"
-            }
-            Self::Settings => {
-                "the conntrack table, forwarding, bridge filtering, rp_filter, checksum offload, the clock"
-            }
+            Self::Bridge => "cni0 against flannel's subnet, CNI configuration, leftover addresses",
+            Self::Etcd => "clients of etcd on this node that send nothing, and their interval",
+            Self::Vxlan => "VXLAN devices against the wire: peers, entries, drops, MTU",
+            Self::Bypass => "traffic that bypasses conntrack, the rule responsible, the broken Services",
+            Self::Ingress => "certificates served to clients that send no server name",
+            Self::Node => "kubelet's configuration, certificates and API server; its connections",
+            Self::Dns => "pods with an outdated resolver in resolv.conf, queries without an answer",
+            Self::Settings => "conntrack table, forwarding, bridge filtering, rp_filter, offload, clock",
         }
     }
 }

@@ -51,6 +51,19 @@ impl Outcome {
             Self::NoRequest => "no-request",
         }
     }
+
+    /// In one line, for lists of names.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Delivered => "the request reached its socket; the reply, if any, came back",
+            Self::Refused => "no socket listens at the destination, or RST came back",
+            Self::Dropped => "the request or its reply was dropped: where, why, by which rule",
+            Self::Untranslated => "the request or its reply bypassed conntrack and NAT: by which rule",
+            Self::Unreachable => "an ICMP error came back",
+            Self::Unanswered => "the request left this node or reached its host; no answer seen",
+            Self::NoRequest => "only packets of the reply direction seen",
+        }
+    }
 }
 
 /// The last word on an exchange.

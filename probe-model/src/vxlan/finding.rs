@@ -70,6 +70,28 @@ impl Fault {
             Self::Dropped => "dropped",
         }
     }
+
+    /// In one line, for lists of names.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::PortMismatch => "a peer sends to a UDP port that the device does not listen on",
+            Self::VniMismatch => "a peer sends a VNI that the device does not have",
+            Self::Filtered => "an iptables or nft rule on this node drops or rejects VXLAN packets",
+            Self::Refused => "a peer answers with an ICMP error",
+            Self::NoAnswer => "packets leave, none come back, and this node shows no cause",
+            Self::MissingRoute => "the route to a peer's pods is missing",
+            Self::MissingNeighbour => "the neighbour entry of a peer is missing",
+            Self::MissingForwarding => "the FDB entry of a peer is missing",
+            Self::DeadVtep => "no host answers for a peer's address on the underlay",
+            Self::StaleMac => "this node or a peer has an outdated MAC address of the other's device",
+            Self::BadChecksum => "packets arrive with a wrong outer checksum",
+            Self::Mtu => "the device's MTU is larger than the underlay carries",
+            Self::MalformedHeader => "packets that are not VXLAN arrive on the device's port",
+            Self::PortTaken => "another socket holds the device's UDP port",
+            Self::DeviceDown => "the device is down",
+            Self::Dropped => "this node drops VXLAN packets for another reason",
+        }
+    }
 }
 
 /// A fault of one device, mostly with one peer, and what its diagnosis goes on with.

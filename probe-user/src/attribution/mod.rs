@@ -316,6 +316,7 @@ fn owner(process: Option<Process>, placement: Placement) -> Owner {
         name: None,
         qos,
         workload: None,
+        labels: None,
         source: PodSource::Cgroup,
     });
     Owner {

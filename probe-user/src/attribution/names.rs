@@ -89,6 +89,8 @@ impl Names {
                 pod.name = Some(known.name.clone());
                 pod.source = cluster.source();
             }
+            // The runtime has those that the pod began with.
+            pod.labels = Some(Arc::clone(&known.labels));
             if known.workload.is_some() {
                 pod.workload.clone_from(&known.workload);
             }
@@ -159,6 +161,33 @@ fn take(owner: &mut Owner, named: &Named) {
         namespace: Some(named.pod.namespace.clone()),
         name: Some(named.pod.name.clone()),
         workload: workload::of_labels(&named.pod.name, &named.pod.labels),
+        labels: Some(Arc::clone(&named.pod.labels)),
         source: PodSource::Cri,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::cri, *};
+    use crate::model::selector::Labels;
+
+    #[test]
+    fn the_runtime_has_labels() {
+        let labels: Labels = [("app".to_owned(), "web".to_owned())].into();
+        let pod = cri::Pod {
+            namespace: "shop".to_owned(),
+            name: "web-0".to_owned(),
+            uid: "1".to_owned(),
+            labels: Arc::new(labels.clone()),
+        };
+        let named = Named {
+            container: None,
+            pod: Arc::new(pod),
+        };
+        let mut owner = Owner::default();
+        take(&mut owner, &named);
+        let pod = owner.pod.unwrap();
+        assert_eq!(pod.name.as_deref(), Some("web-0"));
+        assert_eq!(pod.labels.as_deref(), Some(&labels));
+    }
 }

@@ -151,6 +151,7 @@ mod tests {
                     name: None,
                     qos: None,
                     workload: None,
+                    labels: None,
                     source,
                 }),
                 ..Owner::default()

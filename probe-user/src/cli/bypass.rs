@@ -6,81 +6,80 @@ use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use super::{
-    Agents, ClusterArgs, ClusterLooks, SourceArgs,
+    Agents, ClusterArgs, ClusterLooks, SourceArgs, help,
     pace::{EVERY, Pace},
 };
-use crate::{attribution::kube::Access, kernel::object::Source};
+use crate::{attribution::kube::Access, kernel::object::Source, model::bypass::finding::Fault};
 
-const HELP: &str = "\
+const EXAMPLES: &str = "\
 Examples:
-  probe bypass                          a live table of what slips past conntrack, the rules, and what they break
-  probe bypass --once --duration 5s     for scripts: looks for 5 s, exit code 1 if anything slips past unintended
-  probe bypass -o json --interval 10s   one object each 10 s
-  probe bypass --cluster                what the agents on all nodes see, once
-  kubectl exec ... -- curl https://SERVICE/   meanwhile: what nobody sends, nobody sees
+  probe bypass                          live table of untracked traffic, the rules and the findings
+  probe bypass --once --duration 5s     for scripts: one report after 5 s, exit code 1 on a finding
+  probe bypass -o json --interval 10s   one object every 10 s
+  probe bypass --cluster                the latest snapshot of every node's agent
+  kubectl exec ... -- curl https://SERVICE/   meanwhile: a finding needs traffic";
 
-Findings:
-  untracked-request   packets to a Service's address leave untranslated: nobody answers, connections time out
-  untracked-reply     packets of a Service's endpoint come back untranslated: the client resets them
-  untracked           other packets, which are not translated or masqueraded: pods lose the world outside
+const NOTES: &str = "\
+    A rule is named if the packets match all of it, no earlier rule accepts them, and its counter moved. Rules \
+    without hits are listed as latent; they are not findings, nor is the untracked traffic of NodeLocal DNSCache and \
+    Cilium. A finding ends 10 s after the last such packet, with --once at the end of the run. No rule is changed.";
 
-A rule is named when all it asks for is met by the packets, no rule before it lets them go, and its counter moved. Rules
-that nothing has hit are listed as latent; they are no finding, nor is what NodeLocal DNSCache and Cilium leave untracked.
-A finding ends when no packet showed it for 10 s, in a run --once at its end. No rule is changed. Exit codes: 0 no finding
-at the end, 1 a finding, a fault, or with --cluster a node that did not answer, 2 usage.";
+fn help() -> String {
+    help::sections(&[EXAMPLES, &help::list::<Fault>("Findings"), NOTES])
+}
 
 /// Streams counted at once, where nothing else is said.
 const MAX_STREAMS: u32 = 8192;
 
-/// What a look at this machine takes, and agents have in their own configuration.
+/// Options of a snapshot of this machine; agents have their own configuration.
 const SEEN_HERE: [&str; 6] = ["max_streams", "cri", "pod_logs", "netns", "btf", "without"];
 
-/// What slips past conntrack: the traffic, the rule that lets it, the Service it breaks
+/// Find traffic that bypasses conntrack (NOTRACK), the rule responsible and the Services it breaks
 ///
-/// Counts in the kernel every packet that passed conntrack untracked (NOTRACK, CT --notrack, nft notrack), names the rule
-/// with its counter, and the Service whose requests leave without translation or whose replies come back without it.
+/// Counts every untracked packet in the kernel (NOTRACK, CT --notrack, nft notrack). Reports the rule with its counter, and the
+/// Services with requests or replies that skip NAT.
 #[derive(Args, Debug)]
-#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
+#[command(visible_alias = "notrack", after_help = help(), mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct BypassArgs {
-    /// Print one table at the end; the exit code is 1 when there is a finding. Takes --duration, default 5s
+    /// Print one report after --duration (default 5s) and stop
     #[arg(long)]
     pub once: bool,
 
-    /// End after this time: 10s, 5m, 1h30m
+    /// Stop after this time: 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub duration: Option<SignedDuration>,
 
-    /// How often to look. Default: 1s; with --cluster once
+    /// Interval between snapshots. Default: 1s; with --cluster one snapshot
     #[arg(long, value_name = "TIME")]
     pub interval: Option<SignedDuration>,
 
-    /// Streams counted at once: a client, a server's port, one way
+    /// Limit of streams counted at once: one client, one server port, one direction
     #[arg(long, value_name = "N", default_value_t = MAX_STREAMS, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub max_streams: u32,
 
-    /// The container runtime's socket (CRI), which tells names of pods; `none`: ask none. Default: the first that is there
+    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing one
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
 
-    /// Where the kubelet keeps the pods' logs, whose directories tell pod names
+    /// Directory of the kubelet's pod logs, a source of pod names
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pub pod_logs: PathBuf,
 
-    /// A table, or one JSON object a look
+    /// Output format: a table, or one JSON object a snapshot
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = BypassFormat::Table)]
     pub output: BypassFormat,
 
-    /// The node's name, for JSON. Default: the host's name
+    /// Name of this node in JSON. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
-    /// The node's network namespace. Default: the one probe runs in
+    /// Network namespace of the node. Default: the current one
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
-    /// Ask the Kubernetes API for the names of Services, with these credentials; on a node, /etc/kubernetes/kubelet.conf
-    /// does. `none`: don't ask. Default: not, but in a pod with its service account. With --cluster the cluster's credentials, by
-    /// default as kubectl has them
+    /// Kubeconfig for the Kubernetes API, the source of Service names; on a node use /etc/kubernetes/kubelet.conf; `none`
+    /// disables it. Default: the service account in a pod, else none. With --cluster: the cluster's credentials, by default as
+    /// kubectl finds them
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
@@ -156,7 +155,7 @@ impl TryFrom<BypassArgs> for Bypass {
                 args.duration,
                 args.interval.unwrap_or(EVERY),
                 args.output == BypassFormat::Json,
-                args.node,
+                args.node_name,
             )?,
             max_streams: args.max_streams,
             cri: super::settings::runtime(args.cri),

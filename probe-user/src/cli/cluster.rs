@@ -2,13 +2,14 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{
+    ArgMatches, Args, ColorChoice, Command, CommandFactory, FromArgMatches, ValueEnum as _, error::ErrorKind,
+    parser::ValueSource,
+};
 use jiff::SignedDuration;
 
 use super::{Cli, settings};
 
-/// Commands that the agents of a cluster can do.
-const COMMANDS: [&str; 6] = ["watch", "vxlan", "bypass", "doctor", "who", "etcd-log"];
 /// What `kubectl probe` runs.
 const PLUGIN: &str = "kubectl-probe";
 
@@ -16,20 +17,26 @@ const PLUGIN: &str = "kubectl-probe";
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "In a cluster")]
 pub struct ClusterArgs {
-    /// Ask the agents of probe in the cluster instead of this machine's kernel, by the API server's port-forward: nothing but
-    /// a kubeconfig is needed (docs/cluster.md)
+    /// Query probe's agents in the cluster instead of this machine's kernel, through the API server's port-forward. Needs a
+    /// kubeconfig and nothing else (docs/cluster.md)
     #[arg(long)]
     pub cluster: bool,
 
-    /// Only the agent on this node; repeat or separate by commas
-    #[arg(long = "on", value_name = "NODE", value_delimiter = ',', requires = "cluster")]
-    pub on: Vec<String>,
+    /// Query only the agent on this node; repeat or separate by commas. Default: every node
+    #[arg(
+        long = "node",
+        alias = "on",
+        value_name = "NODE",
+        value_delimiter = ',',
+        requires = "cluster"
+    )]
+    pub nodes: Vec<String>,
 
-    /// The kubeconfig's context. Default: its current one
+    /// Context of the kubeconfig. Default: its current context
     #[arg(long, value_name = "NAME", requires = "cluster")]
     pub context: Option<String>,
 
-    /// The agents' namespace
+    /// Namespace of the agents
     #[arg(long, value_name = "NAMESPACE", default_value = "probe", requires = "cluster")]
     pub agent_namespace: String,
 }
@@ -38,7 +45,7 @@ pub struct ClusterArgs {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "In a cluster")]
 pub struct KubeconfigArgs {
-    /// The cluster's credentials. Default: as kubectl has it, KUBECONFIG or ~/.kube/config
+    /// Kubeconfig of the cluster. Default: as kubectl finds it, KUBECONFIG or ~/.kube/config
     #[arg(long, value_name = "FILE", requires = "cluster")]
     pub kubeconfig: Option<PathBuf>,
 }
@@ -50,8 +57,8 @@ pub struct Agents {
     pub kubeconfig: Option<PathBuf>,
     pub context: Option<String>,
     pub namespace: String,
-    /// Nodes; none: all.
-    pub on: Vec<String>,
+    /// None: all.
+    pub nodes: Vec<String>,
 }
 
 impl ClusterArgs {
@@ -61,7 +68,7 @@ impl ClusterArgs {
             kubeconfig: kubeconfig.cloned(),
             context: self.context.clone(),
             namespace: self.agent_namespace.clone(),
-            on: self.on.clone(),
+            nodes: self.nodes.clone(),
         })
     }
 }
@@ -92,8 +99,8 @@ impl ClusterLooks {
         let duration = time("--duration", duration)?;
         if duration.is_some() && interval.is_none() {
             return Err(settings::usage(
-                "with --cluster, the agents have looked already: --duration is how long to look again and again, every \
-                 --interval"
+                "with --cluster, --duration needs --interval: the agents' latest snapshots are printed at once, or again \
+                 every --interval"
                     .to_owned(),
             ));
         }
@@ -115,14 +122,14 @@ impl Cli {
         let mut command = Self::command();
         if is_plugin(arguments.first()) {
             command = command.bin_name("kubectl probe");
-            imply_cluster(&mut arguments);
+            imply_cluster(&command, &mut arguments);
+        }
+        if let Some(color) = color(&arguments) {
+            command = command.color(color);
         }
         let matches = command.try_get_matches_from_mut(arguments)?;
-        if names_this_node(&matches) {
-            return Err(command.error(
-                ErrorKind::ArgumentConflict,
-                "--node is this machine's name; with --cluster, --on NODE asks that node's agent",
-            ));
+        if let Some(error) = nodes(&matches) {
+            return Err(command.error(ErrorKind::ArgumentConflict, error));
         }
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
     }
@@ -134,32 +141,63 @@ fn is_plugin(executable: Option<&OsString>) -> bool {
     name.is_some_and(|name| name == PLUGIN)
 }
 
-/// Asked of kubectl, the agents are meant.
-fn imply_cluster(arguments: &mut Vec<OsString>) {
-    let can = |command: &OsString| COMMANDS.iter().any(|name| command == name);
+/// Asked of kubectl, the agents are meant, by the commands that can ask them.
+fn imply_cluster(command: &Command, arguments: &mut Vec<OsString>) {
+    let can = |name: &OsString| {
+        let command = command.find_subcommand(name);
+        command.is_some_and(|command| {
+            command
+                .get_arguments()
+                .any(|argument| argument.get_id() == "cluster")
+        })
+    };
     let given = arguments.iter().any(|argument| argument == "--cluster");
     if arguments.get(1).is_some_and(can) && !given {
         arguments.insert(2, "--cluster".into());
     }
 }
 
-/// Whether `--node` was given, not by the environment, to a command that asks agents.
-fn names_this_node(matches: &ArgMatches) -> bool {
-    let Some((name, command)) = matches.subcommand() else {
-        return false;
-    };
-    COMMANDS.contains(&name)
-        && command.get_flag("cluster")
-        && command.try_contains_id("node").is_ok()
-        && command.value_source("node") == Some(ValueSource::CommandLine)
+/// What `--color` says, for help and messages that are written before the command line is understood.
+fn color(arguments: &[OsString]) -> Option<ColorChoice> {
+    let mut arguments = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str().unwrap_or_default();
+        let value = match text.strip_prefix("--color") {
+            Some("") => arguments.next()?.to_str(),
+            Some(rest) => rest.strip_prefix('='),
+            None => None,
+        };
+        if let Some(value) = value {
+            return ColorChoice::from_str(value, false).ok();
+        }
+    }
+    None
+}
+
+/// What is wrong with the names of nodes: this node's name makes no sense where agents are asked, several nodes can't be
+/// selected where none are.
+fn nodes(matches: &ArgMatches) -> Option<&'static str> {
+    let (_, command) = matches.subcommand()?;
+    command.try_contains_id("cluster").ok()?;
+    let cluster = command.get_flag("cluster");
+    let names_this = command.try_contains_id("node_name").is_ok()
+        && command.value_source("node_name") == Some(ValueSource::CommandLine);
+    let selected = command.get_many::<String>("nodes").map_or(0, Iterator::count);
+    if cluster && names_this {
+        Some("--node-name is the name of this node; with --cluster, --node NODE selects the nodes to query")
+    } else if !cluster && (selected > 1 || selected == 1 && names_this) {
+        Some("--node selects nodes of a cluster: it needs --cluster")
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Command;
+    use crate::cli::{Bypass, Command as Parsed, Doctor, Path, Vxlan, Watch};
 
-    fn parsed(line: &str) -> Result<Command, String> {
+    fn parsed(line: &str) -> Result<Parsed, String> {
         let words = line.split_whitespace().map(OsString::from);
         Cli::of(words)
             .map(|cli| cli.command)
@@ -168,17 +206,17 @@ mod tests {
 
     fn agents(line: &str) -> Option<Agents> {
         match parsed(line).unwrap() {
-            Command::Watch(args) => args.agents(),
-            Command::Vxlan(args) => args.agents(),
-            Command::Bypass(args) => args.agents(),
-            Command::Doctor(args) => args.agents(),
-            Command::Who(args) => args.agents(),
-            Command::EtcdLog(args) => args.agents(),
-            Command::Path(_)
-            | Command::Check(_)
-            | Command::Agent(_)
-            | Command::Completions(_)
-            | Command::Man(_) => None,
+            Parsed::Watch(args) => args.agents(),
+            Parsed::Vxlan(args) => args.agents(),
+            Parsed::Bypass(args) => args.agents(),
+            Parsed::Doctor(args) => args.agents(),
+            Parsed::Who(args) => args.agents(),
+            Parsed::EtcdLog(args) => args.agents(),
+            Parsed::Path(_)
+            | Parsed::Check(_)
+            | Parsed::Agent(_)
+            | Parsed::Completions(_)
+            | Parsed::Man(_) => None,
         }
     }
 
@@ -188,20 +226,21 @@ mod tests {
             kubeconfig: None,
             context: None,
             namespace: "probe".to_owned(),
-            on: Vec::new(),
+            nodes: Vec::new(),
         };
         let all = Agents {
             kubeconfig: Some("k".into()),
             context: Some("c".to_owned()),
             namespace: "n".to_owned(),
-            on: vec!["alpha".to_owned(), "beta".to_owned()],
+            nodes: vec!["alpha".to_owned(), "beta".to_owned()],
         };
         for command in ["watch", "vxlan", "bypass", "doctor", "who 10.0.0.1:1", "etcd-log"] {
             assert_eq!(agents(&format!("probe {command} --cluster")), Some(plain.clone()));
             let line = format!(
-                "probe {command} --cluster --kubeconfig k --context c --agent-namespace n --on alpha,beta"
+                "probe {command} --cluster --kubeconfig k --context c --agent-namespace n --node alpha,beta"
             );
             assert_eq!(agents(&line), Some(all.clone()));
+            assert_eq!(agents(&line.replace("--node", "--on")), Some(all.clone()));
             assert_eq!(
                 agents(&format!("/usr/bin/kubectl-probe {command}")),
                 Some(plain.clone())
@@ -210,14 +249,63 @@ mod tests {
         for command in ["watch", "who 10.0.0.1:1 --flows f", "check"] {
             assert_eq!(agents(&format!("probe {command}")), None);
         }
-        assert_eq!(agents("kubectl-probe vxlan --cluster"), Some(plain));
+        assert_eq!(agents("kubectl-probe vxlan --cluster"), Some(plain.clone()));
+        assert_eq!(agents("kubectl-probe notrack"), Some(plain));
         assert_eq!(agents("kubectl-probe check"), None);
+    }
+
+    fn node_name(line: &str) -> Option<String> {
+        match parsed(line).unwrap() {
+            Parsed::Watch(args) => Some(Watch::try_from(*args).unwrap().node),
+            Parsed::Path(args) => Some(Path::try_from(args).unwrap().node),
+            Parsed::Doctor(args) => Some(Doctor::try_from(args).unwrap().node),
+            Parsed::Vxlan(args) => Some(Vxlan::try_from(args).unwrap().pace.node),
+            Parsed::Bypass(args) => Some(Bypass::try_from(args).unwrap().pace.node),
+            Parsed::Who(_)
+            | Parsed::EtcdLog(_)
+            | Parsed::Check(_)
+            | Parsed::Agent(_)
+            | Parsed::Completions(_)
+            | Parsed::Man(_) => None,
+        }
+    }
+
+    #[test]
+    fn the_name_of_this_node() {
+        for command in ["watch", "path", "doctor", "vxlan", "bypass"] {
+            let name = node_name(&format!("probe {command} --node-name beta"));
+            assert_eq!(name.as_deref(), Some("beta"), "{command}");
+        }
+        // Its former spelling, where that can't mean another node.
+        for command in ["watch", "path"] {
+            let name = node_name(&format!("probe {command} --node beta"));
+            assert_eq!(name.as_deref(), Some("beta"), "{command}");
+        }
+    }
+
+    #[test]
+    fn color_before_the_command_line_is_understood() {
+        for (line, expected) in [
+            ("probe", None),
+            ("probe --color=never --help", Some(ColorChoice::Never)),
+            ("probe watch --color always", Some(ColorChoice::Always)),
+            ("probe watch --color", None),
+            ("probe watch --color red", None),
+            ("probe watch --colour=never", None),
+            ("probe watch -- --color=never", None),
+        ] {
+            let arguments: Vec<_> = line.split_whitespace().map(OsString::from).collect();
+            assert_eq!(color(&arguments), expected, "{line}");
+        }
     }
 
     #[test]
     fn what_is_refused_and_how() {
         for (line, says) in [
-            ("probe watch --on beta", "--cluster"),
+            ("probe vxlan --node beta", "--cluster"),
+            ("probe who 10.0.0.1:1 --flows f --node beta", "--cluster"),
+            ("probe watch --node alpha,beta", "--cluster"),
+            ("probe watch --node alpha --node-name beta", "--cluster"),
             ("probe watch --context c", "--cluster"),
             ("probe who 10.0.0.1:1", "--flows"),
             ("probe etcd-log", "--flows"),
@@ -232,7 +320,9 @@ mod tests {
             ("probe bypass --cluster --cri c", "cannot be used with"),
             ("probe doctor --cluster --root r", "cannot be used with"),
             ("probe bypass --cluster --max-streams 64", "cannot be used with"),
-            ("probe watch --cluster --node beta", "--on NODE"),
+            ("probe watch --cluster --node-name beta", "--node NODE"),
+            ("probe watch --cluster -l app=web", "cannot be used with"),
+            ("probe check --color red", "possible values: auto, always, never"),
             ("kubectl-probe watch --netns n", "cannot be used with"),
             ("kubectl-probe who", "kubectl probe who"),
             ("kubectl-probe --help", "kubectl probe"),
@@ -257,7 +347,7 @@ mod tests {
             ("--duration 1m", None),
             ("--interval 0s", None),
         ] {
-            let Ok(Command::Vxlan(args)) = parsed(&format!("probe vxlan --cluster {line}")) else {
+            let Ok(Parsed::Vxlan(args)) = parsed(&format!("probe vxlan --cluster {line}")) else {
                 panic!("{line}")
             };
             let looks = args.looks().unwrap();

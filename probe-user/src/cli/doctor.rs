@@ -5,60 +5,65 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
-use super::{Agents, ClusterArgs, KubeconfigArgs, SourceArgs, named, settings};
+use super::{Agents, ClusterArgs, KubeconfigArgs, SourceArgs, help, named, settings};
 use crate::{kernel::object::Source, model::doctor::Check};
 
-const HELP: &str = "\
+const EXAMPLES: &str = "\
 Examples:
-  probe doctor                     all checks of this node, in some 6 s
-  probe doctor --check bridge      only that one; --list tells all and what they look at
-  probe doctor -o json             one JSON object a check
-  probe doctor --cluster           of every node, by the agents there
-  probe doctor --root /host        from a container that has the node's files there
+  probe doctor                     all checks of this node, in about 6 s
+  probe doctor --check bridge      only this check
+  probe doctor -o json             one JSON object per check
+  probe doctor --cluster           all checks on every node, by its agent
+  probe doctor --root /host        in a container with the node's files at /host";
 
-A verdict is ok, warning, failed, or not-applicable with the reason. Remedies are told and never run; nothing is changed, and
-nothing outside the node is asked but the API server that its kubelet has. docs/doctor.md has a section a check.
-Exit codes: 0 no check failed, 1 one failed, 2 usage.";
+const NOTES: &str = "\
+    A verdict is ok, warning, failed, or not-applicable with the reason. Fixes are printed and never run; nothing is \
+    changed. Outside the node only kubelet's API server is queried. docs/doctor.md has a section for each check.";
+
+fn help() -> String {
+    help::sections(&[EXAMPLES, &help::list::<Check>("Checks"), NOTES])
+}
 
 /// How long an agent's doctor watches what comes and goes.
 const DURATION: Duration = Duration::from_secs(5);
 
-/// What a look at this machine takes, and agents have in their own configuration.
+/// Options of a run on this machine; agents have their own configuration.
 const SEEN_HERE: [&str; 6] = ["duration", "root", "cri", "netns", "btf", "without"];
 
-/// The runbook as one command: what is wrong with this node, what shows it, and what to do
+/// Check this node for known faults, and report each with evidence and a fix
 #[derive(Args, Debug)]
-#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
+#[command(after_help = help(), mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct DoctorArgs {
-    /// Only this check; repeat or separate by commas
-    #[arg(long = "check", value_name = "NAME", value_delimiter = ',', value_parser = named(&Check::ALL, Check::name))]
+    /// Run only this check (listed below); repeat or separate by commas
+    #[arg(long = "check", value_name = "NAME", value_delimiter = ',', value_parser = named::<Check>(),
+          hide_possible_values = true)]
     pub checks: Vec<Check>,
 
-    /// Only say which checks there are, and what each looks at
+    /// List the checks and stop
     #[arg(long)]
     pub list: bool,
 
-    /// How long to watch for what comes and goes: etcd's clients, VXLAN, untracked packets, DNS, kubelet's connections
+    /// Time to observe traffic: etcd's clients, VXLAN, untracked packets, DNS, kubelet's connections
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub duration: SignedDuration,
 
-    /// A text for people, or one JSON object a check
+    /// Output format: a text, or one JSON object per check
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = DoctorFormat::Table)]
     pub output: DoctorFormat,
 
-    /// The node's name, for JSON. Default: the host's name
+    /// Name of this node in JSON. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
-    /// Where the node's files are
+    /// Root directory of the node's files
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 
-    /// The container runtime's socket (CRI), which tells names of pods; `none`: ask none. Default: the first that is there
+    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing one
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
 
-    /// The node's network namespace. Default: the one probe runs in
+    /// Network namespace of the node. Default: the current one
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
@@ -129,7 +134,7 @@ impl TryFrom<DoctorArgs> for Doctor {
             list: args.list,
             duration: settings::positive("--duration", args.duration)?,
             json: args.output == DoctorFormat::Json,
-            node: args.node.unwrap_or_else(settings::host_name),
+            node: args.node_name.unwrap_or_else(settings::host_name),
             root: args.root,
             cri: settings::runtime(args.cri),
             netns: args.netns,

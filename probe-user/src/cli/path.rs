@@ -7,104 +7,102 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
-use super::{FormatArg, SourceArgs, settings};
+use super::{FormatArg, SourceArgs, help, settings};
 use crate::{kernel::object::Source, model::path::Outcome, report::Format};
 
-const HELP: &str = "\
+const EXAMPLES: &str = "\
 Examples:
-  probe path --from 10.244.1.5 --to 10.96.0.1 --port 443    a pod's requests to a Service, hop by hop, and the replies
-  probe path --from shop/checkout-5x2kq --port 443 --count 1   the next connection of a pod to port 443
-  probe path --to 10.244.2.7 --proto icmp                   pings of a pod, whoever sends them
-  probe path --port 2379 -o wide                            with the kernel's function names
-  probe path --port 443 --write path.pcapng                 for Wireshark too: a packet a hop, with comments
-  probe path --to 10.96.0.1 --port 443 --expect delivered --duration 30s   for scripts: exit code 1 otherwise
-  kubectl exec ... -- curl https://SERVICE/                 meanwhile: what nobody sends, nobody sees
+  probe path --from 10.244.1.5 --to 10.96.0.1 --port 443   requests of a pod to a Service
+  probe path --from shop/checkout --port 443 --count 1     the next connection of a pod to port 443
+  probe path --to 10.244.2.7 --proto icmp                  pings to a pod, from any source
+  probe path --port 2379 -o wide                           with the kernel's function names
+  probe path --port 443 --write path.pcapng                also a file for Wireshark
+  probe path --to 10.96.0.1 --expect delivered --duration 30s   for scripts: else exit code 1
+  kubectl exec ... -- curl https://SERVICE/                meanwhile: a report needs traffic";
 
-Packets that the filter takes begin a flow; from then on both ways of it are followed: through devices, network namespaces, NAT
-and VXLAN, to a socket, a drop, or out of this machine. Nothing is changed on the way. `+61 µs` is the time since the packet
-was first seen. A flow is told when it has rested for a moment, its packets in the order they began:
+const NOTES: &str = "\
+    A packet that matches the filter begins a flow. Both directions of it are followed through devices, network \
+    namespaces, NAT and VXLAN, to a socket, a drop, or out of this node. No packet is changed. `+61 µs` is the time \
+    since the packet was first seen. A flow is reported after a short pause in it, with its packets in the order \
+    they began.";
 
-  delivered      it came to its socket; if there is a reply, that came back
-  refused        it came to its host, where no socket listens, or RST came back
-  dropped        it was let go on its way, or its reply was: where, why, by which rule
-  untranslated   it left for a Service, or the reply for the client, past conntrack: by which rule
-  unreachable    an ICMP error came back
-  unanswered     it left this machine, or came to its host, and no answer was seen
-  no-request     only packets of the other way were seen
+const KERNELS: &str = "\
+    The hops seen between two devices depend on the kernel: see `probe check`.";
 
-How much is seen between two devices depends on the kernel: `probe check` tells. Exit codes: 0 fine, 1 a fault or another
-outcome than --expect says, 2 usage.";
+fn help() -> String {
+    help::sections(&[EXAMPLES, NOTES, &help::list::<Outcome>("Outcomes"), KERNELS])
+}
 
-/// Packets: where each goes, what each hop does to it, and where it ends
+/// Follow packets through the kernel hop by hop, and name the rule that drops or untracks them
 ///
-/// Follows packets in the kernel from the socket or device they come from, hop by hop, and says what became of the request and
-/// of its reply; where a rule dropped it, or kept it from being translated, which rule. Ctrl-C ends with a summary.
+/// Follows packets from their socket or device through every hop, and reports the outcome of the request and of its reply. For a
+/// packet that was dropped or skipped NAT it names the rule. Ctrl-C ends with a summary.
 #[derive(Args, Debug)]
-#[command(after_help = HELP)]
+#[command(after_help = help())]
 pub struct PathArgs {
-    /// Requests from this address, prefix (10.244.1.0/24) or pod (`name` or `namespace/name`, of this node). Default: any
+    /// Follow requests from this address, prefix (10.244.1.0/24) or pod of this node (NAME or NAMESPACE/NAME). Default: any
     #[arg(long, value_name = "ADDR|POD")]
     pub from: Option<String>,
 
-    /// Requests to this address, prefix or pod; a Service's address as clients dial it. Default: any
+    /// Follow requests to this address, prefix or pod; for a Service the address that clients dial. Default: any
     #[arg(long, value_name = "ADDR|POD")]
     pub to: Option<String>,
 
-    /// The server's port, as clients dial it. Default: any
+    /// Follow requests to this server port, as clients dial it. Default: any
     #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: Option<u16>,
 
-    /// Only this protocol. Default: any, with --port those that have ports
+    /// Follow only this protocol. Default: any; with --port TCP and UDP
     #[arg(long, value_enum, value_name = "PROTOCOL")]
     pub proto: Option<Protocol>,
 
-    /// Only packets that begin in this network namespace (/run/netns/NAME, /proc/PID/ns/net); followed everywhere
+    /// Follow only packets that begin in this network namespace (/run/netns/NAME, /proc/PID/ns/net), through all others
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
-    /// Only packets that are first seen at this device, of --netns or of the network namespace probe runs in
+    /// Follow only packets first seen at this device of --netns, or of the current network namespace
     #[arg(long, value_name = "NAME")]
     pub device: Option<String>,
 
-    /// End after so many exchanges were told
+    /// Stop after N exchanges
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// End after this time: 10s, 5m
+    /// Stop after this time: 10s, 5m
     #[arg(long, value_name = "TIME")]
     pub duration: Option<SignedDuration>,
 
-    /// Exit code 1 unless every exchange ends so (below), and there is one. Ends after the first, where neither --count nor
-    /// --duration says otherwise
-    #[arg(long, value_name = "OUTCOME", value_parser = super::named(&Outcome::ALL, Outcome::name))]
+    /// Require this outcome (listed below) of at least one and of every exchange, else exit with code 1. Stops after the first
+    /// exchange without --count and --duration
+    #[arg(long, value_name = "OUTCOME", value_parser = super::named::<Outcome>(), hide_possible_values = true)]
     pub expect: Option<Outcome>,
 
-    /// Journeys for people, the same with all packets and the kernel's function names, or one JSON object an exchange
+    /// Output format: hops for reading, the same with all packets and kernel functions, or one JSON object an exchange
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Table)]
     pub output: FormatArg,
 
-    /// Write the packets to this file too, once a hop, as pcapng with comments
+    /// Write the packets to this file too: pcapng, one packet per hop, with comments
     #[arg(long, value_name = "FILE")]
     pub write: Option<PathBuf>,
 
-    /// UDP ports of VXLAN, up to two
-    #[arg(long, value_name = "PORT", value_delimiter = ',', default_value = "8472,4789", num_args = 1..=2)]
+    /// Decode this UDP port as VXLAN; repeat or separate by commas, up to two
+    #[arg(long, value_name = "PORT", value_delimiter = ',', default_value = "8472,4789")]
     pub vxlan_port: Vec<u16>,
 
-    /// Hops told a second and CPU; what goes beyond is counted
+    /// Limit of hops reported per second and CPU; those beyond are counted
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_hops: u32,
 
-    /// Memory for hops on their way from the kernel, rounded up to a power of two
+    /// Size of the ring buffer between kernel and probe, rounded up to a power of two
     #[arg(long, value_name = "BYTES", default_value = "4MiB")]
     pub ring_size: ByteSize,
 
-    /// The node's name. Default: the host's name
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    /// Name of this node in reports. Default: the host name
+    #[arg(long, alias = "node", value_name = "NAME", env = "NODE_NAME")]
+    pub node_name: Option<String>,
 
-    /// The container runtime's socket (CRI), which tells pods by network namespace; `none`: ask none. Default: the first that is
-    /// there of containerd's, CRI-O's, cri-dockerd's, and those of k3s, k0s and MicroK8s
+    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing socket of
+    /// containerd, CRI-O, cri-dockerd, k3s, k0s and MicroK8s
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
 
@@ -116,7 +114,7 @@ pub struct PathArgs {
 pub enum Protocol {
     Tcp,
     Udp,
-    /// ICMP, or ICMPv6 where an address is one of IPv6
+    /// ICMP, or ICMPv6 if an address is IPv6
     Icmp,
 }
 
@@ -160,9 +158,7 @@ impl TryFrom<PathArgs> for Path {
             [one] => [one, one],
             [one, other] => [one, other],
             _ => {
-                return Err(settings::usage(
-                    "--vxlan-port takes two ports at the most".to_owned(),
-                ));
+                return Err(settings::usage("--vxlan-port: at most two ports".to_owned()));
             }
         };
         if args.port.is_some() && args.proto == Some(Protocol::Icmp) {
@@ -188,7 +184,7 @@ impl TryFrom<PathArgs> for Path {
             max_hops: args.max_hops,
             ring_bytes: settings::ring(args.ring_size)
                 .map_err(|error| settings::usage(format!("--ring-size: {error}")))?,
-            node: args.node.unwrap_or_else(settings::host_name),
+            node: args.node_name.unwrap_or_else(settings::host_name),
             cri: settings::runtime(args.cri),
             source: args.source.into(),
         })

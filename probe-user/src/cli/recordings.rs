@@ -5,30 +5,29 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
-use super::{Agents, ClusterArgs, KubeconfigArgs};
+use super::{Agents, ClusterArgs, KubeconfigArgs, help};
 use crate::model::etcd_log;
 
-const WHO_HELP: &str = "\
+const WHO_EXAMPLES: &str = "\
 Examples:
-  probe watch --port 2379 --record flows.jsonl          on every node, while it happens
-  probe who 192.168.88.12:62134 --flows beta.jsonl      then: who had this address and port
-  probe who 192.168.88.12:62134 --cluster               the agent on the node that has this address
-  probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl beta.jsonl
+  probe watch --port 2379 --record flows.jsonl       on every node, beforehand
+  probe who 192.168.88.12:62134 --flows beta.jsonl   the owner, from a recording
+  probe who 192.168.88.12:62134 --cluster            the owner, from the history of the node's agent
+  probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl --flows beta.jsonl";
 
-Exit codes: 0 found, 1 a fault, or nothing found and a node did not answer, 2 usage, 3 nothing found.";
-
-/// Who had this address and port, by recordings of `probe watch --record`, or by what the agents of a cluster remember
+/// Find the owner of a client address and port, from recordings or the agents' history
 ///
-/// Looks for the client's own address, and for the one that its server saw after the node had translated it. Several may
-/// have had it one after another: the nearest to --at comes first, and each says how near.
+/// Reads recordings of `probe watch --record`, and with --cluster the history of the agents. Matches the client's own address and
+/// the translated address that its server saw. An address can have several owners over time: the nearest to --at is first, each
+/// with its distance.
 #[derive(Args, Debug)]
-#[command(after_help = WHO_HELP)]
+#[command(after_help = help::sections(&[WHO_EXAMPLES]))]
 pub struct WhoArgs {
-    /// As a server or its log says: 192.168.88.12:62134, [fd00::12]:62134
+    /// Client address and port as a server or its log shows them: 192.168.88.12:62134, [fd00::12]:62134
     #[arg(value_name = "ADDRESS:PORT", value_parser = address)]
     pub address: SocketAddr,
 
-    /// When: 2026-11-23T09:10:14Z, '2026-11-23 09:10:14', or 09:10:14 of today, where no zone is given in local time.
+    /// Time of the connection: 2026-11-23T09:10:14Z, '2026-11-23 09:10:14', or 09:10:14 for today; local time without a zone.
     /// Default: the latest first
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub at: Option<Timestamp>,
@@ -37,34 +36,38 @@ pub struct WhoArgs {
     pub recordings: RecordingsArgs,
 }
 
-const ETCD_LOG_HELP: &str = "\
+const ETCD_LOG_EXAMPLES: &str = "\
 Examples:
-  probe watch --port 2379 --record flows.jsonl          on every node, while it happens
-  probe etcd-log etcd.log --flows alpha.jsonl beta.jsonl
-  kubectl logs -n kube-system etcd-alpha | probe etcd-log --flows alpha.jsonl beta.jsonl
+  probe watch --port 2379 --record flows.jsonl   on every node, while the problem occurs
+  probe etcd-log etcd.log --flows alpha.jsonl --flows beta.jsonl
+  kubectl logs -n kube-system etcd-alpha | probe etcd-log --flows alpha.jsonl --flows beta.jsonl
   kubectl logs -n kube-system etcd-alpha | probe etcd-log --cluster
-  journalctl -u etcd -o json | probe etcd-log --flows alpha.jsonl
+  journalctl -u etcd -o json | probe etcd-log --flows alpha.jsonl";
 
-LOGGED counts lines, SEEN what the kernel saw of the same meanwhile: etcd's log leaves lines out when there are many.
-Exit codes: 0 found rejected connections, 1 a fault, 2 usage, 3 there are none in the log.";
+const ETCD_LOG_NOTES: &str = "\
+    LOGGED counts lines of the log, SEEN connections in the kernel during the same time: etcd's log leaves out lines \
+    under load. A log without rejected connections ends with exit code 3.";
 
-/// The pod behind every rejected connection of an etcd log, by recordings of `probe watch --record`, or by what the agents of
-/// a cluster remember
+/// Find the pod behind each rejected connection of an etcd log, from recordings or the agents' history
 ///
-/// Reads logs of etcd 3.2 to 3.7, as text or JSON, also with the prefix of a container runtime, inside docker's JSON, or
-/// from journald. Says of each what could not be matched, and why.
+/// Reads logs of etcd 3.2 to 3.7: text or JSON, with the prefix of a container runtime, inside docker's JSON, or from journald.
+/// Lines without a match are reported with the reason.
 #[derive(Args, Debug)]
-#[command(after_help = ETCD_LOG_HELP)]
+#[command(after_help = help::sections(&[ETCD_LOG_EXAMPLES, ETCD_LOG_NOTES]))]
 pub struct EtcdLogArgs {
-    /// The log; `-` is standard input
-    #[arg(value_name = "FILE", default_value = "-")]
+    /// Log file; `-` is standard input
+    #[arg(value_name = "LOG", default_value = "-")]
     pub log: PathBuf,
 
-    /// How far a connection's end and the log's line may be apart: clocks of nodes differ
+    /// Further recordings of a `--flows` with several
+    #[arg(value_name = "FILE", hide = true, requires = "flows")]
+    pub further_flows: Vec<PathBuf>,
+
+    /// Largest difference between the log's time and the connection's end: clocks of nodes differ
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub within: SignedDuration,
 
-    /// The ports of etcd that the agents are asked for; repeat or separate by commas
+    /// Query the agents for these ports of etcd; repeat or separate by commas
     #[arg(long = "port", value_name = "PORT", value_delimiter = ',', default_value = "2379,2380", requires = "cluster",
           value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
@@ -75,11 +78,11 @@ pub struct EtcdLogArgs {
 
 #[derive(Args, Debug)]
 pub struct RecordingsArgs {
-    /// Recordings, of one or many nodes; each with the older FILE.1 beside it
-    #[arg(long, value_name = "FILE", num_args = 1.., required_unless_present = "cluster")]
+    /// Read this recording, and the older FILE.1 beside it; repeat for several nodes
+    #[arg(long, value_name = "FILE", required_unless_present = "cluster")]
     pub flows: Vec<PathBuf>,
 
-    /// Lines for people, or one JSON object a line
+    /// Output format: lines for reading, or one JSON object a line
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AnswerFormat::Table)]
     pub output: AnswerFormat,
 
@@ -157,7 +160,7 @@ impl From<EtcdLogArgs> for EtcdLog {
             log: args.log,
             ports: args.ports,
             within: args.within.unsigned_abs(),
-            flows: args.recordings.flows,
+            flows: [args.recordings.flows, args.further_flows].concat(),
             json: args.recordings.output == AnswerFormat::Json,
         }
     }
@@ -182,4 +185,54 @@ fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().ok().or_else(local).ok_or_else(|| {
         "not a time such as 2026-11-23T09:10:14Z, '2026-11-23 09:10:14' or 09:10:14".to_owned()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn etcd_log(line: &str) -> Result<EtcdLog, String> {
+        let words = line.split_whitespace().map(Into::into);
+        match Cli::of(words).map(|cli| cli.command) {
+            Ok(Command::EtcdLog(args)) => Ok(args.into()),
+            Ok(other) => panic!("{line}: {other:?}"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Recordings never swallow the log.
+    #[test]
+    fn the_log_and_the_recordings() {
+        for (line, log, flows) in [
+            ("probe etcd-log --flows a etcd.log", "etcd.log", &["a"][..]),
+            ("probe etcd-log etcd.log --flows a", "etcd.log", &["a"]),
+            (
+                "probe etcd-log --flows a --flows b etcd.log",
+                "etcd.log",
+                &["a", "b"],
+            ),
+            ("probe etcd-log --flows a", "-", &["a"]),
+            // The former spelling.
+            (
+                "probe etcd-log etcd.log -o json --flows a b",
+                "etcd.log",
+                &["a", "b"],
+            ),
+        ] {
+            let settings = etcd_log(line).unwrap();
+            assert_eq!(settings.log, PathBuf::from(log), "{line}");
+            let flows: Vec<_> = flows.iter().map(PathBuf::from).collect();
+            assert_eq!(settings.flows, flows, "{line}");
+        }
+        for (line, says) in [
+            ("probe etcd-log etcd.log", "--flows"),
+            ("probe etcd-log etcd.log b --cluster", "--flows"),
+            ("probe who 10.0.0.1:1 --flows a b", "unexpected argument 'b'"),
+        ] {
+            let words = line.split_whitespace().map(Into::into);
+            let error = Cli::of(words).expect_err(line).to_string();
+            assert!(error.contains(says), "{line}: {error}");
+        }
+    }
 }

@@ -14,7 +14,10 @@ use super::{Cli, WatchArgs};
 use crate::{
     attribution::{cri, kube::Access},
     kernel::{connection::Options, object::Source},
-    model::{Connection, Outcome, Owner, Role},
+    model::{
+        Connection, Outcome, Role,
+        selector::{PodFilter, PodName, Selection, Selector},
+    },
     report::Format,
 };
 
@@ -33,7 +36,8 @@ pub struct Watch {
     pub role: Option<Role>,
     /// Outcomes to show.
     pub outcomes: Vec<Outcome>,
-    pub names: Names,
+    /// Filters that only user space can apply.
+    pub pods: PodFilter,
     pub format: Format,
     pub duration: Option<Duration>,
     pub count: Option<u64>,
@@ -55,30 +59,6 @@ pub struct Watch {
     pub tls: bool,
 }
 
-/// Filters on names, which only user space knows.
-#[derive(Clone, Debug, Default)]
-pub struct Names {
-    pub pod: Option<String>,
-    pub namespace: Option<String>,
-}
-
-impl Names {
-    /// Whether an end's owner is asked for.
-    pub fn allow(&self, owner: &Owner) -> bool {
-        if self.pod.is_none() && self.namespace.is_none() {
-            return true;
-        }
-        let Some(pod) = &owner.pod else { return false };
-        let named = |asked: &Option<String>, is: fn(&str, &str) -> bool, name: &Option<String>| {
-            asked
-                .as_deref()
-                .is_none_or(|asked| name.as_deref().is_some_and(|name| is(name, asked)))
-        };
-        named(&self.pod, |name, asked| name.starts_with(asked), &pod.name)
-            && named(&self.namespace, |name, asked| name == asked, &pod.namespace)
-    }
-}
-
 impl Watch {
     /// Both ends and every outcome that is worth telling, of these server ports, by the calling thread's network namespace.
     pub fn of(ports: Vec<u16>, source: Source) -> Self {
@@ -95,7 +75,7 @@ impl Watch {
             },
             role: None,
             outcomes,
-            names: Names::default(),
+            pods: PodFilter::default(),
             format: Format::Json,
             duration: None,
             count: None,
@@ -111,21 +91,23 @@ impl Watch {
         }
     }
 
-    /// Whether a connection is what was asked for.
-    pub fn wants(&self, connection: &Connection) -> bool {
+    /// Whether a connection is selected.
+    pub fn select(&self, connection: &Connection) -> Selection {
         let other = match connection.role {
             Role::Client => connection.destination.ip(),
             Role::Server => connection.source.ip(),
         };
-        self.wants_kind(connection.role, connection.outcome, other)
-            && (self.names.allow(&connection.owner)
-                || connection
-                    .peer
-                    .as_deref()
-                    .is_some_and(|peer| self.names.allow(peer)))
+        if !self.wants_kind(connection.role, connection.outcome, other) {
+            return Selection::NotSelected;
+        }
+        let owner = self.pods.select(&connection.owner);
+        match &connection.peer {
+            Some(peer) => owner.or(self.pods.select(peer)),
+            None => owner,
+        }
     }
 
-    /// The same, as far as the kernel's counters tell.
+    /// Whether a connection of this kind can be selected, as far as the kernel's counters tell.
     pub fn wants_kind(&self, role: Role, outcome: Outcome, other: std::net::IpAddr) -> bool {
         self.role.is_none_or(|asked| asked == role)
             && self.outcomes.contains(&outcome)
@@ -162,11 +144,14 @@ impl Watch {
                 .collect();
             text.push_str(&format!(", outcome {}", list(outcomes)));
         }
-        if let Some(pod) = &self.names.pod {
+        if let Some(pod) = &self.pods.name {
             text.push_str(&format!(", pod {pod}"));
         }
-        if let Some(namespace) = &self.names.namespace {
+        if let Some(namespace) = &self.pods.namespace {
             text.push_str(&format!(", namespace {namespace}"));
+        }
+        if let Some(selector) = &self.pods.selector {
+            text.push_str(&format!(", labels {selector}"));
         }
         text
     }
@@ -176,6 +161,7 @@ impl TryFrom<WatchArgs> for Watch {
     type Error = clap::Error;
 
     fn try_from(args: WatchArgs) -> Result<Self, clap::Error> {
+        let former_node_name = args.former_node_name().cloned();
         let role = args.role.map(Role::from);
         let ports =
             ports(args.ports).map_err(|why| usage(format!("{why}: leave --port out to watch all")))?;
@@ -201,6 +187,7 @@ impl TryFrom<WatchArgs> for Watch {
         } else if outcomes.is_empty() {
             outcomes = unhealthy().collect();
         }
+        let pods = pod_filter(args.pod, args.namespace, args.selector)?;
         let ring_bytes = ring(args.ring_size).map_err(|why| usage(format!("--ring-size {why}")))?;
         let duration = args
             .duration
@@ -226,17 +213,14 @@ impl TryFrom<WatchArgs> for Watch {
             },
             role,
             outcomes,
-            names: Names {
-                pod: args.pod,
-                namespace: args.namespace,
-            },
+            pods,
             format: args.output.into(),
             duration,
             count: args.count,
             pod_logs: args.pod_logs,
             record: args.record,
             record_bytes: args.record_size.as_u64(),
-            node: args.node.unwrap_or_else(host_name),
+            node: former_node_name.or(args.node_name).unwrap_or_else(host_name),
             explain: !args.no_explain,
             tls: args.tls,
             netns: args.netns,
@@ -244,6 +228,27 @@ impl TryFrom<WatchArgs> for Watch {
             kube: args.kube.access(in_pod()),
         })
     }
+}
+
+/// The pods that a pod's name, a namespace and labels select together.
+fn pod_filter(
+    pod: Option<PodName>,
+    namespace: Option<String>,
+    selector: Option<Selector>,
+) -> Result<PodFilter, clap::Error> {
+    let (of_pod, name) = pod.map_or((None, None), |pod| (pod.namespace, Some(pod.name)));
+    if let (Some(one), Some(other)) = (&of_pod, &namespace)
+        && one != other
+    {
+        return Err(usage(format!(
+            "--pod is of namespace {one}, --namespace is {other}: no pod is in both"
+        )));
+    }
+    Ok(PodFilter {
+        name,
+        namespace: of_pod.or(namespace),
+        selector,
+    })
 }
 
 /// Ports to watch, each once.
@@ -281,11 +286,12 @@ pub fn runtime(socket: Option<PathBuf>) -> Option<PathBuf> {
     }
 }
 
-/// A time that is more than none.
+/// A time greater than zero.
 pub fn positive(option: &str, time: SignedDuration) -> Result<Duration, clap::Error> {
-    let time = Duration::try_from(time).map_err(|_| usage(format!("{option} is negative")))?;
+    let time = Duration::try_from(time)
+        .map_err(|_| usage(format!("{option} is negative: it must be greater than zero")))?;
     if time.is_zero() {
-        return Err(usage(format!("{option} is zero: nothing would be seen")));
+        return Err(usage(format!("{option} must be greater than zero")));
     }
     Ok(time)
 }
@@ -349,6 +355,10 @@ mod tests {
             ("--port etcd", "invalid digit"),
             ("--outcome halfopen", "'half-open'"),
             ("--all --outcome closed", "cannot be used with"),
+            ("--pod shop/", "neither a pod's name"),
+            ("--pod shop/web --namespace bank", "no pod is in both"),
+            ("-l app==,=", "expected"),
+            ("--selector app=web,", "expected a label key"),
             ("--role server --outcome unanswered", "never sees"),
             ("--role client --outcome syn-only", "never sees"),
             ("--peer 10.0.0.0/33", "neither an address nor a prefix"),
@@ -361,6 +371,35 @@ mod tests {
             let error = watch(arguments).expect_err(arguments);
             assert!(error.contains(says), "{arguments}: {error}");
         }
+    }
+
+    #[test]
+    fn pods_by_name_namespace_and_labels() {
+        let text = |text: &str| Some(text.to_owned());
+        for (arguments, name, namespace, selector) in [
+            ("", None, None, None),
+            ("--pod web", text("web"), None, None),
+            ("--pod shop/web", text("web"), text("shop"), None),
+            ("--pod shop/web -n shop", text("web"), text("shop"), None),
+            (
+                "-n shop -l app=web,!canary",
+                None,
+                text("shop"),
+                Some("app=web,!canary"),
+            ),
+        ] {
+            let filter = PodFilter {
+                name,
+                namespace,
+                selector: selector.map(|selector| selector.parse().unwrap()),
+            };
+            assert_eq!(watch(arguments).unwrap().pods, filter, "{arguments}");
+        }
+        let description = watch("--pod shop/web -l app=web").unwrap().description();
+        assert!(
+            description.ends_with(", pod web, namespace shop, labels app=web"),
+            "{description}"
+        );
     }
 
     #[test]

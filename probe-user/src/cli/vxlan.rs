@@ -6,40 +6,28 @@ use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use super::{
-    Agents, ClusterArgs, ClusterLooks, KubeconfigArgs, SourceArgs,
+    Agents, ClusterArgs, ClusterLooks, KubeconfigArgs, SourceArgs, help,
     pace::{EVERY, Pace},
 };
-use crate::kernel::object::Source;
+use crate::{kernel::object::Source, model::vxlan::Fault};
 
-const HELP: &str = "\
+const EXAMPLES: &str = "\
 Examples:
-  probe vxlan                          a live table of the peers, and under it what is wrong
-  probe vxlan --once --duration 5s     for scripts: looks for 5 s, says what is wrong, exit code 1 if anything is
-  probe vxlan --flows                  the inner connections too
-  probe vxlan -o json --interval 10s   one object each 10 s
-  probe vxlan --cluster                what the agents on all nodes see, once
+  probe vxlan                          live table of the peers, with the findings below
+  probe vxlan --once --duration 5s     for scripts: one report after 5 s, exit code 1 on a finding
+  probe vxlan --flows                  inner connections too
+  probe vxlan -o json --interval 10s   one object every 10 s
+  probe vxlan --cluster                the latest snapshot of every node's agent";
 
-Faults:
-  port-mismatch       a peer sends to another UDP port than the device here listens on
-  vni-mismatch        a peer sends another VNI
-  filtered            a rule of iptables or nft on this node drops or rejects VXLAN packets: it is named
-  refused             a peer answers with an ICMP error
-  no-answer           packets leave, nothing comes back, and no reason for it is on this node
-  missing-route, missing-neighbour, missing-forwarding
-                      an entry for a peer is not there
-  dead-vtep           nobody answers for a peer's address on the underlay
-  stale-mac           one end has an old link layer address of the other's device
-  bad-checksum        packets arrive with a wrong outer checksum
-  mtu                 the device's MTU is larger than the way carries
-  malformed-header    packets that are not VXLAN arrive on its port
-  port-taken          another socket has the device's UDP port
-  device-down         the device is not up
-  dropped             VXLAN packets are dropped here for another reason
+const NOTES: &str = "\
+    A finding from packets ends 10 s after the last such packet, with --once at the end of the run. Nothing is \
+    changed.";
 
-A fault that shows in packets ends when none showed it for 10 s, in a run --once at its end. Exit codes: 0 no fault at
-the end, 1 a fault, or with --cluster a node that did not answer, 2 usage.";
+fn help() -> String {
+    help::sections(&[EXAMPLES, &help::list::<Fault>("Findings"), NOTES])
+}
 
-/// What a look at this machine takes, and agents have in their own configuration.
+/// Options of a snapshot of this machine; agents have their own configuration.
 const SEEN_HERE: [&str; 8] = [
     "device",
     "underlay",
@@ -51,55 +39,55 @@ const SEEN_HERE: [&str; 8] = [
     "without",
 ];
 
-/// Is the overlay healthy, and if not, why
+/// Check VXLAN devices and their peers, and report each fault with evidence and a fix
 ///
-/// Compares what every VXLAN device is set to (flannel, Calico, any other) with what is on the wire: counts packets to and
-/// from each peer in the kernel, finds those that are dropped, and names what is wrong, with the evidence and what to do.
+/// Compares the settings of every VXLAN device (flannel, Calico, any other) with the packets on the wire: counts packets to and
+/// from each peer in the kernel, finds drops, and reports faults with their evidence and a fix.
 #[derive(Args, Debug)]
-#[command(after_help = HELP, mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
+#[command(after_help = help(), mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct VxlanArgs {
-    /// Only this VXLAN device. Default: all
+    /// Check only this VXLAN device. Default: all
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
 
-    /// Count on this device instead of the one that the settings and routes name
+    /// Count packets on this underlay device. Default: the device of the VXLAN settings and routes
     #[arg(long, value_name = "DEVICE")]
     pub underlay: Option<String>,
 
-    /// Print one table at the end; the exit code is 1 when there is a finding. Takes --duration, default 5s
+    /// Print one report after --duration (default 5s) and stop
     #[arg(long)]
     pub once: bool,
 
-    /// End after this time: 10s, 5m, 1h30m
+    /// Stop after this time: 10s, 5m, 1h30m
     #[arg(long, value_name = "TIME")]
     pub duration: Option<SignedDuration>,
 
-    /// How often to look. Default: 1s; with --cluster once
+    /// Interval between snapshots. Default: 1s; with --cluster one snapshot
     #[arg(long, value_name = "TIME")]
     pub interval: Option<SignedDuration>,
 
-    /// Inner connections too, with the names of this node's pods
+    /// Report inner connections too, with the names of this node's pods
     #[arg(long)]
     pub flows: bool,
 
-    /// Inner connections counted at once, one each way
+    /// Limit of inner connections counted at once, per direction
     #[arg(long, value_name = "N", default_value_t = 16_384, requires = "flows",
           value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub max_flows: u32,
 
-    /// The container runtime's socket (CRI), which tells names of pods; `none`: ask none. Default: the first that is there
+    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing one
     #[arg(long, value_name = "SOCKET", requires = "flows")]
     pub cri: Option<PathBuf>,
 
-    /// A table, or one JSON object a look
+    /// Output format: a table, or one JSON object a snapshot
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = VxlanFormat::Table)]
     pub output: VxlanFormat,
 
-    /// The node's name, for JSON. Default: the host's name
+    /// Name of this node in JSON. Default: the host name
     #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node: Option<String>,
+    pub node_name: Option<String>,
 
-    /// The node's network namespace. Default: the one probe runs in
+    /// Network namespace of the node. Default: the current one
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
@@ -178,7 +166,7 @@ impl TryFrom<VxlanArgs> for Vxlan {
             args.duration,
             args.interval.unwrap_or(EVERY),
             args.output == VxlanFormat::Json,
-            args.node,
+            args.node_name,
         )?;
         Ok(Self {
             device: args.device,

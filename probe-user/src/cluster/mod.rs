@@ -33,7 +33,7 @@ pub enum ClusterError {
         "no agent of probe is in the namespace {0}: install them there, or name the namespace with --agent-namespace"
     )]
     NoAgents(String),
-    #[error("no agent is on the node {node}, as --on asks; there are agents on {others}")]
+    #[error("no agent runs on node {node} (--node); agents run on {others}")]
     NoSuchNode { node: String, others: String },
 }
 

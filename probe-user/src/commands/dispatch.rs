@@ -5,90 +5,81 @@
 
 use std::path;
 
+use anstream::ColorChoice;
 use anyhow::Result;
 
 use super::{
-    Found, agent, bypass, check, cluster, doctor, etcd_log, generated, path as path_command, periodic, vxlan,
-    watch, who,
+    agent, bypass, check, cluster, doctor, etcd_log, generated, path as path_command, periodic, vxlan, watch,
+    who,
 };
 use crate::{
     cli::{Bypass, Cli, Command, Doctor, Path, Vxlan, Watch},
     kernel::messages,
+    model::Exit,
     report::say,
 };
-
-/// How a command ended that could do its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Fine,
-    Fault,
-    NothingFound,
-}
-
-impl Outcome {
-    fn of(fine: bool) -> Self {
-        if fine { Self::Fine } else { Self::Fault }
-    }
-}
-
-impl From<Found> for Outcome {
-    fn from(found: Found) -> Self {
-        match found {
-            Found::Some => Self::Fine,
-            Found::Nothing => Self::NothingFound,
-            Found::Unknown => Self::Fault,
-        }
-    }
-}
 
 /// Runs a command. Settings that do not fit together end the process, with usage, as other wrong arguments do.
 ///
 /// # Errors
 /// Whatever kept the command from its work.
-pub fn run(cli: Cli) -> Result<Outcome> {
+pub fn run(cli: Cli) -> Result<Exit> {
+    ColorChoice::from(cli.color).write_global();
     if let Some(level) = cli.kernel_log {
         messages::enable(level.into(), say);
     }
-    let fine = |()| Outcome::Fine;
+    let healthy = |()| Exit::Healthy;
     match cli.command {
         Command::Watch(args) => {
+            if args.former_node_name().is_some() {
+                say(format_args!(
+                    "warning: --node selects nodes with --cluster; use --node-name for the name of this node"
+                ));
+            }
             let agents = args.agents();
             match (Watch::try_from(*args), agents) {
                 (Ok(settings), None) => block_on(watch::run(settings)),
                 (Ok(settings), Some(agents)) => block_on(cluster::watch::run(settings, agents)),
                 (Err(error), _) => error.exit(),
             }
-            .map(fine)
+            .map(healthy)
         }
-        Command::Agent(args) => block_on(agent::run(args.into())).map(fine),
-        Command::Completions(args) => generated::completions(args.shell).map(fine),
-        Command::Man(args) => generated::man(&args.directory).map(fine),
+        Command::Agent(args) => block_on(agent::run(args.into())).map(healthy),
+        Command::Completions(args) => generated::completions(args.shell).map(healthy),
+        Command::Man(args) => generated::man(&args.directory).map(healthy),
         Command::Vxlan(args) => match (args.looks(), Vxlan::try_from(args)) {
-            (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("vxlan", settings)).map(Outcome::of),
+            (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("vxlan", settings)),
             (None, Ok(settings)) => {
-                inside(settings.netns.clone().as_deref(), vxlan::run(settings)).map(Outcome::of)
+                inside(settings.netns.clone().as_deref(), vxlan::run(settings)).map(Exit::of_health)
             }
             (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
         },
         Command::Bypass(args) => match (args.looks(), Bypass::try_from(args)) {
-            (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("bypass", settings)).map(Outcome::of),
+            (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("bypass", settings)),
             (None, Ok(settings)) => {
-                inside(settings.netns.clone().as_deref(), bypass::run(settings)).map(Outcome::of)
+                inside(settings.netns.clone().as_deref(), bypass::run(settings)).map(Exit::of_health)
             }
             (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
         },
         Command::Path(args) => match Path::try_from(args) {
-            Ok(settings) => block_on(path_command::run(settings)).map(Outcome::of),
+            Ok(settings) => block_on(path_command::run(settings)).map(Exit::of_health),
             Err(error) => error.exit(),
         },
-        Command::Who(args) => block_on(who::run(args.into())).map(Outcome::from),
-        Command::EtcdLog(args) => block_on(etcd_log::run(args.into())).map(Outcome::from),
+        Command::Who(args) => block_on(who::run(args.into())),
+        Command::EtcdLog(args) => {
+            if !args.further_flows.is_empty() {
+                say(format_args!(
+                    "warning: --flows takes one recording; repeat it for each of several"
+                ));
+            }
+            block_on(etcd_log::run(args.into()))
+        }
         Command::Doctor(args) => match (args.agents(), Doctor::try_from(args)) {
-            (Some(agents), Ok(settings)) => block_on(cluster::doctor::run(settings, agents)).map(Outcome::of),
-            (None, Ok(settings)) => diagnose(settings).map(Outcome::of),
+            (Some(agents), Ok(settings)) => block_on(cluster::doctor::run(settings, agents)),
+            (None, Ok(settings)) => diagnose(settings).map(Exit::of_health),
             (_, Err(error)) => error.exit(),
         },
-        Command::Check(args) => check::run(args.into()).map(Outcome::of),
+        Command::Check(args) => check::run(args.into()).map(Exit::of_health),
     }
 }
 

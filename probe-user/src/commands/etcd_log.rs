@@ -11,7 +11,6 @@ use jiff::{Timestamp, tz::TimeZone};
 use memchr::memmem::Finder;
 
 use super::{
-    Found,
     cluster::{Cluster, remembered},
     progress::Progress,
     quiet_if_closed, recordings,
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     cli::EtcdLog as Settings,
     model::{
+        Exit,
         etcd_log::{Line, REJECTED, Reader, summary::Total},
         flow::Flows,
     },
@@ -30,11 +30,11 @@ const LONGEST: u64 = 1 << 20;
 /// Written out when it holds so many bytes.
 const FULL: usize = 64 << 10;
 
-/// Prints a line for each rejected connection, then who they were; whether there was any.
+/// Prints a line for each rejected connection, then their owners.
 ///
 /// # Errors
 /// When the log or a recording can't be read, no agent answers, or the answer can't be written.
-pub async fn run(settings: Settings) -> Result<Found> {
+pub async fn run(settings: Settings) -> Result<Exit> {
     let settings = &settings;
     let mut flows = recordings::flows(&settings.flows)?;
     let remembered = match settings.agents.clone() {
@@ -63,7 +63,7 @@ pub async fn run(settings: Settings) -> Result<Found> {
     if let (Some(remembered), Some(began)) = (remembered, began) {
         remembered.tell_younger_than(began);
     }
-    Ok(if found { Found::Some } else { Found::Nothing })
+    Ok(Exit::of_search(found, true))
 }
 
 /// Whether there was any, and when the first was.

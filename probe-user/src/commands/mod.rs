@@ -24,16 +24,7 @@ use std::io;
 
 use anyhow::Result;
 
-pub use self::dispatch::{Outcome, run};
-
-/// What came of a search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
-    Some,
-    Nothing,
-    /// Nothing, but not everybody answered.
-    Unknown,
-}
+pub use self::dispatch::run;
 
 /// Who reads our output may stop reading, as `head` does: that is an end, not a fault.
 fn quiet_if_closed(error: anyhow::Error) -> Result<()> {

@@ -11,7 +11,7 @@ mod tls;
 mod translation;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use crate::{
     cli::Watch,
     kernel::capabilities,
     recording::write::Recording,
-    report::{Format, Reporter, say},
+    report::{self, Format, Reporter, say},
 };
 
 /// How long to wait for the cluster's first answer, who was asked for.
@@ -82,15 +82,13 @@ pub async fn run(settings: Watch) -> Result<()> {
 
 /// Writes to standard output.
 pub fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
-    let terminal = io::stdout().is_terminal();
     let width = terminal_size::terminal_size_of(io::stdout())
         .map(|(width, _)| usize::from(width.0))
         .or_else(|| std::env::var("COLUMNS").ok()?.parse().ok());
-    let colour = terminal && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
     Reporter::new(
         settings.format,
         width,
-        colour,
+        report::colour(),
         Box::new(io::stdout().lock()) as Box<dyn Write>,
     )
     .node(settings.node.clone())

@@ -6,20 +6,20 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 
 use super::{
-    Found,
     cluster::{Cluster, remembered},
     quiet_if_closed, recordings,
 };
 use crate::{
     cli::Who as Settings,
+    model::Exit,
     report::{etcd_log::Report, say},
 };
 
-/// Prints who it was, the nearest in time first; whether anybody was found.
+/// Prints the owners, the nearest in time first.
 ///
 /// # Errors
 /// When a recording can't be read, no agent be found or the answer not be written.
-pub async fn run(settings: Settings) -> Result<Found> {
+pub async fn run(settings: Settings) -> Result<Exit> {
     let mut flows = recordings::flows(&settings.flows)?;
     let remembered = match settings.agents.clone() {
         None => {
@@ -46,22 +46,18 @@ pub async fn run(settings: Settings) -> Result<Found> {
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
     if !near.is_empty() {
-        return Ok(Found::Some);
+        return Ok(Exit::of_search(true, true));
     }
     let address = settings.address;
     let Some(remembered) = remembered else {
         say(format_args!(
             "probe: no recording has a client with the address {address}. Record on the node that has it, or whose pod it is"
         ));
-        return Ok(Found::Nothing);
+        return Ok(Exit::of_search(false, true));
     };
     say(format_args!(
         "probe: no agent that answered remembers a client with the address {address}"
     ));
     remembered.tell_memories();
-    Ok(if remembered.incomplete {
-        Found::Unknown
-    } else {
-        Found::Nothing
-    })
+    Ok(Exit::of_search(false, !remembered.incomplete))
 }

@@ -260,6 +260,7 @@ impl Pod {
                 .map(|name| one_of("QoS class", &Qos::ALL, Qos::name, &name))
                 .transpose()?,
             workload: self.workload.map(workload).transpose()?,
+            labels: None,
             source: one_of("source of a pod", &PodSource::ALL, PodSource::name, &self.source)?,
         })
     }

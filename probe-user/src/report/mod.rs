@@ -33,6 +33,7 @@ use std::{
 
 use jiff::tz::TimeZone;
 
+pub use self::style::colour;
 use self::{clock::Clock, table::Columns};
 use crate::model::{Connection, Summary};
 

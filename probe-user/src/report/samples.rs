@@ -55,6 +55,7 @@ pub fn unnamed_pod(name: &str, pid: u32) -> Owner {
         name: None,
         qos: Some(Qos::BestEffort),
         workload: None,
+        labels: None,
         source: PodSource::Cgroup,
     };
     Owner {

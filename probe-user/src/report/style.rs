@@ -30,6 +30,11 @@ const fn of(outcome: Outcome) -> Style {
     Style::new().fg_color(Some(anstyle::Color::Ansi(colour)))
 }
 
+/// Whether standard output is to have colors: by `--color`, else where it is a terminal and the environment (NO_COLOR) allows it.
+pub fn colour() -> bool {
+    anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never
+}
+
 /// Writes with a style where `colour` is on; escape sequences take no columns.
 pub fn styled(
     out: &mut Vec<u8>,

@@ -257,7 +257,7 @@ impl Cluster<'_> {
     fn watch(&self, probe: &Path, node: &str, dir: &Path, port: &str) -> Result<Running> {
         let mut watch = Command::new(probe);
         watch
-            .args(["watch", "-o", "json", "--port", port, "--node", node])
+            .args(["watch", "-o", "json", "--port", port, "--node-name", node])
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .arg("--record")
@@ -293,7 +293,9 @@ impl Cluster<'_> {
         if self.args.agents {
             ask.arg("--cluster").arg("--kubeconfig").arg(&self.kubeconfig);
         } else {
-            ask.arg("--flows").args(nodes.iter().map(|node| flows(dir, node)));
+            for node in nodes {
+                ask.arg("--flows").arg(flows(dir, node));
+            }
         }
         let answers = run::output(&mut ask)?;
         let expected = fs::read_to_string(&log)?.matches("rejected connection").count();

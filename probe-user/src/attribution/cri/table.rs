@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::messages::{Container, PodSandbox};
+use crate::model::selector::Labels;
 
 /// How long a removed container keeps its name: its last connections are told after it.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -20,7 +21,7 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    pub labels: HashMap<String, String>,
+    pub labels: Arc<Labels>,
 }
 
 /// A container, and its pod.
@@ -98,7 +99,7 @@ impl Table {
                 namespace: metadata.namespace.clone(),
                 name: metadata.name.clone(),
                 uid: metadata.uid.clone(),
-                labels: sandbox.labels.clone(),
+                labels: Arc::new(sandbox.labels.clone()),
             };
             let named = Named {
                 container: None,

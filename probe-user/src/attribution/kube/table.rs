@@ -10,7 +10,10 @@ use std::{
 use kube::api::ObjectMeta;
 
 use super::object::Pod as Object;
-use crate::model::workload::{self, Workload, WorkloadSource};
+use crate::model::{
+    selector::Labels,
+    workload::{self, Workload, WorkloadSource},
+};
 
 /// How long a pod that is gone keeps its name: its last connections are told after it.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -27,6 +30,7 @@ pub struct Pod {
     pub namespace: String,
     pub name: String,
     pub workload: Option<Workload>,
+    pub labels: Arc<Labels>,
     /// Container id → name.
     pub containers: HashMap<String, String>,
 }
@@ -125,6 +129,7 @@ fn uid(metadata: &ObjectMeta) -> Option<&str> {
 fn pod(object: Object, source: WorkloadSource) -> Option<(String, Pod)> {
     let uid = uid(&object.metadata)?.to_owned();
     let workload = workload(&object.metadata, source);
+    let labels = object.metadata.labels.unwrap_or_default().into_iter().collect();
     let status = object.status.unwrap_or_default();
     let containers = [
         status.container_statuses,
@@ -141,6 +146,7 @@ fn pod(object: Object, source: WorkloadSource) -> Option<(String, Pod)> {
         namespace: object.metadata.namespace?,
         name: object.metadata.name?,
         workload,
+        labels: Arc::new(labels),
         containers: containers.collect(),
     };
     Some((uid, pod))
@@ -224,6 +230,16 @@ mod tests {
                 .map(|workload| format!("{} {}", workload.kind, workload.name));
             assert_eq!(found.as_deref(), expected, "{owner:?}");
         }
+    }
+
+    #[test]
+    fn labels_are_those_of_now() {
+        let mut table = Table::default();
+        let now = Instant::now();
+        table.apply(object("1", "a", None, None), SOURCE, now);
+        assert!(table.pod("1").unwrap().labels.is_empty());
+        table.apply(object("1", "a", None, Some("7d9f6c5b8d")), SOURCE, now);
+        assert_eq!(table.pod("1").unwrap().labels[TEMPLATE_HASH], "7d9f6c5b8d");
     }
 
     #[test]

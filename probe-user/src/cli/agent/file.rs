@@ -231,7 +231,7 @@ fn time<'de, D: Deserializer<'de>>(from: D) -> Result<SignedDuration, D::Error> 
     if time.is_positive() {
         Ok(time)
     } else {
-        Err(Error::custom("a time that is not more than none"))
+        Err(Error::custom("a time must be greater than zero"))
     }
 }
 
@@ -317,7 +317,7 @@ mod tests {
                 "no outcome \"halfopen\"; there are half-open,",
             ),
             ("[watch]\npeers = [\"10.0.0.0/33\"]\n", "neither an address nor"),
-            ("[looks]\ninterval = \"0s\"\n", "not more than none"),
+            ("[looks]\ninterval = \"0s\"\n", "greater than zero"),
             ("[looks]\ninterval = \"soon\"\n", "soon"),
             ("[query]\nlisten = \"localhost\"\n", "invalid socket address"),
             ("[node]\nnamespaces = \"other\"\n", "unknown variant `other`"),

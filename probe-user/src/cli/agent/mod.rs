@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 
 use self::file::{DEFAULT, File, Namespaces};
-use super::{Bypass, Doctor, KubeArgs, SourceArgs, Vxlan, Watch, settings};
+use super::{Bypass, Doctor, KubeArgs, SourceArgs, Vxlan, Watch, help, settings};
 use crate::{
     attribution::{
         cri,
@@ -26,34 +26,35 @@ use crate::{
 /// Read where no other is named, and it is there.
 const USUAL: &str = "/etc/probe/agent.toml";
 
-const HELP: &str = "\
+const EXAMPLES: &str = "\
 Examples:
-  probe agent                              with /etc/probe/agent.toml where that is there, else with the defaults
-  probe agent --print-config >agent.toml   every option with its default and what it does
-  probe agent --check-config agent.toml    whether a file is right
-  kubectl apply -k deploy/                 on every node of a cluster; then from anywhere: probe watch --cluster
+  probe agent                              with /etc/probe/agent.toml if it exists, else defaults
+  probe agent --print-config >agent.toml   every option with its default and description
+  probe agent --check-config agent.toml    validation of a file
+  kubectl apply -k deploy/                 on every node of a cluster, for `probe watch --cluster`";
 
-Standard output has findings and connections, one JSON object a line. Questions are answered on 127.0.0.1:9470, which is
-reached by a port-forward; /metrics, /healthz and /readyz are on port 9471. SIGHUP, or a change of the file, has the
-configuration read again; one that is wrong is told, and the one before stays. Exit codes: 0 ended by SIGTERM or Ctrl-C, 1 a
-fault, 2 usage.";
+const NOTES: &str = "\
+    Standard output has findings and connections, one JSON object a line. Queries are answered on 127.0.0.1:9470, \
+    which a port-forward reaches; /metrics, /healthz and /readyz are on port 9471. SIGHUP or a change of the file \
+    reloads the configuration; an invalid one is reported, and the previous one stays in force. SIGTERM or Ctrl-C \
+    ends the agent with exit code 0.";
 
-/// All of it on a node, for as long as the node runs: what a DaemonSet or systemd starts
+/// Run on a node permanently: observe, keep a history, answer queries, export metrics
 ///
-/// Watches connections, VXLAN devices and packets that slip past conntrack, remembers what it saw, answers questions of
-/// `probe … --cluster`, and has metrics for Prometheus.
+/// Started by a DaemonSet or systemd. Observes connections, VXLAN devices and packets that bypass conntrack, keeps their history,
+/// answers queries of `probe ... --cluster`, and exports metrics for Prometheus.
 #[derive(Args, Debug)]
-#[command(after_help = HELP)]
+#[command(after_help = help::sections(&[EXAMPLES, NOTES]))]
 pub struct AgentArgs {
-    /// The configuration. Default: /etc/probe/agent.toml where that is there
+    /// Configuration file. Default: /etc/probe/agent.toml if it exists
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Print the default configuration, documented, and end
+    /// Print the default configuration with descriptions, and stop
     #[arg(long, exclusive = true)]
     pub print_config: bool,
 
-    /// Say what is wrong with a configuration, and end
+    /// Validate a configuration file, and stop
     #[arg(long, value_name = "FILE", exclusive = true)]
     pub check_config: Option<PathBuf>,
 

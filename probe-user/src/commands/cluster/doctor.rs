@@ -1,6 +1,6 @@
 //! `probe doctor --cluster`: every node, by its agent.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
@@ -9,21 +9,21 @@ use crate::{
     cli::{Agents, Doctor},
     cluster::{doctor::ask, question},
     commands::{progress::Progress, quiet_if_closed},
-    model::doctor::Verdict,
+    model::{Exit, doctor::Verdict},
     report::{self, node},
 };
 
-/// Asks the agents; whether all of them answered, and no check failed.
+/// Asks the agents.
 ///
 /// # Errors
 /// When there is no agent to ask, or the output can't be written.
-pub async fn run(settings: Doctor, agents: Agents) -> Result<bool> {
+pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     if settings.list {
         let written = io::stdout().write_all(report::doctor::list().as_bytes());
         return written
             .context("can't write")
             .or_else(quiet_if_closed)
-            .map(|()| true);
+            .map(|()| Exit::Healthy);
     }
     let cluster = Cluster::open(agents).await?;
     let agents = cluster.agents().await?;
@@ -36,9 +36,8 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<bool> {
     ));
     let answers = ask(&cluster.ways, &agents, &path).await;
     progress.clear();
-    let colour = io::stdout().is_terminal()
-        && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-    let mut well = true;
+    let colour = report::colour();
+    let (mut healthy, mut answered) = (true, true);
     let mut out = Vec::new();
     for (name, answers, end) in answers {
         if settings.json {
@@ -51,14 +50,14 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<bool> {
             text.push_str(report::doctor::summary(&answers).trim_start());
             node::section(&mut out, colour, &name, &text);
         }
-        well &= answers.iter().all(|answer| answer.verdict != Verdict::Failed);
+        healthy &= answers.iter().all(|answer| answer.verdict != Verdict::Failed);
         if let Err(reason) = end {
-            well = false;
+            answered = false;
             tell_silent(&name, &reason);
         }
     }
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
-    Ok(well)
+    Ok(Exit::of_nodes(healthy, answered))
 }

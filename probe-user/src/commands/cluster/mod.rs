@@ -46,7 +46,7 @@ impl Cluster {
     /// When they can't be listed, there are none, or not on all nodes that were asked for.
     pub async fn agents(&self) -> Result<Vec<Agent>> {
         let all = agents::list(&self.client, &self.settings.namespace).await?;
-        Ok(agents::on(all, &self.settings.on, &self.settings.namespace)?)
+        Ok(agents::on(all, &self.settings.nodes, &self.settings.namespace)?)
     }
 
     /// Those there are now: they come and go while somebody watches.
@@ -55,12 +55,12 @@ impl Cluster {
     /// When they can't be listed.
     pub async fn agents_now(&self) -> Result<Vec<Agent>> {
         let all = agents::list(&self.client, &self.settings.namespace).await?;
-        Ok(agents::only(all, &self.settings.on))
+        Ok(agents::only(all, &self.settings.nodes))
     }
 
     /// Says which nodes have no agent, where the user may list nodes.
     pub async fn tell_nodes_without(&self, agents: &[Agent]) {
-        if !self.settings.on.is_empty() {
+        if !self.settings.nodes.is_empty() {
             return;
         }
         let hosts = agents::hosts(&self.client).await.unwrap_or_default();

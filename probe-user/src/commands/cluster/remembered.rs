@@ -98,7 +98,7 @@ async fn split(
     all: Vec<Agent>,
     remembered: &mut Remembered,
 ) -> (Vec<Agent>, Vec<Agent>) {
-    if !cluster.settings.on.is_empty() {
+    if !cluster.settings.nodes.is_empty() {
         return (all, Vec::new());
     }
     let mut node = agents::node_with(address.ip(), &all, &[]);

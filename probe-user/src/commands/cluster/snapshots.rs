@@ -1,7 +1,7 @@
 //! `probe vxlan --cluster` and `probe bypass --cluster`: the latest look of every agent.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     time::Duration,
 };
 
@@ -17,14 +17,15 @@ use crate::{
     cli::ClusterLooks as Settings,
     cluster::{Agent, AgentError, ask::Look, question, snapshots::snapshots},
     commands::{periodic::Signals, quiet_if_closed},
-    report::node,
+    model::Exit,
+    report::{self, node},
 };
 
-/// Shows what the agents saw last, once or again and again; whether all of them answered, and all was well, at the end.
+/// Shows what the agents saw last, once or again and again; how the last round ended.
 ///
 /// # Errors
 /// When there is no agent to ask, or the output can't be written.
-pub async fn run(what: &'static str, settings: Settings) -> Result<bool> {
+pub async fn run(what: &'static str, settings: Settings) -> Result<Exit> {
     let mut signals = Signals::new()?;
     let cluster = Cluster::open(settings.agents).await?;
     let mut agents = cluster.agents().await?;
@@ -41,22 +42,22 @@ pub async fn run(what: &'static str, settings: Settings) -> Result<bool> {
     tokio::pin!(end);
     let mut tick = interval(every.max(LEAST));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut healthy = true;
+    let mut exit = Exit::Healthy;
     loop {
         select! {
-            () = signals.any() => return Ok(healthy),
-            () = &mut end => return Ok(healthy),
+            () = signals.any() => return Ok(exit),
+            () = &mut end => return Ok(exit),
             _ = tick.tick() => {}
         }
         if !settings.json {
             let time = local(Timestamp::now());
             let written = writeln!(io::stdout(), "{time}").context("can't write");
             if let Err(error) = written {
-                return quiet_if_closed(error).map(|()| healthy);
+                return quiet_if_closed(error).map(|()| exit);
             }
         }
-        healthy = select! {
-            () = signals.any() => return Ok(healthy),
+        exit = select! {
+            () = signals.any() => return Ok(exit),
             round = round(what, settings.json, &cluster, &agents) => round?,
         };
         // A list that fails once is no reason to end.
@@ -69,12 +70,11 @@ pub async fn run(what: &'static str, settings: Settings) -> Result<bool> {
 /// More often costs, and shows nothing more.
 const LEAST: Duration = Duration::from_secs(1);
 
-async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agent]) -> Result<bool> {
+async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agent]) -> Result<Exit> {
     let path = question::look(what, json);
-    let mut healthy = true;
+    let (mut healthy, mut answered) = (true, true);
     let mut out = Vec::new();
-    let colour = io::stdout().is_terminal()
-        && anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
+    let colour = report::colour();
     for (name, answer) in snapshots(&cluster.ways, agents, &path).await {
         let shown = answer.and_then(|look| {
             shown(&mut out, what, json, colour, &name, &look)?;
@@ -83,7 +83,7 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
         match shown {
             Ok(well) => healthy &= well,
             Err(reason) => {
-                healthy = false;
+                answered = false;
                 tell_silent(&name, &reason);
             }
         }
@@ -91,7 +91,7 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
-    Ok(healthy)
+    Ok(Exit::of_nodes(healthy, answered))
 }
 
 fn shown(

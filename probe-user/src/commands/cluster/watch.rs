@@ -34,6 +34,7 @@ use crate::{
     model::{
         Cadences, Connection, Summary,
         cause::causes::Causes,
+        selector::Selection,
         summary::{Row, Tally},
     },
     recording::write::Recording,
@@ -330,7 +331,8 @@ impl<W: Write> Watching<W> {
     fn wants(&self, connection: &Connection) -> bool {
         let ports = &self.settings.kernel.ports;
         let asked = [connection.destination.port(), connection.asked().port()];
-        (ports.is_empty() || asked.iter().any(|port| ports.contains(port))) && self.settings.wants(connection)
+        (ports.is_empty() || asked.iter().any(|port| ports.contains(port)))
+            && self.settings.select(connection) == Selection::Selected
     }
 
     fn tell(&mut self, node: &Arc<str>, mut connection: Connection) -> Result<()> {
@@ -556,6 +558,8 @@ mod tests {
             ("--port 2379", 2),
             ("--namespace shop", 1),
             ("--pod sdp-monitor", 2),
+            ("--pod shop/web", 1),
+            ("--pod shop/sdp-monitor", 0),
             ("--outcome unanswered", 1),
             ("--role server", 0),
             ("--peer 10.96.0.0/16", 1),

@@ -137,7 +137,7 @@ impl Pipeline {
             reporter: Reporter::new(
                 settings.format,
                 width,
-                terminal && std::env::var_os("NO_COLOR").is_none(),
+                crate::report::colour(),
                 io::stdout().lock(),
             )
             .node(settings.node.clone()),

@@ -39,6 +39,7 @@ use crate::{
     model::{
         Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
         cause::causes::Causes,
+        selector::Selection,
         summary::{Row, Tally},
         tls::Tls,
     },
@@ -72,6 +73,8 @@ struct Watching<S> {
     home: Option<NodeScope>,
     /// Connections of other nodes.
     foreign: u64,
+    /// Connections left out because their pod's labels are unknown.
+    unlabelled: u64,
     counted: CounterDelta,
     ends: Pairing<(Record, Arc<Owner>)>,
     join: Translator,
@@ -114,6 +117,7 @@ impl<S: Sink> Pipeline<S> {
             attribution: Attribution::new(paths, who.runtime, who.cluster),
             home: who.home,
             foreign: 0,
+            unlabelled: 0,
             counted: CounterDelta::default(),
             ends: Pairing::new(),
             cadences: Cadences::default(),
@@ -448,8 +452,16 @@ impl<S: Sink> Watching<S> {
         if connection.role == Role::Server && connection.actor().is_none() {
             connection.peer = self.attribution.node(connection.source.ip());
         }
-        if self.failed.is_some() || self.done() || !self.settings.wants(&connection) {
+        if self.failed.is_some() || self.done() {
             return;
+        }
+        match self.settings.select(&connection) {
+            Selection::Selected => {}
+            Selection::NotSelected => return,
+            Selection::LabelsUnknown => {
+                self.unlabelled += 1;
+                return;
+            }
         }
         let connection = match &mut self.explainer {
             Some(explainer) => explainer.ask(connection, self.clock),
@@ -574,7 +586,14 @@ impl<S: Sink> Watching<S> {
 
     /// What could not be named.
     fn misses(&self) -> Vec<Tally> {
-        [self.attribution.misses().tallies(), self.join.tallies()].concat()
+        let labels = self.settings.pods.selector.as_ref().map(|_| Tally {
+            name: "labels",
+            what: "connections left out by --selector: their pod's labels are unknown",
+            count: self.unlabelled,
+        });
+        let mut misses = [self.attribution.misses().tallies(), self.join.tallies()].concat();
+        misses.extend(labels);
+        misses
     }
 
     /// Who has the control group of connections that are only counted.
@@ -592,8 +611,16 @@ impl<S: Sink> Watching<S> {
         let outcome = Outcome::from_u8(key.outcome)?;
         let other = Ipv6Addr::from(key.peer).to_canonical();
         let owner = self.owner_of_group(key, tables);
-        if !self.settings.wants_kind(role, outcome, other) || !self.settings.names.allow(&owner) {
+        if !self.settings.wants_kind(role, outcome, other) {
             return None;
+        }
+        match self.settings.pods.select(&owner) {
+            Selection::Selected => {}
+            Selection::NotSelected => return None,
+            Selection::LabelsUnknown => {
+                self.unlabelled += count;
+                return None;
+            }
         }
         let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let (client, server) = match role {

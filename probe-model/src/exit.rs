@@ -1,0 +1,113 @@
+//! Exit codes of `probe`.
+
+use std::fmt;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It ran, and found nothing wrong.
+    Healthy,
+    /// It ran, and found something wrong.
+    Finding,
+    /// The command line is wrong.
+    Usage,
+    /// It ran, and nothing is known of what was asked for.
+    NothingMatched,
+    /// It did not run, or could not ask every node: what it found nothing of may exist.
+    CouldNotRun,
+}
+
+impl Exit {
+    pub const ALL: [Self; 5] = [
+        Self::Healthy,
+        Self::Finding,
+        Self::Usage,
+        Self::NothingMatched,
+        Self::CouldNotRun,
+    ];
+
+    /// What the process returns.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Healthy => 0,
+            Self::Finding => 1,
+            Self::Usage => 2,
+            Self::NothingMatched => 3,
+            Self::CouldNotRun => 4,
+        }
+    }
+
+    /// In one line, for help.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy: no finding",
+            Self::Finding => "finding: a fault, a failed check, or an unexpected outcome",
+            Self::Usage => "wrong usage",
+            Self::NothingMatched => "nothing matched the query",
+            Self::CouldNotRun => "could not run, or a node did not answer",
+        }
+    }
+
+    /// Of a command that reports faults.
+    pub const fn of_health(healthy: bool) -> Self {
+        if healthy { Self::Healthy } else { Self::Finding }
+    }
+
+    /// Of several nodes; `answered`: all of them. A finding of one counts whether or not another answered.
+    pub const fn of_nodes(healthy: bool, answered: bool) -> Self {
+        match (healthy, answered) {
+            (false, _) => Self::Finding,
+            (true, false) => Self::CouldNotRun,
+            (true, true) => Self::Healthy,
+        }
+    }
+
+    /// Of a search; `answered`: every node that was asked. Nothing found is an answer only if all of them gave theirs.
+    pub const fn of_search(found: bool, answered: bool) -> Self {
+        match (found, answered) {
+            (true, _) => Self::Healthy,
+            (false, true) => Self::NothingMatched,
+            (false, false) => Self::CouldNotRun,
+        }
+    }
+}
+
+/// As help lists it.
+impl fmt::Display for Exit {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}  {}", self.code(), self.description())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_documented() {
+        let codes = Exit::ALL.map(Exit::code);
+        assert_eq!(codes, [0, 1, 2, 3, 4]);
+        assert_eq!(Exit::NothingMatched.to_string(), "3  nothing matched the query");
+    }
+
+    #[test]
+    fn what_an_answer_comes_to() {
+        for (healthy, answered, exit) in [
+            (true, true, Exit::Healthy),
+            (true, false, Exit::CouldNotRun),
+            (false, true, Exit::Finding),
+            (false, false, Exit::Finding),
+        ] {
+            assert_eq!(Exit::of_nodes(healthy, answered), exit);
+        }
+        for (found, answered, exit) in [
+            (true, true, Exit::Healthy),
+            (true, false, Exit::Healthy),
+            (false, true, Exit::NothingMatched),
+            (false, false, Exit::CouldNotRun),
+        ] {
+            assert_eq!(Exit::of_search(found, answered), exit);
+        }
+        assert_eq!([true, false].map(Exit::of_health), [Exit::Healthy, Exit::Finding]);
+    }
+}
