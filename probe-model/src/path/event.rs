@@ -278,6 +278,16 @@ impl Packet {
         (self.source, self.destination)
     }
 
+    /// Source address and IP protocol number of the outermost header, which is what the hooks of the kernel go by.
+    pub fn outer(&self) -> (IpAddr, u8) {
+        /// VXLAN's.
+        const UDP: u8 = 17;
+        match self.tunnel {
+            Some(tunnel) => (tunnel.source, UDP),
+            None => (self.source.ip(), self.protocol),
+        }
+    }
+
     /// Whether it tells its sender of a better way: ICMP's type 5.
     pub fn is_redirect(&self) -> bool {
         self.source.is_ipv4() && matches!(self.icmp, Some((5, _)))

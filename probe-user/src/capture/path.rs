@@ -35,8 +35,8 @@ pub struct Known<'a> {
     pub reasons: Option<&'a HashMap<u32, String>>,
     /// UDP ports of VXLAN.
     pub vxlan_ports: [u16; 2],
-    /// The tracepoint or function behind a point.
-    pub function: &'a dyn Fn(raw::Point, bool) -> &'static str,
+    /// The tracepoint or function that shows such a packet at a point.
+    pub function: &'a dyn Fn(raw::Point, &Packet) -> &'static str,
     /// The kernel function at an address.
     pub symbol: &'a dyn Fn(u64) -> Option<String>,
 }
@@ -74,11 +74,11 @@ pub fn event(raw: &raw::Event, known: &Known<'_>) -> Result<Option<Event>, Malfo
             Some(_) => Tracking::None,
             None => Tracking::from_raw(raw.conntrack),
         },
+        function: (known.function)(point, &packet),
         packet,
         segments: raw.segments.max(1),
         skb: raw.skb,
         cpu: raw.cpu,
-        function: (known.function)(point, packet.source.is_ipv6()),
         bytes: bytes.to_vec(),
     }))
 }
@@ -294,6 +294,8 @@ mod tests {
 
         let wrapped = packet(&in_vxlan(&plain, 8472), [8472, 4789]).unwrap();
         assert_eq!(wrapped.ends(), seen.ends());
+        assert_eq!(wrapped.outer(), ([192, 168, 88, 11].into(), 17));
+        assert_eq!(seen.outer(), ([10, 244, 1, 5].into(), 6));
         let tunnel = wrapped.tunnel.unwrap();
         assert_eq!(
             (tunnel.vni, tunnel.destination),

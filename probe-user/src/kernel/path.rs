@@ -9,9 +9,9 @@ use aya::{
 use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::global::OFFSETS,
-    hooks::{Hook, PATH, Program},
+    hooks::{Family, Hook, PATH, Program},
     offsets::{FILTERED, UNTRACKED},
-    path::{Loss, Prefix, Settings, global, map},
+    path::{Loss, Point, Prefix, Settings, global, map},
 };
 
 use super::{
@@ -33,6 +33,78 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH_LOG")),
     hooks: &PATH,
+};
+
+/// What a hook of [`PATH`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The tracepoint or function that all programs of the hook are at.
+    pub function: &'static str,
+    pub point: Point,
+    /// `None`: packets of both.
+    pub family: Option<Family>,
+    /// IP protocol number; `None`: any.
+    pub protocol: Option<u8>,
+}
+
+impl Shown {
+    /// Whether it shows packets with this source address and IP protocol number at this point.
+    pub fn shows(&self, point: Point, source: IpAddr, protocol: u8) -> bool {
+        let family = match source {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        };
+        self.point == point
+            && self.family.is_none_or(|only| only == family)
+            && self.protocol.is_none_or(|only| only == protocol)
+    }
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+
+/// One entry a hook, in the order of [`PATH`]: a hook without one does not compile.
+const SHOWN: [Shown; PATH.len()] = {
+    const fn of(function: &'static str, point: Point, family: Option<Family>, protocol: Option<u8>) -> Shown {
+        Shown {
+            function,
+            point,
+            family,
+            protocol,
+        }
+    }
+    const fn any(function: &'static str, point: Point) -> Shown {
+        of(function, point, None, None)
+    }
+    const fn v4(function: &'static str, point: Point) -> Shown {
+        of(function, point, Some(Family::V4), None)
+    }
+    const fn v6(function: &'static str, point: Point) -> Shown {
+        of(function, point, Some(Family::V6), None)
+    }
+    [
+        any("nf_hook_slow", Point::Hook),
+        any("ip_route_input_noref", Point::Route),
+        v4("ip_forward", Point::Forward),
+        v6("ip6_forward", Point::Forward),
+        v4("ip_local_deliver", Point::Local),
+        v6("ip6_input", Point::Local),
+        v4("ip_output", Point::Output),
+        v6("ip6_output", Point::Output),
+        of("tcp_v4_do_rcv", Point::Socket, Some(Family::V4), Some(TCP)),
+        of("tcp_v6_do_rcv", Point::Socket, Some(Family::V6), Some(TCP)),
+        of("__udp_enqueue_schedule_skb", Point::Socket, None, Some(UDP)),
+        v4("__icmp_send", Point::Icmp),
+        v6("icmp6_send", Point::Icmp),
+        any("nf_conntrack_in", Point::Conntrack),
+        any("nf_nat_manip_pkt", Point::Nat),
+        any("vxlan_xmit", Point::Encapsulate),
+        any("vxlan_rcv", Point::Decapsulate),
+        any("consume_skb", Point::Consumed),
+        any("kfree_skb", Point::Dropped),
+        any("netif_receive_skb", Point::Received),
+        any("net_dev_start_xmit", Point::Sent),
+    ]
 };
 
 /// What begins a flow, and how much is told of it.
@@ -183,6 +255,16 @@ impl PathProbe {
         })
     }
 
+    /// What the hooks show that were attached.
+    pub fn shown(&self) -> Vec<Shown> {
+        let attached = |shown: &Shown| {
+            self.used
+                .iter()
+                .any(|(_, program)| program.tracepoint == shown.function)
+        };
+        SHOWN.into_iter().filter(attached).collect()
+    }
+
     /// Hands at most `most` events of the ring to `each`, as raw bytes; how many there were.
     pub fn drain(&mut self, most: usize, mut each: impl FnMut(&[u8])) -> usize {
         let mut events = 0;
@@ -219,7 +301,54 @@ impl PathProbe {
 
 #[cfg(test)]
 mod tests {
-    use super::prefix;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// The table of what hooks show names the functions that the hooks are at.
+    #[test]
+    fn each_hook_has_what_it_shows() {
+        for (hook, shown) in PATH.iter().zip(SHOWN) {
+            for program in hook.programs {
+                assert_eq!(program.tracepoint, shown.function, "{}", hook.gives);
+            }
+        }
+        for point in Point::ALL {
+            assert!(SHOWN.iter().any(|shown| shown.point == *point), "{point:?}");
+        }
+    }
+
+    /// What one packet passes at one point is one function.
+    #[test]
+    fn functions_of_packets() {
+        const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+        let function = |point, source, protocol| {
+            let found: Vec<_> = SHOWN
+                .iter()
+                .filter(|shown| shown.shows(point, source, protocol))
+                .map(|shown| shown.function)
+                .collect();
+            assert!(found.len() <= 1, "{point:?} {source} {protocol}: {found:?}");
+            found.first().copied().unwrap_or_default()
+        };
+        for point in Point::ALL {
+            for source in [V4, V6] {
+                for protocol in [TCP, UDP] {
+                    assert_ne!(function(*point, source, protocol), "", "{point:?} {source}");
+                }
+            }
+        }
+        for (source, protocol, expected) in [
+            (V4, TCP, "tcp_v4_do_rcv"),
+            (V6, TCP, "tcp_v6_do_rcv"),
+            (V4, UDP, "__udp_enqueue_schedule_skb"),
+            (V6, UDP, "__udp_enqueue_schedule_skb"),
+            (V4, 1, ""),
+        ] {
+            assert_eq!(function(Point::Socket, source, protocol), expected);
+        }
+    }
 
     #[test]
     fn prefixes_as_words() {
@@ -231,10 +360,10 @@ mod tests {
         ] {
             let prefix = prefix(Some(net.parse().unwrap()));
             let has = |address: &str| {
-                let address: std::net::IpAddr = address.parse().unwrap();
+                let address: IpAddr = address.parse().unwrap();
                 let bytes = match address {
-                    std::net::IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-                    std::net::IpAddr::V6(v6) => v6.octets(),
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+                    IpAddr::V6(v6) => v6.octets(),
                 };
                 let words: [u64; 2] = bytemuck::cast(bytes);
                 (0..2).all(|word| words[word] & prefix.mask[word] == prefix.address[word])

@@ -15,8 +15,11 @@ use crate::{
     attribution::cri::Runtime,
     capture::{clock::Clock, path as capture},
     cli::Path as Settings,
-    kernel::{path::PathProbe, symbols::Symbols},
-    model::path::{Exchange, Exchanges, Outcome, What},
+    kernel::{
+        path::{PathProbe, Shown},
+        symbols::Symbols,
+    },
+    model::path::{Exchange, Exchanges, Outcome, Packet, What},
     report::path::{Lost, PcapWriter, Reporter, Told, Totals},
 };
 
@@ -28,7 +31,7 @@ pub struct Pipeline {
     causes: CauseFinder,
     places: Namespaces,
     symbols: Symbols,
-    functions: Functions,
+    shown: Vec<Shown>,
     vxlan_ports: [u16; 2],
     /// How many may still be told.
     left: Option<u64>,
@@ -39,65 +42,6 @@ pub struct Pipeline {
     watched: String,
     reporter: Reporter<StdoutLock<'static>>,
     pcap: Option<PcapWriter<BufWriter<File>>>,
-}
-
-/// Which tracepoint or function shows what on this kernel, by family: IPv4's, IPv6's.
-struct Functions(Vec<(raw::Point, [&'static str; 2])>);
-
-impl Functions {
-    fn of(probe: &PathProbe) -> Self {
-        let mut all: Vec<(raw::Point, [&'static str; 2])> = Vec::new();
-        for (_, program) in &probe.used {
-            let Some((point, v6)) = shows(program.tracepoint) else {
-                continue;
-            };
-            let names = match all.iter_mut().find(|(known, _)| *known == point) {
-                Some((_, names)) => names,
-                None => {
-                    all.push((point, [program.tracepoint; 2]));
-                    continue;
-                }
-            };
-            names[usize::from(v6)] = program.tracepoint;
-        }
-        Self(all)
-    }
-
-    fn name(&self, point: raw::Point, v6: bool) -> &'static str {
-        let found = self.0.iter().find(|(known, _)| *known == point);
-        found.map_or("", |(_, names)| names[usize::from(v6)])
-    }
-}
-
-/// What a tracepoint or function shows, and whether of IPv6 alone.
-fn shows(function: &str) -> Option<(raw::Point, bool)> {
-    use raw::Point::{
-        Conntrack, Consumed, Decapsulate, Dropped, Encapsulate, Forward, Hook, Icmp, Local, Nat, Output,
-        Received, Route, Sent, Socket,
-    };
-    Some(match function {
-        "net_dev_start_xmit" => (Sent, false),
-        "netif_receive_skb" => (Received, false),
-        "kfree_skb" => (Dropped, false),
-        "consume_skb" => (Consumed, false),
-        "nf_hook_slow" => (Hook, false),
-        "ip_route_input_noref" => (Route, false),
-        "ip_forward" => (Forward, false),
-        "ip6_forward" => (Forward, true),
-        "ip_local_deliver" => (Local, false),
-        "ip6_input" => (Local, true),
-        "ip_output" => (Output, false),
-        "ip6_output" => (Output, true),
-        "tcp_v4_do_rcv" => (Socket, false),
-        "tcp_v6_do_rcv" => (Socket, true),
-        "__icmp_send" => (Icmp, false),
-        "icmp6_send" => (Icmp, true),
-        "nf_conntrack_in" => (Conntrack, false),
-        "nf_nat_manip_pkt" => (Nat, false),
-        "vxlan_xmit" => (Encapsulate, false),
-        "vxlan_rcv" => (Decapsulate, false),
-        _ => return None,
-    })
 }
 
 impl Pipeline {
@@ -126,7 +70,7 @@ impl Pipeline {
             causes: CauseFinder::new(),
             places: Namespaces::new(own, settings.node.clone(), runtime),
             symbols: Symbols::default(),
-            functions: Functions::of(probe),
+            shown: probe.shown(),
             vxlan_ports: settings.vxlan_ports,
             left: settings.count,
             outcomes: BTreeMap::new(),
@@ -155,11 +99,17 @@ impl Pipeline {
         let dropped = |event: &&raw::Event| event.point == raw::Point::Dropped as u8;
         self.symbols
             .find(events.iter().filter(dropped).map(|event| event.location));
-        let (symbols, functions) = (&self.symbols, &self.functions);
+        let symbols = &self.symbols;
+        let function = |point, packet: &Packet| {
+            let (source, protocol) = packet.outer();
+            let shown = self.shown.iter();
+            let mut shown = shown.filter(|shown| shown.shows(point, source, protocol));
+            shown.next().map_or("", |shown| shown.function)
+        };
         let known = capture::Known {
             reasons: probe.reasons.as_ref(),
             vxlan_ports: self.vxlan_ports,
-            function: &|point, v6| functions.name(point, v6),
+            function: &function,
             symbol: &|address| symbols.name(address).map(str::to_owned),
         };
         for event in &events {
