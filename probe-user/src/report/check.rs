@@ -4,7 +4,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::escape;
+use super::{escape, lines};
 use crate::model::check::{Check, Command, Hook, Program, Runs};
 
 /// The longest reason shown; JSON has all of it.
@@ -112,7 +112,7 @@ pub fn json(check: &Check) -> serde_json::Result<String> {
         .facts
         .iter()
         .map(|fact| (fact.name.to_owned(), fact.value.clone().into()));
-    serde_json::to_string(&Line {
+    lines::to_string(&Line {
         event: "check",
         kernel: &check.kernel,
         facts: facts.collect(),
@@ -224,6 +224,26 @@ mod tests {
              Missing:\n  struct css_set.dfl_cgrp, without which there are no names of containers and pods\n\n\
              watch runs degraded here, without syn-only, names of containers and pods.\n"
         );
+    }
+
+    /// What reaches the terminal of `-o json` moves and hides nothing, and means the same.
+    #[test]
+    fn json_on_a_terminal() {
+        let tricks = "a\u{9b}2J\u{202e}b\u{7f}\u{200b}";
+        let mut check = sample();
+        tricks.clone_into(&mut check.kernel);
+        tricks.clone_into(&mut check.facts[0].value);
+        check.commands[0].hooks[0].programs[0].refused = Some(tricks.to_owned());
+        tricks.clone_into(&mut check.commands[0].absent[0].lost);
+        let json = json(&check).unwrap();
+        assert_eq!(
+            json.matches("a\\u009b2J\\u202eb\\u007f\\u200b").count(),
+            4,
+            "{json}"
+        );
+        assert!(json.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{json}");
+        let value: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["kernel"], tricks);
     }
 
     #[test]

@@ -58,8 +58,7 @@ pub fn summary(answers: &[Answer]) -> String {
 /// When it can't be written as JSON.
 pub fn json(answer: &Answer, node: &str) -> serde_json::Result<String> {
     let event = "doctor";
-    let line = lines::to_vec(&Event { event, node, answer })?;
-    Ok(String::from_utf8_lossy(&line).into_owned())
+    lines::to_string(&Event { event, node, answer })
 }
 
 #[cfg(test)]
@@ -109,6 +108,24 @@ mod tests {
             "\n1 failed, 0 with warnings, 0 ok, 1 not applicable\n"
         );
         assert_eq!(list().lines().count(), Check::ALL.len());
+    }
+
+    /// What reaches the terminal of `-o json` moves and hides nothing, and means the same.
+    #[test]
+    fn json_on_a_terminal() {
+        let tricks = "a\u{9b}2J\u{202e}b\u{7f}\u{200b}";
+        let fault = Finding::failed(Kind::Doctor(Check::Bridge), tricks).seen(tricks).advise(tricks);
+        let mut answer = Answer::of(Check::Bridge, tricks, vec![fault]).without(vec![tricks.to_owned()]);
+        answer.log.push(tricks.to_owned());
+        let json = json(&answer, tricks).unwrap();
+        assert_eq!(
+            json.matches("a\\u009b2J\\u202eb\\u007f\\u200b").count(),
+            7,
+            "{json}"
+        );
+        assert!(json.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{json}");
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["summary"], tricks);
     }
 
     #[test]

@@ -25,6 +25,15 @@ pub fn to_vec(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// The same as text.
+///
+/// # Errors
+/// When `value` can't be JSON.
+pub fn to_string(value: &(impl Serialize + ?Sized)) -> Result<String> {
+    // What is JSON is text.
+    to_vec(value).map(|json| String::from_utf8_lossy(&json).into_owned())
+}
+
 struct Visible(CompactFormatter);
 
 impl Formatter for Visible {
@@ -53,7 +62,7 @@ mod tests {
     use super::*;
 
     fn written(text: &str) -> String {
-        String::from_utf8(to_vec(text).unwrap()).unwrap()
+        to_string(text).unwrap()
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::{
         vxlan,
     },
     recording::{connection, history::Filter},
-    report,
+    report::{self, lines},
 };
 
 /// Answers on their way.
@@ -94,7 +94,7 @@ impl DoctorLock {
                     node: &name,
                 };
                 // As above.
-                let _ = send(serde_json::to_string(&end));
+                let _ = send(lines::to_string(&end));
             }
         })?;
         Ok(Some(stream::unfold(
