@@ -28,11 +28,9 @@ pub fn run(settings: Settings) -> Result<bool> {
         facts: facts(&settings),
         commands: vec![
             command("watch", &capabilities::WATCH, || {
-                let mut checked = connection::check(settings.source.clone())?;
-                let causes = drops::check(settings.source.clone())?;
-                checked.hooks.extend(causes.hooks);
-                checked.hooks.extend(tls::check(&settings.source)?.hooks);
-                Ok(checked)
+                Ok(connection::check(settings.source.clone())?
+                    .and(drops::check(settings.source.clone())?)
+                    .and(tls::check(&settings.source)?))
             }),
             command("vxlan", &capabilities::VXLAN, || {
                 vxlan::check(settings.source.clone())

@@ -10,7 +10,7 @@ use probe_ebpf::contract::{
     bypass::{Counters, Key, Settings, global, map},
     connection::CgroupPath,
     hooks::{BYPASS, Hook, Program},
-    offsets::{SENDERS, UNTRACKED},
+    offsets::UNTRACKED,
 };
 
 use super::{
@@ -33,6 +33,14 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS_LOG")),
     hooks: &BYPASS,
+    optional: &[
+        "skb_conntrack",
+        "sock_cgroup",
+        "cgroup_node",
+        "node_id",
+        "node_name",
+        "node_parent",
+    ],
 };
 
 /// What the kernel side counts.
@@ -74,18 +82,13 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
-    // The others are fields that it does not read.
-    checked
-        .absent
-        .retain(|absent| [UNTRACKED, SENDERS].contains(&absent.lost));
-    Ok(checked)
+    types.check(&mut ebpf, &OBJECT, &options.source)
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, OBJECT.hooks)?;
+    let types = Types::of(&btf, &OBJECT)?;
     drop(btf);
     memory::give_back();
     let settings = Settings {
@@ -128,8 +131,7 @@ impl BypassProbe {
             filters,
             messages,
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let mut absent = types.absent;
-        absent.retain(|absent| absent.lost == SENDERS);
+        let absent = types.absent;
         memory::give_back();
         Ok(Self {
             used,

@@ -18,7 +18,6 @@ use probe_ebpf::contract::{
         Ports, Process, Settings, Slot, global, map,
     },
     hooks::WATCH,
-    offsets::{SENDERS, UNTRACKED},
     outcome::{Outcome, Role},
 };
 
@@ -43,6 +42,19 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION_LOG")),
     hooks: &WATCH,
+    optional: &[
+        "peer_v6",
+        "local_v6",
+        "drop_no_socket",
+        "task_cgroups",
+        "css_set_v2",
+        "css_set_subsystems",
+        "css_cgroup",
+        "cgroup_node",
+        "node_id",
+        "node_name",
+        "node_parent",
+    ],
 };
 
 /// What the kernel side follows and reports.
@@ -92,18 +104,14 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
-    checked
-        .absent
-        .retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
-    Ok(checked)
+    types.check(&mut ebpf, &OBJECT, &options.source)
 }
 
 /// The object with its maps, its programs not yet loaded.
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, OBJECT.hooks)?;
+    let types = Types::of(&btf, &OBJECT)?;
     let slots = options.max_connections.next_power_of_two();
     let settings = Settings {
         outcomes: options
@@ -166,8 +174,7 @@ impl ConnectionProbe {
         let Attached {
             degraded, messages, ..
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let mut absent = types.absent;
-        absent.retain(|absent| ![UNTRACKED, SENDERS].contains(&absent.lost));
+        let absent = types.absent;
         // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
         memory::give_back();
         Ok(Self {

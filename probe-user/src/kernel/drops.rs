@@ -31,6 +31,7 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS_LOG")),
     hooks: &DROPS,
+    optional: &[],
 };
 
 /// The loaded object. Dropping it removes it from the kernel.
@@ -49,16 +50,13 @@ pub struct DropsProbe {
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
 pub fn check(source: Source) -> Result<Checked, KernelError> {
     let (mut ebpf, types, _) = load(&source, &HashSet::new())?;
-    let mut checked = types.check(&mut ebpf, &OBJECT, &source)?;
-    // Fields of processes and of conntrack, which it does not read.
-    checked.absent.clear();
-    Ok(checked)
+    types.check(&mut ebpf, &OBJECT, &source)
 }
 
 fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&source.btf)?;
-    let types = Types::of(&btf, OBJECT.hooks)?;
+    let types = Types::of(&btf, &OBJECT)?;
     let reasons = types.reasons(&btf);
     drop(btf);
     memory::give_back();

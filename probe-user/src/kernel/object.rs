@@ -29,6 +29,9 @@ pub struct Object {
     /// The same with messages to whoever debugs it.
     pub with_messages: &'static [u8],
     pub hooks: &'static [Hook],
+    /// Members of [`Offsets`] that its programs read if the kernel has them. A missing one is reported as a loss of this object;
+    /// fields that only other objects read are not. A test compares the list with the sources.
+    pub optional: &'static [&'static str],
 }
 
 impl Object {
@@ -76,6 +79,21 @@ pub struct Checked {
     pub hooks: Vec<(Hook, Vec<Attempt>)>,
 }
 
+impl Checked {
+    /// Adds what another object of the same command needs.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.hooks.extend(other.hooks);
+        let known = self.absent.len();
+        for absent in other.absent {
+            if !self.absent.iter().take(known).any(|known| *known == absent) {
+                self.absent.push(absent);
+            }
+        }
+        self
+    }
+}
+
 /// Names of the reasons for drops, by the kernel's numbers; `None` before 5.17, which tells none.
 pub type Reasons = Option<HashMap<u32, String>>;
 
@@ -94,7 +112,7 @@ pub struct Attached {
 /// This kernel's types, as far as an object needs them.
 pub struct Types {
     pub offsets: Offsets,
-    /// Fields this kernel does not have.
+    /// Fields this kernel does not have, of those that the object reads.
     pub absent: Vec<Absent>,
     /// BTF with the ids of the tracepoints and functions.
     tracepoints: Vec<u8>,
@@ -105,9 +123,10 @@ pub struct Types {
 impl Types {
     /// # Errors
     /// When a required field is not there.
-    pub fn of(btf: &Btf, hooks: &[Hook]) -> Result<Self, KernelError> {
-        let (offsets, absent) = btf.offsets()?;
-        let names: BTreeSet<_> = tracepoints(hooks).collect();
+    pub fn of(btf: &Btf, object: &Object) -> Result<Self, KernelError> {
+        let (offsets, mut absent) = btf.offsets()?;
+        absent.retain(|absent| object.optional.contains(&absent.field));
+        let names: BTreeSet<_> = tracepoints(object.hooks).collect();
         let arguments = names
             .iter()
             .filter_map(|name| Some((*name, btf.arguments(name)?)))
@@ -115,7 +134,7 @@ impl Types {
         Ok(Self {
             offsets,
             absent,
-            tracepoints: btf.hooks(&Vec::from_iter(names), &Vec::from_iter(functions(hooks))),
+            tracepoints: btf.hooks(&Vec::from_iter(names), &Vec::from_iter(functions(object.hooks))),
             arguments,
         })
     }
@@ -207,5 +226,118 @@ impl Types {
             without: &source.without,
             arguments: &self.arguments,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+    };
+
+    use probe_ebpf::contract::offsets::FILTERED;
+
+    use super::*;
+    use crate::kernel::{bypass, connection, drops, path, tls, vxlan};
+
+    /// Every object, and its sources in `probe-ebpf/src/bin`.
+    const OBJECTS: [(&Object, &str); 6] = [
+        (&bypass::OBJECT, "bypass"),
+        (&connection::OBJECT, "connection"),
+        (&drops::OBJECT, "drops.rs"),
+        (&path::OBJECT, "path"),
+        (&tls::OBJECT, "tls"),
+        (&vxlan::OBJECT, "vxlan"),
+    ];
+
+    fn kernel_sources() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../probe-ebpf/src")
+    }
+
+    /// The text of a file, or of all files of a folder.
+    fn text(path: &Path) -> String {
+        if path.is_file() {
+            return fs::read_to_string(path).unwrap();
+        }
+        let entries = fs::read_dir(path).unwrap();
+        entries.map(|entry| text(&entry.unwrap().path())).collect()
+    }
+
+    /// The optional fields that a source reads: `offset!(name)`.
+    fn reads(source: &str) -> BTreeSet<&str> {
+        let names = source
+            .split("offset!(")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once(')')?.0));
+        names.filter(|name| is_optional(name)).collect()
+    }
+
+    fn is_optional(name: &str) -> bool {
+        Offsets::TABLE
+            .iter()
+            .any(|field| field.name == name && field.lost.is_some())
+    }
+
+    /// Whether a source imports a module of `probe-ebpf/src/kernel`.
+    fn imports(source: &str, module: &str) -> bool {
+        let uses = source.split("use probe_ebpf::").skip(1);
+        uses.filter_map(|rest| Some(rest.split_once(';')?.0))
+            .flat_map(|list| list.split(|c: char| !c.is_alphanumeric() && c != '_'))
+            .any(|word| word == module)
+    }
+
+    #[test]
+    fn an_object_loses_what_its_sources_read() {
+        let shared = kernel_sources().join("kernel");
+        for (object, sources) in OBJECTS {
+            let mut source = text(&kernel_sources().join("bin").join(sources));
+            let modules = fs::read_dir(&shared).unwrap().map(|entry| entry.unwrap().path());
+            for module in modules {
+                if imports(&source, module.file_stem().unwrap().to_str().unwrap()) {
+                    source.push_str(&text(&module));
+                }
+            }
+            let listed: BTreeSet<_> = object.optional.iter().copied().collect();
+            assert_eq!(listed, reads(&source), "{}", object.feature);
+        }
+    }
+
+    /// A kernel without netfilter's type takes something from `path`, and nothing from the others.
+    #[test]
+    fn what_only_another_object_reads_is_no_loss() {
+        let mut bytes = include_bytes!("btf/fixtures/debian-7.3.btf").to_vec();
+        let name = b"\0nf_hook_state\0";
+        let at = bytes.windows(name.len()).position(|window| window == name);
+        bytes[at.unwrap() + 1] = b'?';
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        let btf = Btf::read(file.path()).unwrap();
+        for (object, _) in OBJECTS {
+            let absent = Types::of(&btf, object).unwrap().absent;
+            let lost: BTreeSet<_> = absent.iter().map(|absent| absent.lost).collect();
+            let expected = if object.feature == "path" {
+                BTreeSet::from([FILTERED])
+            } else {
+                BTreeSet::new()
+            };
+            assert_eq!(lost, expected, "{}", object.feature);
+        }
+    }
+
+    #[test]
+    fn two_objects_of_one_command_lose_a_field_once() {
+        let absent = |what: &str| Absent {
+            field: "peer_v6",
+            what: what.to_owned(),
+            lost: "IPv6 connections",
+        };
+        let checked = |absent: Vec<Absent>| Checked {
+            absent,
+            hooks: Vec::new(),
+        };
+        let both = checked(vec![absent("a"), absent("b")]).and(checked(vec![absent("b"), absent("c")]));
+        let what: Vec<_> = both.absent.iter().map(|absent| absent.what.as_str()).collect();
+        assert_eq!(what, ["a", "b", "c"]);
     }
 }

@@ -10,7 +10,6 @@ use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::global::OFFSETS,
     hooks::{Family, Hook, PATH, Program},
-    offsets::{FILTERED, UNTRACKED},
     path::{Loss, Point, Prefix, Settings, global, map},
 };
 
@@ -33,6 +32,15 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH_LOG")),
     hooks: &PATH,
+    optional: &[
+        "peer_v6",
+        "local_v6",
+        "skb_conntrack",
+        "filter_hook",
+        "filter_input",
+        "filter_output",
+        "filter_net",
+    ],
 };
 
 /// What a hook of [`PATH`] shows.
@@ -168,20 +176,13 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types, _) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
-    checked.absent.retain(is_ours);
-    Ok(checked)
-}
-
-/// Whether a field that is not there is one that it reads.
-fn is_ours(absent: &Absent) -> bool {
-    [UNTRACKED, FILTERED].contains(&absent.lost)
+    types.check(&mut ebpf, &OBJECT, &options.source)
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types, Reasons), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, OBJECT.hooks)?;
+    let types = Types::of(&btf, &OBJECT)?;
     let reasons = types.reasons(&btf);
     drop(btf);
     memory::give_back();
@@ -239,8 +240,7 @@ impl PathProbe {
             messages,
             ..
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let mut absent = types.absent;
-        absent.retain(is_ours);
+        let absent = types.absent;
         memory::give_back();
         Ok(Self {
             used,

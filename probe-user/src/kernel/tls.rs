@@ -34,6 +34,7 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS_LOG")),
     hooks: &TLS,
+    optional: &["peer_v6", "local_v6"],
 };
 
 /// Memory of the buffers of all CPUs together, bytes; each has a power of two of it.
@@ -70,16 +71,13 @@ pub fn check(source: &Source) -> Result<Checked, KernelError> {
         by_prefix: 0,
     };
     let (mut ebpf, types) = load(source, settings, &[])?;
-    let mut checked = types.check(&mut ebpf, &OBJECT, source)?;
-    // Fields that it does not read, and those that watch tells of.
-    checked.absent.clear();
-    Ok(checked)
+    types.check(&mut ebpf, &OBJECT, source)
 }
 
 fn load(source: &Source, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Types), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&source.btf)?;
-    let types = Types::of(&btf, OBJECT.hooks)?;
+    let types = Types::of(&btf, &OBJECT)?;
     drop(btf);
     memory::give_back();
     let ports = Ports::new(ports.iter().copied());

@@ -39,6 +39,7 @@ pub(super) static OBJECT: Object = Object {
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN_LOG")),
     hooks: &VXLAN,
+    optional: &[],
 };
 
 /// What the kernel side counts.
@@ -93,16 +94,13 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
         source,
     };
     let (mut ebpf, types, _) = load(&options)?;
-    let mut checked = types.check(&mut ebpf, &OBJECT, &options.source)?;
-    // Fields of sockets and processes, which it does not read.
-    checked.absent.clear();
-    Ok(checked)
+    types.check(&mut ebpf, &OBJECT, &options.source)
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), KernelError> {
     memory::raise_limit();
     let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, OBJECT.hooks)?;
+    let types = Types::of(&btf, &OBJECT)?;
     let reasons = btf.names("skb_drop_reason", "SKB_DROP_REASON_");
     let coarse = btf
         .enumerator("bpf_func_id", "BPF_FUNC_ktime_get_coarse_ns")

@@ -83,7 +83,7 @@ fn lacks(probe: &ConnectionProbe, kernel: &str) -> Vec<String> {
     let told = |lost: &str| probe.degraded.iter().any(|degraded| degraded.hook.gives == lost);
     let absent = probe.absent.iter().filter(|absent| !told(absent.lost));
     absent
-        .map(|Absent { what, lost }| {
+        .map(|Absent { what, lost, .. }| {
             format!("{lost} on kernel {kernel}, whose type information has no {what}")
         })
         .chain(

@@ -43,6 +43,8 @@ pub enum BtfError {
 /// A field that this kernel does not have, and what that takes from probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Absent {
+    /// The member of [`Offsets`].
+    pub field: &'static str,
     /// `struct css_set.dfl_cgrp`
     pub what: String,
     pub lost: &'static str,
@@ -165,7 +167,11 @@ impl Btf {
             numbers.push(match (self.field(&by_name, field), field.lost) {
                 (Ok(number), _) => number,
                 (Err(BtfError::Unresolved { what, .. }), Some(lost)) => {
-                    absent.push(Absent { what, lost });
+                    absent.push(Absent {
+                        field: field.name,
+                        what,
+                        lost,
+                    });
                     ABSENT
                 }
                 (Err(error), _) => return Err(error),
