@@ -1,6 +1,7 @@
 //! Project tasks: `cargo xtask --help`.
 
 mod apt;
+mod architecture;
 mod archive;
 mod bench;
 mod bytecode;

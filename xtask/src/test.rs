@@ -5,12 +5,13 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 
 use crate::{
-    apt, bytecode, cargo, deny, image::binary::Target, matrix, monitoring, msrv, root, run, scenarios,
+    apt, architecture, bytecode, cargo, deny, image::binary::Target, matrix, monitoring, msrv, root, run,
+    scenarios,
 };
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only these steps: format, kernels, lint, deny, advisories, msrv, static, unit, bytecode, alerts, lab; repeat or separate by commas
+    /// Only these steps: format, architecture, kernels, lint, deny, advisories, msrv, static, unit, bytecode, alerts, lab; repeat or separate by commas
     #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = STEPS.map(|(name, ..)| name))]
     only: Vec<String>,
     /// Leave the lab out: it needs root, for network namespaces and BPF
@@ -23,8 +24,13 @@ const STATIC: Target = Target::here();
 
 type Step = (&'static str, &'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     ("format", "formatting", format),
+    (
+        "architecture",
+        "crates and rooms use what they may",
+        architecture::check,
+    ),
     (
         "kernels",
         "the record of kernels is of these sources",
@@ -88,7 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
                 format!("skipped: {why}")
             }
         };
-        println!("{name:<11}{what:<46}{told}");
+        println!("{name:<13}{what:<46}{told}");
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     if failed > 0 {
