@@ -63,23 +63,14 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// It works, and may not for long, or it is not certain to be broken.
-    Warning,
-    /// It is broken now.
-    Failed,
-}
-
-impl Severity {
-    /// The name in JSON and in text.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Warning => "warning",
-            Self::Failed => "failed",
-        }
+crate::names! {
+    /// How bad it is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Severity {
+        /// It works, and may not for long, or it is not certain to be broken.
+        Warning = "warning",
+        /// It is broken now.
+        Failed = "failed",
     }
 }
 

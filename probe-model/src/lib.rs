@@ -12,6 +12,7 @@ pub mod finding;
 pub mod flow;
 pub mod host;
 pub mod listed;
+pub mod names;
 pub mod network;
 pub mod owner;
 pub mod part;

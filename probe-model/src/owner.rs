@@ -60,23 +60,14 @@ pub struct Process {
     pub source: ProcessSource,
 }
 
-/// How a process was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProcessSource {
-    /// It was on the CPU when it connected or closed.
-    Kernel,
-    /// It holds the listening socket that the connection came in through.
-    Listener,
-}
-
-impl ProcessSource {
-    pub const ALL: [Self; 2] = [Self::Kernel, Self::Listener];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Kernel => "kernel",
-            Self::Listener => "listener",
-        }
+crate::names! {
+    /// How a process was found.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum ProcessSource {
+        /// It was on the CPU when it connected or closed.
+        Kernel = "kernel",
+        /// It holds the listening socket that the connection came in through.
+        Listener = "listener",
     }
 }
 
@@ -90,22 +81,12 @@ pub struct Container {
     pub name: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Runtime {
-    Containerd,
-    CriO,
-    Docker,
-}
-
-impl Runtime {
-    pub const ALL: [Self; 3] = [Self::Containerd, Self::CriO, Self::Docker];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Containerd => "containerd",
-            Self::CriO => "cri-o",
-            Self::Docker => "docker",
-        }
+crate::names! {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Runtime {
+        Containerd = "containerd",
+        CriO = "cri-o",
+        Docker = "docker",
     }
 }
 
@@ -130,58 +111,30 @@ pub struct Node {
     pub name: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Qos {
-    Guaranteed,
-    Burstable,
-    BestEffort,
-}
-
-impl Qos {
-    pub const ALL: [Self; 3] = [Self::Guaranteed, Self::Burstable, Self::BestEffort];
-
+crate::names! {
     /// As Kubernetes writes it (`status.qosClass`).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Guaranteed => "Guaranteed",
-            Self::Burstable => "Burstable",
-            Self::BestEffort => "BestEffort",
-        }
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Qos {
+        Guaranteed = "Guaranteed",
+        Burstable = "Burstable",
+        BestEffort = "BestEffort",
     }
 }
 
-/// Where a pod's name comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodSource {
-    /// The uid alone is known, from the control group.
-    Cgroup,
-    /// `/var/log/pods/<namespace>_<name>_<uid>`.
-    PodLogDir,
-    /// The container runtime.
-    Cri,
-    /// The kubelet's `/pods`.
-    Kubelet,
-    /// The Kubernetes API.
-    KubeApi,
-}
-
-impl PodSource {
-    pub const ALL: [Self; 5] = [
-        Self::Cgroup,
-        Self::PodLogDir,
-        Self::Cri,
-        Self::Kubelet,
-        Self::KubeApi,
-    ];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cgroup => "cgroup",
-            Self::PodLogDir => "pod-log-dir",
-            Self::Cri => "cri",
-            Self::Kubelet => "kubelet",
-            Self::KubeApi => "kube-api",
-        }
+crate::names! {
+    /// Where a pod's name comes from.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum PodSource {
+        /// The uid alone is known, from the control group.
+        Cgroup = "cgroup",
+        /// `/var/log/pods/<namespace>_<name>_<uid>`.
+        PodLogDir = "pod-log-dir",
+        /// The container runtime.
+        Cri = "cri",
+        /// The kubelet's `/pods`.
+        Kubelet = "kubelet",
+        /// The Kubernetes API.
+        KubeApi = "kube-api",
     }
 }
 

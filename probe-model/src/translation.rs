@@ -79,29 +79,18 @@ pub struct Translation {
     pub backend: SocketAddr,
 }
 
-/// Why it is not known what a client was seen as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Untranslated {
-    /// Conntrack has no entry: never had, or no longer.
-    NoEntry,
-    /// Its entry is of a later connection from the same port to the same server.
-    Reused,
-    /// There were too many to ask for all.
-    Busy,
-    /// Conntrack can't be asked.
-    Unavailable,
-}
-
-impl Untranslated {
-    pub const ALL: [Self; 4] = [Self::NoEntry, Self::Reused, Self::Busy, Self::Unavailable];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NoEntry => "no-entry",
-            Self::Reused => "reused",
-            Self::Busy => "busy",
-            Self::Unavailable => "unavailable",
-        }
+crate::names! {
+    /// Why it is not known what a client was seen as.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Untranslated {
+        /// Conntrack has no entry: never had, or no longer.
+        NoEntry = "no-entry",
+        /// Its entry is of a later connection from the same port to the same server.
+        Reused = "reused",
+        /// There were too many to ask for all.
+        Busy = "busy",
+        /// Conntrack can't be asked.
+        Unavailable = "unavailable",
     }
 }
 

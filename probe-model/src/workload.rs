@@ -12,26 +12,16 @@ pub struct Workload {
     pub source: WorkloadSource,
 }
 
-/// How a workload was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WorkloadSource {
-    /// The pod's labels, as the container runtime keeps them.
-    Labels,
-    /// The pod's owner reference, from the kubelet.
-    Kubelet,
-    /// The same from the Kubernetes API.
-    KubeApi,
-}
-
-impl WorkloadSource {
-    pub const ALL: [Self; 3] = [Self::Labels, Self::Kubelet, Self::KubeApi];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Labels => "labels",
-            Self::Kubelet => "kubelet",
-            Self::KubeApi => "kube-api",
-        }
+crate::names! {
+    /// How a workload was found.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum WorkloadSource {
+        /// The pod's labels, as the container runtime keeps them.
+        Labels = "labels",
+        /// The pod's owner reference, from the kubelet.
+        Kubelet = "kubelet",
+        /// The same from the Kubernetes API.
+        KubeApi = "kube-api",
     }
 }
 

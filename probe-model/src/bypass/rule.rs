@@ -19,24 +19,18 @@ pub struct Rule {
     pub intended: Option<Intended>,
 }
 
-/// What leaves traffic untracked with good reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Intended {
-    /// NodeLocal DNSCache answers on the node itself, and saves conntrack its entries.
-    NodeLocalDns,
-    /// Cilium's own rules, as for pods with its annotation.
-    Cilium,
+crate::names! {
+    /// What leaves traffic untracked with good reason.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Intended {
+        /// NodeLocal DNSCache answers on the node itself, and saves conntrack its entries.
+        NodeLocalDns = "NodeLocal DNSCache",
+        /// Cilium's own rules, as for pods with its annotation.
+        Cilium = "Cilium",
+    }
 }
 
 impl Intended {
-    /// The name in JSON and in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NodeLocalDns => "NodeLocal DNSCache",
-            Self::Cilium => "Cilium",
-        }
-    }
-
     /// By the rule's chain, comment and addresses, as its maker writes them.
     pub fn of_rule(chain: &str, text: &str) -> Option<Self> {
         if chain.starts_with("CILIUM_") || chain.starts_with("OLD_CILIUM_") || text.contains("\"cilium:") {

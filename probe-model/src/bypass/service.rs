@@ -6,25 +6,15 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// What kube-proxy makes its rules of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Mode {
-    Iptables,
-    Ipvs,
-    Nftables,
-    /// None: the Kubernetes API alone tells of it.
-    Api,
-}
-
-impl Mode {
-    /// The name in JSON, kube-proxy's own.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Iptables => "iptables",
-            Self::Ipvs => "ipvs",
-            Self::Nftables => "nftables",
-            Self::Api => "api",
-        }
+crate::names! {
+    /// What kube-proxy makes its rules of.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Mode {
+        Iptables = "iptables",
+        Ipvs = "ipvs",
+        Nftables = "nftables",
+        /// None: the Kubernetes API alone tells of it.
+        Api = "api",
     }
 }
 

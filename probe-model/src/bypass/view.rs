@@ -95,24 +95,18 @@ impl Sender {
     }
 }
 
-/// How far a rule that sets notrack is known to work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RuleState {
-    /// Its counter moved since probe began.
-    Hit,
-    /// It has no counter, or it did not move.
-    Latent,
+crate::names! {
+    /// How far a rule that sets notrack is known to work.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum RuleState {
+        /// Its counter moved since probe began.
+        Hit = "hit",
+        /// It has no counter, or it did not move.
+        Latent = "latent",
+    }
 }
 
 impl RuleState {
-    /// The name in JSON and in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Latent => "latent",
-        }
-    }
-
     pub fn of(rule: &Rule) -> Self {
         match rule.since {
             Some(1..) => Self::Hit,

@@ -35,30 +35,18 @@ pub const FAILED: [Outcome; 5] = [
 ];
 const TCP: u8 = 6;
 
-/// A kind of cause.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// The Service that was dialled has no endpoints.
-    NoEndpoints,
-    /// Its packets slipped past conntrack, and were not translated.
-    Untracked,
-    /// Its packets were dropped on this node.
-    Dropped,
-    /// The VXLAN peer that its packets had to pass does not answer, or can't be sent to.
-    Vxlan,
-}
-
-impl Kind {
-    pub const ALL: [Self; 4] = [Self::NoEndpoints, Self::Untracked, Self::Dropped, Self::Vxlan];
-
-    /// The name in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NoEndpoints => "no-endpoints",
-            Self::Untracked => "untracked",
-            Self::Dropped => "dropped",
-            Self::Vxlan => "vxlan",
-        }
+crate::names! {
+    /// A kind of cause.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Kind {
+        /// The Service that was dialled has no endpoints.
+        NoEndpoints = "no-endpoints",
+        /// Its packets slipped past conntrack, and were not translated.
+        Untracked = "untracked",
+        /// Its packets were dropped on this node.
+        Dropped = "dropped",
+        /// The VXLAN peer that its packets had to pass does not answer, or can't be sent to.
+        Vxlan = "vxlan",
     }
 }
 

@@ -18,47 +18,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::finding::{Finding, Kind, Severity};
 
-/// One entry of the runbook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Check {
-    Bridge,
-    Etcd,
-    Vxlan,
-    Bypass,
-    Ingress,
-    Node,
-    Dns,
-    Settings,
+crate::names! {
+    /// One entry of the runbook.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Check {
+        Bridge = "bridge",
+        Node = "node",
+        Etcd = "etcd",
+        Vxlan = "vxlan",
+        Bypass = "bypass",
+        Dns = "dns",
+        Ingress = "ingress",
+        Settings = "settings",
+    }
 }
 
 impl Check {
-    /// In the order in which they are told.
-    pub const ALL: [Self; 8] = [
-        Self::Bridge,
-        Self::Node,
-        Self::Etcd,
-        Self::Vxlan,
-        Self::Bypass,
-        Self::Dns,
-        Self::Ingress,
-        Self::Settings,
-    ];
-
-    /// As it is asked for.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Etcd => "etcd",
-            Self::Vxlan => "vxlan",
-            Self::Bypass => "bypass",
-            Self::Ingress => "ingress",
-            Self::Node => "node",
-            Self::Dns => "dns",
-            Self::Settings => "settings",
-        }
-    }
-
     /// What it looks at, in one line.
     pub const fn looks_at(self) -> &'static str {
         match self {
@@ -74,28 +49,16 @@ impl Check {
     }
 }
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// There is nothing of the kind here.
-    NotApplicable,
-    Ok,
-    /// It works, and may not for long.
-    Warning,
-    Failed,
-}
-
-impl Verdict {
-    pub const ALL: [Self; 4] = [Self::NotApplicable, Self::Ok, Self::Warning, Self::Failed];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NotApplicable => "not-applicable",
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Failed => "failed",
-        }
+crate::names! {
+    /// How bad it is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub enum Verdict {
+        /// There is nothing of the kind here.
+        NotApplicable = "not-applicable",
+        Ok = "ok",
+        /// It works, and may not for long.
+        Warning = "warning",
+        Failed = "failed",
     }
 }
 
@@ -153,20 +116,5 @@ impl Answer {
     pub fn without(mut self, unknown: Vec<String>) -> Self {
         self.unknown.extend(unknown);
         self
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Check, Verdict};
-
-    #[test]
-    fn names_are_those_in_json() {
-        for check in Check::ALL {
-            assert_eq!(serde_json::to_value(check).unwrap(), check.name());
-        }
-        for verdict in Verdict::ALL {
-            assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.name());
-        }
     }
 }

@@ -9,49 +9,28 @@ use super::{
     reason::{self, Fate},
 };
 
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
-    /// It came to its socket, and if there is an answer, that came back.
-    Delivered,
-    /// It came to its host, which said that there is no such socket, or its socket sent RST.
-    Refused,
-    /// It was let go on its way, or its reply was.
-    Dropped,
-    /// It left for a Service, or its reply for the client, without the translation it needs.
-    Untranslated,
-    /// Somebody on the way sent an ICMP error.
-    Unreachable,
-    /// It left this machine, or came to its host, and no answer was seen.
-    Unanswered,
-    /// Only replies, or errors, were seen.
-    NoRequest,
+crate::names! {
+    /// What became of a request.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Outcome {
+        /// It came to its socket, and if there is an answer, that came back.
+        Delivered = "delivered",
+        /// It came to its host, which said that there is no such socket, or its socket sent RST.
+        Refused = "refused",
+        /// It was let go on its way, or its reply was.
+        Dropped = "dropped",
+        /// It left for a Service, or its reply for the client, without the translation it needs.
+        Untranslated = "untranslated",
+        /// Somebody on the way sent an ICMP error.
+        Unreachable = "unreachable",
+        /// It left this machine, or came to its host, and no answer was seen.
+        Unanswered = "unanswered",
+        /// Only replies, or errors, were seen.
+        NoRequest = "no-request",
+    }
 }
 
 impl Outcome {
-    pub const ALL: [Self; 7] = [
-        Self::Delivered,
-        Self::Refused,
-        Self::Dropped,
-        Self::Untranslated,
-        Self::Unreachable,
-        Self::Unanswered,
-        Self::NoRequest,
-    ];
-
-    /// The name in JSON and on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Delivered => "delivered",
-            Self::Refused => "refused",
-            Self::Dropped => "dropped",
-            Self::Untranslated => "untranslated",
-            Self::Unreachable => "unreachable",
-            Self::Unanswered => "unanswered",
-            Self::NoRequest => "no-request",
-        }
-    }
-
     /// In one line, for lists of names.
     pub const fn description(self) -> &'static str {
         match self {

@@ -113,59 +113,36 @@ impl What {
     }
 }
 
-/// A hook of netfilter for IP packets, by its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Hook {
-    Prerouting = 0,
-    Input = 1,
-    Forward = 2,
-    Output = 3,
-    Postrouting = 4,
+crate::names! {
+    /// A hook of netfilter for IP packets, in the order of the kernel's numbers, named as rules name it.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Hook {
+        Prerouting = "PREROUTING",
+        Input = "INPUT",
+        Forward = "FORWARD",
+        Output = "OUTPUT",
+        Postrouting = "POSTROUTING",
+    }
 }
 
 impl Hook {
-    pub const ALL: [Self; 5] = [
-        Self::Prerouting,
-        Self::Input,
-        Self::Forward,
-        Self::Output,
-        Self::Postrouting,
-    ];
-
-    /// As rules name it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Prerouting => "PREROUTING",
-            Self::Input => "INPUT",
-            Self::Forward => "FORWARD",
-            Self::Output => "OUTPUT",
-            Self::Postrouting => "POSTROUTING",
-        }
-    }
-
     pub fn from_raw(raw: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|hook| *hook as u32 == raw)
     }
 }
 
-/// What a netfilter hook decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verdict {
-    Accepted,
-    Dropped,
-    /// Taken by it: queued for a program, or put off.
-    Taken,
+crate::names! {
+    /// What a netfilter hook decided.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Verdict {
+        Accepted = "accepted",
+        Dropped = "dropped",
+        /// Taken by it: queued for a program, or put off.
+        Taken = "taken",
+    }
 }
 
 impl Verdict {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Accepted => "accepted",
-            Self::Dropped => "dropped",
-            Self::Taken => "taken",
-        }
-    }
-
     /// What `nf_hook_slow` returns: 1 goes on, 0 was taken, below that dropped.
     pub const fn of_result(result: i32) -> Self {
         match result {
@@ -176,33 +153,23 @@ impl Verdict {
     }
 }
 
-/// What conntrack knows of a packet, by `_nfct`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tracking {
-    /// It has not looked at it here.
-    None,
-    /// It was told to leave it alone.
-    Untracked,
-    New,
-    Established,
-    Related,
-    /// Of a connection, the other way.
-    Reply,
+crate::names! {
+    /// What conntrack knows of a packet, by `_nfct`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Tracking {
+        /// It has not looked at it here.
+        None = "none",
+        /// It was told to leave it alone.
+        Untracked = "untracked",
+        New = "new",
+        Established = "established",
+        Related = "related",
+        /// Of a connection, the other way.
+        Reply = "reply",
+    }
 }
 
 impl Tracking {
-    /// The name in JSON and in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Untracked => "untracked",
-            Self::New => "new",
-            Self::Established => "established",
-            Self::Related => "related",
-            Self::Reply => "reply",
-        }
-    }
-
     /// By the lowest bits of `_nfct` (`enum ip_conntrack_info`, user interface of the kernel) and whether it has an entry.
     pub const fn from_raw(raw: u64) -> Self {
         match (raw & 7, raw & !7) {

@@ -58,26 +58,15 @@ pub struct Incomplete {
     pub why: Why,
 }
 
-/// Why a hello can't be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Its sender sent no more of it.
-    Cut,
-    /// More was sent, which probe did not see.
-    Unseen,
-    /// It is no hello, though it is in the record of one.
-    Malformed,
-}
-
-impl Why {
-    pub const ALL: [Self; 3] = [Self::Cut, Self::Unseen, Self::Malformed];
-
-    /// The name in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Cut => "cut",
-            Self::Unseen => "unseen",
-            Self::Malformed => "malformed",
-        }
+crate::names! {
+    /// Why a hello can't be read.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Why {
+        /// Its sender sent no more of it.
+        Cut = "cut",
+        /// More was sent, which probe did not see.
+        Unseen = "unseen",
+        /// It is no hello, though it is in the record of one.
+        Malformed = "malformed",
     }
 }

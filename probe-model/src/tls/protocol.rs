@@ -1,42 +1,21 @@
 //! What speaks where TLS is expected.
 
-/// What the first bytes of a side look like, where that is no TLS record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    Http,
-    Http2,
-    Ssh,
-    /// HAProxy's, that comes before what it is about.
-    Proxy,
-    Postgres,
-    Ssl2,
-    Unknown,
+crate::names! {
+    /// What the first bytes of a side look like, where that is no TLS record.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Protocol {
+        Http = "HTTP",
+        Http2 = "HTTP/2",
+        Ssh = "SSH",
+        /// HAProxy's, that comes before what it is about.
+        Proxy = "PROXY protocol",
+        Postgres = "PostgreSQL",
+        Ssl2 = "SSL 2.0",
+        Unknown = "unknown",
+    }
 }
 
 impl Protocol {
-    pub const ALL: [Self; 7] = [
-        Self::Http,
-        Self::Http2,
-        Self::Ssh,
-        Self::Proxy,
-        Self::Postgres,
-        Self::Ssl2,
-        Self::Unknown,
-    ];
-
-    /// Its name, in JSON too.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Http => "HTTP",
-            Self::Http2 => "HTTP/2",
-            Self::Ssh => "SSH",
-            Self::Proxy => "PROXY protocol",
-            Self::Postgres => "PostgreSQL",
-            Self::Ssl2 => "SSL 2.0",
-            Self::Unknown => "unknown",
-        }
-    }
-
     /// By its first bytes.
     pub fn of(bytes: &[u8]) -> Self {
         const BEGINNINGS: [(&[u8], Protocol); 16] = [

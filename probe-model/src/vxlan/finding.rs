@@ -8,69 +8,30 @@ use std::{
 use super::traffic::Direction;
 use crate::finding::{Finding, Fix, Kind};
 
-/// A kind of fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Fault {
-    PortMismatch,
-    VniMismatch,
-    Filtered,
-    Refused,
-    NoAnswer,
-    MissingRoute,
-    MissingNeighbour,
-    MissingForwarding,
-    DeadVtep,
-    StaleMac,
-    BadChecksum,
-    Mtu,
-    MalformedHeader,
-    PortTaken,
-    DeviceDown,
-    Dropped,
+crate::names! {
+    /// A kind of fault.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum Fault {
+        PortMismatch = "port-mismatch",
+        VniMismatch = "vni-mismatch",
+        Filtered = "filtered",
+        Refused = "refused",
+        NoAnswer = "no-answer",
+        MissingRoute = "missing-route",
+        MissingNeighbour = "missing-neighbour",
+        MissingForwarding = "missing-forwarding",
+        DeadVtep = "dead-vtep",
+        StaleMac = "stale-mac",
+        BadChecksum = "bad-checksum",
+        Mtu = "mtu",
+        MalformedHeader = "malformed-header",
+        PortTaken = "port-taken",
+        DeviceDown = "device-down",
+        Dropped = "dropped",
+    }
 }
 
 impl Fault {
-    pub const ALL: [Self; 16] = [
-        Self::PortMismatch,
-        Self::VniMismatch,
-        Self::Filtered,
-        Self::Refused,
-        Self::NoAnswer,
-        Self::MissingRoute,
-        Self::MissingNeighbour,
-        Self::MissingForwarding,
-        Self::DeadVtep,
-        Self::StaleMac,
-        Self::BadChecksum,
-        Self::Mtu,
-        Self::MalformedHeader,
-        Self::PortTaken,
-        Self::DeviceDown,
-        Self::Dropped,
-    ];
-
-    /// The name in JSON and in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::PortMismatch => "port-mismatch",
-            Self::VniMismatch => "vni-mismatch",
-            Self::Filtered => "filtered",
-            Self::Refused => "refused",
-            Self::NoAnswer => "no-answer",
-            Self::MissingRoute => "missing-route",
-            Self::MissingNeighbour => "missing-neighbour",
-            Self::MissingForwarding => "missing-forwarding",
-            Self::DeadVtep => "dead-vtep",
-            Self::StaleMac => "stale-mac",
-            Self::BadChecksum => "bad-checksum",
-            Self::Mtu => "mtu",
-            Self::MalformedHeader => "malformed-header",
-            Self::PortTaken => "port-taken",
-            Self::DeviceDown => "device-down",
-            Self::Dropped => "dropped",
-        }
-    }
-
     /// In one line, for lists of names.
     pub const fn description(self) -> &'static str {
         match self {

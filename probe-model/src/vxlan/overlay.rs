@@ -36,24 +36,16 @@ pub struct Underlay {
     pub ethernet: bool,
 }
 
-/// Who tells the device where its peers are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Entries that somebody set, as flannel and Calico do: what is missing stays missing.
-    Entries,
-    /// It learns from what arrives, or sends to all: entries come and go.
-    Learning,
-    /// Somebody else, packet by packet.
-    External,
-}
-
-impl Kind {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Entries => "entries",
-            Self::Learning => "learning",
-            Self::External => "external",
-        }
+crate::names! {
+    /// Who tells the device where its peers are.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Kind {
+        /// Entries that somebody set, as flannel and Calico do: what is missing stays missing.
+        Entries = "entries",
+        /// It learns from what arrives, or sends to all: entries come and go.
+        Learning = "learning",
+        /// Somebody else, packet by packet.
+        External = "external",
     }
 }
 
@@ -75,22 +67,13 @@ pub struct Peer {
     pub asked: bool,
 }
 
-/// An entry that a peer needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    Route,
-    Neighbour,
-    Forwarding,
-}
-
-impl Entry {
-    /// The name in JSON and in tables.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Route => "route",
-            Self::Neighbour => "neighbour",
-            Self::Forwarding => "forwarding entry",
-        }
+crate::names! {
+    /// An entry that a peer needs.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Entry {
+        Route = "route",
+        Neighbour = "neighbour",
+        Forwarding = "forwarding entry",
     }
 }
 

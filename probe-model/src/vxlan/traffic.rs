@@ -60,18 +60,20 @@ pub struct IcmpError {
     pub direction: Direction,
 }
 
-/// What an ICMP error says, of either family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum IcmpErrorKind {
-    /// Nothing listens on the port, or a rule says so.
-    Port,
-    /// The host, or the network it is in, can't be reached.
-    Host,
-    /// A filter forbids it.
-    Prohibited,
-    /// The packet is too large for the way.
-    TooBig,
-    Other,
+crate::names! {
+    /// What an ICMP error says, of either family.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+    pub enum IcmpErrorKind {
+        /// Nothing listens on the port, or a rule says so.
+        Port = "port unreachable",
+        /// The host, or the network it is in, can't be reached.
+        Host = "host unreachable",
+        /// A filter forbids it.
+        Prohibited = "prohibited",
+        /// The packet is too large for the way.
+        TooBig = "packet too big",
+        Other = "unreachable",
+    }
 }
 
 impl IcmpErrorKind {
@@ -83,16 +85,6 @@ impl IcmpErrorKind {
             (false, 3, 9 | 10 | 13) | (true, 1, 1 | 5 | 6) => Self::Prohibited,
             (false, 3, 4) | (true, 2, _) => Self::TooBig,
             _ => Self::Other,
-        }
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Port => "port unreachable",
-            Self::Host => "host unreachable",
-            Self::Prohibited => "prohibited",
-            Self::TooBig => "packet too big",
-            Self::Other => "unreachable",
         }
     }
 }

@@ -37,27 +37,16 @@ pub use self::style::colour;
 use self::{clock::Clock, table::Columns};
 use crate::model::{Connection, Summary};
 
-/// `-o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// Columns that fit the terminal.
-    Table,
-    /// One long line a record, with everything known.
-    Wide,
-    /// One object a line.
-    Json,
-}
-
-impl Format {
-    pub const ALL: [Self; 3] = [Self::Table, Self::Wide, Self::Json];
-
-    /// The name used on the command line.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Table => "table",
-            Self::Wide => "wide",
-            Self::Json => "json",
-        }
+probe_model::names! {
+    /// `-o`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Format {
+        /// Columns that fit the terminal.
+        Table = "table",
+        /// One long line a record, with everything known.
+        Wide = "wide",
+        /// One object a line.
+        Json = "json",
     }
 }
 

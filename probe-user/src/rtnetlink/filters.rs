@@ -20,15 +20,15 @@ pub struct Filter {
     pub handle: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parent {
-    Ingress,
-    Egress,
+probe_model::names! {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Parent {
+        Ingress = "ingress",
+        Egress = "egress",
+    }
 }
 
 impl Parent {
-    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
-
     const fn handle(self) -> TcHandle {
         TcHandle {
             major: u16::MAX,

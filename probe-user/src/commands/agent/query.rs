@@ -70,7 +70,7 @@ pub fn checks(query: &str) -> Result<Vec<Check>, String> {
             return Err(format!("{name:?} is not known"));
         }
         for asked in value.split(',') {
-            let check = Check::ALL.into_iter().find(|check| check.name() == asked);
+            let check = Check::from_name(asked);
             checks.push(check.ok_or_else(|| format!("check={asked:?} is not known"))?);
         }
     }

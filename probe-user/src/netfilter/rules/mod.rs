@@ -56,37 +56,22 @@ impl Tool {
     }
 }
 
-/// Of which packets a table is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4.
-    Ip,
-    /// IPv6.
-    Ip6,
-    /// Both.
-    Inet,
-    /// Both, at a device.
-    Netdev,
+probe_model::names! {
+    /// Of which packets a table is, as nft writes it. Those that no IP packet of ours goes through (bridge, arp) are none.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+    pub enum Family {
+        /// IPv4.
+        Ip = "ip",
+        /// IPv6.
+        Ip6 = "ip6",
+        /// Both.
+        Inet = "inet",
+        /// Both, at a device.
+        Netdev = "netdev",
+    }
 }
 
 impl Family {
-    /// The family as nft writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-            Self::Inet => "inet",
-            Self::Netdev => "netdev",
-        }
-    }
-
-    /// The other way round; none for those that no IP packet of ours goes through (bridge, arp).
-    fn of_name(name: &str) -> Option<Self> {
-        [Self::Ip, Self::Ip6, Self::Inet, Self::Netdev]
-            .into_iter()
-            .find(|family| family.name() == name)
-    }
-
     /// Whether packets of this address's kind go through the family's tables.
     fn covers(self, address: IpAddr) -> bool {
         match self {

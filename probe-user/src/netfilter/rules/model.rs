@@ -7,44 +7,24 @@ use super::{Action, Family, Path, Place, Tool};
 /// How long a rule's text may be, in characters.
 const TEXT: usize = 200;
 
-/// A point of the kernel where chains are attached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hook {
-    Ingress,
-    Prerouting,
-    Input,
-    Forward,
-    Output,
-    Postrouting,
-    Egress,
+probe_model::names! {
+    /// A point of the kernel where chains are attached, as nft writes it.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub(super) enum Hook {
+        Ingress = "ingress",
+        Prerouting = "prerouting",
+        Input = "input",
+        Forward = "forward",
+        Output = "output",
+        Postrouting = "postrouting",
+        Egress = "egress",
+    }
 }
 
 impl Hook {
     /// By its name, in whatever case: iptables names its chains after the hooks, in capitals.
     pub(super) fn of_name(name: &str) -> Option<Self> {
-        Some(match name.to_ascii_lowercase().as_str() {
-            "ingress" => Self::Ingress,
-            "prerouting" => Self::Prerouting,
-            "input" => Self::Input,
-            "forward" => Self::Forward,
-            "output" => Self::Output,
-            "postrouting" => Self::Postrouting,
-            "egress" => Self::Egress,
-            _ => return None,
-        })
-    }
-
-    /// As nft writes it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Prerouting => "prerouting",
-            Self::Input => "input",
-            Self::Forward => "forward",
-            Self::Output => "output",
-            Self::Postrouting => "postrouting",
-            Self::Egress => "egress",
-        }
+        Self::from_name(&name.to_ascii_lowercase())
     }
 
     /// Those that a packet passes, in order.

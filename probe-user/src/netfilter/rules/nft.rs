@@ -48,7 +48,7 @@ impl Found<'_> {
         match kind.as_str() {
             "table" => {
                 let table = (
-                    Family::of_name(text(json, "family")?)?,
+                    Family::from_name(text(json, "family")?)?,
                     text(json, "name")?.to_owned(),
                 );
                 let dormant = says(json.get("flags"), "dormant") || self.listed.is_dormant(&table);
@@ -64,7 +64,7 @@ impl Found<'_> {
 
     /// The table that something is of, which has the table's name at `key`.
     fn table(&mut self, json: &Json, key: &str) -> Option<&mut Table> {
-        let family = Family::of_name(text(json, "family")?)?;
+        let family = Family::from_name(text(json, "family")?)?;
         let name = text(json, key)?;
         let place = *self.places.entry((family, name.to_owned())).or_insert_with(|| {
             self.tables.push(Table::new(Tool::Nft, family, name));
@@ -146,7 +146,7 @@ impl Found<'_> {
 /// The chain that something is of, or is, with its name at `chain`.
 fn key(json: &Json, chain: &str) -> Option<Key> {
     Some(Key {
-        family: Family::of_name(text(json, "family")?)?,
+        family: Family::from_name(text(json, "family")?)?,
         table: text(json, "table")?.to_owned(),
         chain: text(json, chain)?.to_owned(),
     })

@@ -121,7 +121,7 @@ fn opened<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
 
 fn table_named(words: &str) -> Option<(Family, String)> {
     let (family, name) = words.split_once(' ')?;
-    Some((Family::of_name(family)?, name.trim_matches('"').to_owned()))
+    Some((Family::from_name(family)?, name.trim_matches('"').to_owned()))
 }
 
 /// A rule written from its expressions. What isn't known here stays JSON.
