@@ -27,6 +27,7 @@ const fn of(rule: Rule, place: &'static str, what: &'static str, reason: &'stati
 }
 
 const SETTING: &str = "a setting that the room defines; nothing is read by naming it";
+const FINDS: &str = "finds the container runtime's socket, which the room that uses it is to do";
 const CLUSTER: &str = "with --cluster it asks the agents, by what the cluster's commands share";
 const WORDS: &str = "several types have this name, none is renamed yet";
 const VAGUE: &str = "other types have this name, too";
@@ -42,7 +43,7 @@ pub const TODAY: &[Exception] = &[
     of(Cli, "probe-user/src/cli", "kernel::btf::VMLINUX", SETTING),
     of(Cli, "probe-user/src/cli", "kernel::messages::Level", SETTING),
     of(Cli, "probe-user/src/cli", "kernel::object::Source", SETTING),
-    of(Cli, "probe-user/src/cli", "attribution::cri", SETTING),
+    of(Cli, "probe-user/src/cli", "attribution::cri", FINDS),
     of(Cli, "probe-user/src/cli", "kernel::connection::Options", SETTING),
     of(Cli, "probe-user/src/cli", "recording::history::Bounds", SETTING),
     of(
@@ -82,7 +83,6 @@ pub const TODAY: &[Exception] = &[
     of(OneDefinition, "probe-model/src", "Why", WORDS),
     of(OneDefinition, "probe-model/src", "Device", WORDS),
     of(OneDefinition, "probe-model/src", "Flow", WORDS),
-    of(OneName, "probe-model/src/doctor/mod.rs", "Answer", VAGUE),
     of(OneName, "probe-user/src/cluster/answer.rs", "Answer", VAGUE),
     of(OneName, "probe-user/src/cluster/ask.rs", "Answer", VAGUE),
     of(
@@ -97,10 +97,8 @@ pub const TODAY: &[Exception] = &[
         "Answer",
         VAGUE,
     ),
-    of(OneName, "probe-model/src/cause/mod.rs", "Cause", VAGUE),
     of(OneName, "probe-user/src/recording/connection.rs", "Cause", VAGUE),
     of(OneName, "probe-user/src/report/json.rs", "Cause", VAGUE),
-    of(OneName, "probe-model/src/connection.rs", "Connection", VAGUE),
     of(
         OneName,
         "probe-user/src/recording/connection.rs",
@@ -108,7 +106,6 @@ pub const TODAY: &[Exception] = &[
         VAGUE,
     ),
     of(OneName, "probe-user/src/report/json.rs", "Connection", VAGUE),
-    of(OneName, "probe-model/src/path/journey.rs", "End", VAGUE),
     of(OneName, "probe-user/src/cli/path.rs", "End", VAGUE),
     of(OneName, "probe-user/src/commands/agent/answers.rs", "End", VAGUE),
     of(OneName, "probe-user/src/commands/agent/doctor.rs", "End", VAGUE),
@@ -166,7 +163,6 @@ pub const TODAY: &[Exception] = &[
         VAGUE,
     ),
     of(OneName, "probe-user/src/report/metrics/store.rs", "Known", VAGUE),
-    of(OneName, "probe-model/src/etcd_log/mod.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/cluster/body.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/recording/doctor.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/recording/read.rs", "Line", VAGUE),
@@ -176,10 +172,8 @@ pub const TODAY: &[Exception] = &[
     of(OneName, "probe-user/src/report/path/json.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/report/table.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/report/vxlan/json.rs", "Line", VAGUE),
-    of(OneName, "probe-model/src/vxlan/diagnosis/mod.rs", "Look", VAGUE),
     of(OneName, "probe-user/src/cluster/ask.rs", "Look", VAGUE),
     of(OneName, "probe-user/src/report/snapshot.rs", "Look", VAGUE),
-    of(OneName, "probe-model/src/owner.rs", "Node", VAGUE),
     of(
         OneName,
         "probe-user/src/attribution/kube/object.rs",
@@ -194,7 +188,6 @@ pub const TODAY: &[Exception] = &[
     of(OneName, "probe-user/src/netfilter/rules/tools.rs", "Node", VAGUE),
     of(OneName, "probe-user/src/recording/connection.rs", "Node", VAGUE),
     of(OneName, "probe-user/src/report/json.rs", "Node", VAGUE),
-    of(OneName, "probe-model/src/doctor/node/server.rs", "Place", VAGUE),
     of(OneName, "probe-user/src/netfilter/rules/mod.rs", "Place", VAGUE),
     of(OneName, "probe-user/src/report/path/pcap.rs", "Place", VAGUE),
     of(OneName, "probe-user/src/serve/mod.rs", "Place", VAGUE),

@@ -26,6 +26,7 @@ pub enum Rule {
     Features,
     Pure,
     Json,
+    Lists,
     OneDefinition,
     OneName,
 }
@@ -43,6 +44,7 @@ impl Rule {
             Self::Features => "a command uses no other command, except those that put several together",
             Self::Pure => "the model has no files, sockets, processes, threads or clock",
             Self::Json => "JSON is written by report/lines.rs, which escapes it for terminals",
+            Self::Lists => "an enumeration with a list of its values is made by names!",
             Self::OneDefinition => "a public type of the model has one definition",
             Self::OneName => "one type in the tree has this name",
         }
@@ -119,6 +121,9 @@ const ONE_NAME: [&str; 13] = [
     "Seen",
 ];
 
+/// Where the lists are made.
+const NAMES: &str = "probe-model/src/names.rs";
+
 /// Holds everything against every rule; sentences, one for each place that breaks one.
 pub fn check(packages: &[Package], sources: &[Source], exceptions: &Exceptions<'_>) -> Vec<String> {
     let mut found: Vec<_> = packages.iter().flat_map(dependencies).collect();
@@ -126,7 +131,14 @@ pub fn check(packages: &[Package], sources: &[Source], exceptions: &Exceptions<'
     let mut named = BTreeMap::<String, Vec<(String, usize)>>::new();
     for source in sources.iter().filter(|source| !source.is_test()) {
         let Some(below) = source.below_src() else { continue };
-        let Contents { uses, types } = source.contents();
+        let Contents { uses, types, lists } = source.contents();
+        let lists = lists.into_iter().filter(|_| source.path != NAMES);
+        found.extend(lists.map(|line| Violation {
+            path: source.path.clone(),
+            line,
+            rule: Rule::Lists,
+            what: "ALL".to_owned(),
+        }));
         for one in &uses {
             let rules = if source.path.starts_with("probe-model/") {
                 model(one)
@@ -155,15 +167,19 @@ pub fn check(packages: &[Package], sources: &[Source], exceptions: &Exceptions<'
     forgiven(found, exceptions.0)
 }
 
-/// Types that have more than one definition, each as many times as that.
+/// Types that have more than one definition, each as many times as that; where the model has one, that is the one to keep.
 fn several(
     definitions: BTreeMap<String, Vec<(String, usize)>>,
     rule: Rule,
 ) -> impl Iterator<Item = Violation> {
+    let is_model = |path: &str| path.starts_with("probe-model/");
     definitions
         .into_iter()
         .filter(|(_, places)| places.len() > 1)
-        .flat_map(move |(what, places)| {
+        .flat_map(move |(what, mut places)| {
+            if places.iter().filter(|(path, _)| is_model(path)).count() == 1 {
+                places.retain(|(path, _)| !is_model(path));
+            }
             places.into_iter().map(move |(path, line)| Violation {
                 path,
                 line,
@@ -460,7 +476,26 @@ mod tests {
             ("probe-model/src/a.rs", "struct Seen;"),
             ("probe-user/src/b.rs", "struct Seen;\nstruct Known;"),
         ];
+        assert_eq!(
+            told_with(&sources, &[]),
+            ["probe-user/src/b.rs:1: Seen: one type in the tree has this name"]
+        );
+        let sources = [
+            ("probe-user/src/a.rs", "struct Seen;"),
+            ("probe-user/src/b.rs", "struct Seen;"),
+        ];
         assert_eq!(told_with(&sources, &[]).len(), 2);
+    }
+
+    #[test]
+    fn a_list_written_by_hand() {
+        assert_eq!(
+            told(
+                "probe-user/src/x.rs",
+                "impl A { const ALL: [Self; 1] = [Self::B]; }"
+            ),
+            ["probe-user/src/x.rs:1: ALL: an enumeration with a list of its values is made by names!"]
+        );
     }
 
     /// The list of exceptions can only get shorter.

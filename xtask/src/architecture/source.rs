@@ -34,6 +34,8 @@ pub struct Definition {
 pub struct Contents {
     pub uses: Vec<Use>,
     pub types: Vec<Definition>,
+    /// Lines of `const ALL: [Self; …]`: lists of an enumeration's values that are written by hand.
+    pub lists: Vec<usize>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,6 +254,7 @@ impl Reader {
                 }
                 // What a function's result captures: `use<'a>`.
                 Some("use") if self.next_is('<') => {}
+                Some("const") if self.is_list() => self.found.lists.push(token.line),
                 Some("use") => self.imports(Vec::new()),
                 Some("mod") => self.module(),
                 Some("pub") => public = true,
@@ -285,6 +288,13 @@ impl Reader {
 
     fn next_word(&self) -> Option<String> {
         self.tokens.front()?.word().map(str::to_owned)
+    }
+
+    /// Behind `const`: whether it is a list of an enumeration's values.
+    fn is_list(&self) -> bool {
+        let word = |at: usize| self.tokens.get(at).and_then(Token::word);
+        let is = |at: usize, sign: char| self.tokens.get(at).is_some_and(|token| token.is(sign));
+        word(0) == Some("ALL") && is(1, ':') && is(2, '[') && word(3) == Some("Self")
     }
 
     /// A path that is written out.
@@ -540,6 +550,13 @@ mod tests {
             uses("probe-user/src/lib.rs", "use self::a::b;"),
             ["1 crate::a::b"]
         );
+    }
+
+    #[test]
+    fn lists_of_values() {
+        let text = "impl A {\n    pub const ALL: [Self; 2] = [Self::B, Self::C];\n}\nimpl D for A {\n    const ALL: &'static \
+                    [Self] = &Self::ALL;\n}\npub const ALL: [Metric; 1] = [X];\n#[cfg(test)]\nmod tests { const ALL: [Self; 0] = []; }";
+        assert_eq!(contents("probe-model/src/x.rs", text).lists, [2]);
     }
 
     #[test]
