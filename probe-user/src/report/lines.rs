@@ -36,15 +36,21 @@ pub fn to_string(value: &(impl Serialize + ?Sized)) -> Result<String> {
 
 struct Visible(CompactFormatter);
 
-impl Formatter for Visible {
-    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+impl Visible {
+    /// Writes `text` and escapes every character that has no column of its own, except those that `skip` matches.
+    fn escaped<W: Write + ?Sized>(
+        &mut self,
+        writer: &mut W,
+        text: &str,
+        skip: fn(char) -> bool,
+    ) -> io::Result<()> {
         let mut written = 0;
-        if !fragment.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            for (at, character) in fragment.char_indices() {
-                if columns(character).is_some() {
+        if !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            for (at, character) in text.char_indices() {
+                if columns(character).is_some() || skip(character) {
                     continue;
                 }
-                let (before, after) = (fragment.get(written..at), at + character.len_utf8());
+                let (before, after) = (text.get(written..at), at + character.len_utf8());
                 self.0.write_string_fragment(writer, before.unwrap_or_default())?;
                 for unit in character.encode_utf16(&mut [0; 2]) {
                     write!(writer, "\\u{unit:04x}")?;
@@ -52,8 +58,20 @@ impl Formatter for Visible {
                 written = after;
             }
         }
-        let rest = fragment.get(written..).unwrap_or_default();
+        let rest = text.get(written..).unwrap_or_default();
         self.0.write_string_fragment(writer, rest)
+    }
+}
+
+impl Formatter for Visible {
+    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        self.escaped(writer, fragment, |_| false)
+    }
+
+    /// JSON passed on as it was read, for example from a recording. A character below U+0020 can only be white space between
+    /// tokens there, because JSON allows none in a string; escaped, it would not be JSON.
+    fn write_raw_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        self.escaped(writer, fragment, |character| character < ' ')
     }
 }
 
@@ -77,6 +95,17 @@ mod tests {
         ] {
             assert_eq!(written(raw), json);
         }
+    }
+
+    /// A recording may be anybody's file.
+    #[test]
+    fn json_that_is_passed_on() {
+        let foreign = "{\"name\" :\t\"a\u{9b}2J\u{202e}\\n\u{7f}\"}";
+        let raw: &serde_json::value::RawValue = serde_json::from_str(foreign).unwrap();
+        let json = to_string(&[raw]).unwrap();
+        assert_eq!(json, "[{\"name\" :\t\"a\\u009b2J\\u202e\\n\\u007f\"}]");
+        let value = |json| serde_json::from_str::<serde_json::Value>(json).unwrap();
+        assert_eq!(value(&json)[0], value(foreign));
     }
 
     #[test]
