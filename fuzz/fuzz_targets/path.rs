@@ -9,7 +9,7 @@ use probe_user::{capture::path as capture, model::path::Exchanges};
 const HEAD: usize = 8;
 
 fuzz_target!(|bytes: &[u8]| {
-    let known = capture::Known {
+    let known = capture::EventContext {
         reasons: None,
         vxlan_ports: [8472, 4789],
         function: &|_, _| "",

@@ -2,7 +2,7 @@
 
 /// All that `probe check` finds out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
+pub struct KernelCheck {
     /// As `uname -r` says.
     pub kernel: String,
     pub facts: Vec<Fact>,
@@ -23,7 +23,7 @@ pub struct Fact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
     pub name: &'static str,
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<CheckedHook>,
     /// What this kernel takes from it besides hooks: what is missing, and what is lost without it.
     pub absent: Vec<Loss>,
     /// Why it can't run at all.
@@ -32,7 +32,7 @@ pub struct Command {
 
 /// Something a command learns from the kernel, and the programs that can, the best first.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hook {
+pub struct CheckedHook {
     pub gives: &'static str,
     /// Without it the command can't run.
     pub required: bool,
@@ -76,7 +76,7 @@ impl Runs {
     }
 }
 
-impl Hook {
+impl CheckedHook {
     /// The program in use: the first that the kernel took.
     pub fn used(&self) -> Option<&Program> {
         self.programs.iter().find(|program| program.refused.is_none())
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn how_a_command_runs() {
-        let hook = |required, refused: [bool; 2]| Hook {
+        let hook = |required, refused: [bool; 2]| CheckedHook {
             gives: "this",
             required,
             programs: refused

@@ -1,31 +1,23 @@
 //! Exit codes of `probe`.
 
-use std::fmt;
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// It ran, and found nothing wrong.
-    Healthy,
-    /// It ran, and found something wrong.
-    Finding,
-    /// The command line is wrong.
-    Usage,
-    /// It ran, and nothing is known of what was asked for.
-    NothingMatched,
-    /// It did not run, or could not ask every node: what it found nothing of may exist.
-    CouldNotRun,
+crate::names! {
+    /// How a command ended.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Exit {
+        /// It ran, and found nothing wrong.
+        Healthy = "healthy",
+        /// It ran, and found something wrong.
+        Finding = "finding",
+        /// The command line is wrong.
+        Usage = "usage",
+        /// It ran, and nothing is known of what was asked for.
+        NothingMatched = "nothing-matched",
+        /// It did not run, or could not ask every node: what it found nothing of may exist.
+        CouldNotRun = "could-not-run",
+    }
 }
 
 impl Exit {
-    pub const ALL: [Self; 5] = [
-        Self::Healthy,
-        Self::Finding,
-        Self::Usage,
-        Self::NothingMatched,
-        Self::CouldNotRun,
-    ];
-
     /// What the process returns.
     pub const fn code(self) -> u8 {
         match self {
@@ -46,6 +38,11 @@ impl Exit {
             Self::NothingMatched => "nothing matched the query",
             Self::CouldNotRun => "could not run, or a node did not answer",
         }
+    }
+
+    /// As help lists it.
+    pub fn line(self) -> String {
+        format!("{}  {}", self.code(), self.description())
     }
 
     /// Of a command that reports faults.
@@ -72,13 +69,6 @@ impl Exit {
     }
 }
 
-/// As help lists it.
-impl fmt::Display for Exit {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}  {}", self.code(), self.description())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +77,7 @@ mod tests {
     fn codes_are_those_documented() {
         let codes = Exit::ALL.map(Exit::code);
         assert_eq!(codes, [0, 1, 2, 3, 4]);
-        assert_eq!(Exit::NothingMatched.to_string(), "3  nothing matched the query");
+        assert_eq!(Exit::NothingMatched.line(), "3  nothing matched the query");
     }
 
     #[test]

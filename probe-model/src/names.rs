@@ -111,7 +111,7 @@ mod tests {
             &bypass::rule::Intended::NAMES,
             &bypass::service::Mode::NAMES,
             &bypass::view::RuleState::NAMES,
-            &cause::Kind::NAMES,
+            &cause::CauseKind::NAMES,
             &doctor::Check::NAMES,
             &doctor::Verdict::NAMES,
             &owner::PodSource::NAMES,
@@ -122,12 +122,12 @@ mod tests {
             &path::Outcome::NAMES,
             &path::Tracking::NAMES,
             &path::event::Hook::NAMES,
-            &path::event::Verdict::NAMES,
+            &path::event::HookVerdict::NAMES,
             &tls::Protocol::NAMES,
             &tls::Why::NAMES,
             &translation::Untranslated::NAMES,
             &vxlan::finding::Fault::NAMES,
-            &vxlan::overlay::Entry::NAMES,
+            &vxlan::overlay::PeerEntry::NAMES,
             &workload::WorkloadSource::NAMES,
         ];
         for list in lists {

@@ -97,12 +97,12 @@ pub struct Neighbour {
     pub device: u32,
     pub address: IpAddr,
     pub mac: Option<Mac>,
-    pub state: State,
+    pub state: Reachability,
 }
 
 /// How far a neighbour is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Reachability {
     /// Set by hand, or by what manages the overlay; never asked for.
     Permanent,
     /// Asked for, and known.

@@ -8,7 +8,7 @@ use super::Outcome;
 
 /// One conntrack entry, from its original direction's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ConntrackEntry {
     /// The client's own end.
     pub client: SocketAddr,
     /// What it dialled.
@@ -22,7 +22,7 @@ pub struct Entry {
     pub started: Option<Timestamp>,
 }
 
-impl Entry {
+impl ConntrackEntry {
     /// Whether this node changes the addresses of the connection.
     pub fn is_translated(&self) -> bool {
         (self.client, self.dialled) != (self.seen_as, self.backend)
@@ -99,7 +99,11 @@ crate::names! {
 ///
 /// # Errors
 /// Why it can't be told.
-pub fn translation(entry: &Entry, outcome: Outcome, began: Timestamp) -> Result<Translation, Untranslated> {
+pub fn translation(
+    entry: &ConntrackEntry,
+    outcome: Outcome,
+    began: Timestamp,
+) -> Result<Translation, Untranslated> {
     let of_this = match entry.started {
         // The entry is made with the first packet, a moment after the socket's first change.
         Some(started) => started.duration_since(began).as_millis().abs() < 500,
@@ -158,7 +162,7 @@ mod tests {
             (TimedOut, State::Established, true),
             (Open, State::Established, true),
         ] {
-            let entry = Entry {
+            let entry = ConntrackEntry {
                 client: ([10, 244, 2, 2], 40_000).into(),
                 dialled: ([192, 168, 88, 11], 2379).into(),
                 seen_as: ([192, 168, 88, 12], 62134).into(),
@@ -170,7 +174,7 @@ mod tests {
             assert_eq!(found.is_ok(), fits, "{outcome:?} {state:?}");
             // A time of its own says it better.
             for (started, fits) in [(10, true), (12, false), (8, false)] {
-                let entry = Entry {
+                let entry = ConntrackEntry {
                     started: Some(time(started)),
                     ..entry
                 };

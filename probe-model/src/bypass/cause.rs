@@ -1,6 +1,6 @@
 //! Which rules let a stream past, from look to look: a rule that is gone did it all the same.
 
-use super::{rule::CandidateRule, stream::Count};
+use super::{rule::CandidateRule, stream::UntrackedCount};
 
 /// Who let a stream past, as far as its packets and the rules were known then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +18,7 @@ impl StreamCause {
     /// `before`: at the look before. `read_ns`: when the rules were read; `now`: who of them does it.
     pub fn of(
         before: Option<&Self>,
-        count: &Count,
+        count: &UntrackedCount,
         read_ns: u64,
         now: impl FnOnce() -> Vec<CandidateRule>,
     ) -> Self {
@@ -55,11 +55,11 @@ impl StreamCause {
 mod tests {
     use super::*;
 
-    fn count(packets: u64, last_ns: u64) -> Count {
-        Count {
+    fn count(packets: u64, last_ns: u64) -> UntrackedCount {
+        UntrackedCount {
             packets,
             last_ns,
-            ..Count::default()
+            ..UntrackedCount::default()
         }
     }
 

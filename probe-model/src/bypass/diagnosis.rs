@@ -10,8 +10,8 @@ use super::{
     finding::Fault,
     rule::{CandidateRule, Intended, NODE_LOCAL, NODE_LOCAL_PORTS, Rule},
     service::{Service, Services},
-    stream::{Count, Server, Stream},
-    view::Seen,
+    stream::{Server, UntrackedCount, UntrackedStream},
+    view::JudgedStream,
 };
 use crate::{
     finding::{Affected, Finding, Fix, Kind},
@@ -28,7 +28,7 @@ type Group<'a> = (Fault, Option<&'a str>, Vec<&'a str>);
 
 /// What is known of the node.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct BypassFacts<'a> {
     pub services: &'a Services,
     /// By their texts, those that are gone too.
     pub rules: &'a HashMap<String, Rule>,
@@ -38,9 +38,14 @@ pub struct Known<'a> {
 }
 
 /// What a stream is taken for.
-pub fn see(stream: Stream, count: Count, rules: Vec<CandidateRule>, known: Known<'_>) -> Seen {
+pub fn see(
+    stream: UntrackedStream,
+    count: UntrackedCount,
+    rules: Vec<CandidateRule>,
+    known: BypassFacts<'_>,
+) -> JudgedStream {
     let (fault, service) = damage(&stream, known.services);
-    Seen {
+    JudgedStream {
         intended: intended(&stream, &rules, known),
         service: service.map(Service::title),
         sender: None,
@@ -52,7 +57,7 @@ pub fn see(stream: Stream, count: Count, rules: Vec<CandidateRule>, known: Known
     }
 }
 
-fn damage<'a>(stream: &Stream, services: &'a Services) -> (Fault, Option<&'a Service>) {
+fn damage<'a>(stream: &UntrackedStream, services: &'a Services) -> (Fault, Option<&'a Service>) {
     let (protocol, port) = (stream.protocol, stream.port);
     let service = match stream.server {
         Server::Neither => None,
@@ -68,7 +73,7 @@ fn damage<'a>(stream: &Stream, services: &'a Services) -> (Fault, Option<&'a Ser
     })
 }
 
-fn intended(stream: &Stream, rules: &[CandidateRule], known: Known<'_>) -> Option<Intended> {
+fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFacts<'_>) -> Option<Intended> {
     let server = match stream.server {
         Server::Neither => None,
         Server::Destination => Some(stream.destination),
@@ -89,7 +94,7 @@ fn intended(stream: &Stream, rules: &[CandidateRule], known: Known<'_>) -> Optio
 
 /// Who talks to an endpoint without its Service gets the same packets, and misses nothing; nor does another node's client,
 /// whose own node translates.
-pub fn settle(streams: &mut [Seen]) {
+pub fn settle(streams: &mut [JudgedStream]) {
     let direct: Vec<bool> = streams
         .iter()
         .map(|seen| {
@@ -108,10 +113,16 @@ pub fn settle(streams: &mut [Seen]) {
 }
 
 /// The findings, those of Services first. `to_the_end`: none is over before the run is.
-pub fn diagnose(streams: &[Seen], known: Known<'_>, now_ns: u64, to_the_end: bool) -> Vec<Finding> {
-    let current =
-        |count: &Count| to_the_end || Duration::from_nanos(now_ns.saturating_sub(count.last_ns)) <= OVER;
-    let mut groups = BTreeMap::<Group<'_>, Vec<&Seen>>::new();
+pub fn diagnose(
+    streams: &[JudgedStream],
+    known: BypassFacts<'_>,
+    now_ns: u64,
+    to_the_end: bool,
+) -> Vec<Finding> {
+    let current = |count: &UntrackedCount| {
+        to_the_end || Duration::from_nanos(now_ns.saturating_sub(count.last_ns)) <= OVER
+    };
+    let mut groups = BTreeMap::<Group<'_>, Vec<&JudgedStream>>::new();
     for seen in streams
         .iter()
         .filter(|seen| seen.intended.is_none() && current(&seen.count))
@@ -183,7 +194,12 @@ fn removal(rule: &Rule) -> Fix {
     )
 }
 
-fn finding(group: &[&Seen], all: &[Seen], known: Known<'_>, now_ns: u64) -> Option<Finding> {
+fn finding(
+    group: &[&JudgedStream],
+    all: &[JudgedStream],
+    known: BypassFacts<'_>,
+    now_ns: u64,
+) -> Option<Finding> {
     let first = group.first()?;
     let mut group = group.to_vec();
     group.sort_by_key(|seen| std::cmp::Reverse(seen.count.packets));
@@ -270,7 +286,7 @@ pub fn moved(rule: &Rule) -> String {
 }
 
 /// The other way of a stream.
-fn opposite<'a>(of: &Seen, all: &'a [Seen]) -> impl Iterator<Item = &'a Seen> {
+fn opposite<'a>(of: &JudgedStream, all: &'a [JudgedStream]) -> impl Iterator<Item = &'a JudgedStream> {
     let of = of.stream;
     all.iter().filter(move |seen| {
         let stream = &seen.stream;
@@ -280,7 +296,7 @@ fn opposite<'a>(of: &Seen, all: &'a [Seen]) -> impl Iterator<Item = &'a Seen> {
     })
 }
 
-fn told(seen: &Seen, all: &[Seen]) -> String {
+fn told(seen: &JudgedStream, all: &[JudgedStream]) -> String {
     let (stream, count) = (&seen.stream, &seen.count);
     let mut text = format!(
         "{}, {}: {} packets",
@@ -304,7 +320,7 @@ fn told(seen: &Seen, all: &[Seen]) -> String {
 }
 
 /// `TCP 10.244.1.5 → 10.96.0.1:443`
-pub fn ends(stream: &Stream) -> String {
+pub fn ends(stream: &UntrackedStream) -> String {
     let (mut source, mut destination) = (stream.source.to_string(), stream.destination.to_string());
     match stream.server {
         Server::Neither => {}

@@ -11,7 +11,7 @@ use crate::network::Device;
 
 /// What is counted apart: all connections of one client to one server's port, one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Stream {
+pub struct UntrackedStream {
     pub source: IpAddr,
     pub destination: IpAddr,
     /// IP protocol number.
@@ -29,7 +29,7 @@ pub struct Stream {
 
 /// Packets of one stream since probe began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct UntrackedCount {
     /// On the wire; what the kernel cuts or puts together counts each part.
     pub packets: u64,
     /// As rules count.
@@ -53,7 +53,10 @@ pub struct Count {
 
 /// Each packet once: one that passes several devices is counted at each, and again when the loopback device hands it
 /// to its receiver. The uppermost device is the one the rules see.
-pub fn once(streams: Vec<(Stream, Count)>, devices: &[Device]) -> Vec<(Stream, Count)> {
+pub fn once(
+    streams: Vec<(UntrackedStream, UntrackedCount)>,
+    devices: &[Device],
+) -> Vec<(UntrackedStream, UntrackedCount)> {
     let above: HashMap<u32, u32> = devices
         .iter()
         .filter_map(|device| Some((device.index, device.controller?)))
@@ -63,8 +66,8 @@ pub fn once(streams: Vec<(Stream, Count)>, devices: &[Device]) -> Vec<(Stream, C
         .filter(|device| device.name == "lo")
         .map(|device| device.index)
         .collect();
-    let all: HashSet<Stream> = streams.iter().map(|(stream, _)| *stream).collect();
-    let again = |stream: &Stream| {
+    let all: HashSet<UntrackedStream> = streams.iter().map(|(stream, _)| *stream).collect();
+    let again = |stream: &UntrackedStream| {
         if stream.direction == Direction::Delivered {
             return stream.input.is_some_and(|input| loopback.contains(&input));
         }
@@ -72,7 +75,7 @@ pub fn once(streams: Vec<(Stream, Count)>, devices: &[Device]) -> Vec<(Stream, C
         // As deep as devices are stacked, and no deeper than sense.
         for _ in 0..4 {
             device = device.and_then(|index| above.get(&index).copied());
-            let upper = Stream {
+            let upper = UntrackedStream {
                 output: device,
                 ..*stream
             };

@@ -4,12 +4,12 @@ use std::{
 };
 
 use super::{
-    diagnosis::{Known, diagnose, see, settle},
+    diagnosis::{BypassFacts, diagnose, see, settle},
     finding::Fault,
     rule::{CandidateRule, Intended, Rule},
     service::{Mode, Service, Services},
-    stream::{Count, Direction, Server, Stream, once},
-    view::Seen,
+    stream::{Direction, Server, UntrackedCount, UntrackedStream, once},
+    view::JudgedStream,
 };
 use crate::network::Device;
 
@@ -19,8 +19,8 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn stream(source: &str, destination: &str, port: u16, server: Server) -> Stream {
-    Stream {
+fn stream(source: &str, destination: &str, port: u16, server: Server) -> UntrackedStream {
+    UntrackedStream {
         source: ip(source),
         destination: ip(destination),
         protocol: 6,
@@ -32,13 +32,13 @@ fn stream(source: &str, destination: &str, port: u16, server: Server) -> Stream 
     }
 }
 
-fn count(packets: u64, syn: u64) -> Count {
-    Count {
+fn count(packets: u64, syn: u64) -> UntrackedCount {
+    UntrackedCount {
         packets,
         syn,
         first_ns: SECOND,
         last_ns: SECOND,
-        ..Count::default()
+        ..UntrackedCount::default()
     }
 }
 
@@ -86,15 +86,20 @@ impl Node {
         }
     }
 
-    fn faults(&self, streams: &[(Stream, Count, &str)], now: u64, to_the_end: bool) -> Vec<String> {
+    fn faults(
+        &self,
+        streams: &[(UntrackedStream, UntrackedCount, &str)],
+        now: u64,
+        to_the_end: bool,
+    ) -> Vec<String> {
         let names = HashMap::new();
-        let known = Known {
+        let known = BypassFacts {
             services: &self.services,
             rules: &self.rules,
             own: &self.own,
             names: &names,
         };
-        let mut seen: Vec<Seen> = streams
+        let mut seen: Vec<JudgedStream> = streams
             .iter()
             .map(|(stream, count, rule)| {
                 let candidate = CandidateRule {
@@ -240,7 +245,7 @@ fn each_packet_once() {
         device(4, "veth5", Some(3)),
         device(5, "veth6", Some(3)),
     ];
-    let through = |direction, input, output| Stream {
+    let through = |direction, input, output| UntrackedStream {
         direction,
         input,
         output,
@@ -262,7 +267,7 @@ fn each_packet_once() {
     ] {
         let streams: Vec<_> = streams
             .into_iter()
-            .map(|(direction, input, output)| (through(direction, input, output), Count::default()))
+            .map(|(direction, input, output)| (through(direction, input, output), UntrackedCount::default()))
             .collect();
         assert_eq!(once(streams.clone(), &devices).len(), kept, "{streams:?}");
     }

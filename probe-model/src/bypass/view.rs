@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::{
     finding::Fault,
     rule::{CandidateRule, Intended, Rule},
-    stream::{Count, Stream},
+    stream::{UntrackedCount, UntrackedStream},
 };
 use crate::{
     Finding,
@@ -20,7 +20,7 @@ pub struct View {
     /// `CLOCK_MONOTONIC`.
     pub now_ns: u64,
     /// Most packets first.
-    pub streams: Vec<Seen>,
+    pub streams: Vec<JudgedStream>,
     /// Every rule that sets notrack.
     pub rules: Vec<Rule>,
     pub findings: Vec<Finding>,
@@ -52,9 +52,9 @@ pub struct SeenBy {
 
 /// A stream, and what it is taken for.
 #[derive(Clone, Debug)]
-pub struct Seen {
-    pub stream: Stream,
-    pub count: Count,
+pub struct JudgedStream {
+    pub stream: UntrackedStream,
+    pub count: UntrackedCount,
     /// The rules that let it past; empty where none is found.
     pub rules: Vec<CandidateRule>,
     pub intended: Option<Intended>,

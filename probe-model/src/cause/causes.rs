@@ -65,12 +65,12 @@ impl Causes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cause::Kind;
+    use crate::cause::CauseKind;
 
     #[test]
     fn the_same_rule_is_one_cause_and_all_are_bounded() {
         let cause = |rule: &str, what: &str| Cause {
-            kind: Kind::Dropped,
+            kind: CauseKind::Dropped,
             what: what.to_owned(),
             rule: Some(rule.to_owned()),
             service: None,

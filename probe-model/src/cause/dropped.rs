@@ -8,7 +8,7 @@ use crate::{Connection, bypass::service::Service};
 
 /// Dropped packets of one way of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dropped {
+pub struct DroppedPackets {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     /// Inode of the network namespace.
@@ -66,7 +66,7 @@ const HEALTHY: [&str; 20] = [
     "TCP_ZEROWINDOW",
 ];
 
-impl Dropped {
+impl DroppedPackets {
     pub fn weight(&self) -> Weight {
         match self.reason.as_deref() {
             Some("NETFILTER_DROP") => Weight::Filter,

@@ -15,12 +15,12 @@ use std::{
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 
-use self::dropped::{Dropped, Weight};
+use self::dropped::{DroppedPackets, Weight};
 use super::{
     Connection, Outcome, Role,
     bypass::{
         service::Services,
-        stream::{Direction, Server, Stream},
+        stream::{Direction, Server, UntrackedStream},
     },
     vxlan::finding::Fault,
 };
@@ -38,7 +38,7 @@ const TCP: u8 = 6;
 crate::names! {
     /// A kind of cause.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub enum Kind {
+    pub enum CauseKind {
         /// The Service that was dialled has no endpoints.
         NoEndpoints = "no-endpoints",
         /// Its packets slipped past conntrack, and were not translated.
@@ -53,7 +53,7 @@ crate::names! {
 /// Why a connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {
-    pub kind: Kind,
+    pub kind: CauseKind,
     /// One sentence.
     pub what: String,
     /// The rule that did it, as its tool writes it.
@@ -70,8 +70,8 @@ pub struct Cause {
 
 /// Untracked packets of one stream, in the node's network namespace.
 #[derive(Clone, Debug)]
-pub struct Untracked {
-    pub stream: Stream,
+pub struct UntrackedPackets {
+    pub stream: UntrackedStream,
     pub first: Timestamp,
     pub last: Timestamp,
     /// They leave by the device of the default route.
@@ -80,7 +80,7 @@ pub struct Untracked {
 
 /// A fault of a VXLAN device, and the networks behind it.
 #[derive(Clone, Debug)]
-pub struct Tunnel {
+pub struct FaultyTunnel {
     pub fault: Fault,
     pub networks: Vec<IpNet>,
     pub what: String,
@@ -99,17 +99,17 @@ pub struct Blamed {
 /// Who knows the rules.
 pub trait Blame {
     /// Which rule let a stream past conntrack.
-    fn untracked(&self, untracked: &Untracked) -> Option<Blamed>;
+    fn untracked(&self, untracked: &UntrackedPackets) -> Option<Blamed>;
     /// Which rule dropped these packets.
-    fn dropped(&self, dropped: &Dropped) -> Option<Blamed>;
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed>;
 }
 
 /// What was seen on this node.
 pub struct Evidence<'a> {
     pub services: &'a Services,
-    pub untracked: &'a [Untracked],
-    pub drops: &'a [Dropped],
-    pub tunnels: &'a [Tunnel],
+    pub untracked: &'a [UntrackedPackets],
+    pub drops: &'a [DroppedPackets],
+    pub tunnels: &'a [FaultyTunnel],
     /// The node's own addresses.
     pub own: &'a HashSet<IpAddr>,
     /// Inode of the node's network namespace.
@@ -158,7 +158,7 @@ fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
         Some(_) | None => "Look whether its selector fits any pod, and whether one is ready.".to_owned(),
     };
     Some(Cause {
-        kind: Kind::NoEndpoints,
+        kind: CauseKind::NoEndpoints,
         what: format!("{service} has no endpoints"),
         rule: None,
         service: Some(service.title()),
@@ -208,7 +208,7 @@ fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> 
         if let Some((what, service)) = found {
             let blamed = evidence.rules.untracked(seen);
             return Some(Cause {
-                kind: Kind::Untracked,
+                kind: CauseKind::Untracked,
                 what: format!("{what}: {}", by("exempted from conntrack", blamed.as_ref())),
                 service,
                 reason: None,
@@ -222,7 +222,7 @@ fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> 
 }
 
 /// Requests that were not translated, where they had to be: what to say, and the Service.
-fn request(seen: &Untracked, evidence: &Evidence<'_>) -> Option<(String, Option<String>)> {
+fn request(seen: &UntrackedPackets, evidence: &Evidence<'_>) -> Option<(String, Option<String>)> {
     let stream = &seen.stream;
     if let Some(service) = evidence.services.at(TCP, stream.destination, stream.port) {
         return Some((
@@ -290,7 +290,7 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
         None => String::new(),
     };
     Some(Cause {
-        kind: Kind::Untracked,
+        kind: CauseKind::Untracked,
         what: format!(
             "packets from {} to {from} are {}; those that come back belong to no connection that conntrack knows, and are \
              dropped{dropper}",
@@ -307,14 +307,14 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
 
 /// Dropped packets of a connection that may be the reason, the most first. `by_rule`: by the packet filter; else by
 /// anything else.
-fn drops<'a>(connection: &Connection, evidence: &Evidence<'a>, by_rule: bool) -> Vec<&'a Dropped> {
+fn drops<'a>(connection: &Connection, evidence: &Evidence<'a>, by_rule: bool) -> Vec<&'a DroppedPackets> {
     let handshake = matches!(
         connection.outcome,
         Outcome::Unanswered | Outcome::Refused | Outcome::Unreachable
     );
     let asked = connection.asked();
     let service = evidence.services.at(TCP, asked.ip(), asked.port());
-    let mut drops: Vec<&Dropped> = evidence
+    let mut drops: Vec<&DroppedPackets> = evidence
         .drops
         .iter()
         .filter(|dropped| {
@@ -368,7 +368,7 @@ fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> O
         Weight::Nothing | Weight::Filter | Weight::Other => format!("{packets}, dropped {here}{named}"),
     };
     Some(Cause {
-        kind: Kind::Dropped,
+        kind: CauseKind::Dropped,
         what,
         service: None,
         reason: dropped.reason.clone(),
@@ -389,7 +389,7 @@ fn tunnel(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
         .filter(|tunnel| tunnel.cuts(connection.outcome))
         .find(|tunnel| tunnel.networks.iter().any(|network| network.contains(&other)))?;
     Some(Cause {
-        kind: Kind::Vxlan,
+        kind: CauseKind::Vxlan,
         what: found.what.clone(),
         rule: None,
         service: None,
@@ -399,7 +399,7 @@ fn tunnel(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
     })
 }
 
-impl Tunnel {
+impl FaultyTunnel {
     /// Whether the fault stops what had this outcome.
     fn cuts(&self, outcome: Outcome) -> bool {
         match self.fault {

@@ -41,9 +41,9 @@ fn translated() -> Connection {
     }
 }
 
-fn stream(source: &str, destination: &str, port: u16, server: Server) -> Untracked {
-    Untracked {
-        stream: Stream {
+fn stream(source: &str, destination: &str, port: u16, server: Server) -> UntrackedPackets {
+    UntrackedPackets {
+        stream: UntrackedStream {
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
             protocol: TCP,
@@ -59,8 +59,8 @@ fn stream(source: &str, destination: &str, port: u16, server: Server) -> Untrack
     }
 }
 
-fn drop(source: &str, destination: &str, reason: &str) -> Dropped {
-    Dropped {
+fn drop(source: &str, destination: &str, reason: &str) -> DroppedPackets {
+    DroppedPackets {
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
         netns: 1,
@@ -77,7 +77,7 @@ fn drop(source: &str, destination: &str, reason: &str) -> Dropped {
 struct Rules;
 
 impl Blame for Rules {
-    fn untracked(&self, _: &Untracked) -> Option<Blamed> {
+    fn untracked(&self, _: &UntrackedPackets) -> Option<Blamed> {
         Some(Blamed {
             rule: "raw PREROUTING rule 1".to_owned(),
             certain: true,
@@ -85,7 +85,7 @@ impl Blame for Rules {
         })
     }
 
-    fn dropped(&self, dropped: &Dropped) -> Option<Blamed> {
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed> {
         (dropped.destination.port() == 443).then(|| Blamed {
             rule: "filter FORWARD rule 1".to_owned(),
             certain: false,
@@ -96,9 +96,9 @@ impl Blame for Rules {
 
 #[derive(Default)]
 struct Seen {
-    untracked: Vec<Untracked>,
-    drops: Vec<Dropped>,
-    tunnels: Vec<Tunnel>,
+    untracked: Vec<UntrackedPackets>,
+    drops: Vec<DroppedPackets>,
+    tunnels: Vec<FaultyTunnel>,
 }
 
 fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
@@ -129,7 +129,7 @@ fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
     )
 }
 
-fn untracked_of(connection: &Connection, seen: Untracked) -> Option<String> {
+fn untracked_of(connection: &Connection, seen: UntrackedPackets) -> Option<String> {
     let untracked = vec![seen];
     let seen = Seen {
         untracked,
@@ -138,7 +138,7 @@ fn untracked_of(connection: &Connection, seen: Untracked) -> Option<String> {
     told(connection, &seen).map(|cause| cause.what)
 }
 
-fn dropped_of(connection: &Connection, dropped: Dropped) -> Option<String> {
+fn dropped_of(connection: &Connection, dropped: DroppedPackets) -> Option<String> {
     let drops = vec![dropped];
     let seen = Seen {
         drops,
@@ -198,12 +198,12 @@ fn requests_that_were_not_translated() {
         stream("10.244.1.5", "10.96.7.8", 443, Server::Destination),
         stream("10.244.1.5", "10.96.7.7", 80, Server::Destination),
         stream("10.96.7.7", "10.244.1.5", 443, Server::Destination),
-        Untracked {
+        UntrackedPackets {
             last: at(-20),
             first: at(-30),
             ..request()
         },
-        Untracked {
+        UntrackedPackets {
             first: at(200),
             last: at(300),
             ..request()
@@ -225,7 +225,7 @@ fn packets_that_were_not_masqueraded() {
             "packets left the node as from 10.244.1.5, not masqueraded: exempted from conntrack by raw PREROUTING rule 1"
         )
     );
-    let inside = Untracked {
+    let inside = UntrackedPackets {
         outside: false,
         ..request()
     };
@@ -278,7 +278,7 @@ fn packets_that_were_dropped() {
         )
     );
     // Before 5.17 the function is all there is.
-    let old = Dropped {
+    let old = DroppedPackets {
         reason: None,
         at: Some("nf_hook_slow".to_owned()),
         ..filtered("10.96.7.7:443", client)
@@ -286,7 +286,7 @@ fn packets_that_were_dropped() {
     let words = dropped_of(&failed(), old).unwrap();
     assert!(words.contains("(nf_hook_slow): dropped by no rule"), "{words}");
     // In a pod's namespace the node's rules are not asked.
-    let elsewhere = Dropped {
+    let elsewhere = DroppedPackets {
         netns: 7,
         ..filtered(client, "10.96.7.7:443")
     };
@@ -307,7 +307,7 @@ fn packets_that_were_dropped() {
         ),
         (drop(client, "10.96.7.7:443", "NOT_SPECIFIED"), "says nothing"),
         (
-            Dropped {
+            DroppedPackets {
                 first: at(200),
                 last: at(200),
                 ..filtered(client, "10.96.7.7:443")
@@ -325,7 +325,7 @@ fn a_port_that_nobody_listens_at() {
     let syn = || drop(client, "10.96.7.7:443", "NO_SOCKET");
     let words = "a packet from 10.244.1.5:40000 to 10.96.7.7:443 found no socket on this node (NO_SOCKET)";
     assert_eq!(dropped_of(&failed(), syn()).as_deref(), Some(words));
-    let data = Dropped { syn: false, ..syn() };
+    let data = DroppedPackets { syn: false, ..syn() };
     assert_eq!(dropped_of(&failed(), data), None);
     // What comes after the client went away is no reason for it.
     let reset = Connection {
@@ -338,7 +338,7 @@ fn a_port_that_nobody_listens_at() {
 #[test]
 fn a_vxlan_peer_on_the_way() {
     let tunnel = |fault, network: &str| Seen {
-        tunnels: vec![Tunnel {
+        tunnels: vec![FaultyTunnel {
             fault,
             networks: vec![network.parse().unwrap()],
             what: "nothing comes back".to_owned(),
@@ -374,12 +374,12 @@ fn a_vxlan_peer_on_the_way() {
     seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NETFILTER_DROP")];
     assert_eq!(
         told(&translated(), &seen).map(|cause| cause.kind),
-        Some(Kind::Dropped)
+        Some(CauseKind::Dropped)
     );
     seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NO_TX_TARGET")];
     assert_eq!(
         told(&translated(), &seen).map(|cause| cause.kind),
-        Some(Kind::Vxlan)
+        Some(CauseKind::Vxlan)
     );
 }
 
@@ -393,13 +393,13 @@ fn packets_that_conntrack_knows_one_way_only() {
     };
     assert_eq!(
         told(&connection, &seen).map(|cause| cause.kind),
-        Some(Kind::Dropped)
+        Some(CauseKind::Dropped)
     );
     seen.untracked = vec![stream("10.244.1.5", "10.244.2.7", 8443, Server::Destination)];
     let cause = told(&connection, &seen).unwrap();
     assert_eq!(
         (cause.kind, cause.rule.as_deref()),
-        (Kind::Untracked, Some("raw PREROUTING rule 1"))
+        (CauseKind::Untracked, Some("raw PREROUTING rule 1"))
     );
     assert_eq!(
         cause.what,
@@ -410,6 +410,6 @@ fn packets_that_conntrack_knows_one_way_only() {
     seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NETFILTER_DROP")];
     assert_eq!(
         told(&connection, &seen).map(|cause| cause.kind),
-        Some(Kind::Dropped)
+        Some(CauseKind::Dropped)
     );
 }

@@ -25,7 +25,7 @@ pub const FLANNEL: &str = "flannel.1";
 
 /// All that was looked at.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct BridgeFacts {
     pub devices: Vec<Device>,
     /// Each with the index of its device.
     pub addresses: Vec<(u32, IpNet)>,
@@ -80,7 +80,7 @@ struct Expected {
 
 /// What the rules go by.
 struct Facts<'a> {
-    seen: &'a Seen,
+    seen: &'a BridgeFacts,
     /// The plugin that makes pods' devices.
     main: Option<&'a CniPlugin>,
     /// The bridge's name, whether or not it is there.
@@ -110,7 +110,7 @@ impl Facts<'_> {
 }
 
 /// What it comes to.
-pub fn judge(seen: &Seen) -> Answer {
+pub fn judge(seen: &BridgeFacts) -> Answer {
     let first = seen.networks.first();
     let main = first.and_then(|(_, network)| network.as_ref().ok()?.main());
     let bridge_name = main.and_then(|plugin| plugin.bridge.as_deref()).unwrap_or("cni0");
@@ -155,7 +155,7 @@ pub fn judge(seen: &Seen) -> Answer {
 }
 
 /// The podCIDR, where it is known and flannel goes by it; what flannel leased; what the configuration gives.
-fn expected(seen: &Seen, main: Option<&CniPlugin>, leased: Option<IpNet>) -> Option<Expected> {
+fn expected(seen: &BridgeFacts, main: Option<&CniPlugin>, leased: Option<IpNet>) -> Option<Expected> {
     let of = |net: IpNet, says| {
         Some(Expected {
             bridge: first_of(net)?,

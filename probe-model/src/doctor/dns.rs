@@ -27,7 +27,7 @@ pub enum Policy {
 
 /// A pod, and what its containers read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
+pub struct DnsPod {
     /// `namespace/name`, or its uid where no name is known.
     pub name: String,
     /// `None`: nobody could be asked.
@@ -43,7 +43,7 @@ pub struct Pod {
 
 /// All that was looked at.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct DnsFacts {
     /// The file that the kubelet copies to pods; its servers; `None`: it copies none.
     pub node: Option<(String, Result<Vec<IpAddr>, String>)>,
     /// What the kubelet gives to pods as the cluster's DNS.
@@ -51,14 +51,14 @@ pub struct Seen {
     pub domain: Option<String>,
     /// Addresses of Services, as the node's rules have them.
     pub services: Vec<IpAddr>,
-    pub pods: Vec<Pod>,
+    pub pods: Vec<DnsPod>,
     /// `None`: it was not watched.
     pub asked: Option<Asked>,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
 }
 
-impl Pod {
+impl DnsPod {
     /// Whether its search list is the cluster's.
     fn searches_cluster(&self, domain: &str) -> bool {
         let ending = format!("svc.{domain}");
@@ -67,7 +67,7 @@ impl Pod {
             .any(|name| name.trim_end_matches('.').ends_with(&ending))
     }
 
-    fn policy(&self, seen: &Seen) -> Option<Policy> {
+    fn policy(&self, seen: &DnsFacts) -> Option<Policy> {
         self.policy.or_else(|| {
             let domain = seen.domain.as_deref().unwrap_or("cluster.local");
             let cluster = self.servers.iter().any(|server| seen.cluster.contains(server))
@@ -83,7 +83,7 @@ impl Pod {
 }
 
 /// What it comes to.
-pub fn judge(seen: &Seen) -> Answer {
+pub fn judge(seen: &DnsFacts) -> Answer {
     let mut faults = Vec::new();
     let mut unknown = seen.unknown.clone();
     if let Some((file, Err(why))) = &seen.node {
@@ -122,7 +122,7 @@ pub fn judge(seen: &Seen) -> Answer {
     Answer::of(Check::Dns, summary(seen), faults).without(unknown)
 }
 
-fn node_servers(seen: &Seen) -> &[IpAddr] {
+fn node_servers(seen: &DnsFacts) -> &[IpAddr] {
     match &seen.node {
         Some((_, Ok(servers))) => servers,
         _ => &[],
@@ -139,9 +139,9 @@ fn join(servers: &[IpAddr]) -> String {
 }
 
 /// 127.0.0.53 in a pod is the pod itself.
-fn loopback(seen: &Seen) -> Option<Finding> {
+fn loopback(seen: &DnsFacts) -> Option<Finding> {
     let node = node_servers(seen);
-    let hit: Vec<&Pod> = seen
+    let hit: Vec<&DnsPod> = seen
         .pods
         .iter()
         .filter(|pod| !pod.host_network && !matches!(pod.policy, Some(Policy::None | Policy::Cluster)))
@@ -174,12 +174,12 @@ fn loopback(seen: &Seen) -> Option<Finding> {
 }
 
 /// A copy of what the node no longer has.
-fn former_resolver(seen: &Seen) -> Option<Finding> {
+fn former_resolver(seen: &DnsFacts) -> Option<Finding> {
     let Some((file, Ok(now))) = &seen.node else {
         return None;
     };
     let is_former = |server: &IpAddr| !now.contains(server) && !seen.cluster.contains(server);
-    let mut hit: Vec<&Pod> = seen
+    let mut hit: Vec<&DnsPod> = seen
         .pods
         .iter()
         .filter(|pod| pod.policy(seen) == Some(Policy::Default) && pod.servers.iter().any(is_former))
@@ -210,12 +210,12 @@ fn former_resolver(seen: &Seen) -> Option<Finding> {
 }
 
 /// The cluster's DNS had another address when the pod was made, and no Service has that now.
-fn former_cluster_dns(seen: &Seen) -> Option<Finding> {
+fn former_cluster_dns(seen: &DnsFacts) -> Option<Finding> {
     if seen.cluster.is_empty() {
         return None;
     }
     let serves = |server: &IpAddr| seen.cluster.contains(server) || seen.services.contains(server);
-    let hit: Vec<&Pod> = seen
+    let hit: Vec<&DnsPod> = seen
         .pods
         .iter()
         .filter(|pod| !pod.host_network && pod.policy(seen) == Some(Policy::Cluster))
@@ -238,7 +238,7 @@ fn former_cluster_dns(seen: &Seen) -> Option<Finding> {
     Some(renewed(fault, &hit))
 }
 
-fn named(fault: Finding, pods: &[&Pod], says: impl Fn(&Pod) -> String) -> Finding {
+fn named(fault: Finding, pods: &[&DnsPod], says: impl Fn(&DnsPod) -> String) -> Finding {
     let fault = pods
         .iter()
         .take(NAMED)
@@ -250,7 +250,7 @@ fn named(fault: Finding, pods: &[&Pod], says: impl Fn(&Pod) -> String) -> Findin
 }
 
 /// The file is the sandbox's: a restarted container keeps it.
-fn renewed(fault: Finding, pods: &[&Pod]) -> Finding {
+fn renewed(fault: Finding, pods: &[&DnsPod]) -> Finding {
     let mut fault = fault;
     if pods.iter().any(|pod| pod.serves_cluster) {
         fault = fault.advise(
@@ -274,7 +274,7 @@ fn renewed(fault: Finding, pods: &[&Pod]) -> Finding {
     }
 }
 
-fn summary(seen: &Seen) -> String {
+fn summary(seen: &DnsFacts) -> String {
     let mut parts = vec![format!(
         "resolv.conf of {}",
         counted(seen.pods.len(), "pod", "pods")

@@ -75,7 +75,7 @@ impl Logged {
 
 /// What was seen while the doctor looked.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct EtcdFacts {
     /// Whether a process listens on etcd's port here.
     pub listens: bool,
     /// The kernel's, by source.
@@ -91,7 +91,7 @@ pub struct Seen {
 pub const NEWS: Duration = Duration::from_secs(3600);
 
 /// What that comes to: who sends nothing makes etcd log a rejected connection each time.
-pub fn judge(seen: &Seen) -> Answer {
+pub fn judge(seen: &EtcdFacts) -> Answer {
     let since = seen.now.checked_sub(NEWS).unwrap_or(seen.now);
     let logged = seen
         .logged
@@ -253,8 +253,8 @@ mod tests {
         }
     }
 
-    fn seen(rows: Vec<Row>, logged: Option<Logged>) -> Seen {
-        Seen {
+    fn seen(rows: Vec<Row>, logged: Option<Logged>) -> EtcdFacts {
+        EtcdFacts {
             listens: true,
             rows,
             logged,
@@ -308,7 +308,7 @@ mod tests {
     fn nobody_does() {
         let closed = vec![row(Outcome::ResetByServer, 1, None, Owner::default())];
         assert_eq!(judge(&seen(closed, Some(Logged::default()))).verdict, Verdict::Ok);
-        let nobody = Seen {
+        let nobody = EtcdFacts {
             listens: false,
             ..seen(Vec::new(), None)
         };

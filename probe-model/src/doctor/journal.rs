@@ -16,7 +16,7 @@ const LETTERS: usize = 240;
 
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct LogEntry {
     pub time: Timestamp,
     /// Anybody may have written it.
     pub message: String,
@@ -32,77 +32,79 @@ enum By {
 }
 
 /// A kind of message: all these words are in it.
-struct Known(Check, By, &'static [&'static str]);
+struct KnownMessage(Check, By, &'static [&'static str]);
 
 /// The first that fits counts.
-const KNOWN: [Known; 33] = {
+const KNOWN: [KnownMessage; 33] = {
     use By::{Kernel, Kubelet};
     use Check::{Bridge, Dns, Etcd, Node, Settings};
     [
-        Known(Bridge, Kubelet, &["already has an IP address different from"]),
-        Known(
+        KnownMessage(Bridge, Kubelet, &["already has an IP address different from"]),
+        KnownMessage(
             Bridge,
             Kubelet,
             &["failed to allocate for range", "no IP addresses available"],
         ),
-        Known(Bridge, Kubelet, &["failed to set bridge addr"]),
-        Known(Bridge, Kubelet, &["loadFlannelSubnetEnv failed"]),
-        Known(Bridge, Kubelet, &["subnet.env: no such file"]),
-        Known(Bridge, Kubelet, &["failed to find plugin"]),
-        Known(Bridge, Kubelet, &["cni config uninitialized"]),
-        Known(Bridge, Kubelet, &["cni plugin not initialized"]),
-        Known(Dns, Kubelet, &["Nameserver limits", "exceeded"]),
-        Known(Dns, Kubelet, &["Search Line limits", "exceeded"]),
-        Known(Etcd, Kubelet, &["etcdserver: "]),
-        Known(
+        KnownMessage(Bridge, Kubelet, &["failed to set bridge addr"]),
+        KnownMessage(Bridge, Kubelet, &["loadFlannelSubnetEnv failed"]),
+        KnownMessage(Bridge, Kubelet, &["subnet.env: no such file"]),
+        KnownMessage(Bridge, Kubelet, &["failed to find plugin"]),
+        KnownMessage(Bridge, Kubelet, &["cni config uninitialized"]),
+        KnownMessage(Bridge, Kubelet, &["cni plugin not initialized"]),
+        KnownMessage(Dns, Kubelet, &["Nameserver limits", "exceeded"]),
+        KnownMessage(Dns, Kubelet, &["Search Line limits", "exceeded"]),
+        KnownMessage(Etcd, Kubelet, &["etcdserver: "]),
+        KnownMessage(
             Node,
             Kubelet,
             &["x509: certificate has expired or is not yet valid"],
         ),
-        Known(Node, Kubelet, &["certificate signed by unknown authority"]),
-        Known(Node, Kubelet, &["x509: certificate is valid for", "not"]),
-        Known(Node, Kubelet, &["x509: cannot validate certificate"]),
-        Known(
+        KnownMessage(Node, Kubelet, &["certificate signed by unknown authority"]),
+        KnownMessage(Node, Kubelet, &["x509: certificate is valid for", "not"]),
+        KnownMessage(Node, Kubelet, &["x509: cannot validate certificate"]),
+        KnownMessage(
             Node,
             Kubelet,
             &["part of the existing bootstrap client certificate", "expired"],
         ),
-        Known(Node, Kubelet, &["unable to load bootstrap kubeconfig"]),
-        Known(Node, Kubelet, &["failed to run Kubelet"]),
-        Known(Node, Kubelet, &["Unable to register node"]),
+        KnownMessage(Node, Kubelet, &["unable to load bootstrap kubeconfig"]),
+        KnownMessage(Node, Kubelet, &["failed to run Kubelet"]),
+        KnownMessage(Node, Kubelet, &["Unable to register node"]),
         // Of the API: kubelet tells of pods' probes in the same words.
-        Known(Node, Kubelet, &["/api", "connection refused"]),
-        Known(Node, Kubelet, &["/api", "i/o timeout"]),
-        Known(Node, Kubelet, &["/api", "no route to host"]),
-        Known(Node, Kubelet, &["/api", "no such host"]),
-        Known(Node, Kubelet, &["/api", "TLS handshake timeout"]),
-        Known(Node, Kubelet, &["/api", "connection reset by peer"]),
-        Known(Node, Kubelet, &["Unauthorized"]),
-        Known(Node, Kubelet, &["Unable to", "rejected"]),
-        Known(Node, Kubelet, &["Server rejected event"]),
-        Known(Node, Kubelet, &["node \"", "\" not found"]),
-        Known(Node, Kubelet, &["PLEG is not healthy"]),
-        Known(Settings, Kernel, &["nf_conntrack: table full, dropping packet"]),
-        Known(Settings, Kernel, &["neighbor table overflow"]),
-        Known(Settings, Kernel, &["nf_conntrack: default automatic helper"]),
+        KnownMessage(Node, Kubelet, &["/api", "connection refused"]),
+        KnownMessage(Node, Kubelet, &["/api", "i/o timeout"]),
+        KnownMessage(Node, Kubelet, &["/api", "no route to host"]),
+        KnownMessage(Node, Kubelet, &["/api", "no such host"]),
+        KnownMessage(Node, Kubelet, &["/api", "TLS handshake timeout"]),
+        KnownMessage(Node, Kubelet, &["/api", "connection reset by peer"]),
+        KnownMessage(Node, Kubelet, &["Unauthorized"]),
+        KnownMessage(Node, Kubelet, &["Unable to", "rejected"]),
+        KnownMessage(Node, Kubelet, &["Server rejected event"]),
+        KnownMessage(Node, Kubelet, &["node \"", "\" not found"]),
+        KnownMessage(Node, Kubelet, &["PLEG is not healthy"]),
+        KnownMessage(Settings, Kernel, &["nf_conntrack: table full, dropping packet"]),
+        KnownMessage(Settings, Kernel, &["neighbor table overflow"]),
+        KnownMessage(Settings, Kernel, &["nf_conntrack: default automatic helper"]),
     ]
 };
 
 /// Which check's fault a message tells of, and its place in the table.
-fn of(entry: &Entry) -> Option<(Check, usize)> {
+fn of(entry: &LogEntry) -> Option<(Check, usize)> {
     let by = if entry.kernel { By::Kernel } else { By::Kubelet };
     // An error in kubelet's messages is in quotes, and so its own quotes are quoted.
     let message = entry.message.replace("\\\"", "\"");
     KNOWN
         .iter()
         .enumerate()
-        .find(|(_, Known(_, who, words))| *who == by && words.iter().all(|word| message.contains(word)))
-        .map(|(place, Known(check, ..))| (*check, place))
+        .find(|(_, KnownMessage(_, who, words))| {
+            *who == by && words.iter().all(|word| message.contains(word))
+        })
+        .map(|(place, KnownMessage(check, ..))| (*check, place))
 }
 
 /// For each check what the log says of it: the newest first, each kind of message once.
-pub fn tell(entries: &[Entry]) -> BTreeMap<Check, Vec<String>> {
-    let mut kinds: BTreeMap<(Check, usize), (usize, &Entry)> = BTreeMap::new();
+pub fn tell(entries: &[LogEntry]) -> BTreeMap<Check, Vec<String>> {
+    let mut kinds: BTreeMap<(Check, usize), (usize, &LogEntry)> = BTreeMap::new();
     for entry in entries {
         let Some(key) = of(entry) else { continue };
         let (times, last) = kinds.entry(key).or_insert((0, entry));
@@ -111,7 +113,7 @@ pub fn tell(entries: &[Entry]) -> BTreeMap<Check, Vec<String>> {
             *last = entry;
         }
     }
-    let mut found: BTreeMap<Check, Vec<(usize, &Entry)>> = BTreeMap::new();
+    let mut found: BTreeMap<Check, Vec<(usize, &LogEntry)>> = BTreeMap::new();
     for ((check, _), kind) in kinds {
         found.entry(check).or_default().push(kind);
     }
@@ -125,7 +127,7 @@ pub fn tell(entries: &[Entry]) -> BTreeMap<Check, Vec<String>> {
         .collect()
 }
 
-fn line(times: usize, last: &Entry) -> String {
+fn line(times: usize, last: &LogEntry) -> String {
     let who = if last.kernel { "the kernel's" } else { "kubelet's" };
     let times = match times {
         1 => "once,".to_owned(),
@@ -142,8 +144,8 @@ fn line(times: usize, last: &Entry) -> String {
 mod tests {
     use super::*;
 
-    fn entry(second: i64, message: &str, kernel: bool) -> Entry {
-        Entry {
+    fn entry(second: i64, message: &str, kernel: bool) -> LogEntry {
+        LogEntry {
             time: Timestamp::from_second(1_795_744_000 + second).unwrap(),
             message: message.to_owned(),
             kernel,

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::{Check, Finding, Kind, certificate::Certificate};
 
-pub use connections::{Ended, Service, User, Why};
-pub use server::{Place, Server};
+pub use connections::{ApiService, Ended, FailedDial, User};
+pub use server::{DialledAddress, Server};
 
 const KIND: Kind = Kind::Doctor(Check::Node);
 
@@ -31,11 +31,11 @@ pub enum Kubelet {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     pub path: String,
-    pub state: State,
+    pub state: FileState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum FileState {
     Missing,
     /// It is there, and no use.
     Bad(String),
@@ -44,7 +44,7 @@ pub enum State {
 
 /// As whom kubelet comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Client {
+pub enum KubeletClient {
     Certificate {
         place: String,
         certificate: Box<Certificate>,
@@ -57,22 +57,22 @@ pub enum Client {
 
 /// All that is looked at.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct NodeFacts {
     pub now: Timestamp,
     pub kubelet: Kubelet,
     pub config: File,
     pub bootstrap: Option<File>,
     /// `None`: there is no configuration that tells.
-    pub client: Option<Client>,
+    pub client: Option<KubeletClient>,
     pub server: Option<Server>,
     pub users: Vec<User>,
-    pub service: Option<Service>,
+    pub service: Option<ApiService>,
     /// Why dials of this node came to nothing, where the kernel showed it.
-    pub causes: Vec<Why>,
+    pub causes: Vec<FailedDial>,
 }
 
 /// What is well, in one line, and what is not.
-pub fn judge(seen: &Seen) -> (String, Vec<Finding>) {
+pub fn judge(seen: &NodeFacts) -> (String, Vec<Finding>) {
     let mut faults = Vec::new();
     if seen.kubelet == Kubelet::Stopped {
         faults.push(
@@ -103,7 +103,7 @@ pub fn judge(seen: &Seen) -> (String, Vec<Finding>) {
     (summary(seen), faults)
 }
 
-fn summary(seen: &Seen) -> String {
+fn summary(seen: &NodeFacts) -> String {
     let mut parts = vec![match seen.kubelet {
         Kubelet::Runs { pid } => format!("kubelet (pid {pid}) uses {}", seen.config.path),
         Kubelet::Stopped | Kubelet::NotSeen => format!("kubelet's configuration is {}", seen.config.path),

@@ -17,7 +17,7 @@ const KIND: Kind = Kind::Doctor(Check::Settings);
 
 /// All that was looked at; what comes and goes over a window.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub struct SettingsFacts {
     pub window: Duration,
     pub conntrack: Option<Table>,
     /// `net.ipv4.ip_forward`
@@ -27,7 +27,7 @@ pub struct Seen {
     /// Packets that rp_filter dropped.
     pub reverse_path: Growth,
     /// The devices that pods' packets go by.
-    pub devices: Vec<Device>,
+    pub devices: Vec<DeviceSettings>,
     /// `net.bridge.bridge-nf-call-iptables`; `None`: br_netfilter is not loaded.
     pub bridge_filtering: Option<bool>,
     /// Services that kube-proxy's rules are for.
@@ -91,7 +91,7 @@ pub enum Role {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
+pub struct DeviceSettings {
     pub name: String,
     pub role: Role,
     pub mtu: u32,
@@ -121,7 +121,7 @@ pub struct Clock {
 }
 
 /// What it comes to.
-pub fn judge(seen: &Seen) -> Answer {
+pub fn judge(seen: &SettingsFacts) -> Answer {
     let mut faults = conntrack::faults(seen);
     faults.extend(forwarding::faults(seen));
     faults.extend(sizes::faults(seen));
@@ -130,11 +130,11 @@ pub fn judge(seen: &Seen) -> Answer {
     Answer::of(Check::Settings, summary(seen), faults).without(seen.unknown.clone())
 }
 
-fn seconds(seen: &Seen) -> String {
+fn seconds(seen: &SettingsFacts) -> String {
     format!("{} s", seen.window.as_secs_f64().round())
 }
 
-fn checksums(seen: &Seen) -> Option<Finding> {
+fn checksums(seen: &SettingsFacts) -> Option<Finding> {
     let Growth { total, grown } = seen.checksum_errors;
     if grown == 0 {
         return None;
@@ -180,7 +180,7 @@ fn clock(clock: &Clock) -> Option<Finding> {
     })
 }
 
-fn summary(seen: &Seen) -> String {
+fn summary(seen: &SettingsFacts) -> String {
     let mut parts = Vec::new();
     if let Some(table) = seen.conntrack {
         parts.push(format!(

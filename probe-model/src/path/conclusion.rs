@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     event::{Packet, Tcp, What},
     exchange::{Exchange, Listener, Untracked},
-    journey::{Blamed, End, Hop, Journey},
+    journey::{Blamed, Hop, Journey, JourneyEnd},
     reason::{self, Fate},
 };
 
@@ -85,7 +85,7 @@ impl Exchange {
             return conclusion;
         }
         let end = request.end();
-        if let (End::Dropped(at), Some(hop)) = (end, request.hops.get(end.hop())) {
+        if let (JourneyEnd::Dropped(at), Some(hop)) = (end, request.hops.get(end.hop())) {
             if request.fate(at) == Some(Fate::NoSocket) {
                 let (place, after) = (places(hop.event.netns), time(request.after_ns(at)));
                 let to = hop.event.packet.destination;
@@ -145,7 +145,7 @@ impl Exchange {
         }
         let after = time(request.after_ns(request.end().hop()));
         let way = match (request.end(), request.hops.get(request.end().hop())) {
-            (End::Left(_), Some(hop)) => format!(
+            (JourneyEnd::Left(_), Some(hop)) => format!(
                 "{title}{again} left {} by {} after {after}, for {there}",
                 places(hop.event.netns),
                 hop.device()
@@ -227,7 +227,7 @@ impl Exchange {
             .find_map(|journey| Some((journey, journey.fault()?)))
     }
 
-    fn unanswered(&self, request: &Journey, end: End, title: &str, places: Places<'_>) -> Conclusion {
+    fn unanswered(&self, request: &Journey, end: JourneyEnd, title: &str, places: Places<'_>) -> Conclusion {
         let at = request.hops.get(end.hop());
         let place = at.map(|hop| places(hop.event.netns)).unwrap_or_default();
         let device = at.map(Hop::device).unwrap_or_default();
@@ -236,11 +236,11 @@ impl Exchange {
         let there = || self.destination(request, places);
         let waiting = || self.listener.as_ref().map(waiting).unwrap_or_default();
         let (outcome, text) = match end {
-            End::Delivered(_) if !wants_answer => (
+            JourneyEnd::Delivered(_) if !wants_answer => (
                 Outcome::Delivered,
                 format!("{title} delivered to {} in {after}", there()),
             ),
-            End::Delivered(_) => (
+            JourneyEnd::Delivered(_) => (
                 Outcome::Unanswered,
                 format!(
                     "{title} was delivered to {} in {after}, which did not answer{}",
@@ -248,18 +248,18 @@ impl Exchange {
                     waiting()
                 ),
             ),
-            End::Left(_) => (
+            JourneyEnd::Left(_) => (
                 Outcome::Unanswered,
                 format!("{title} left {place} by {device} after {after}; no answer was seen"),
             ),
-            End::Dropped(_) | End::Arrived(_) if wants_answer => (
+            JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_) if wants_answer => (
                 Outcome::Unanswered,
                 format!(
                     "{title} came to {place}, {after} after it began; nothing was seen to drop it, and no answer{}",
                     waiting()
                 ),
             ),
-            End::Dropped(_) | End::Arrived(_) => (
+            JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_) => (
                 Outcome::Delivered,
                 format!("{title} came to {place} in {after}, and nothing was seen to drop it"),
             ),
@@ -304,7 +304,7 @@ impl Exchange {
             hop,
         ) {
             (Some(process), Some(hop)) => format!("{process} at {address} in {}", places(hop.event.netns)),
-            (None, Some(hop)) if !matches!(request.end(), End::Left(_)) => {
+            (None, Some(hop)) if !matches!(request.end(), JourneyEnd::Left(_)) => {
                 format!("{address} in {}", places(hop.event.netns))
             }
             _ => address,
@@ -342,10 +342,10 @@ fn back(request: &Journey, reply: &Journey, places: Places<'_>) -> String {
     let known = !way_there.is_empty() && !way_back.is_empty();
     let end = reply.end();
     match (end, reply.hops.get(end.hop())) {
-        (End::Dropped(_), _) => "the reply found no socket any more".to_owned(),
+        (JourneyEnd::Dropped(_), _) => "the reply found no socket any more".to_owned(),
         // The request may have been seen first on its way, at a device that was asked for.
         _ if known && way_back.ends_with(&way_there) => "the reply took the same way back".to_owned(),
-        (End::Left(_), Some(hop)) => {
+        (JourneyEnd::Left(_), Some(hop)) => {
             format!("the reply left {} by {}", places(hop.event.netns), hop.device())
         }
         _ if known => "the reply came back another way".to_owned(),

@@ -1,6 +1,6 @@
 use super::{
     super::{
-        event::{Hook, Tracking, Verdict},
+        event::{Hook, HookVerdict, Tracking},
         samples::{ACK, RST_ACK, SYN, SYN_ACK, Walk, data, dropped, exchange, icmp, places, tcp, udp},
     },
     *,
@@ -368,7 +368,7 @@ fn the_reply_or_what_follows_is_dropped() {
 fn untranslated() {
     let accepted = What::Hook {
         hook: Some(Hook::Prerouting),
-        verdict: Some(Verdict::Accepted),
+        verdict: Some(HookVerdict::Accepted),
     };
     let past = || {
         Walk::request(tcp(CLIENT, SERVICE, SYN), 0)

@@ -17,7 +17,7 @@ pub struct Event {
     /// Inode of the network namespace; 0: not known.
     pub netns: u32,
     /// `None`: it has none yet.
-    pub device: Option<Device>,
+    pub device: Option<PathDevice>,
     /// Index of the device it came by; `None`: made in this network namespace.
     pub input: Option<u32>,
     /// What rules and others left on it (`skb->mark`).
@@ -36,7 +36,7 @@ pub struct Event {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Device {
+pub struct PathDevice {
     pub index: u32,
     /// Not escaped: who makes a device chooses its name.
     pub name: String,
@@ -62,7 +62,7 @@ pub enum What {
     Hook {
         hook: Option<Hook>,
         /// `None`: what was decided was not seen.
-        verdict: Option<Verdict>,
+        verdict: Option<HookVerdict>,
     },
     /// Looked up in the routing tables on its way in.
     Route { found: bool },
@@ -134,7 +134,7 @@ impl Hook {
 crate::names! {
     /// What a netfilter hook decided.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    pub enum Verdict {
+    pub enum HookVerdict {
         Accepted = "accepted",
         Dropped = "dropped",
         /// Taken by it: queued for a program, or put off.
@@ -142,7 +142,7 @@ crate::names! {
     }
 }
 
-impl Verdict {
+impl HookVerdict {
     /// What `nf_hook_slow` returns: 1 goes on, 0 was taken, below that dropped.
     pub const fn of_result(result: i32) -> Self {
         match result {

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     event::{Direction, Event, Tcp},
-    journey::{Blamed, End, Journey},
+    journey::{Blamed, Journey, JourneyEnd},
 };
 
 /// How long a flow must be quiet before what was seen of it is told.
@@ -102,16 +102,17 @@ impl Exchange {
     /// Whether its request may wait for something where it came, as far as was seen.
     fn may_wait(&self) -> bool {
         let request = self.request();
-        request.is_some_and(|request| matches!(request.end(), End::Arrived(_))) && self.reply().is_none()
+        request.is_some_and(|request| matches!(request.end(), JourneyEnd::Arrived(_)))
+            && self.reply().is_none()
     }
 
     fn is_answered(&self) -> bool {
-        let ended = |journey: &Journey| !matches!(journey.end(), End::Left(_));
+        let ended = |journey: &Journey| !matches!(journey.end(), JourneyEnd::Left(_));
         self.error().is_some()
             || self.request().is_some_and(ended) && self.reply().is_some_and(ended)
-            || self
-                .request()
-                .is_some_and(|request| matches!(request.end(), End::Dropped(_)) || request.has_flag(Tcp::RST))
+            || self.request().is_some_and(|request| {
+                matches!(request.end(), JourneyEnd::Dropped(_)) || request.has_flag(Tcp::RST)
+            })
     }
 }
 

@@ -45,7 +45,7 @@ pub struct Blamed {
 
 /// How a journey ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum JourneyEnd {
     /// A socket has it. The hop that showed it.
     Delivered(usize),
     /// It was let go on its way. The hop.
@@ -56,7 +56,7 @@ pub enum End {
     Arrived(usize),
 }
 
-impl End {
+impl JourneyEnd {
     /// The name in JSON.
     pub const fn name(self) -> &'static str {
         match self {
@@ -224,7 +224,7 @@ impl Journey {
         self.hops = hops;
     }
 
-    pub fn end(&self) -> End {
+    pub fn end(&self) -> JourneyEnd {
         let last = self.hops.len().saturating_sub(1);
         let find =
             |wanted: fn(&Self, usize) -> bool| (0..self.hops.len()).rev().find(|hop| wanted(self, *hop));
@@ -238,10 +238,10 @@ impl Journey {
                     .is_some_and(|hop| hop.event.what == What::Socket);
                 at_socket && self.is_fault(*later) && skb(hop) == skb(*later)
             });
-            return refused.map_or_else(|| End::Delivered(self.came(hop)), End::Dropped);
+            return refused.map_or_else(|| JourneyEnd::Delivered(self.came(hop)), JourneyEnd::Dropped);
         }
         if let Some(hop) = find(|journey, hop| !matches!(journey.fate(hop), None | Some(Fate::Healthy))) {
-            return End::Dropped(hop);
+            return JourneyEnd::Dropped(hop);
         }
         let last = (0..=last)
             .rev()
@@ -251,8 +251,8 @@ impl Journey {
             })
             .unwrap_or(last);
         match self.hops.get(last).map(|hop| &hop.event.what) {
-            Some(What::Sent) => End::Left(last),
-            _ => End::Arrived(last),
+            Some(What::Sent) => JourneyEnd::Left(last),
+            _ => JourneyEnd::Arrived(last),
         }
     }
 
@@ -272,7 +272,7 @@ impl Journey {
     /// Where it was let go for good, by the packet filter or for a fault.
     pub fn fault(&self) -> Option<usize> {
         match self.end() {
-            End::Dropped(hop) if self.is_fault(hop) => Some(hop),
+            JourneyEnd::Dropped(hop) if self.is_fault(hop) => Some(hop),
             _ => None,
         }
     }

@@ -18,5 +18,5 @@ pub use self::{
     event::{Event, Packet, Tracking, Tunnel, What},
     exchange::{Exchange, Exchanges, Listener, Untracked},
     hop::Change,
-    journey::{Blamed, End, Hop, Journey},
+    journey::{Blamed, Hop, Journey, JourneyEnd},
 };

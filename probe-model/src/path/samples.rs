@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
-    event::{Device, Direction, Event, Packet, Tcp, Tracking, What},
+    event::{Direction, Event, Packet, PathDevice, Tcp, Tracking, What},
     exchange::{Exchange, Exchanges},
 };
 
@@ -131,7 +131,7 @@ impl Walk {
     /// At a device of a network namespace from now on; without a name at none.
     pub fn at(mut self, netns: u32, name: &str) -> Self {
         self.next.netns = netns;
-        self.next.device = (!name.is_empty()).then(|| Device {
+        self.next.device = (!name.is_empty()).then(|| PathDevice {
             index: name.bytes().map(u32::from).sum(),
             name: name.to_owned(),
         });

@@ -1,7 +1,7 @@
 use probe_ebpf::contract::path::Point;
 
 use super::{
-    event::{Hook, Tcp, Verdict},
+    event::{Hook, HookVerdict, Tcp},
     reason::{Fate, fate, icmp as icmp_name, words},
     samples::{ACK, RST_ACK, START, SYN, SYN_ACK, Walk, data, dropped, end, exchange, icmp, tcp, udp},
     *,
@@ -119,12 +119,12 @@ fn trackings() {
 #[test]
 fn verdicts_hooks_and_points() {
     for (result, expected) in [
-        (1, Verdict::Accepted),
-        (0, Verdict::Taken),
-        (-1, Verdict::Dropped),
-        (i32::MIN, Verdict::Dropped),
+        (1, HookVerdict::Accepted),
+        (0, HookVerdict::Taken),
+        (-1, HookVerdict::Dropped),
+        (i32::MIN, HookVerdict::Dropped),
     ] {
-        assert_eq!(Verdict::of_result(result), expected, "{result}");
+        assert_eq!(HookVerdict::of_result(result), expected, "{result}");
     }
     assert_eq!(Hook::from_raw(2), Some(Hook::Forward));
     assert_eq!(Hook::from_raw(5), None);
@@ -467,41 +467,41 @@ fn ends() {
     };
     let other = |walk: Walk| walk.with(|event| event.skb = 1);
     for (name, walk, expected) in [
-        ("socket", begin().meets(What::Socket), End::Delivered(1)),
+        ("socket", begin().meets(What::Socket), JourneyEnd::Delivered(1)),
         (
             "socket, then used",
             begin().meets(What::Socket).meets(What::Consumed),
-            End::Delivered(1),
+            JourneyEnd::Delivered(1),
         ),
         (
             "used",
             begin().meets(What::Local).meets(What::Consumed),
-            End::Delivered(1),
+            JourneyEnd::Delivered(1),
         ),
         (
             "no use for it",
             begin().meets(dropped("TCP_OLD_DATA", "tcp_ack")),
-            End::Delivered(1),
+            JourneyEnd::Delivered(1),
         ),
         (
             "a full buffer",
             begin().meets(What::Socket).meets(dropped("SOCKET_RCVBUFF", "")),
-            End::Dropped(2),
+            JourneyEnd::Dropped(2),
         ),
         (
             "a copy's end is not its own",
             other(begin().meets(What::Socket)).meets(dropped("SOCKET_RCVBUFF", "")),
-            End::Delivered(1),
+            JourneyEnd::Delivered(1),
         ),
         (
             "no socket",
             begin().meets(dropped("NO_SOCKET", "tcp_v4_rcv")),
-            End::Dropped(1),
+            JourneyEnd::Dropped(1),
         ),
         (
             "filter",
             begin().meets(dropped("NETFILTER_DROP", "")),
-            End::Dropped(1),
+            JourneyEnd::Dropped(1),
         ),
         (
             "a copy for another",
@@ -509,7 +509,7 @@ fn ends() {
                 .meets(What::Forward)
                 .meets(What::Sent)
                 .meets(dropped("OTHERHOST", "")),
-            End::Left(2),
+            JourneyEnd::Left(2),
         ),
         (
             "sent, then let go",
@@ -517,10 +517,10 @@ fn ends() {
                 .meets(What::Forward)
                 .meets(What::Sent)
                 .meets(What::Consumed),
-            End::Left(2),
+            JourneyEnd::Left(2),
         ),
-        ("on its way", begin().meets(What::Forward), End::Arrived(1)),
-        ("nothing more", begin(), End::Arrived(0)),
+        ("on its way", begin().meets(What::Forward), JourneyEnd::Arrived(1)),
+        ("nothing more", begin(), JourneyEnd::Arrived(0)),
     ] {
         let journey = journey(walk);
         assert_eq!(journey.end(), expected, "{name}");
@@ -547,7 +547,7 @@ fn hops_in_words() {
         .tracked(Tracking::New)
         .meets(What::Hook {
             hook: Some(Hook::Forward),
-            verdict: Some(Verdict::Dropped),
+            verdict: Some(HookVerdict::Dropped),
         })
         .meets(What::Hook {
             hook: None,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan};
+use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Reachability, Route, Vxlan};
 
 /// All tables at one moment.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Overlay {
     pub device: Device,
     pub vxlan: Vxlan,
     pub underlay: Option<Underlay>,
-    pub kind: Kind,
+    pub kind: PeerSource,
     pub peers: Vec<Peer>,
 }
 
@@ -39,7 +39,7 @@ pub struct Underlay {
 crate::names! {
     /// Who tells the device where its peers are.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Kind {
+    pub enum PeerSource {
         /// Entries that somebody set, as flannel and Calico do: what is missing stays missing.
         Entries = "entries",
         /// It learns from what arrives, or sends to all: entries come and go.
@@ -60,7 +60,7 @@ pub struct Peer {
     pub gateway: Option<IpAddr>,
     /// What is behind it.
     pub routes: Vec<IpNet>,
-    pub lacks: Vec<Entry>,
+    pub lacks: Vec<PeerEntry>,
     /// The VTEP, or the gateway to it, did not answer when it was asked for its address on the underlay.
     pub unreachable: bool,
     /// It is being asked for its address on the underlay, and has not answered yet.
@@ -70,7 +70,7 @@ pub struct Peer {
 crate::names! {
     /// An entry that a peer needs.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Entry {
+    pub enum PeerEntry {
         Route = "route",
         Neighbour = "neighbour",
         Forwarding = "forwarding entry",
@@ -102,16 +102,16 @@ impl Overlay {
             .iter()
             .any(|other| other.bridge && Some(other.index) == device.controller);
         let kind = if vxlan.external {
-            Kind::External
+            PeerSource::External
         } else if vxlan.learning || floods || vxlan.group.is_some() || bridged {
-            Kind::Learning
+            PeerSource::Learning
         } else {
-            Kind::Entries
+            PeerSource::Entries
         };
         let mut peers = match kind {
-            Kind::Entries => joined(tables, index, &entries),
-            Kind::Learning => vteps(&entries),
-            Kind::External => Vec::new(),
+            PeerSource::Entries => joined(tables, index, &entries),
+            PeerSource::Learning => vteps(&entries),
+            PeerSource::External => Vec::new(),
         };
         let underlay = underlay(tables, &vxlan, &peers);
         for peer in &mut peers {
@@ -119,7 +119,7 @@ impl Overlay {
                 peer.vtep
                     .is_some_and(|vtep| neighbour_is(tables, index, vtep, state))
             };
-            (peer.unreachable, peer.asked) = (state(State::Failed), state(State::Asked));
+            (peer.unreachable, peer.asked) = (state(Reachability::Failed), state(Reachability::Asked));
         }
         Self {
             device,
@@ -167,7 +167,7 @@ fn joined(tables: &Tables, index: u32, entries: &[&ForwardingEntry]) -> Vec<Peer
     let neighbours: Vec<_> = tables
         .neighbours
         .iter()
-        .filter(|neighbour| neighbour.device == index && neighbour.state != State::NoNeed)
+        .filter(|neighbour| neighbour.device == index && neighbour.state != Reachability::NoNeed)
         .filter(|neighbour| neighbour.mac.is_none_or(|mac| !mac.is_group()))
         .collect();
     let mut peers: Vec<Peer> = Vec::new();
@@ -189,7 +189,7 @@ fn joined(tables: &Tables, index: u32, entries: &[&ForwardingEntry]) -> Vec<Peer
     }
     let permanent: Vec<_> = neighbours
         .iter()
-        .filter(|neighbour| neighbour.state == State::Permanent)
+        .filter(|neighbour| neighbour.state == Reachability::Permanent)
         .map(|neighbour| (by_gateway(neighbour.address), neighbour.mac))
         .collect();
     for (peer, prefix) in routes {
@@ -218,26 +218,26 @@ fn joined(tables: &Tables, index: u32, entries: &[&ForwardingEntry]) -> Vec<Peer
     if let ([entry], [peer]) = (orphans.as_slice(), without.as_mut_slice()) {
         peer.vtep = Some(entry.peer);
         peer.mac = Some(entry.mac);
-        peer.lacks.push(Entry::Neighbour);
+        peer.lacks.push(PeerEntry::Neighbour);
         orphans.clear();
     } else {
         for peer in without {
-            peer.lacks.push(Entry::Neighbour);
+            peer.lacks.push(PeerEntry::Neighbour);
         }
     }
     for peer in &mut peers {
         if peer.routes.is_empty() {
-            peer.lacks.push(Entry::Route);
+            peer.lacks.push(PeerEntry::Route);
         }
         if peer.mac.is_some() && peer.vtep.is_none() {
-            peer.lacks.push(Entry::Forwarding);
+            peer.lacks.push(PeerEntry::Forwarding);
         }
     }
     for entry in orphans {
         peers.push(Peer {
             vtep: Some(entry.peer),
             mac: Some(entry.mac),
-            lacks: vec![Entry::Route, Entry::Neighbour],
+            lacks: vec![PeerEntry::Route, PeerEntry::Neighbour],
             ..Peer::default()
         });
     }
@@ -294,7 +294,7 @@ fn underlay(tables: &Tables, vxlan: &Vxlan, peers: &[Peer]) -> Option<Underlay> 
 }
 
 /// How far who has to be asked for the way to a VTEP is known.
-fn neighbour_is(tables: &Tables, device: u32, vtep: IpAddr, state: State) -> bool {
+fn neighbour_is(tables: &Tables, device: u32, vtep: IpAddr, state: Reachability) -> bool {
     let route = route_to(tables, device, vtep);
     let next = route.and_then(|route| route.gateway).unwrap_or(vtep);
     tables

@@ -5,12 +5,13 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 use super::{
     diagnosis::{Diagnosis, HOLD},
     finding::{Diagnosed, DropRule, Fault},
-    overlay::{Entry, Kind, Overlay, Tables},
+    overlay::{Overlay, PeerEntry, PeerSource, Tables},
     traffic::{
-        Count, Direction, DropCount, Dropped, ErrorCount, IcmpError, IcmpErrorKind, Place, Stream, Traffic,
+        Direction, DropCount, ErrorCount, IcmpError, IcmpErrorKind, Place, Traffic, VxlanCount, VxlanDrop,
+        VxlanStream,
     },
 };
-use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Route, State, Vxlan};
+use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Reachability, Route, Vxlan};
 
 const UNDERLAY: u32 = 2;
 const FLANNEL: u32 = 3;
@@ -67,13 +68,13 @@ fn tables() -> Tables {
                 device: FLANNEL,
                 address: ip("10.244.2.0"),
                 mac: Some(THEIRS),
-                state: State::Permanent,
+                state: Reachability::Permanent,
             },
             Neighbour {
                 device: UNDERLAY,
                 address: ip("192.168.88.12"),
                 mac: Some(THEIRS),
-                state: State::Known,
+                state: Reachability::Known,
             },
         ],
         forwarding: vec![ForwardingEntry {
@@ -85,8 +86,8 @@ fn tables() -> Tables {
     }
 }
 
-fn stream(direction: Direction) -> Stream {
-    Stream {
+fn stream(direction: Direction) -> VxlanStream {
+    VxlanStream {
         local: ip("192.168.88.11"),
         peer: ip("192.168.88.12"),
         vni: 1,
@@ -96,8 +97,8 @@ fn stream(direction: Direction) -> Stream {
     }
 }
 
-fn count(packets: u64, at_ns: u64) -> Count {
-    Count {
+fn count(packets: u64, at_ns: u64) -> VxlanCount {
+    VxlanCount {
         packets,
         frames: packets,
         last_ns: at_ns,
@@ -105,7 +106,7 @@ fn count(packets: u64, at_ns: u64) -> Count {
         answers: packets / 2,
         source_mac: THEIRS,
         destination_mac: OURS,
-        ..Count::default()
+        ..VxlanCount::default()
     }
 }
 
@@ -131,8 +132,8 @@ fn traffic(now_ns: u64) -> Traffic {
 }
 
 /// From the peer, outside.
-fn dropped(reason: &str) -> Dropped {
-    Dropped {
+fn dropped(reason: &str) -> VxlanDrop {
+    VxlanDrop {
         place: Place::Outside,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         device: UNDERLAY,
@@ -144,7 +145,7 @@ fn dropped(reason: &str) -> Dropped {
     }
 }
 
-fn drop_packets(traffic: &mut Traffic, dropped: Dropped) {
+fn drop_packets(traffic: &mut Traffic, dropped: VxlanDrop) {
     let count = DropCount {
         packets: 12,
         last_ns: traffic.now_ns,
@@ -178,10 +179,10 @@ impl Run {
 #[test]
 fn a_dead_peer_without_reasons() {
     let mut tables = tables();
-    tables.neighbours[1].state = State::Asked;
+    tables.neighbours[1].state = Reachability::Asked;
     let findings = found(&tables, |traffic| {
         let (source, destination) = (ip("192.168.88.11"), ip("192.168.88.12"));
-        let unreasoned = Dropped {
+        let unreasoned = VxlanDrop {
             reason: None,
             source,
             destination,
@@ -233,10 +234,10 @@ fn faults_of_tables() {
         ("underlay's mtu", |t| t.devices[0].mtu = 1499, &[Fault::Mtu]),
         (
             "dead",
-            |t| t.neighbours[1].state = State::Failed,
+            |t| t.neighbours[1].state = Reachability::Failed,
             &[Fault::DeadVtep],
         ),
-        ("asked", |t| t.neighbours[1].state = State::Asked, &[]),
+        ("asked", |t| t.neighbours[1].state = Reachability::Asked, &[]),
         (
             "our address",
             |t| t.devices[1].mac = Some(Mac([2, 9, 9, 9, 9, 9])),
@@ -268,7 +269,7 @@ fn faults_of_packets() {
             "stranger",
             |t| {
                 t.streams.push((
-                    Stream {
+                    VxlanStream {
                         peer: ip("192.168.88.13"),
                         ..stream(Direction::In)
                     },
@@ -317,7 +318,7 @@ fn faults_of_packets() {
         (
             "neighbour failed",
             |t| {
-                let out = Dropped {
+                let out = VxlanDrop {
                     source: ip("192.168.88.11"),
                     destination: ip("192.168.88.12"),
                     ..dropped("NEIGH_FAILED")
@@ -509,7 +510,7 @@ fn peers_are_joined_from_the_tables() {
     let neighbour = tables.neighbours.remove(0);
     let without = peer(&tables);
     assert_eq!(without[0].vtep, Some(ip("192.168.88.12")));
-    assert_eq!(without[0].lacks, [Entry::Neighbour]);
+    assert_eq!(without[0].lacks, [PeerEntry::Neighbour]);
     tables.neighbours.push(neighbour);
     tables.forwarding.push(ForwardingEntry {
         device: FLANNEL,
@@ -518,28 +519,32 @@ fn peers_are_joined_from_the_tables() {
         permanent: true,
     });
     let more = peer(&tables);
-    assert_eq!(more[1].lacks, [Entry::Route, Entry::Neighbour]);
+    assert_eq!(more[1].lacks, [PeerEntry::Route, PeerEntry::Neighbour]);
 }
 
 #[test]
 fn kinds_of_devices() {
     type Change = fn(&mut Tables);
-    let table: [(&str, Change, Kind); 5] = [
-        ("as flannel", |_| {}, Kind::Entries),
-        ("learning", |t| vxlan(t).learning = true, Kind::Learning),
+    let table: [(&str, Change, PeerSource); 5] = [
+        ("as flannel", |_| {}, PeerSource::Entries),
+        ("learning", |t| vxlan(t).learning = true, PeerSource::Learning),
         (
             "group",
             |t| vxlan(t).group = Some(ip("239.1.1.1")),
-            Kind::Learning,
+            PeerSource::Learning,
         ),
-        ("floods", |t| t.forwarding[0].mac = Mac::default(), Kind::Learning),
-        ("external", |t| vxlan(t).external = true, Kind::External),
+        (
+            "floods",
+            |t| t.forwarding[0].mac = Mac::default(),
+            PeerSource::Learning,
+        ),
+        ("external", |t| vxlan(t).external = true, PeerSource::External),
     ];
     for (name, change, kind) in table {
         let mut tables = tables();
         change(&mut tables);
         assert_eq!(Overlay::all(&tables)[0].kind, kind, "{name}");
-        if kind != Kind::Entries {
+        if kind != PeerSource::Entries {
             tables.routes.truncate(1);
             tables.neighbours.remove(0);
             assert_eq!(found(&tables, |_| {}), [], "{name}: what is missing may come");

@@ -7,7 +7,7 @@ pub use probe_ebpf::contract::vxlan::{Direction, Place};
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Stream {
+pub struct VxlanStream {
     /// The VTEP on this node.
     pub local: IpAddr,
     pub peer: IpAddr,
@@ -21,7 +21,7 @@ pub struct Stream {
 
 /// Packets of one stream since probe began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
+pub struct VxlanCount {
     /// On the wire; what the kernel cuts or puts together counts each part.
     pub packets: u64,
     /// As devices count and tcpdump shows.
@@ -100,7 +100,7 @@ pub struct ErrorCount {
 
 /// Packets dropped on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Dropped {
+pub struct VxlanDrop {
     pub place: Place,
     /// As the kernel names it; `None` where it tells none (before 5.17).
     pub reason: Option<String>,
@@ -124,7 +124,7 @@ pub struct DropCount {
 
 /// One direction of an inner connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Flow {
+pub struct InnerFlow {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     /// IP protocol number.
@@ -150,10 +150,10 @@ pub struct FlowCount {
 pub struct Traffic {
     /// `CLOCK_MONOTONIC` nanoseconds.
     pub now_ns: u64,
-    pub streams: Vec<(Stream, Count)>,
+    pub streams: Vec<(VxlanStream, VxlanCount)>,
     pub errors: Vec<(IcmpError, ErrorCount)>,
-    pub drops: Vec<(Dropped, DropCount)>,
-    pub flows: Vec<(Flow, FlowCount)>,
+    pub drops: Vec<(VxlanDrop, DropCount)>,
+    pub flows: Vec<(InnerFlow, FlowCount)>,
     /// UDP packets with a wrong checksum, of all ports (`Udp: InCsumErrors`).
     pub checksum_errors: u64,
     /// Who besides the kernel has the UDP port of a device that is down: port and process.

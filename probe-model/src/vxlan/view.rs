@@ -11,7 +11,7 @@ use super::{
     diagnosis::belongs,
     finding::Diagnosed,
     overlay::{Overlay, Peer},
-    traffic::{Count, Direction, Dropped, Place, Stream, Traffic},
+    traffic::{Direction, Place, Traffic, VxlanCount, VxlanDrop, VxlanStream},
 };
 
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ pub struct PeerView<'a> {
     /// `None`: one that the device has no entries for.
     pub peer: Option<&'a Peer>,
     pub vtep: Option<IpAddr>,
-    pub received: Count,
-    pub sent: Count,
+    pub received: VxlanCount,
+    pub sent: VxlanCount,
     /// Packets from or to it that were dropped on this node.
     pub dropped: u64,
     pub findings: Vec<&'a Diagnosed>,
@@ -114,9 +114,9 @@ impl View {
         overlay: &'a Overlay,
         peer: Option<&'a Peer>,
         vtep: Option<IpAddr>,
-        streams: impl Iterator<Item = &'a (Stream, Count)>,
+        streams: impl Iterator<Item = &'a (VxlanStream, VxlanCount)>,
     ) -> PeerView<'a> {
-        let (mut received, mut sent) = (Count::default(), Count::default());
+        let (mut received, mut sent) = (VxlanCount::default(), VxlanCount::default());
         for (stream, count) in streams.filter(|(stream, _)| Some(stream.peer) == vtep) {
             let sum = match stream.direction {
                 Direction::In => &mut received,
@@ -166,7 +166,7 @@ impl View {
         overlay: &Overlay,
         peer: Option<&Peer>,
         vtep: Option<IpAddr>,
-        dropped: &Dropped,
+        dropped: &VxlanDrop,
     ) -> bool {
         match dropped.place {
             Place::Outside => {

@@ -30,12 +30,12 @@ pub struct News {
 /// How one who is asked is doing: the thread that asks says it, others wait for it and tell of it.
 #[derive(Debug, Default)]
 pub struct Doing {
-    known: Mutex<Known>,
+    known: Mutex<HealthState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct HealthState {
     now: Health,
     /// What was told last.
     told: Health,
@@ -53,7 +53,7 @@ impl Doing {
 
     /// Waits until it has answered, or it is known that it will not.
     pub fn wait(&self, patience: Duration) {
-        let starting = |known: &mut Known| known.now == Health::Starting;
+        let starting = |known: &mut HealthState| known.now == Health::Starting;
         drop(self.changed.wait_timeout_while(self.known(), patience, starting));
     }
 
@@ -71,7 +71,7 @@ impl Doing {
         Some(known.now.clone())
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, HealthState> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -114,11 +114,11 @@ pub struct Attribution {
     names: Names,
     listeners: Listeners,
     /// By pid, start and control group.
-    owners: LruCache<(u32, u64, u64), Known>,
+    owners: LruCache<(u32, u64, u64), CachedOwner>,
     misses: Misses,
 }
 
-struct Known {
+struct CachedOwner {
     owner: Arc<Owner>,
     /// The pod has no name yet: when to look again.
     again: Option<Instant>,
@@ -157,7 +157,7 @@ impl Attribution {
         let again = again(&mut self.names, &mut owner, netns);
         self.owners.put(
             key,
-            Known {
+            CachedOwner {
                 owner: Arc::clone(&owner),
                 again,
             },

@@ -3,11 +3,11 @@
 use probe_ebpf::contract::bypass as raw;
 
 use super::connection::socket_address;
-use crate::model::bypass::stream::{Count, Direction, Server, Stream};
+use crate::model::bypass::stream::{Direction, Server, UntrackedCount, UntrackedStream};
 
-pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count)> {
+pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(UntrackedStream, UntrackedCount)> {
     let ip = |address| socket_address(address, 0).ip();
-    let stream = Stream {
+    let stream = UntrackedStream {
         source: ip(key.source),
         destination: ip(key.destination),
         protocol: key.protocol,
@@ -17,7 +17,7 @@ pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count
         input: (key.input != 0).then_some(key.input),
         output: (key.output != 0).then_some(key.output),
     };
-    let count = Count {
+    let count = UntrackedCount {
         packets: counters.packets,
         frames: counters.frames,
         bytes: counters.bytes,

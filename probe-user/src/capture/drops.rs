@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use probe_ebpf::contract::drops as raw;
 
 use super::{clock::Clock, connection::socket_address, reason::named};
-use crate::model::cause::dropped::Dropped;
+use crate::model::cause::dropped::DroppedPackets;
 
 const SYN: u64 = 2;
 
@@ -16,8 +16,8 @@ pub fn dropped(
     clock: &Clock,
     reasons: Option<&HashMap<u32, String>>,
     at: Option<&str>,
-) -> Dropped {
-    Dropped {
+) -> DroppedPackets {
+    DroppedPackets {
         source: socket_address(key.source, key.source_port),
         destination: socket_address(key.destination, key.destination_port),
         netns: key.netns,

@@ -11,7 +11,7 @@ use probe_ebpf::contract::path as raw;
 use super::{connection::Malformed, reason::named};
 use crate::model::path::{
     Event, Packet, Tracking, Tunnel, What,
-    event::{Device, Direction, Hook, Tcp, Verdict},
+    event::{Direction, Hook, HookVerdict, PathDevice, Tcp},
 };
 
 /// UDP's header, and VXLAN's behind it.
@@ -30,7 +30,7 @@ pub fn raw(bytes: &[u8]) -> Result<raw::Event, Malformed> {
 }
 
 /// What an event needs beside itself.
-pub struct Known<'a> {
+pub struct EventContext<'a> {
     /// This kernel's names of reasons for drops, where it tells reasons at all.
     pub reasons: Option<&'a HashMap<u32, String>>,
     /// UDP ports of VXLAN.
@@ -45,7 +45,7 @@ pub struct Known<'a> {
 ///
 /// # Errors
 /// When it holds a point or a direction that is none.
-pub fn event(raw: &raw::Event, known: &Known<'_>) -> Result<Option<Event>, Malformed> {
+pub fn event(raw: &raw::Event, known: &EventContext<'_>) -> Result<Option<Event>, Malformed> {
     let wrong = |what, value: u8| Malformed {
         what,
         value: value.into(),
@@ -63,7 +63,7 @@ pub fn event(raw: &raw::Event, known: &Known<'_>) -> Result<Option<Event>, Malfo
         direction,
         what: what(point, raw, known),
         netns: raw.netns,
-        device: (raw.device != 0).then(|| Device {
+        device: (raw.device != 0).then(|| PathDevice {
             index: raw.device,
             name: String::from_utf8_lossy(name).into_owned(),
         }),
@@ -83,7 +83,7 @@ pub fn event(raw: &raw::Event, known: &Known<'_>) -> Result<Option<Event>, Malfo
     }))
 }
 
-fn what(point: raw::Point, raw: &raw::Event, known: &Known<'_>) -> What {
+fn what(point: raw::Point, raw: &raw::Event, known: &EventContext<'_>) -> What {
     match point {
         raw::Point::Sent => What::Sent,
         raw::Point::Received => What::Received,
@@ -94,7 +94,7 @@ fn what(point: raw::Point, raw: &raw::Event, known: &Known<'_>) -> What {
         raw::Point::Consumed => What::Consumed,
         raw::Point::Hook => What::Hook {
             hook: Hook::from_raw(raw.detail),
-            verdict: (raw.result != raw::NO_VERDICT).then(|| Verdict::of_result(raw.result)),
+            verdict: (raw.result != raw::NO_VERDICT).then(|| HookVerdict::of_result(raw.result)),
         },
         raw::Point::Route => What::Route {
             found: raw.result == 0,

@@ -8,8 +8,8 @@ use super::{connection::socket_address, reason::named};
 use crate::model::{
     network::Mac,
     vxlan::traffic::{
-        Count, Direction, DropCount, Dropped, ErrorCount, Flow, FlowCount, IcmpError, IcmpErrorKind, Place,
-        Stream,
+        Direction, DropCount, ErrorCount, FlowCount, IcmpError, IcmpErrorKind, InnerFlow, Place, VxlanCount,
+        VxlanDrop, VxlanStream,
     },
 };
 
@@ -17,8 +17,8 @@ fn ip(address: [u8; 16]) -> std::net::IpAddr {
     socket_address(address, 0).ip()
 }
 
-pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count)> {
-    let stream = Stream {
+pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(VxlanStream, VxlanCount)> {
+    let stream = VxlanStream {
         local: ip(key.local),
         peer: ip(key.peer),
         vni: key.vni,
@@ -27,7 +27,7 @@ pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(Stream, Count
         direction: Direction::from_raw(key.direction)?,
     };
     let (destination_mac, source_mac) = counters.link_layer();
-    let count = Count {
+    let count = VxlanCount {
         packets: counters.packets,
         frames: counters.frames,
         bytes: counters.bytes,
@@ -70,8 +70,8 @@ pub fn drop(
     key: &raw::DropKey,
     count: &raw::DropCount,
     reasons: Option<&HashMap<u32, String>>,
-) -> Option<(Dropped, DropCount)> {
-    let dropped = Dropped {
+) -> Option<(VxlanDrop, DropCount)> {
+    let dropped = VxlanDrop {
         place: Place::from_raw(key.place)?,
         reason: named(key.reason, reasons),
         device: key.device,
@@ -88,7 +88,7 @@ pub fn drop(
     Some((dropped, count))
 }
 
-pub fn flow(key: &raw::FlowKey, flow: &raw::Flow) -> Option<(Flow, FlowCount)> {
+pub fn flow(key: &raw::FlowKey, flow: &raw::Flow) -> Option<(InnerFlow, FlowCount)> {
     let count = FlowCount {
         packets: flow.packets,
         bytes: flow.bytes,
@@ -96,7 +96,7 @@ pub fn flow(key: &raw::FlowKey, flow: &raw::Flow) -> Option<(Flow, FlowCount)> {
         last_ns: flow.last_ns,
         tcp_flags: flow.flags as u8,
     };
-    let flow = Flow {
+    let flow = InnerFlow {
         source: socket_address(key.source, key.source_port),
         destination: socket_address(key.destination, key.destination_port),
         protocol: key.protocol,

@@ -13,7 +13,7 @@ pub fn sections(sections: &[&str]) -> String {
     text.push_str("Exit codes:");
     for exit in Exit::ALL {
         // Writing to memory does not fail.
-        let _ = write!(text, "\n  {exit}");
+        let _ = write!(text, "\n  {}", exit.line());
     }
     text
 }
@@ -86,7 +86,7 @@ mod tests {
                 .skip_while(|line| *line != "Exit codes:")
                 .skip(1)
                 .collect();
-            let expected = Exit::ALL.map(|exit| format!("  {exit}"));
+            let expected = Exit::ALL.map(|exit| format!("  {}", exit.line()));
             assert_eq!(codes, expected, "{}", command.get_name());
         }
     }

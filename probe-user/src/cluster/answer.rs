@@ -12,7 +12,7 @@ use crate::{
 
 /// One line.
 #[derive(Debug)]
-pub enum Answer {
+pub enum AnswerLine {
     Connection(Box<Connection>),
     /// All that the agent holds was told.
     End(Memory),
@@ -60,14 +60,14 @@ struct Gap {
 ///
 /// # Errors
 /// When it is none of an agent's.
-pub fn line(line: &[u8]) -> Result<Answer, LineError> {
+pub fn line(line: &[u8]) -> Result<AnswerLine, LineError> {
     let Event { event } = serde_json::from_slice(line)?;
     Ok(match &*event {
-        "connection" => Answer::Connection(Box::new(read(line)?)),
-        "end" => Answer::End(serde_json::from_slice(line)?),
-        "alive" => Answer::Alive(serde_json::from_slice::<Alive>(line)?.time),
-        "gap" => Answer::Gap(serde_json::from_slice::<Gap>(line)?.lost),
-        _ => Answer::Other,
+        "connection" => AnswerLine::Connection(Box::new(read(line)?)),
+        "end" => AnswerLine::End(serde_json::from_slice(line)?),
+        "alive" => AnswerLine::Alive(serde_json::from_slice::<Alive>(line)?.time),
+        "gap" => AnswerLine::Gap(serde_json::from_slice::<Gap>(line)?.lost),
+        _ => AnswerLine::Other,
     })
 }
 
@@ -80,18 +80,18 @@ mod tests {
     fn lines() {
         let mut connection = Vec::new();
         json_line(&mut connection, "beta", &samples::incident()).unwrap();
-        assert!(matches!(line(&connection), Ok(Answer::Connection(_))));
+        assert!(matches!(line(&connection), Ok(AnswerLine::Connection(_))));
         let end = br#"{"event":"end","node":"beta","held":8123,"oldest":"2026-11-23T09:00:00Z","forgotten":5,"lost":1}"#;
-        let Ok(Answer::End(memory)) = line(end) else {
+        let Ok(AnswerLine::End(memory)) = line(end) else {
             panic!("no end")
         };
         assert_eq!((memory.held, memory.forgotten, memory.lost), (8123, 5, 1));
         assert_eq!(memory.oldest, Some("2026-11-23T09:00:00Z".parse().unwrap()));
         let alive = br#"{"event":"alive","node":"beta","time":"2026-11-23T09:00:00Z"}"#;
-        assert!(matches!(line(alive), Ok(Answer::Alive(_))));
+        assert!(matches!(line(alive), Ok(AnswerLine::Alive(_))));
         let gap = br#"{"event":"gap","node":"beta","lost":17}"#;
-        assert!(matches!(line(gap), Ok(Answer::Gap(17))));
-        assert!(matches!(line(br#"{"event":"finding"}"#), Ok(Answer::Other)));
+        assert!(matches!(line(gap), Ok(AnswerLine::Gap(17))));
+        assert!(matches!(line(br#"{"event":"finding"}"#), Ok(AnswerLine::Other)));
         for garbage in ["", "<html>", "{}", "[]", r#"{"event":7}"#, r#"{"event":"alive"}"#] {
             assert!(line(garbage.as_bytes()).is_err(), "{garbage}");
         }

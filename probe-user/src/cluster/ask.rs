@@ -107,7 +107,7 @@ fn first_line(text: &[u8]) -> String {
 
 /// The lines of an answer.
 #[derive(Debug)]
-pub struct Answer {
+pub struct AnswerLines {
     pub lines: Lines,
     _guard: Guard,
 }
@@ -121,10 +121,10 @@ pub async fn lines<C: Connect>(
     agent: &Agent,
     path: &str,
     followed: bool,
-) -> Result<Answer, AgentError> {
+) -> Result<AnswerLines, AgentError> {
     let Begun { incoming, guard, .. } = begin(ways, agent, path).await?;
     let idle = if followed { IDLE_FOLLOWED } else { IDLE };
-    Ok(Answer {
+    Ok(AnswerLines {
         lines: Lines::new(Body::new(incoming, idle)),
         _guard: guard,
     })
@@ -132,7 +132,7 @@ pub async fn lines<C: Connect>(
 
 /// A text or one object, and whether it is of something healthy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
+pub struct AgentSnapshot {
     pub text: String,
     pub healthy: bool,
 }
@@ -141,7 +141,7 @@ pub struct Look {
 ///
 /// # Errors
 /// When the agent does not answer, refuses, or says something else.
-pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Look, AgentError> {
+pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<AgentSnapshot, AgentError> {
     let Begun {
         incoming,
         healthy,
@@ -152,7 +152,7 @@ pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Loo
     let healthy = healthy.ok_or_else(|| {
         AgentError::Malformed("it does not say whether all is well (probe-healthy)".to_owned())
     })?;
-    Ok(Look {
+    Ok(AgentSnapshot {
         text: String::from_utf8(text)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         healthy,

@@ -74,7 +74,7 @@ fn broken(error: &hyper::Error) -> AgentError {
 
 /// A line, without its end.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum BodyLine {
     Whole(Bytes),
     /// Its bytes were thrown away.
     TooLong,
@@ -102,7 +102,7 @@ impl Lines {
     ///
     /// # Errors
     /// When the answer breaks off, or says nothing for too long.
-    pub async fn next(&mut self) -> Result<Option<Line>, AgentError> {
+    pub async fn next(&mut self) -> Result<Option<BodyLine>, AgentError> {
         loop {
             if let Some(line) = self.splitter.next() {
                 return Ok(Some(line));
@@ -134,7 +134,7 @@ impl Splitter {
         self.piece = piece;
     }
 
-    fn next(&mut self) -> Option<Line> {
+    fn next(&mut self) -> Option<BodyLine> {
         let Some(end) = memchr::memchr(b'\n', &self.piece) else {
             let rest = std::mem::take(&mut self.piece);
             self.skipping |= self.begun.len() + rest.len() > LONGEST_LINE;
@@ -149,13 +149,13 @@ impl Splitter {
         rest.truncate(end);
         let mut line = std::mem::take(&mut self.begun);
         if std::mem::take(&mut self.skipping) || line.len() + rest.len() > LONGEST_LINE {
-            return Some(Line::TooLong);
+            return Some(BodyLine::TooLong);
         }
         if line.is_empty() {
-            return Some(Line::Whole(rest));
+            return Some(BodyLine::Whole(rest));
         }
         line.extend_from_slice(&rest);
-        Some(Line::Whole(line.freeze()))
+        Some(BodyLine::Whole(line.freeze()))
     }
 }
 
@@ -167,8 +167,8 @@ mod tests {
         splitter.push(Bytes::copy_from_slice(piece));
         std::iter::from_fn(|| splitter.next())
             .map(|line| match line {
-                Line::Whole(line) => String::from_utf8(line.into()).unwrap(),
-                Line::TooLong => "too long".to_owned(),
+                BodyLine::Whole(line) => String::from_utf8(line.into()).unwrap(),
+                BodyLine::TooLong => "too long".to_owned(),
             })
             .collect()
     }
@@ -193,7 +193,7 @@ mod tests {
         let piece = Bytes::from_static(b"one\ntwo\n");
         let mut splitter = Splitter::default();
         splitter.push(piece.clone());
-        let Some(Line::Whole(line)) = splitter.next() else {
+        let Some(BodyLine::Whole(line)) = splitter.next() else {
             panic!("no line");
         };
         assert_eq!(line.as_ptr(), piece.as_ptr());

@@ -16,7 +16,7 @@ const OVERLAP: SignedDuration = SignedDuration::from_secs(5);
 const MOST: usize = 65_536;
 
 #[derive(Debug)]
-pub struct Seen {
+pub struct Dedup {
     /// The first and the latest that it spoke of.
     between: Option<(Timestamp, Timestamp)>,
     /// Keyed hashes of the latest, with their times.
@@ -25,7 +25,7 @@ pub struct Seen {
     hasher: RandomState,
 }
 
-impl Seen {
+impl Dedup {
     pub fn new() -> Self {
         Self {
             between: None,
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn nothing_twice() {
-        let mut seen = Seen::new();
+        let mut seen = Dedup::new();
         assert!(seen.is_new(&at(0)) && seen.is_new(&at(1)));
         assert!(!seen.is_new(&at(0)) && !seen.is_new(&at(1)));
         // Another end of the same, or another client at the same time.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn from_when_on() {
-        let mut seen = Seen::new();
+        let mut seen = Dedup::new();
         assert_eq!(seen.since(), None);
         seen.is_new(&at(10_000));
         assert_eq!(seen.since(), Some(at(10_000).time));
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let mut seen = Seen::new();
+        let mut seen = Dedup::new();
         for second in 0..100 {
             seen.is_new(&at(second * 1000));
         }

@@ -6,7 +6,7 @@ use super::{
     Agent, AgentError,
     all::each,
     ask::{Connect, lines},
-    body::Line,
+    body::BodyLine,
 };
 use crate::{
     model::doctor::{Answer, Check},
@@ -46,7 +46,7 @@ async fn one<C: Connect>(
         if said.lines.bytes > MOST {
             return Err(AgentError::TooLong(MOST));
         }
-        let Line::Whole(text) = next else {
+        let BodyLine::Whole(text) = next else {
             return Err(AgentError::Malformed("a line is too long".to_owned()));
         };
         match read(&text).map_err(AgentError::Malformed)? {

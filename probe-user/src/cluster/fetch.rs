@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 
 use super::{
     Agent, AgentError, all,
-    answer::{Answer, Memory, line},
+    answer::{AnswerLine, Memory, line},
     ask::{Connect, lines},
-    body::Line,
+    body::BodyLine,
 };
 use crate::model::Connection;
 
@@ -80,19 +80,19 @@ async fn read<C: Connect>(
         if answer.lines.bytes > MOST {
             return Err(AgentError::TooLong(MOST));
         }
-        let Line::Whole(text) = next else {
+        let BodyLine::Whole(text) = next else {
             fetched.malformed += 1;
             continue;
         };
         match line(&text) {
-            Ok(Answer::Connection(connection)) => {
+            Ok(AnswerLine::Connection(connection)) => {
                 fetched.connections += 1;
                 if sender.send((Arc::clone(&node), connection)).await.is_err() {
                     return Err(AgentError::CutOff);
                 }
             }
-            Ok(Answer::End(memory)) => return Ok(memory),
-            Ok(Answer::Alive(_) | Answer::Gap(_) | Answer::Other) => {}
+            Ok(AnswerLine::End(memory)) => return Ok(memory),
+            Ok(AnswerLine::Alive(_) | AnswerLine::Gap(_) | AnswerLine::Other) => {}
             Err(_) => fetched.malformed += 1,
         }
     }

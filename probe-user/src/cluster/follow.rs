@@ -14,10 +14,10 @@ use tokio::{
 
 use super::{
     Agent, AgentError,
-    answer::{Answer, line},
+    answer::{AnswerLine, line},
     ask::{Connect, lines},
-    body::Line,
-    dedup::Seen,
+    body::BodyLine,
+    dedup::Dedup,
     question::Connections,
 };
 use crate::{model::Connection, recording::connection::LineError};
@@ -91,7 +91,7 @@ impl<C: Connect> Follower<C> {
     async fn follow(&mut self) -> Result<(), Unheard> {
         let began = Timestamp::now();
         let mut state = State {
-            seen: Seen::new(),
+            seen: Dedup::new(),
             heard: None,
             answered_by: None,
             silent: false,
@@ -200,8 +200,8 @@ impl<C: Connect> Follower<C> {
                 () = self.news.closed() => return Err(Unheard),
             };
             let text = match next {
-                Ok(Some(Line::Whole(text))) => text,
-                Ok(Some(Line::TooLong)) => {
+                Ok(Some(BodyLine::Whole(text))) => text,
+                Ok(Some(BodyLine::TooLong)) => {
                     self.tell(Heard::Malformed(None)).await?;
                     continue;
                 }
@@ -210,17 +210,17 @@ impl<C: Connect> Follower<C> {
             };
             state.heard = Some(Timestamp::now());
             match line(&text) {
-                Ok(Answer::Connection(connection)) => {
+                Ok(AnswerLine::Connection(connection)) => {
                     if state.seen.is_new(&connection) {
                         self.tell(Heard::Connection(connection, text.len())).await?;
                     }
                 }
-                Ok(Answer::Alive(time)) => {
+                Ok(AnswerLine::Alive(time)) => {
                     state.seen.clock(time);
                     self.tell(Heard::Alive(time)).await?;
                 }
-                Ok(Answer::Gap(lost)) => self.tell(Heard::Gap(lost)).await?,
-                Ok(Answer::End(_) | Answer::Other) => {}
+                Ok(AnswerLine::Gap(lost)) => self.tell(Heard::Gap(lost)).await?,
+                Ok(AnswerLine::End(_) | AnswerLine::Other) => {}
                 Err(error) => self.tell(Heard::Malformed(Some(error))).await?,
             }
         }
@@ -229,7 +229,7 @@ impl<C: Connect> Follower<C> {
 
 /// What is known of a node from one try to the next.
 struct State {
-    seen: Seen,
+    seen: Dedup,
     /// When anything came from it last, by the clock here.
     heard: Option<Timestamp>,
     /// The pod's uid.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     Agent, AgentError,
     all::each,
-    ask::{Connect, Look, look},
+    ask::{AgentSnapshot, Connect, look},
 };
 
 /// Asks all `agents`; what each said, by node.
@@ -13,7 +13,7 @@ pub async fn snapshots<C: Connect>(
     ways: &Arc<C>,
     agents: &[Agent],
     path: &str,
-) -> Vec<(String, Result<Look, AgentError>)> {
+) -> Vec<(String, Result<AgentSnapshot, AgentError>)> {
     let path: Arc<str> = path.into();
     let tasks = each(ways, agents, |ways, agent| {
         let path = Arc::clone(&path);

@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
     Agent, AgentError,
-    ask::{Connect, Look, look},
+    ask::{AgentSnapshot, Connect, look},
     body::LONGEST_LINE,
     doctor::ask,
     fetch::{Fetched, fetch},
@@ -317,7 +317,7 @@ async fn looks_are_bounded_and_say_how_it_is() {
         let ways = ways.clone();
         async move { look(&ways, &agent, "/v1/vxlan?output=table").await }
     };
-    let look = |text: &str, healthy| Look {
+    let look = |text: &str, healthy| AgentSnapshot {
         text: text.to_owned(),
         healthy,
     };

@@ -6,7 +6,7 @@ mod snapshot;
 
 use anyhow::{Context, Result};
 
-pub(super) use self::snapshot::{Known, Poller};
+pub(super) use self::snapshot::{NameSources, Poller};
 use super::{periodic, pods, privileges};
 use crate::{
     attribution::kube::ServiceList,
@@ -23,7 +23,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("bypass", &capabilities::BYPASS)?;
     let signals = periodic::Signals::new()?;
     let kernel = kernel::release();
-    let known = Known {
+    let known = NameSources {
         runtime: pods::runtime(settings.cri.as_deref())?,
         services: services(&settings)?,
     };

@@ -14,7 +14,7 @@ use crate::{
         object::Checked,
         path, system, tls, vxlan,
     },
-    model::check::{Check, Command, Fact, Hook, Loss, Program, Runs},
+    model::check::{CheckedHook, Command, Fact, KernelCheck, Loss, Program, Runs},
     report,
 };
 
@@ -23,7 +23,7 @@ use crate::{
 /// # Errors
 /// When the output can't be written.
 pub fn run(settings: Settings) -> Result<bool> {
-    let check = Check {
+    let check = KernelCheck {
         kernel: kernel::release(),
         facts: facts(&settings),
         commands: vec![
@@ -130,7 +130,7 @@ fn command(
             command.hooks = checked
                 .hooks
                 .into_iter()
-                .map(|(hook, attempts)| Hook {
+                .map(|(hook, attempts)| CheckedHook {
                     gives: hook.gives,
                     required: hook.required,
                     programs: attempts

@@ -47,14 +47,14 @@ const TICK: Duration = Duration::from_millis(250);
 type Lines = BTreeMap<Check, Vec<String>>;
 
 /// What every check is given.
-pub struct Node {
+pub struct CheckContext {
     root: Root,
     settings: Settings,
     memory: Option<Arc<dyn Remembers>>,
     rules: OnceLock<(Rules, Vec<Service>)>,
 }
 
-impl Node {
+impl CheckContext {
     /// `memory`: an agent's, which has looked already.
     pub fn new(settings: Settings, memory: Option<Arc<dyn Remembers>>) -> Self {
         Self {
@@ -106,7 +106,7 @@ pub fn run(settings: Settings) -> Result<bool> {
     let json = settings.json;
     let name = settings.node.clone();
     let checks = settings.checks.clone();
-    let written = examine(Node::new(settings, None), &checks, |answer| {
+    let written = examine(CheckContext::new(settings, None), &checks, |answer| {
         let text = if json {
             report::doctor::json(&answer, &name).map_err(io::Error::from)? + "\n"
         } else {
@@ -129,7 +129,7 @@ pub fn run(settings: Settings) -> Result<bool> {
 /// Does the checks at the same time, and hands their answers over in their order. One that does not come to its end in time
 /// says so.
 pub(super) fn examine(
-    node: Node,
+    node: CheckContext,
     checks: &[Check],
     mut tell: impl FnMut(Answer) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -191,7 +191,7 @@ pub(super) fn examine(
 }
 
 /// What the node's log says of each check, as soon as it is read.
-fn read_log(node: &Arc<Node>) -> io::Result<mpsc::Receiver<Result<Lines, String>>> {
+fn read_log(node: &Arc<CheckContext>) -> io::Result<mpsc::Receiver<Result<Lines, String>>> {
     let (sender, lines) = mpsc::channel();
     let node = Arc::clone(node);
     let read = move || journal::read(&node.root).map(|entries| tell_of(&entries));
@@ -201,7 +201,7 @@ fn read_log(node: &Arc<Node>) -> io::Result<mpsc::Receiver<Result<Lines, String>
     Ok(lines)
 }
 
-fn ask(check: Check, node: &Node) -> Answer {
+fn ask(check: Check, node: &CheckContext) -> Answer {
     match check {
         Check::Bridge => bridge::run(node),
         Check::Etcd => etcd::run(node),

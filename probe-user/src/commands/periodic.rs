@@ -20,7 +20,7 @@ use tokio::{
 use super::quiet_if_closed;
 use crate::{
     cli::Pace,
-    report::snapshot::{Look, Output, Reporter},
+    report::snapshot::{Output, Reporter, Snapshot},
 };
 
 /// Takes the calling thread to the network namespace asked for, and with it those that it begins later.
@@ -61,7 +61,7 @@ impl Signals {
 
 /// Who looks.
 pub trait Looks {
-    type View: Look;
+    type View: Snapshot;
 
     /// Looks once; `explain`: looks for the rules to blame, too, which takes other tools' time.
     ///

@@ -11,7 +11,7 @@ use crate::{
     model::bypass::{
         rule::{CandidateRule, Intended, Rule},
         service::{Service, Services},
-        stream::{Count, Direction, Server, Stream},
+        stream::{Direction, Server, UntrackedCount, UntrackedStream},
     },
     netfilter::rules::{self, Action, Packet, Path, Suspect},
     report::say,
@@ -215,8 +215,8 @@ impl Rules {
     /// rules see it.
     pub fn candidates(
         &self,
-        stream: &Stream,
-        count: &Count,
+        stream: &UntrackedStream,
+        count: &UntrackedCount,
         name: impl Fn(u32) -> Option<String>,
     ) -> Vec<CandidateRule> {
         let ports = |port: u16| (stream.server != Server::Neither).then_some(port);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::model::doctor::journal::Entry;
+use crate::model::doctor::journal::LogEntry;
 
 /// Where journals are: the one that outlives a start of the node, and the other.
 pub const PLACES: [&str; 2] = ["/var/log/journal", "/run/log/journal"];
@@ -41,10 +41,10 @@ pub fn arguments(directory: &str) -> Vec<String> {
 }
 
 /// One line; `None`: it is no entry, or one without a message.
-pub fn parse(line: &[u8]) -> Option<Entry> {
+pub fn parse(line: &[u8]) -> Option<LogEntry> {
     let found: Value = serde_json::from_slice(line).ok()?;
     let micros = found.get("__REALTIME_TIMESTAMP")?.as_str()?.parse().ok()?;
-    Some(Entry {
+    Some(LogEntry {
         time: Timestamp::from_microsecond(micros).ok()?,
         message: message(found.get("MESSAGE")?)?,
         kernel: found.get("_TRANSPORT").and_then(Value::as_str) == Some("kernel"),

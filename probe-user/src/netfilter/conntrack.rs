@@ -20,7 +20,7 @@ use netlink_packet_netfilter::{
 };
 
 use super::link::{Attributes, Link};
-use crate::model::translation::{Entry, TcpState};
+use crate::model::translation::{ConntrackEntry, TcpState};
 
 /// Why conntrack can't be asked.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ impl Conntrack {
         &mut self,
         client: SocketAddr,
         server: SocketAddr,
-    ) -> Result<Option<Entry>, ConntrackError> {
+    ) -> Result<Option<ConntrackEntry>, ConntrackError> {
         self.ask(ConntrackAttribute::CtaTupleOrig(tuple(client, server)))
     }
 
@@ -118,7 +118,7 @@ impl Conntrack {
         &mut self,
         server: SocketAddr,
         client: SocketAddr,
-    ) -> Result<Option<Entry>, ConntrackError> {
+    ) -> Result<Option<ConntrackEntry>, ConntrackError> {
         self.ask(ConntrackAttribute::CtaTupleReply(tuple(server, client)))
     }
 
@@ -162,7 +162,7 @@ impl Conntrack {
         }
     }
 
-    fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<Entry>, ConntrackError> {
+    fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<ConntrackEntry>, ConntrackError> {
         let sequence = self.link.ask(request(tuple), 0)?;
         loop {
             let answer = NetlinkMessage::<NetfilterMessage>::deserialize(self.link.receive()?)
@@ -224,7 +224,7 @@ fn request(tuple: ConntrackAttribute) -> NetfilterMessage {
     )
 }
 
-fn entry(attributes: &[ConntrackAttribute]) -> Result<Entry, ConntrackError> {
+fn entry(attributes: &[ConntrackAttribute]) -> Result<ConntrackEntry, ConntrackError> {
     const CTA_TIMESTAMP: u16 = 20;
     let (mut original, mut reply, mut state, mut started) = (None, None, None, None);
     for attribute in attributes {
@@ -247,7 +247,7 @@ fn entry(attributes: &[ConntrackAttribute]) -> Result<Entry, ConntrackError> {
     let missing = |what: &str| ConntrackError::Malformed(format!("no {what} tuple"));
     let (client, dialled) = original.ok_or_else(|| missing("original"))?;
     let (backend, seen_as) = reply.ok_or_else(|| missing("reply"))?;
-    Ok(Entry {
+    Ok(ConntrackEntry {
         client,
         dialled,
         seen_as,

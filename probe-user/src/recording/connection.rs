@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::tls::Object;
 use crate::model::{
     self, Cadence, Outcome, PodSource, ProcessSource, Qos, Role, Runtime,
-    cause::Kind,
+    cause::CauseKind,
     connection::Payload,
     translation::Untranslated,
     workload::{Workload, WorkloadSource},
@@ -269,7 +269,7 @@ impl Pod {
 impl Cause {
     fn model(self) -> Result<model::Cause, LineError> {
         Ok(model::Cause {
-            kind: one_of("kind of cause", &Kind::ALL, Kind::name, &self.kind)?,
+            kind: one_of("kind of cause", &CauseKind::ALL, CauseKind::name, &self.kind)?,
             what: self.what,
             rule: self.rule,
             service: self.service,
@@ -379,7 +379,7 @@ mod tests {
             owner.container.as_mut().unwrap().runtime = Some(runtime);
             with(owner, &connection);
         }
-        for kind in Kind::ALL {
+        for kind in CauseKind::ALL {
             let mut cause = samples::cause();
             cause.kind = kind;
             connection.cause = Some(Box::new(cause));

@@ -5,13 +5,13 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{escape, lines};
-use crate::model::check::{Check, Command, Hook, Program, Runs};
+use crate::model::check::{CheckedHook, Command, KernelCheck, Program, Runs};
 
 /// The longest reason shown; JSON has all of it.
 const REASON: usize = 400;
 
 /// Facts, a line for each program of each hook, and last how each command runs.
-pub fn text(check: &Check) -> String {
+pub fn text(check: &KernelCheck) -> String {
     let mut out = format!("kernel {}\n", safe(&check.kernel));
     let width = check.facts.iter().map(|fact| fact.title.len()).max().unwrap_or(0);
     for fact in &check.facts {
@@ -79,7 +79,7 @@ pub fn text(check: &Check) -> String {
     out
 }
 
-fn here(hook: &Hook, program: &Program) -> &'static str {
+fn here(hook: &CheckedHook, program: &Program) -> &'static str {
     if program.refused.is_some() {
         "refused"
     } else if hook.used() == Some(program) {
@@ -99,7 +99,7 @@ fn refusals(command: &Command) -> impl Iterator<Item = String> {
 }
 
 /// One object.
-pub fn json(check: &Check) -> serde_json::Result<String> {
+pub fn json(check: &KernelCheck) -> serde_json::Result<String> {
     #[derive(Serialize)]
     struct Line<'a> {
         event: &'static str,
@@ -138,7 +138,7 @@ fn command(command: &Command) -> Value {
     Value::Object(object)
 }
 
-fn hook(hook: &Hook) -> Value {
+fn hook(hook: &CheckedHook) -> Value {
     let mut object = Map::new();
     object.insert("gives".to_owned(), hook.gives.into());
     object.insert("required".to_owned(), hook.required.into());
@@ -169,13 +169,13 @@ mod tests {
     use super::*;
     use crate::model::check::{Fact, Loss, Program};
 
-    fn sample() -> Check {
+    fn sample() -> KernelCheck {
         let program = |tracepoint, name, refused: Option<&str>| Program {
             name,
             tracepoint,
             refused: refused.map(str::to_owned),
         };
-        Check {
+        KernelCheck {
             kernel: "6.1.0-50-amd64".to_owned(),
             facts: vec![Fact {
                 name: "lockdown",
@@ -185,7 +185,7 @@ mod tests {
             commands: vec![Command {
                 name: "watch",
                 hooks: vec![
-                    Hook {
+                    CheckedHook {
                         gives: "connections",
                         required: true,
                         programs: vec![
@@ -194,7 +194,7 @@ mod tests {
                             program("other", "also", None),
                         ],
                     },
-                    Hook {
+                    CheckedHook {
                         gives: "syn-only",
                         required: false,
                         programs: vec![program("synack", "again", Some("no such tracepoint"))],

@@ -114,7 +114,9 @@ mod tests {
     #[test]
     fn json_on_a_terminal() {
         let tricks = "a\u{9b}2J\u{202e}b\u{7f}\u{200b}";
-        let fault = Finding::failed(Kind::Doctor(Check::Bridge), tricks).seen(tricks).advise(tricks);
+        let fault = Finding::failed(Kind::Doctor(Check::Bridge), tricks)
+            .seen(tricks)
+            .advise(tricks);
         let mut answer = Answer::of(Check::Bridge, tricks, vec![fault]).without(vec![tricks.to_owned()]);
         answer.log.push(tricks.to_owned());
         let json = json(&answer, tricks).unwrap();

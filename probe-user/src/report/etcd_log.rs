@@ -119,7 +119,7 @@ impl Report {
     /// None in practice: writing to memory does not fail.
     pub fn who(&mut self, out: &mut Vec<u8>, address: SocketAddr, near: &Near<'_>) -> io::Result<()> {
         if self.json {
-            let found = Found::new(near);
+            let found = FoundClient::new(near);
             let who = Who {
                 event: "who",
                 address: address.into(),
@@ -277,7 +277,7 @@ impl From<SocketAddr> for Address {
 
 /// A client that was found.
 #[derive(Serialize)]
-struct Found<'a> {
+struct FoundClient<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -291,7 +291,7 @@ struct Found<'a> {
     distance_ms: Option<u64>,
 }
 
-impl<'a> Found<'a> {
+impl<'a> FoundClient<'a> {
     fn new(near: &Near<'a>) -> Self {
         Self {
             pod: raw(&near.client.objects.pod),
@@ -318,7 +318,7 @@ struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<&'static str>,
     #[serde(flatten)]
-    found: Option<Found<'a>>,
+    found: Option<FoundClient<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unmatched: Option<String>,
 }
@@ -334,7 +334,7 @@ fn object<'a>(clock: &mut Clock, rejected: &'a Rejected, found: &Result<Near<'a>
             Endpoint::Client => "client",
             Endpoint::Peer => "peer",
         }),
-        found: found.as_ref().ok().map(Found::new),
+        found: found.as_ref().ok().map(FoundClient::new),
         unmatched: found
             .as_ref()
             .err()
@@ -351,7 +351,7 @@ struct Who<'a> {
     outcome: &'static str,
     destination: Address,
     #[serde(flatten)]
-    found: Found<'a>,
+    found: FoundClient<'a>,
 }
 
 #[derive(Serialize)]

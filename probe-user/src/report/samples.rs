@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::model::{
     Cadence, Cause, Connection, Container, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos, Role,
     Runtime, Summary,
-    cause::Kind,
+    cause::CauseKind,
     connection::Payload,
     summary::{Row, Tally},
     tls::{Alert, ClientHello, FirstMessage, Incomplete, Protocol, ServerHello, Tls, Version, Why},
@@ -124,7 +124,7 @@ pub fn failed() -> Connection {
 
 pub fn cause() -> Cause {
     Cause {
-        kind: Kind::Untracked,
+        kind: CauseKind::Untracked,
         what: "packets left untranslated: exempted by \x1b[2Jrule 1".to_owned(),
         rule: Some("rule 1".to_owned()),
         service: Some("shop/web:https".to_owned()),

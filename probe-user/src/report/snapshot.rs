@@ -14,7 +14,7 @@ use super::{clock::Clock, escape};
 const LONGEST: usize = 600;
 
 /// One look of a command.
-pub trait Look {
+pub trait Snapshot {
     /// The name of the event in JSON.
     const EVENT: &'static str;
 
@@ -106,7 +106,7 @@ impl<W: Write> Reporter<W> {
     ///
     /// # Errors
     /// The output's.
-    pub fn view(&mut self, view: &impl Look) -> io::Result<()> {
+    pub fn view(&mut self, view: &impl Snapshot) -> io::Result<()> {
         match self.output {
             Output::Live => self.live(view),
             Output::Text => self.changes(view),
@@ -118,7 +118,7 @@ impl<W: Write> Reporter<W> {
     ///
     /// # Errors
     /// The output's.
-    pub fn last(&mut self, view: &impl Look) -> io::Result<()> {
+    pub fn last(&mut self, view: &impl Snapshot) -> io::Result<()> {
         match self.output {
             Output::Live => self.live(view),
             Output::Text => {
@@ -130,7 +130,7 @@ impl<W: Write> Reporter<W> {
         }
     }
 
-    fn json<L: Look>(&mut self, view: &L, last: bool) -> io::Result<()> {
+    fn json<L: Snapshot>(&mut self, view: &L, last: bool) -> io::Result<()> {
         let event = if last { "summary" } else { L::EVENT };
         let mut line = view.json(event, &self.node, &mut self.clock)?;
         line.push(b'\n');
@@ -139,7 +139,7 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Writes over what was written last.
-    fn live(&mut self, view: &impl Look) -> io::Result<()> {
+    fn live(&mut self, view: &impl Snapshot) -> io::Result<()> {
         let text = view.text(&mut self.clock);
         let (columns, height) = self.size.unwrap_or((usize::MAX, usize::MAX));
         let mut lines = fitted(&text, columns);
@@ -165,7 +165,7 @@ impl<W: Write> Reporter<W> {
     }
 
     /// Only what came and what went.
-    fn changes(&mut self, view: &impl Look) -> io::Result<()> {
+    fn changes(&mut self, view: &impl Snapshot) -> io::Result<()> {
         let findings = view.findings();
         let time = local(view.time(), &mut self.clock);
         let mut text = String::new();

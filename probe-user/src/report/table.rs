@@ -87,7 +87,7 @@ impl Columns {
 
     pub fn header(&self, out: &mut Vec<u8>, colour: bool) {
         style::styled(out, colour, style::HEADER, |out| {
-            let mut line = Line { out, column: 0 };
+            let mut line = LineBuilder { out, column: 0 };
             line.cell(0, |out| text::ascii(out, "TIME"));
             if let Some((start, _)) = self.node {
                 line.cell(start, |out| text::ascii(out, "NODE"));
@@ -125,7 +125,7 @@ impl Columns {
         node: Option<&str>,
         connection: &Connection,
     ) {
-        let mut line = Line { out, column: 0 };
+        let mut line = LineBuilder { out, column: 0 };
         line.cell(0, |out| {
             style::styled(out, colour, style::TIME, |out| {
                 clock.local(out, connection.time, self.long)
@@ -201,12 +201,12 @@ fn amount(out: &mut Vec<u8>, bytes: Option<u64>) -> usize {
 }
 
 /// A line under construction, and the column it has come to.
-struct Line<'a> {
+struct LineBuilder<'a> {
     out: &'a mut Vec<u8>,
     column: usize,
 }
 
-impl Line<'_> {
+impl LineBuilder<'_> {
     /// Writes a cell at `start`, or one column after a cell before it that was too long.
     fn cell(&mut self, start: usize, write: impl FnOnce(&mut Vec<u8>) -> usize) {
         if self.column > 0 {

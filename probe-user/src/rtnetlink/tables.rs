@@ -11,7 +11,7 @@ use netlink_packet_route::{
 };
 
 use super::{RouteError, Routing};
-use crate::model::network::{ForwardingEntry, Mac, Neighbour, Route, State};
+use crate::model::network::{ForwardingEntry, Mac, Neighbour, Reachability, Route};
 
 impl Routing {
     /// The addresses of this network namespace, each with the index of its device.
@@ -171,11 +171,11 @@ fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
         _ => None,
     })?;
     let state = match message.header.state {
-        NeighbourState::Permanent => State::Permanent,
-        NeighbourState::Failed => State::Failed,
-        NeighbourState::Incomplete => State::Asked,
-        NeighbourState::Noarp => State::NoNeed,
-        _ => State::Known,
+        NeighbourState::Permanent => Reachability::Permanent,
+        NeighbourState::Failed => Reachability::Failed,
+        NeighbourState::Incomplete => Reachability::Asked,
+        NeighbourState::Noarp => Reachability::NoNeed,
+        _ => Reachability::Known,
     };
     Some(Neighbour {
         device: message.header.ifindex,

@@ -117,13 +117,13 @@ struct Places {
 }
 
 /// One connection's.
-struct Place {
+struct ConnectionSlot {
     places: Arc<Places>,
     peer: IpAddr,
 }
 
 impl Places {
-    fn take(places: &Arc<Self>, peer: SocketAddr, limits: Limits) -> Option<Place> {
+    fn take(places: &Arc<Self>, peer: SocketAddr, limits: Limits) -> Option<ConnectionSlot> {
         let peer = peer.ip().to_canonical();
         let mut peers = places.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let all: usize = peers.values().sum();
@@ -132,14 +132,14 @@ impl Places {
             return None;
         }
         peers.insert(peer, of_peer + 1);
-        Some(Place {
+        Some(ConnectionSlot {
             places: Arc::clone(places),
             peer,
         })
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let mut peers = self.places.peers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(of_peer) = peers.get_mut(&self.peer) {

@@ -48,8 +48,8 @@ fn reserved(address: &str, gone: bool) -> Reserved {
 }
 
 /// A node of a healthy cluster.
-fn healthy() -> Seen {
-    Seen {
+fn healthy() -> BridgeFacts {
+    BridgeFacts {
         devices: vec![
             device(1, "lo"),
             device(2, "eth0"),
@@ -106,7 +106,7 @@ fn api(cidr: &str) -> ApiNode {
     }
 }
 
-fn set_bridge(seen: &mut Seen, nets: &[&str]) {
+fn set_bridge(seen: &mut BridgeFacts, nets: &[&str]) {
     seen.addresses.retain(|(index, _)| *index != 3);
     seen.addresses.extend(nets.iter().map(|text| (3, net(text))));
 }
@@ -121,7 +121,7 @@ fn what_is_well_and_what_is_not_there() {
     let answer = judge(&healthy());
     assert_eq!(answer.verdict, Verdict::Ok, "{}", told(&answer));
     // Nobody to ask: it is said, and no fault.
-    let answer = judge(&Seen {
+    let answer = judge(&BridgeFacts {
         node: Err("no kubelet.conf".to_owned()),
         ..healthy()
     });
@@ -214,7 +214,7 @@ fn leases_out_of_etcd_need_no_pod_cidr() {
 
 #[test]
 fn one_thing_wrong() {
-    type Change = fn(&mut Seen);
+    type Change = fn(&mut BridgeFacts);
     let rows: [(&str, Change, Verdict, &str); 16] = [
         (
             "down",

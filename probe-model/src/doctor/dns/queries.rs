@@ -45,7 +45,7 @@ pub struct Queries {
 
 /// What one network namespace asked of one server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Row {
+pub struct QueryCounts {
     /// Who asks.
     pub who: String,
     pub server: Option<SocketAddr>,
@@ -64,7 +64,7 @@ pub struct Row {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     pub window: Duration,
-    pub rows: Vec<Row>,
+    pub rows: Vec<QueryCounts>,
     /// Packets that were not seen for lack of room.
     pub lost: u64,
     pub malformed: u64,
@@ -135,7 +135,7 @@ impl Queries {
         lost: u64,
         mut who: impl FnMut(u32) -> Option<String>,
     ) -> Asked {
-        let mut rows: BTreeMap<(u32, SocketAddr), Row> = BTreeMap::new();
+        let mut rows: BTreeMap<(u32, SocketAddr), QueryCounts> = BTreeMap::new();
         for query in self.open.into_values() {
             let waited = end_ns.saturating_sub(query.at_ns);
             if query.answer.is_none() && waited < PATIENCE_NS {
@@ -153,13 +153,13 @@ impl Queries {
                 Some(code) => row.failed += u64::from(code == Header::SERVFAIL),
             }
         }
-        let named = |((netns, _), row): ((u32, SocketAddr), Row)| {
-            Some(Row {
+        let named = |((netns, _), row): ((u32, SocketAddr), QueryCounts)| {
+            Some(QueryCounts {
                 who: who(netns)?,
                 ..row
             })
         };
-        let mut rows: Vec<Row> = rows.into_iter().filter_map(named).collect();
+        let mut rows: Vec<QueryCounts> = rows.into_iter().filter_map(named).collect();
         rows.sort_by_key(|row| (std::cmp::Reverse(row.unanswered), row.who.clone()));
         Asked {
             window,
@@ -203,11 +203,11 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
     let seconds = asked.window.as_secs_f64().round();
     let mut faults = Vec::new();
     // A datagram is lost now and then, and is sent again.
-    let counts = |row: &&Row| row.unanswered >= MANY || row.unanswered * 100 > row.asked * USUAL;
-    let bad: Vec<&Row> = asked.rows.iter().filter(counts).collect();
+    let counts = |row: &&QueryCounts| row.unanswered >= MANY || row.unanswered * 100 > row.asked * USUAL;
+    let bad: Vec<&QueryCounts> = asked.rows.iter().filter(counts).collect();
     // None answered of several is a server that is not there.
-    let dead = |row: &Row| row.unanswered == row.asked && row.asked >= 2 && asked.lost == 0;
-    let (dead, some): (Vec<&Row>, Vec<&Row>) = bad.into_iter().partition(|row| dead(row));
+    let dead = |row: &QueryCounts| row.unanswered == row.asked && row.asked >= 2 && asked.lost == 0;
+    let (dead, some): (Vec<&QueryCounts>, Vec<&QueryCounts>) = bad.into_iter().partition(|row| dead(row));
     for (rows, failed) in [(dead, true), (some, false)] {
         if rows.is_empty() {
             continue;
@@ -233,7 +233,7 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
             "probe path{to} --port 53 --protocol udp   # where they are lost"
         )));
     }
-    let failing: Vec<&Row> = asked.rows.iter().filter(|row| row.failed > 0).collect();
+    let failing: Vec<&QueryCounts> = asked.rows.iter().filter(|row| row.failed > 0).collect();
     if !failing.is_empty() {
         let count: u64 = failing.iter().map(|row| row.failed).sum();
         let fault = Finding::warning(
@@ -242,7 +242,8 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
                 "{count} DNS queries in {seconds} s were answered with SERVFAIL: the server has no answer from those that it asks"
             ),
         );
-        let says = |row: &&Row| format!("{}: {} of {} to {}", row.who, row.failed, row.asked, server(row));
+        let says =
+            |row: &&QueryCounts| format!("{}: {} of {} to {}", row.who, row.failed, row.asked, server(row));
         let fault = failing
             .iter()
             .take(TOLD)
@@ -254,11 +255,11 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
     faults
 }
 
-fn server(row: &Row) -> String {
+fn server(row: &QueryCounts) -> String {
     row.server.map_or_else(String::new, |server| server.to_string())
 }
 
-fn line(row: &Row) -> String {
+fn line(row: &QueryCounts) -> String {
     let mut text = format!(
         "{}: {} of {} to {} without an answer",
         row.who,

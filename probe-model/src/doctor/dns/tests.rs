@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    queries::{Queries, Row},
+    queries::{Queries, QueryCounts},
     *,
 };
 use crate::{
@@ -14,8 +14,8 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// A pod that had the node's resolvers of before.
-fn pod(name: &str, servers: &[&str]) -> Pod {
-    Pod {
+fn pod(name: &str, servers: &[&str]) -> DnsPod {
+    DnsPod {
         name: format!("shop/{name}"),
         policy: None,
         servers: servers.iter().map(|server| ip(server)).collect(),
@@ -26,23 +26,23 @@ fn pod(name: &str, servers: &[&str]) -> Pod {
     }
 }
 
-fn node() -> Seen {
-    Seen {
+fn node() -> DnsFacts {
+    DnsFacts {
         node: Some(("/etc/resolv.conf".to_owned(), Ok(vec![ip("192.0.2.2")]))),
         cluster: vec![ip("10.96.0.10")],
         domain: Some("cluster.local".to_owned()),
-        ..Seen::default()
+        ..DnsFacts::default()
     }
 }
 
 #[test]
 fn whose_resolvers_are_former() {
     use Verdict::{Failed, Ok};
-    let with = |policy, pod: Pod| Pod {
+    let with = |policy, pod: DnsPod| DnsPod {
         policy: Some(policy),
         ..pod
     };
-    let cluster = |server: &str| Pod {
+    let cluster = |server: &str| DnsPod {
         search: vec!["shop.svc.cluster.local".to_owned()],
         ..pod("a", &[server])
     };
@@ -57,7 +57,7 @@ fn whose_resolvers_are_former() {
         ),
         (
             "made after the node's: chosen",
-            Pod {
+            DnsPod {
                 older: false,
                 ..pod("a", &["192.0.2.1"])
             },
@@ -70,7 +70,7 @@ fn whose_resolvers_are_former() {
         ),
         (
             "the node's, as the API says",
-            Pod {
+            DnsPod {
                 older: false,
                 ..with(Policy::Default, pod("a", &["192.0.2.1"]))
             },
@@ -87,7 +87,7 @@ fn whose_resolvers_are_former() {
         ),
     ];
     for (name, pod, verdict) in rows {
-        let seen = Seen {
+        let seen = DnsFacts {
             pods: vec![pod],
             services: vec![ip("10.96.0.11")],
             ..node()
@@ -99,7 +99,7 @@ fn whose_resolvers_are_former() {
 
 #[test]
 fn who_is_told_first_and_what_to_do() {
-    let seen = Seen {
+    let seen = DnsFacts {
         pods: vec![pod("a", &["192.0.2.1"]), pod("coredns-x", &["192.0.2.1"])],
         ..node()
     };
@@ -117,7 +117,7 @@ fn who_is_told_first_and_what_to_do() {
 
 #[test]
 fn the_nodes_stub_and_no_file() {
-    let mut seen = Seen {
+    let mut seen = DnsFacts {
         pods: vec![pod("a", &["127.0.0.53"])],
         ..node()
     };
@@ -182,7 +182,7 @@ fn event(time_ms: u64, netns: u32, id: u16, answer: Option<u8>, what: What) -> E
     }
 }
 
-fn row(events: &[Event]) -> Option<Row> {
+fn row(events: &[Event]) -> Option<QueryCounts> {
     let mut queries = Queries::default();
     events.iter().for_each(|event| queries.push(event));
     let end = 5_000_000_000;
@@ -241,12 +241,12 @@ fn queries_and_answers() {
 fn what_unanswered_queries_come_to() {
     let asked = |asked, unanswered, lost| Asked {
         window: Duration::from_secs(5),
-        rows: vec![Row {
+        rows: vec![QueryCounts {
             who: "shop/a".to_owned(),
             server: Some("192.0.2.1:53".parse().unwrap()),
             asked,
             unanswered,
-            ..Row::default()
+            ..QueryCounts::default()
         }],
         lost,
         malformed: 0,
@@ -273,7 +273,7 @@ fn what_unanswered_queries_come_to() {
         // An answer may be what was missed.
         (asked(9, 9, 3), Verdict::Warning, "3 packets of DNS"),
     ] {
-        let answer = judge(&Seen {
+        let answer = judge(&DnsFacts {
             asked: Some(seen),
             ..node()
         });

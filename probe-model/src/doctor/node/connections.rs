@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{KIND, Kubelet, Seen};
+use super::{KIND, Kubelet, NodeFacts};
 use crate::{
     Outcome,
     doctor::{
@@ -40,7 +40,7 @@ pub struct Ended {
 
 /// Why a dial came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Why {
+pub struct FailedDial {
     pub to: SocketAddr,
     pub what: String,
     pub remedy: Option<String>,
@@ -48,7 +48,7 @@ pub struct Why {
 
 /// The kubernetes Service, as this node's rules have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub struct ApiService {
     pub address: SocketAddr,
     pub endpoints: Vec<SocketAddr>,
     /// kube-proxy's mode.
@@ -56,7 +56,7 @@ pub struct Service {
     pub dialled: Dialled,
 }
 
-pub fn summary(seen: &Seen) -> Vec<String> {
+pub fn summary(seen: &NodeFacts) -> Vec<String> {
     let connected: Vec<String> = seen
         .users
         .iter()
@@ -83,7 +83,7 @@ pub fn summary(seen: &Seen) -> Vec<String> {
 }
 
 /// Each fault with the servers that it is about.
-pub fn faults<'a>(seen: &'a Seen, answers: bool) -> Vec<(Finding, &'a [SocketAddr])> {
+pub fn faults<'a>(seen: &'a NodeFacts, answers: bool) -> Vec<(Finding, &'a [SocketAddr])> {
     let users = seen.users.iter().filter_map(ended).chain(idle(seen, answers));
     let mut faults: Vec<(Finding, &'a [SocketAddr])> = users.map(|fault| (fault, &[][..])).collect();
     if let Some(service) = &seen.service
@@ -169,11 +169,11 @@ fn ended(user: &User) -> Option<Finding> {
 /// Adds what the kernel showed.
 pub trait Because {
     #[must_use]
-    fn because(self, seen: &Seen, to: SocketAddr) -> Self;
+    fn because(self, seen: &NodeFacts, to: SocketAddr) -> Self;
 }
 
 impl Because for Finding {
-    fn because(self, seen: &Seen, to: SocketAddr) -> Self {
+    fn because(self, seen: &NodeFacts, to: SocketAddr) -> Self {
         let of_it = seen.causes.iter().filter(|why| why.to == to);
         of_it.take(1).fold(self, |fault, why| {
             let fault = fault.seen(format!("from here to {to}: {}", why.what));
@@ -186,7 +186,7 @@ impl Because for Finding {
 }
 
 /// kubelet keeps one connection for all it does.
-fn idle(seen: &Seen, answers: bool) -> Option<Finding> {
+fn idle(seen: &NodeFacts, answers: bool) -> Option<Finding> {
     let Kubelet::Runs { pid } = seen.kubelet else {
         return None;
     };
@@ -205,8 +205,8 @@ fn idle(seen: &Seen, answers: bool) -> Option<Finding> {
     })
 }
 
-fn of_service(service: &Service, seen: &Seen) -> Option<Finding> {
-    let Service {
+fn of_service(service: &ApiService, seen: &NodeFacts) -> Option<Finding> {
+    let ApiService {
         address,
         endpoints,
         mode,

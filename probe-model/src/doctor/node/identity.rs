@@ -1,6 +1,6 @@
 //! kubelet's configuration and the certificate that it comes with.
 
-use super::{Client, File, KIND, SOON_HOURS, Seen, State};
+use super::{File, FileState, KIND, KubeletClient, NodeFacts, SOON_HOURS};
 use crate::doctor::{
     Finding, Severity,
     certificate::{Certificate, Life, about},
@@ -11,24 +11,26 @@ const ROTATES: i64 = 70;
 /// … and when it should have had it.
 const STUCK: i64 = 90;
 
-pub fn summary(client: &Client) -> String {
+pub fn summary(client: &KubeletClient) -> String {
     match client {
-        Client::Certificate { certificate, .. } => format!(
+        KubeletClient::Certificate { certificate, .. } => format!(
             "it comes as {} until {}",
             certificate.title(),
             certificate.ends.strftime("%F")
         ),
-        Client::Bad { .. } => "its certificate is of no use".to_owned(),
-        Client::Other(what) => format!("it comes with {what}"),
+        KubeletClient::Bad { .. } => "its certificate is of no use".to_owned(),
+        KubeletClient::Other(what) => format!("it comes with {what}"),
     }
 }
 
-pub fn faults(seen: &Seen) -> Vec<Finding> {
+pub fn faults(seen: &NodeFacts) -> Vec<Finding> {
     let mut faults = Vec::new();
     faults.extend(configuration(seen));
     match &seen.client {
-        Some(Client::Certificate { place, certificate }) => faults.extend(life(seen, place, certificate)),
-        Some(Client::Bad { place, why }) => faults.push(renew(
+        Some(KubeletClient::Certificate { place, certificate }) => {
+            faults.extend(life(seen, place, certificate))
+        }
+        Some(KubeletClient::Bad { place, why }) => faults.push(renew(
             Finding::failed(
                 KIND,
                 format!("kubelet has no certificate that it can come with: {place}: {why}"),
@@ -36,24 +38,24 @@ pub fn faults(seen: &Seen) -> Vec<Finding> {
             seen,
             None,
         )),
-        Some(Client::Other(_)) | None => {}
+        Some(KubeletClient::Other(_)) | None => {}
     }
     faults
 }
 
-fn configuration(seen: &Seen) -> Option<Finding> {
+fn configuration(seen: &NodeFacts) -> Option<Finding> {
     let path = &seen.config.path;
     match (&seen.config.state, &seen.bootstrap) {
-        (State::Good, _) => None,
-        (State::Bad(why), _) => Some(
+        (FileState::Good, _) => None,
+        (FileState::Bad(why), _) => Some(
             Finding::failed(KIND, format!("kubelet's configuration {path} is of no use: {why}"))
                 .advise(format!("restore {path} from a backup, or make it again on a control plane node: {MAKE}")),
         ),
         (
-            State::Missing,
+            FileState::Missing,
             Some(File {
                 path: bootstrap,
-                state: State::Good,
+                state: FileState::Good,
             }),
         ) => Some(
             Finding::failed(KIND, "this node has not joined: kubelet has its bootstrap configuration only, and no certificate yet")
@@ -61,12 +63,12 @@ fn configuration(seen: &Seen) -> Option<Finding> {
                 .advise("kubectl get csr: a request that is Pending is waiting for kubectl certificate approve NAME")
                 .advise("kubeadm token list, on a control plane node: the token may have expired (24 h); kubeadm token create --print-join-command makes another"),
         ),
-        (State::Missing, bootstrap) => {
+        (FileState::Missing, bootstrap) => {
             let fault = Finding::failed(KIND, format!(
                 "kubelet has no configuration of the API server: {path} is missing"
             ));
             let fault = match bootstrap {
-                Some(File { path, state: State::Bad(why) }) => fault.seen(format!("{path}: {why}")),
+                Some(File { path, state: FileState::Bad(why) }) => fault.seen(format!("{path}: {why}")),
                 Some(File { path, .. }) => fault.seen(format!("so is {path}")),
                 None => fault,
             };
@@ -77,7 +79,7 @@ fn configuration(seen: &Seen) -> Option<Finding> {
 
 const MAKE: &str = "kubeadm kubeconfig user --org system:nodes --client-name system:node:NAME > kubelet.conf";
 
-fn life(seen: &Seen, place: &str, certificate: &Certificate) -> Option<Finding> {
+fn life(seen: &NodeFacts, place: &str, certificate: &Certificate) -> Option<Finding> {
     let used = certificate.used(seen.now);
     let fault = match certificate.life(seen.now) {
         Life::Over(ago) => Finding::failed(KIND, format!(
@@ -123,9 +125,9 @@ fn told(place: &str, certificate: &Certificate) -> String {
 }
 
 /// How a node comes to a certificate again.
-fn renew(fault: Finding, seen: &Seen, name: Option<&str>) -> Finding {
+fn renew(fault: Finding, seen: &NodeFacts, name: Option<&str>) -> Finding {
     let fault = match &seen.bootstrap {
-        Some(File { path, state: State::Good }) => fault
+        Some(File { path, state: FileState::Good }) => fault
             .seen(format!("{path} is there: kubelet asks for a certificate with it when it starts, if its token has not expired"))
             .advise("systemctl restart kubelet, then kubectl get csr"),
         Some(File { path, .. }) => fault.seen(format!(

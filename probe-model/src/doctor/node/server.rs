@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{KIND, SOON_HOURS, Seen, connections::Because as _};
+use super::{KIND, NodeFacts, SOON_HOURS, connections::Because as _};
 use crate::doctor::{
     Finding, Severity,
     certificate::{Certificate, Life, about},
@@ -21,12 +21,12 @@ pub struct Server {
     /// A name or an address, as the configuration has it.
     pub host: String,
     /// Its addresses, each with what became of dialling it; or why it has none.
-    pub places: Result<Vec<Place>, String>,
+    pub places: Result<Vec<DialledAddress>, String>,
 }
 
 /// One address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct DialledAddress {
     pub address: SocketAddr,
     pub dialled: Dialled,
 }
@@ -40,7 +40,7 @@ pub fn answers(server: &Server) -> bool {
 /// Whether none of its addresses takes a connection.
 pub fn is_cut_off(server: &Server) -> bool {
     let places = server.places.as_ref().map(Vec::as_slice).unwrap_or_default();
-    let is = |place: &Place| {
+    let is = |place: &DialledAddress| {
         matches!(
             place.dialled.reply,
             Err(Stop::Refused | Stop::Unanswered | Stop::Unreachable(_))
@@ -88,7 +88,7 @@ fn skew(reply: &Reply) -> Option<i64> {
     Some(here.duration_since(there).as_secs())
 }
 
-pub fn faults(server: &Server, seen: &Seen) -> Vec<Finding> {
+pub fn faults(server: &Server, seen: &NodeFacts) -> Vec<Finding> {
     let places = match &server.places {
         Ok(places) => places,
         Err(why) => {
@@ -124,8 +124,8 @@ pub fn faults(server: &Server, seen: &Seen) -> Vec<Finding> {
     faults
 }
 
-fn of_place(place: &Place, seen: &Seen) -> Vec<Finding> {
-    let Place { address, dialled } = place;
+fn of_place(place: &DialledAddress, seen: &NodeFacts) -> Vec<Finding> {
+    let DialledAddress { address, dialled } = place;
     let mut faults = Vec::new();
     if let Err(stop) = &dialled.reply {
         faults.push(stopped(*address, stop, seen));
@@ -138,7 +138,7 @@ fn of_place(place: &Place, seen: &Seen) -> Vec<Finding> {
     faults
 }
 
-fn stopped(address: SocketAddr, stop: &Stop, seen: &Seen) -> Finding {
+fn stopped(address: SocketAddr, stop: &Stop, seen: &NodeFacts) -> Finding {
     let fault =
         Finding::failed(KIND, format!("the API server {address} {}", stop.says())).because(seen, address);
     let port = address.port();
@@ -165,7 +165,7 @@ fn stopped(address: SocketAddr, stop: &Stop, seen: &Seen) -> Finding {
     }
 }
 
-fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &Seen) -> Vec<Finding> {
+fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Finding> {
     let Some(leaf) = &dialled.leaf else {
         return match &dialled.trust {
             Trust::Other(why) => vec![other(address, why)],
@@ -250,7 +250,7 @@ fn names(leaf: &Certificate) -> String {
     }
 }
 
-fn answer(address: SocketAddr, reply: &Reply, seen: &Seen) -> Option<Finding> {
+fn answer(address: SocketAddr, reply: &Reply, seen: &NodeFacts) -> Option<Finding> {
     let status = reply.status;
     let fault = match status {
         0..=399 => return None,

@@ -40,7 +40,7 @@ fn good() -> Dialled {
 }
 
 fn server(places: &[Dialled]) -> Option<Server> {
-    let place = |(number, dialled): (usize, &Dialled)| Place {
+    let place = |(number, dialled): (usize, &Dialled)| DialledAddress {
         address: SocketAddr::from(([192, 168, 88, 11 + number as u8], 6443)),
         dialled: dialled.clone(),
     };
@@ -51,14 +51,14 @@ fn server(places: &[Dialled]) -> Option<Server> {
     })
 }
 
-fn client(from: i64, to: i64) -> Option<Client> {
-    Some(Client::Certificate {
+fn client(from: i64, to: i64) -> Option<KubeletClient> {
+    Some(KubeletClient::Certificate {
         place: "/var/lib/kubelet/pki/kubelet-client-current.pem".to_owned(),
         certificate: Box::new(certificate("system:node:alpha", from, to)),
     })
 }
 
-fn file(path: &str, state: State) -> File {
+fn file(path: &str, state: FileState) -> File {
     File {
         path: path.to_owned(),
         state,
@@ -76,16 +76,16 @@ fn user(name: &str, pid: u32, open: usize) -> User {
 }
 
 /// A node without a fault.
-fn well() -> Seen {
-    Seen {
+fn well() -> NodeFacts {
+    NodeFacts {
         now: now(),
         kubelet: Kubelet::Runs { pid: 42 },
-        config: file("/etc/kubernetes/kubelet.conf", State::Good),
-        bootstrap: Some(file("/etc/kubernetes/bootstrap-kubelet.conf", State::Missing)),
+        config: file("/etc/kubernetes/kubelet.conf", FileState::Good),
+        bootstrap: Some(file("/etc/kubernetes/bootstrap-kubelet.conf", FileState::Missing)),
         client: client(-DAY, 300 * DAY),
         server: server(&[good()]),
         users: vec![user("kubelet", 42, 1), user("kube-proxy", 43, 2)],
-        service: Some(Service {
+        service: Some(ApiService {
             address: address("10.96.0.1:443"),
             endpoints: vec![address("192.168.88.11:6443")],
             mode: "iptables",
@@ -96,7 +96,7 @@ fn well() -> Seen {
 }
 
 /// Changes a node that is well, and says what the faults are: `!` for one that failed, `~` for a warning.
-fn faults(change: impl FnOnce(&mut Seen)) -> String {
+fn faults(change: impl FnOnce(&mut NodeFacts)) -> String {
     let mut seen = well();
     change(&mut seen);
     let (_, faults) = judge(&seen);
@@ -122,7 +122,7 @@ fn faults(change: impl FnOnce(&mut Seen)) -> String {
 }
 
 #[track_caller]
-fn says(change: impl FnOnce(&mut Seen), words: &[&str]) {
+fn says(change: impl FnOnce(&mut NodeFacts), words: &[&str]) {
     let found = faults(change);
     assert_eq!(found.lines().count(), 1, "{found}");
     for word in words {
@@ -166,14 +166,17 @@ fn kubelets_certificate() {
     assert_eq!(faults(|seen| seen.client = client(-DAY, 5 * DAY)), "");
     says(
         |seen| {
-            seen.client = Some(Client::Bad {
+            seen.client = Some(KubeletClient::Bad {
                 place: "/a.pem".to_owned(),
                 why: "it is not there".to_owned(),
             });
         },
         &["!", "/a.pem: it is not there"],
     );
-    assert_eq!(faults(|seen| seen.client = Some(Client::Other("a token"))), "");
+    assert_eq!(
+        faults(|seen| seen.client = Some(KubeletClient::Other("a token"))),
+        ""
+    );
 }
 
 #[test]
@@ -188,7 +191,7 @@ fn a_certificate_is_made_for_the_node_it_names() {
             .any(|fix| fix.to_string().contains("--client-name system:node:alpha"))
     );
     // Not what somebody wrote into a certificate for a shell to read.
-    let Some(Client::Certificate { certificate, .. }) = &mut seen.client else {
+    let Some(KubeletClient::Certificate { certificate, .. }) = &mut seen.client else {
         panic!("no certificate");
     };
     certificate.common_name = Some("system:node:a; reboot".to_owned());
@@ -198,8 +201,8 @@ fn a_certificate_is_made_for_the_node_it_names() {
 
 #[test]
 fn configurations() {
-    let gone = |seen: &mut Seen| {
-        (seen.config.state, seen.client, seen.server) = (State::Missing, None, None);
+    let gone = |seen: &mut NodeFacts| {
+        (seen.config.state, seen.client, seen.server) = (FileState::Missing, None, None);
     };
     says(
         gone,
@@ -212,14 +215,14 @@ fn configurations() {
     says(
         |seen| {
             gone(seen);
-            seen.bootstrap = Some(file("/b", State::Good));
+            seen.bootstrap = Some(file("/b", FileState::Good));
         },
         &["!", "has not joined", "/b is there"],
     );
     says(
         |seen| {
             gone(seen);
-            seen.config.state = State::Bad("it is no kubeconfig".to_owned());
+            seen.config.state = FileState::Bad("it is no kubeconfig".to_owned());
         },
         &["!", "of no use: it is no kubeconfig"],
     );
@@ -359,7 +362,7 @@ fn what_follows_of_a_server_that_is_cut_off_is_its_evidence() {
         |seen| {
             let api = address("192.168.88.11:6443");
             seen.server = server(&[Dialled::stopped(Stop::Unanswered)]);
-            seen.causes = vec![Why {
+            seen.causes = vec![FailedDial {
                 to: api,
                 what: "iptables: -A OUTPUT -j DROP drops it".to_owned(),
                 remedy: None,

@@ -1,12 +1,12 @@
 //! conntrack's table: how full it is, and what it could not do.
 
-use super::{Finding, Growth, KIND, Seen, seconds};
+use super::{Finding, Growth, KIND, SettingsFacts, seconds};
 
 /// Percent of the table's room.
 const NEARLY: u64 = 80;
 const FULL: u64 = 95;
 
-pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
+pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let Some(table) = seen.conntrack else {
         return Vec::new();
     };

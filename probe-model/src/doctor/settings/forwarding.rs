@@ -1,8 +1,8 @@
 //! What keeps pods' packets from being forwarded.
 
-use super::{Finding, KIND, Role, Seen, seconds};
+use super::{Finding, KIND, Role, SettingsFacts, seconds};
 
-pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
+pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let mut faults = Vec::new();
     faults.extend(off(seen));
     faults.extend(bridge_filtering(seen));
@@ -11,7 +11,7 @@ pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
     faults
 }
 
-fn off(seen: &Seen) -> Option<Finding> {
+fn off(seen: &SettingsFacts) -> Option<Finding> {
     if seen.devices.is_empty() {
         return None;
     }
@@ -50,7 +50,7 @@ fn off(seen: &Seen) -> Option<Finding> {
 
 /// A Service whose backend is on the same bridge: without it the answer does not pass conntrack, which would translate it
 /// back.
-fn bridge_filtering(seen: &Seen) -> Option<Finding> {
+fn bridge_filtering(seen: &SettingsFacts) -> Option<Finding> {
     let has_bridge = seen.devices.iter().any(|device| device.role == Role::Bridge);
     if !has_bridge || seen.services == 0 || seen.bridge_filtering == Some(true) {
         return None;
@@ -71,7 +71,7 @@ fn bridge_filtering(seen: &Seen) -> Option<Finding> {
 }
 
 /// Strict is many distributions' setting, and harms only packets that come by another way than they would go.
-fn reverse_path(seen: &Seen) -> Option<Finding> {
+fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
     const STRICT: u8 = 1;
     // 2 on either side makes it loose.
     let effective = |own: u8| own.max(seen.rp_filter);
@@ -118,7 +118,7 @@ fn reverse_path(seen: &Seen) -> Option<Finding> {
     )
 }
 
-fn dropped(seen: &Seen) -> Vec<Finding> {
+fn dropped(seen: &SettingsFacts) -> Vec<Finding> {
     let fault = |dropper: &super::Dropper| {
         let says = format!("{} is dropped by a rule", dropper.way);
         let (fault, counted) = match dropper.packets {

@@ -1,9 +1,9 @@
 //! MTUs: a packet and VXLAN's headers have to find room in the underlay's.
 
-use super::{Finding, KIND, Role, Seen};
+use super::{Finding, KIND, Role, SettingsFacts};
 use crate::vxlan::{Overlay, overlay::Underlay};
 
-pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
+pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let overlays = seen.overlays.iter();
     let with_underlay = overlays.filter_map(|overlay| Some((overlay, overlay.underlay.as_ref()?)));
     with_underlay
@@ -11,7 +11,7 @@ pub(super) fn faults(seen: &Seen) -> Vec<Finding> {
         .collect()
 }
 
-fn of_overlay(seen: &Seen, overlay: &Overlay, underlay: &Underlay) -> Vec<Finding> {
+fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> Vec<Finding> {
     let (name, mtu) = (&overlay.device.name, overlay.device.mtu);
     let overhead = overlay.overhead();
     let most = underlay.mtu.saturating_sub(overhead);

@@ -2,11 +2,11 @@ use super::*;
 use crate::{
     doctor::{Verdict, shown::text},
     network,
-    vxlan::overlay::{Kind, Underlay},
+    vxlan::overlay::{PeerSource, Underlay},
 };
 
-fn device(name: &str, role: Role, mtu: u32) -> Device {
-    Device {
+fn device(name: &str, role: Role, mtu: u32) -> DeviceSettings {
+    DeviceSettings {
         name: name.to_owned(),
         role,
         mtu,
@@ -38,13 +38,13 @@ fn overlay(mtu: u32) -> Overlay {
             mtu: 1500,
             ethernet: true,
         }),
-        kind: Kind::Entries,
+        kind: PeerSource::Entries,
         peers: Vec::new(),
     }
 }
 
-fn healthy() -> Seen {
-    Seen {
+fn healthy() -> SettingsFacts {
+    SettingsFacts {
         window: Duration::from_secs(5),
         conntrack: Some(Table {
             entries: 700,
@@ -78,7 +78,7 @@ fn healthy() -> Seen {
     }
 }
 
-fn table(seen: &mut Seen) -> &mut Table {
+fn table(seen: &mut SettingsFacts) -> &mut Table {
     seen.conntrack.as_mut().unwrap()
 }
 
@@ -106,7 +106,7 @@ fn well() {
 #[test]
 fn one_setting_wrong() {
     use Verdict::{Failed, Ok, Warning};
-    type Change = fn(&mut Seen);
+    type Change = fn(&mut SettingsFacts);
     let rows: [(&str, Change, Verdict, &str); 23] = [
         ("79 %", |seen| table(seen).entries = 799, Ok, ""),
         ("80 %", |seen| table(seen).entries = 800, Warning, "80 % full"),

@@ -2,21 +2,21 @@
 
 use std::net::IpAddr;
 
-use super::Look;
+use super::Observation;
 use crate::finding::Fix;
 use crate::vxlan::{
     finding::{Fault, FilteredPackets, MANY},
-    overlay::{Kind, Overlay},
-    traffic::{Direction, DropCount, Dropped, Place},
+    overlay::{Overlay, PeerSource},
+    traffic::{Direction, DropCount, Place, VxlanDrop},
 };
 
 /// Reasons that say nothing of the packet: its copy for a listener such as tcpdump was dropped.
 const OF_COPIES: [&str; 2] = ["PACKET_SOCK_ERROR", "SOCKET_FILTER"];
 
-impl Look<'_> {
+impl Observation<'_> {
     /// VXLAN packets that this node dropped.
     pub(super) fn drops(&mut self, checksum_errors_at: Option<u64>) {
-        let drops: Vec<(Dropped, DropCount)> = self
+        let drops: Vec<(VxlanDrop, DropCount)> = self
             .traffic
             .drops
             .iter()
@@ -39,7 +39,7 @@ impl Look<'_> {
             let overlays = self.overlays;
             let ours = |overlay: &&Overlay| {
                 overlay.vxlan.port == dropped.port
-                    && (overlay.kind == Kind::External || overlay.vxlan.vni == dropped.vni)
+                    && (overlay.kind == PeerSource::External || overlay.vxlan.vni == dropped.vni)
             };
             let at_port = |overlay: &&Overlay| overlay.vxlan.port == dropped.port;
             // A rule may also drop what is malformed.
@@ -58,7 +58,7 @@ impl Look<'_> {
         overlay: &Overlay,
         direction: Direction,
         peer: IpAddr,
-        dropped: &Dropped,
+        dropped: &VxlanDrop,
         count: DropCount,
         checksum_errors_at: Option<u64>,
     ) {

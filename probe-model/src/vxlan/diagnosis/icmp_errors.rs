@@ -1,6 +1,6 @@
 //! Faults that ICMP errors tell of.
 
-use super::Look;
+use super::Observation;
 use crate::finding::Fix;
 use crate::vxlan::{
     finding::Fault,
@@ -8,7 +8,7 @@ use crate::vxlan::{
     traffic::{Direction, IcmpErrorKind},
 };
 
-impl Look<'_> {
+impl Observation<'_> {
     /// What ICMP says of VXLAN packets from here.
     pub(super) fn icmp_errors(&mut self) {
         let errors: Vec<_> = self

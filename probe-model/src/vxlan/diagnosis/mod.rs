@@ -15,8 +15,8 @@ use std::{
 use self::unanswered::Questions;
 use super::{
     finding::{Diagnosed, Fault},
-    overlay::{Kind, Overlay},
-    traffic::{Count, Direction, Dropped, Stream, Traffic},
+    overlay::{Overlay, PeerSource},
+    traffic::{Direction, Traffic, VxlanCount, VxlanDrop, VxlanStream},
 };
 use crate::{finding::Fix, plural::counted};
 
@@ -29,12 +29,12 @@ pub struct Diagnosis {
     /// How long packets speak; `None`: all of a run is one look.
     hold: Option<Duration>,
     /// What was counted at the last look.
-    counts: HashMap<Stream, Count>,
+    counts: HashMap<VxlanStream, VxlanCount>,
     checksum_errors: Option<u64>,
     checksum_errors_at: Option<u64>,
     /// When something inside a stream was seen last, which the stream's own time does not tell.
-    fragments: HashMap<Stream, u64>,
-    malformed: HashMap<Stream, u64>,
+    fragments: HashMap<VxlanStream, u64>,
+    malformed: HashMap<VxlanStream, u64>,
     questions: HashMap<(u32, IpAddr), Questions>,
     /// What the tables showed at the last look: only what stays is a fault, not an entry that is just being made.
     shown: HashSet<Identity>,
@@ -45,7 +45,7 @@ pub struct Diagnosis {
 type Identity = (Fault, String, Option<IpAddr>, String);
 
 /// What one look has to go by.
-struct Look<'a> {
+struct Observation<'a> {
     overlays: &'a [Overlay],
     /// Addresses of this node.
     own: &'a HashSet<IpAddr>,
@@ -73,7 +73,7 @@ impl Diagnosis {
     /// What is wrong now, the faults of one device together.
     pub fn look(&mut self, overlays: &[Overlay], own: &HashSet<IpAddr>, traffic: &Traffic) -> Vec<Diagnosed> {
         self.compare(traffic);
-        let mut look = Look {
+        let mut look = Observation {
             overlays,
             own,
             traffic,
@@ -159,7 +159,7 @@ fn identity_of(finding: &Diagnosed) -> Identity {
     )
 }
 
-impl Look<'_> {
+impl Observation<'_> {
     /// Whether what was seen at that time still says something of now.
     fn holds(&self, at_ns: u64) -> bool {
         at_ns != 0
@@ -195,7 +195,7 @@ impl Look<'_> {
     }
 
     /// Drops that still say something, added up.
-    fn dropped(&self, select: impl Fn(&Dropped) -> bool) -> Option<(u64, u64)> {
+    fn dropped(&self, select: impl Fn(&VxlanDrop) -> bool) -> Option<(u64, u64)> {
         self.traffic
             .drops
             .iter()
@@ -204,7 +204,7 @@ impl Look<'_> {
             .reduce(|(packets, last), (more, at)| (packets + more, last.max(at)))
     }
 
-    fn evidence_of_drops(&self, reason: &str, select: impl Fn(&Dropped) -> bool) -> Vec<String> {
+    fn evidence_of_drops(&self, reason: &str, select: impl Fn(&VxlanDrop) -> bool) -> Vec<String> {
         let dropped = self.dropped(|dropped| dropped.reason.as_deref() == Some(reason) && select(dropped));
         dropped
             .map(|(packets, last)| format!("dropped with reason {reason}: {}", self.seen(packets, last)))
@@ -218,7 +218,7 @@ impl Look<'_> {
             .any(|finding| finding.peer == peer && by.contains(&finding.fault))
     }
 
-    fn count(&self, stream: &Stream) -> Option<Count> {
+    fn count(&self, stream: &VxlanStream) -> Option<VxlanCount> {
         let mut streams = self.traffic.streams.iter();
         streams
             .find(|(other, _)| other == stream)
@@ -227,9 +227,9 @@ impl Look<'_> {
 }
 
 /// Whether a stream is a device's.
-pub fn belongs(overlay: &Overlay, stream: &Stream) -> bool {
+pub fn belongs(overlay: &Overlay, stream: &VxlanStream) -> bool {
     overlay.vxlan.port == stream.port
-        && (overlay.kind == Kind::External || overlay.vxlan.vni == stream.vni)
+        && (overlay.kind == PeerSource::External || overlay.vxlan.vni == stream.vni)
         && overlay.vxlan.local.is_none_or(|local| local == stream.local)
 }
 

@@ -2,18 +2,18 @@
 
 use std::collections::HashMap;
 
-use super::{Look, belongs};
+use super::{Observation, belongs};
 use crate::finding::Fix;
 use crate::vxlan::{
     finding::Fault,
-    overlay::{Entry, Kind, Overlay},
-    traffic::{Count, Direction, Place, Stream},
+    overlay::{Overlay, PeerEntry, PeerSource},
+    traffic::{Direction, Place, VxlanCount, VxlanStream},
 };
 
-impl Look<'_> {
+impl Observation<'_> {
     /// Link layer addresses that are not, or no longer, the device's.
     pub(super) fn stale(&mut self, overlay: &Overlay) {
-        if overlay.kind != Kind::Entries {
+        if overlay.kind != PeerSource::Entries {
             return;
         }
         let name = &overlay.device.name;
@@ -91,8 +91,8 @@ impl Look<'_> {
         }
     }
 
-    fn stranger(&mut self, stream: &Stream, count: &Count) {
-        let Stream { peer, port, vni, .. } = *stream;
+    fn stranger(&mut self, stream: &VxlanStream, count: &VxlanCount) {
+        let VxlanStream { peer, port, vni, .. } = *stream;
         let overlays = self.overlays;
         let of_local = |overlay: &&Overlay| overlay.vxlan.local.is_none_or(|local| local == stream.local);
         let at_port = || {
@@ -124,7 +124,7 @@ impl Look<'_> {
             finding.detail = port.to_string();
             return;
         }
-        if at_port().any(|overlay| overlay.kind == Kind::External || overlay.vxlan.vni == vni) {
+        if at_port().any(|overlay| overlay.kind == PeerSource::External || overlay.vxlan.vni == vni) {
             return self.stranger_peer(stream, count);
         }
         // A header without the flag has no VNI.
@@ -147,7 +147,7 @@ impl Look<'_> {
     }
 
     /// A sender that the right device has no entries for.
-    fn stranger_peer(&mut self, stream: &Stream, count: &Count) {
+    fn stranger_peer(&mut self, stream: &VxlanStream, count: &VxlanCount) {
         let overlays = self.overlays;
         let Some(overlay) = overlays.iter().find(|overlay| belongs(overlay, stream)) else {
             return;
@@ -157,8 +157,8 @@ impl Look<'_> {
         let explained = overlay
             .peers
             .iter()
-            .any(|peer| peer.lacks.contains(&Entry::Forwarding));
-        if known || explained || overlay.kind != Kind::Entries {
+            .any(|peer| peer.lacks.contains(&PeerEntry::Forwarding));
+        if known || explained || overlay.kind != PeerSource::Entries {
             return;
         }
         let (name, peer) = (&overlay.device.name, stream.peer);
@@ -182,7 +182,7 @@ impl Look<'_> {
         finding.detail = "all".to_owned();
     }
 
-    pub(super) fn malformed(&mut self, malformed: &HashMap<Stream, u64>) {
+    pub(super) fn malformed(&mut self, malformed: &HashMap<VxlanStream, u64>) {
         let mut streams: Vec<_> = malformed
             .iter()
             .filter(|(stream, at)| stream.direction == Direction::In && self.holds(**at))

@@ -3,18 +3,18 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::{Identity, Look, belongs, identity_of, underlay_of};
+use super::{Identity, Observation, belongs, identity_of, underlay_of};
 use crate::vxlan::{
     finding::Fault,
-    overlay::{Entry, Overlay, Peer},
-    traffic::{Direction, Dropped, Place, Stream},
+    overlay::{Overlay, Peer, PeerEntry},
+    traffic::{Direction, Place, VxlanDrop, VxlanStream},
 };
 use crate::{finding::Fix, network::Mac};
 
 /// EtherType.
 const IPV6: u16 = 0x86dd;
 
-impl Look<'_> {
+impl Observation<'_> {
     /// A device that is not up.
     pub(super) fn device(&mut self, overlay: &Overlay) {
         let (name, port) = (&overlay.device.name, overlay.vxlan.port);
@@ -66,7 +66,7 @@ impl Look<'_> {
                 evidence.push(format!("packets from its link layer address come from {vtep}"));
             }
             // What a node says of IPv6 to all is sent nowhere, and rightly so.
-            let towards = |dropped: &Dropped| {
+            let towards = |dropped: &VxlanDrop| {
                 dropped.place == Place::Inside
                     && dropped.device == overlay.device.index
                     && dropped.ethertype != IPV6
@@ -85,7 +85,7 @@ impl Look<'_> {
             let gateway = peer.gateway.map(|gateway| gateway.to_string());
             // No command where a word of it is not known: a peer's subnet never is.
             let (fault, what, by_hand) = match entry {
-                Entry::Route => (
+                PeerEntry::Route => (
                     Fault::MissingRoute,
                     format!("{name} has no route to the pods of {who}: packets to them go another way."),
                     gateway.as_ref().map(|gateway| {
@@ -94,7 +94,7 @@ impl Look<'_> {
                         ))
                     }),
                 ),
-                Entry::Neighbour => (
+                PeerEntry::Neighbour => (
                     Fault::MissingNeighbour,
                     format!("{name} has no neighbour entry for {who}: packets to its pods are dropped here."),
                     gateway.zip(mac).map(|(gateway, mac)| {
@@ -116,7 +116,7 @@ impl Look<'_> {
                         )
                     }),
                 ),
-                Entry::Forwarding => (
+                PeerEntry::Forwarding => (
                     Fault::MissingForwarding,
                     format!(
                         "{name} has no forwarding entry for {who}: packets to its pods are dropped here."
@@ -147,13 +147,13 @@ impl Look<'_> {
             .filter_map(|peer| Some((peer, peer.vtep?)))
             .collect();
         for (peer, vtep) in vteps {
-            let to_it = |dropped: &Dropped| dropped.place == Place::Outside && dropped.destination == vtep;
-            let of_neighbours = |dropped: &Dropped| {
+            let to_it = |dropped: &VxlanDrop| dropped.place == Place::Outside && dropped.destination == vtep;
+            let of_neighbours = |dropped: &VxlanDrop| {
                 let reason = dropped.reason.as_deref();
                 to_it(dropped) && reason.is_some_and(|reason| reason.starts_with("NEIGH_"))
             };
             // Before 5.17: what is dropped while nobody answers.
-            let unreasoned = |dropped: &Dropped| {
+            let unreasoned = |dropped: &VxlanDrop| {
                 to_it(dropped) && matches!(dropped.reason.as_deref(), None | Some("NOT_SPECIFIED"))
             };
             let mut drops = self.dropped(of_neighbours);
@@ -195,7 +195,7 @@ impl Look<'_> {
         }
     }
 
-    pub(super) fn mtu(&mut self, overlay: &Overlay, fragments: &HashMap<Stream, u64>) {
+    pub(super) fn mtu(&mut self, overlay: &Overlay, fragments: &HashMap<VxlanStream, u64>) {
         let name = &overlay.device.name;
         if let Some(underlay) = &overlay.underlay {
             let (mtu, overhead) = (overlay.device.mtu, overlay.overhead());
@@ -292,10 +292,10 @@ fn has(peer: &Peer) -> String {
         };
         parts.push(format!("route {route} via {gateway}{more}"));
     }
-    if peer.gateway.is_some() && !peer.lacks.contains(&Entry::Neighbour) {
+    if peer.gateway.is_some() && !peer.lacks.contains(&PeerEntry::Neighbour) {
         parts.push(format!("neighbour {gateway} with {mac}"));
     }
-    if let Some(vtep) = peer.vtep.filter(|_| !peer.lacks.contains(&Entry::Forwarding)) {
+    if let Some(vtep) = peer.vtep.filter(|_| !peer.lacks.contains(&PeerEntry::Forwarding)) {
         parts.push(format!("forwarding entry for {mac} to {vtep}"));
     }
     format!("there is only: {}", parts.join(", "))

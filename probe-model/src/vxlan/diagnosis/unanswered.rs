@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
-use super::{Look, belongs};
+use super::{Observation, belongs};
 use crate::{
     finding::Fix,
     vxlan::{finding::Fault, traffic::Direction},
@@ -26,7 +26,7 @@ pub(super) struct Questions {
     pub(super) first_ns: Option<u64>,
 }
 
-impl Look<'_> {
+impl Observation<'_> {
     /// Questions that nobody answered, where nothing else says why.
     pub(super) fn unanswered(&mut self, questions: &HashMap<(u32, IpAddr), Questions>) {
         let mut silent: Vec<_> = questions

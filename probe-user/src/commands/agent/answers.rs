@@ -28,7 +28,7 @@ use crate::{
     report::{
         events::Lines,
         lines,
-        snapshot::{Look, Output, Reporter},
+        snapshot::{Output, Reporter, Snapshot},
     },
     serve::{Answers, Body, body, text},
 };
@@ -181,7 +181,7 @@ fn ready(shared: &Shared) -> Response<Body> {
 }
 
 #[derive(Serialize)]
-struct Node<'a> {
+struct NodeStatus<'a> {
     node: &'a str,
     version: &'static str,
     kernel: &'a str,
@@ -199,7 +199,7 @@ struct How<'a> {
 
 fn node(shared: &Shared) -> Vec<u8> {
     let parts = shared.parts();
-    let node = Node {
+    let node = NodeStatus {
         node: &shared.node,
         version: env!("CARGO_PKG_VERSION"),
         kernel: &shared.kernel,
@@ -238,7 +238,7 @@ impl Questions {
         }
     }
 
-    fn look<L: Look>(&self, part: Part, query: &str, view: Option<&L>) -> Response<Body> {
+    fn look<L: Snapshot>(&self, part: Part, query: &str, view: Option<&L>) -> Response<Body> {
         let json = match query::output(query) {
             Ok(json) => json,
             Err(error) => return wrong(&error),
@@ -281,7 +281,7 @@ impl Questions {
 }
 
 #[derive(Serialize)]
-struct End {
+struct MemoryEnd {
     held: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<String>,
@@ -303,7 +303,7 @@ fn lines(shared: &Shared) -> Lines {
 
 fn connections(shared: &Arc<Shared>, filter: &Filter) -> Response<Body> {
     let (found, reach) = shared.find(filter);
-    let end = End {
+    let end = MemoryEnd {
         held: reach.held,
         oldest: reach.oldest.map(|time| time.to_string()),
         forgotten: reach.forgotten,

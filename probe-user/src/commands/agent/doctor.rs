@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{self, Receiver};
 use super::{node, shared::Shared};
 use crate::{
     cli::Agent,
-    commands::doctor::{Node, Remembers, examine},
+    commands::doctor::{CheckContext, Remembers, examine},
     model::{
         Connection, bypass,
         doctor::{Answer, Check},
@@ -45,7 +45,7 @@ impl Drop for Busy {
 }
 
 #[derive(Serialize)]
-struct End<'a> {
+struct DoctorEnd<'a> {
     event: &'static str,
     node: &'a str,
 }
@@ -80,7 +80,7 @@ impl DoctorLock {
             let entered = if settings.enter { node::enter() } else { Ok(()) };
             let told = match entered {
                 Ok(()) => {
-                    let node = Node::new(settings.doctor(checks.clone()), Some(shared));
+                    let node = CheckContext::new(settings.doctor(checks.clone()), Some(shared));
                     examine(node, &checks, |answer| send(report::doctor::json(&answer, &name)))
                 }
                 Err(error) => checks.iter().try_for_each(|check| {
@@ -89,7 +89,7 @@ impl DoctorLock {
                 }),
             };
             if told.is_ok() {
-                let end = End {
+                let end = DoctorEnd {
                     event: "end",
                     node: &name,
                 };

@@ -27,7 +27,7 @@ use crate::{
     },
     cli::Agent,
     commands::{
-        bypass::Known,
+        bypass::NameSources,
         pods,
         watch::{
             explain::{ExplainConfig, Explainer, Observed},
@@ -81,7 +81,7 @@ impl Parts {
             .enable_all()
             .build()?;
         let thread = thread::Builder::new().name("node".to_owned()).spawn(move || {
-            let node = Node {
+            let node = NodeParts {
                 settings,
                 shared,
                 log,
@@ -111,7 +111,7 @@ impl Drop for Parts {
     }
 }
 
-struct Node {
+struct NodeParts {
     settings: Agent,
     shared: Arc<Shared>,
     log: Log,
@@ -120,7 +120,7 @@ struct Node {
     stopped: watch::Receiver<()>,
 }
 
-impl Node {
+impl NodeParts {
     async fn run(mut self) {
         let entered = if self.settings.enter {
             node::enter()
@@ -184,7 +184,7 @@ impl Node {
             every: self.settings.interval,
             vxlan: self.settings.vxlan.clone(),
             bypass: self.settings.bypass.clone(),
-            known: Known {
+            known: NameSources {
                 runtime,
                 services: self.names.services.clone(),
             },

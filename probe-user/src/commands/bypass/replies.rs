@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr};
 use crate::{
     model::bypass::{
         service::Services,
-        stream::{Count, Server, Stream},
+        stream::{Server, UntrackedCount, UntrackedStream},
     },
     netfilter::conntrack::Conntrack,
 };
@@ -18,7 +18,7 @@ const LOOKUPS: usize = 512;
 pub struct Replies {
     /// `None` where conntrack can't be asked: then streams are judged by what else is seen.
     conntrack: Option<Conntrack>,
-    known: HashMap<Stream, (u64, Option<bool>)>,
+    known: HashMap<UntrackedStream, (u64, Option<bool>)>,
 }
 
 impl Replies {
@@ -32,7 +32,11 @@ impl Replies {
 
     /// For each stream, whether the latest packet's connection is translated here; `None` where that does not matter, or
     /// can't be known.
-    pub fn translated(&mut self, streams: &[(Stream, Count)], services: &Services) -> Vec<Option<bool>> {
+    pub fn translated(
+        &mut self,
+        streams: &[(UntrackedStream, UntrackedCount)],
+        services: &Services,
+    ) -> Vec<Option<bool>> {
         let mut left = LOOKUPS;
         let mut known = HashMap::new();
         let answers = streams
@@ -61,7 +65,7 @@ impl Replies {
         answers
     }
 
-    fn ask(&mut self, stream: &Stream, count: &Count) -> Option<bool> {
+    fn ask(&mut self, stream: &UntrackedStream, count: &UntrackedCount) -> Option<bool> {
         let server = SocketAddr::new(stream.source, stream.port);
         let client = SocketAddr::new(stream.destination, count.other_port);
         match self.conntrack.as_mut()?.lookup_reply(server, client) {

@@ -8,7 +8,7 @@ use crate::{
     attribution::{Attribution, KernelCommand, KernelNames, Paths, cri::Runtime},
     capture::cgroup,
     kernel::bypass::BypassProbe,
-    model::bypass::{stream::Count, view::Sender},
+    model::bypass::{stream::UntrackedCount, view::Sender},
 };
 
 /// Names senders by their control groups.
@@ -35,7 +35,7 @@ impl Senders {
     }
 
     /// Who sent the latest packet of a stream; `None` where that is not known, or it is in no group of its own.
-    pub fn sender(&mut self, count: &Count, probe: &BypassProbe) -> Option<Sender> {
+    pub fn sender(&mut self, count: &UntrackedCount, probe: &BypassProbe) -> Option<Sender> {
         let id = count.sender?;
         let mut names = probe.cgroup_names(id)?;
         if names.is_empty() {

@@ -27,8 +27,8 @@ use crate::{
             cause::StreamCause,
             diagnose, diagnosis,
             rule::CandidateRule,
-            stream::{self, Count, Stream},
-            view::{Seen, SeenBy},
+            stream::{self, UntrackedCount, UntrackedStream},
+            view::{JudgedStream, SeenBy},
         },
         network::{Device, upper_name},
         plural::counted,
@@ -47,12 +47,12 @@ pub struct Poller {
     senders: Senders,
     once: bool,
     replies: Replies,
-    blamed: HashMap<Stream, StreamCause>,
+    blamed: HashMap<UntrackedStream, StreamCause>,
 }
 
 /// Who is asked for names.
 #[derive(Clone, Debug, Default)]
-pub struct Known {
+pub struct NameSources {
     pub runtime: Option<Runtime>,
     pub services: Option<ServiceList>,
 }
@@ -62,7 +62,7 @@ impl Poller {
     ///
     /// # Errors
     /// A kernel that can't do it, or tables that can't be read.
-    pub fn new(settings: &Settings, known: Known) -> Result<Self> {
+    pub fn new(settings: &Settings, known: NameSources) -> Result<Self> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .context("can't read this process's network namespace in /proc")?;
         let mut routing = Routing::open()?;
@@ -109,7 +109,7 @@ impl Poller {
     }
 
     /// The rules that let a stream past, as of the latest look.
-    pub fn blamed(&self, stream: &Stream) -> &[CandidateRule] {
+    pub fn blamed(&self, stream: &UntrackedStream) -> &[CandidateRule] {
         self.blamed
             .get(stream)
             .map_or(&[], |blame| blame.rules.as_slice())
@@ -151,7 +151,7 @@ impl Poller {
         })
     }
 
-    fn streams(&mut self, now_ns: u64) -> Result<Vec<(Stream, Count)>> {
+    fn streams(&mut self, now_ns: u64) -> Result<Vec<(UntrackedStream, UntrackedCount)>> {
         let (mut streams, mut idle) = (Vec::new(), Vec::<Key>::new());
         self.probe.streams(|key, counters| {
             let quiet = Duration::from_nanos(now_ns.saturating_sub(counters.last_ns));
@@ -167,7 +167,7 @@ impl Poller {
         Ok(streams)
     }
 
-    fn blame(&self, streams: &[(Stream, Count)], devices: &[Device]) -> Vec<StreamCause> {
+    fn blame(&self, streams: &[(UntrackedStream, UntrackedCount)], devices: &[Device]) -> Vec<StreamCause> {
         let name = |index: u32| upper_name(devices, index).map(str::to_owned);
         streams
             .iter()
@@ -210,7 +210,7 @@ impl Looks for Poller {
             .map(|(_, address)| address)
             .collect();
         let names = self.senders.runtime().map(pods::names).unwrap_or_default();
-        let known = diagnosis::Known {
+        let known = diagnosis::BypassFacts {
             services: self.rules.services(),
             rules: self.rules.known(),
             own: &own,
@@ -221,7 +221,7 @@ impl Looks for Poller {
             .into_iter()
             .zip(candidates)
             .zip(translated)
-            .map(|(((stream, count), candidates), translated)| Seen {
+            .map(|(((stream, count), candidates), translated)| JudgedStream {
                 sender: self.senders.sender(&count, &self.probe),
                 translated,
                 ..diagnosis::see(stream, count, candidates, known)

@@ -15,7 +15,7 @@ use tokio::{
 use super::{Cluster, local, tell_silent};
 use crate::{
     cli::ClusterLooks as Settings,
-    cluster::{Agent, AgentError, ask::Look, question, snapshots::snapshots},
+    cluster::{Agent, AgentError, ask::AgentSnapshot, question, snapshots::snapshots},
     commands::{periodic::Signals, quiet_if_closed},
     model::Exit,
     report::{self, node},
@@ -100,7 +100,7 @@ fn shown(
     json: bool,
     colour: bool,
     name: &str,
-    look: &Look,
+    look: &AgentSnapshot,
 ) -> Result<(), AgentError> {
     if json {
         node::object(out, what, name, &look.text).map_err(AgentError::Malformed)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Node, kubelet::Kubelet};
+use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::{cri::Runtime, kube::as_kubelet},
     host::{cni, reservations, subnet_env},
@@ -10,7 +10,7 @@ use crate::{
         Finding,
         doctor::{
             Answer, Check,
-            bridge::{ApiNode, Seen, judge},
+            bridge::{ApiNode, BridgeFacts, judge},
         },
         finding::Kind,
         host::{CniNetwork, Reserved},
@@ -25,7 +25,7 @@ const FILES: usize = 64;
 /// Set by flannel where it takes its subnet from podCIDR.
 const BY_FLANNEL: &str = "flannel.alpha.coreos.com/kube-subnet-manager";
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     let mut seen = match kernel() {
         Ok(seen) => seen,
         Err(error) => {
@@ -78,9 +78,9 @@ pub fn run(node: &Node) -> Answer {
     judge(&seen)
 }
 
-fn kernel() -> Result<Seen, RouteError> {
+fn kernel() -> Result<BridgeFacts, RouteError> {
     let mut routing = Routing::open()?;
-    Ok(Seen {
+    Ok(BridgeFacts {
         devices: routing.devices()?,
         addresses: routing.nets()?,
         routes: routing.routes()?,
@@ -94,7 +94,7 @@ fn kernel() -> Result<Seen, RouteError> {
 }
 
 /// In the order in which a runtime takes them.
-fn networks(node: &Node) -> Vec<(String, Result<CniNetwork, String>)> {
+fn networks(node: &CheckContext) -> Vec<(String, Result<CniNetwork, String>)> {
     let names = node.root.names(cni::DIRECTORY).unwrap_or_default();
     names
         .into_iter()
@@ -117,7 +117,7 @@ fn place(network: Option<&CniNetwork>) -> String {
     format!("{}/{name}", directory.unwrap_or(reservations::DIRECTORY))
 }
 
-fn reserved(node: &Node, place: &str) -> Vec<Reserved> {
+fn reserved(node: &CheckContext, place: &str) -> Vec<Reserved> {
     let now = SystemTime::now();
     let names = node.root.names(place).unwrap_or_default();
     names
@@ -135,7 +135,7 @@ fn reserved(node: &Node, place: &str) -> Vec<Reserved> {
 }
 
 /// Asks the runtime for their sandboxes.
-fn look_for_them(node: &Node, reserved: &mut [Reserved]) -> Result<(), String> {
+fn look_for_them(node: &CheckContext, reserved: &mut [Reserved]) -> Result<(), String> {
     let socket = node
         .settings
         .cri

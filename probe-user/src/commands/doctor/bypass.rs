@@ -4,11 +4,11 @@ use std::thread::sleep;
 
 use anyhow::{Context, Result};
 
-use super::{Node, watching::allowed};
+use super::{CheckContext, watching::allowed};
 use crate::{
     cli::{Bypass, Pace},
     commands::{
-        bypass::{Known, Poller},
+        bypass::{NameSources, Poller},
         periodic::Looks as _,
         pods,
     },
@@ -16,11 +16,11 @@ use crate::{
     model::doctor::{Answer, Check, bypass::judge},
 };
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     look(node).unwrap_or_else(|error| Answer::impossible(Check::Bypass, &error))
 }
 
-fn look(node: &Node) -> Result<Answer> {
+fn look(node: &CheckContext) -> Result<Answer> {
     if let Some(memory) = &node.memory {
         return Ok(match memory.bypass() {
             Some(view) => judge(&view),
@@ -33,7 +33,7 @@ fn look(node: &Node) -> Result<Answer> {
         cri: node.settings.cri.clone(),
         ..Bypass::faults(node.settings.source.clone())
     };
-    let known = Known {
+    let known = NameSources {
         runtime: pods::runtime(settings.cri.as_deref())?,
         services: None,
     };

@@ -5,21 +5,21 @@ mod watch;
 
 use std::thread;
 
-use super::{Node, kubelet::Kubelet};
+use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::{Attribution, Paths, kube::as_kubelet},
     commands::pods::runtime,
     host::resolv,
     model::doctor::{
         Answer, Check,
-        dns::{Seen, judge},
+        dns::{DnsFacts, judge},
     },
 };
 
 /// What the kubelet copies, unless it is told otherwise.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     let kubelet = Kubelet::find(node);
     let runtime = runtime(node.settings.cri.as_deref()).ok().flatten();
     // Watching begins at once: it takes all the time there is.
@@ -42,8 +42,12 @@ pub fn run(node: &Node) -> Answer {
     judge(&seen)
 }
 
-fn look(node: &Node, kubelet: &Kubelet, runtime: Option<crate::attribution::cri::Runtime>) -> Seen {
-    let mut seen = Seen::default();
+fn look(
+    node: &CheckContext,
+    kubelet: &Kubelet,
+    runtime: Option<crate::attribution::cri::Runtime>,
+) -> DnsFacts {
+    let mut seen = DnsFacts::default();
     let config = match &kubelet.config {
         Ok(config) => config.clone(),
         Err(why) => {

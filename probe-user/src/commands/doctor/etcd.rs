@@ -10,8 +10,8 @@ use anyhow::Result;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
-    Node,
-    watching::{self, Question},
+    CheckContext,
+    watching::{self, WatchScope},
 };
 use crate::{
     attribution::listens,
@@ -19,7 +19,7 @@ use crate::{
         Cadences,
         doctor::{
             Answer, Check,
-            etcd::{Logged, NEWS, PORT, Seen, judge},
+            etcd::{EtcdFacts, Logged, NEWS, PORT, judge},
         },
         etcd_log::{Line, Reader},
     },
@@ -34,11 +34,11 @@ const LONGEST: u64 = 64 << 10;
 /// Logs that are read.
 const LOGS: usize = 4;
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     look(node).unwrap_or_else(|error| Answer::impossible(Check::Etcd, &error))
 }
 
-fn look(node: &Node) -> Result<Answer> {
+fn look(node: &CheckContext) -> Result<Answer> {
     let began = Timestamp::now();
     let (rows, since, lacks) = match &node.memory {
         Some(memory) => {
@@ -50,12 +50,12 @@ fn look(node: &Node) -> Result<Answer> {
             (cadences.rows().cloned().collect(), since, Vec::new())
         }
         None => {
-            let watched = watching::watch(node, &Question::of(node, &[PORT]), || {})?;
+            let watched = watching::watch(node, &WatchScope::of(node, &[PORT]), || {})?;
             let rows = watched.summary.map(|summary| summary.rows).unwrap_or_default();
             (rows, began, watched.lacks)
         }
     };
-    let seen = Seen {
+    let seen = EtcdFacts {
         listens: listens(PORT),
         rows,
         logged: logged(node),
@@ -66,7 +66,7 @@ fn look(node: &Node) -> Result<Answer> {
 }
 
 /// What the logs of etcd's pods say at their ends.
-fn logged(node: &Node) -> Option<Logged> {
+fn logged(node: &CheckContext) -> Option<Logged> {
     let pods = node.root.names(PODS).ok()?;
     let etcd = pods.iter().filter(|pod| pod.starts_with("kube-system_etcd-"));
     let mut logged = None;

@@ -10,9 +10,9 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    Node,
+    CheckContext,
     node::find_kubelet,
-    watching::{self, Question},
+    watching::{self, WatchScope},
 };
 use crate::{
     model::{
@@ -38,7 +38,7 @@ const AT_ONCE: usize = 16;
 /// Devices whose addresses are no node's, as a tunnel's: kube-proxy's and NodeLocal DNSCache's own.
 const NOT_THESE: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     if find_kubelet(&node.root).is_none() {
         return Answer::not_applicable(Check::Ingress, "this is no Kubernetes node");
     }
@@ -82,12 +82,12 @@ pub fn run(node: &Node) -> Answer {
 }
 
 /// Who came without a server name while the doctor looked, as the kernel saw their first packets.
-fn clients(node: &Node) -> Result<Clients, String> {
-    let question = Question {
+fn clients(node: &CheckContext) -> Result<Clients, String> {
+    let question = WatchScope {
         role: Some(Role::Server),
         all: true,
         tls: true,
-        ..Question::of(node, &[HTTPS])
+        ..WatchScope::of(node, &[HTTPS])
     };
     let seen = watching::watch(node, &question, || {}).map_err(|error| format!("{error:#}"))?;
     let mut nameless: BTreeMap<String, u64> = BTreeMap::new();

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     host::{files::Root, journal},
-    model::doctor::journal::Entry,
+    model::doctor::journal::LogEntry,
     netfilter::rules::tools::Tools,
 };
 
@@ -27,7 +27,7 @@ const LINE: usize = 64 << 10;
 ///
 /// # Errors
 /// Why there is none, in words.
-pub fn read(root: &Root) -> Result<Vec<Entry>, String> {
+pub fn read(root: &Root) -> Result<Vec<LogEntry>, String> {
     let here = Tools::here();
     let own: Vec<String> = journal::PLACES
         .iter()
@@ -79,7 +79,7 @@ fn commands(place: &Tools, program: &Path, directories: Vec<String>) -> Vec<Comm
 }
 
 /// Adds what it prints until then; whether it was anything. What is read by then counts: it is the newest.
-fn run(mut command: Command, until: Instant, entries: &mut Vec<Entry>) -> Result<bool, String> {
+fn run(mut command: Command, until: Instant, entries: &mut Vec<LogEntry>) -> Result<bool, String> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use kube::Client;
 use tokio::time::timeout;
 
-use super::Node;
+use super::CheckContext;
 use crate::{
     attribution::{
         kube::{KubeError, as_kubelet::as_kubelet},
@@ -32,7 +32,7 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// The one in this network namespace.
-    pub fn find(node: &Node) -> Self {
+    pub fn find(node: &CheckContext) -> Self {
         let running = running();
         let runs = running.is_some();
         let arguments = running.map(|running| running.arguments).unwrap_or_default();
@@ -68,7 +68,7 @@ impl Kubelet {
     }
 
     /// The node's name in the API.
-    pub fn node_name(&self, node: &Node) -> String {
+    pub fn node_name(&self, node: &CheckContext) -> String {
         let named = self.arguments.node.clone();
         named.unwrap_or_else(|| node.settings.node.to_lowercase())
     }
@@ -77,7 +77,7 @@ impl Kubelet {
     ///
     /// # Errors
     /// In words: no credentials, or no answer in time.
-    pub fn ask<T, F>(&self, node: &Node, question: impl FnOnce(Client) -> F) -> Result<T, String>
+    pub fn ask<T, F>(&self, node: &CheckContext, question: impl FnOnce(Client) -> F) -> Result<T, String>
     where
         F: Future<Output = Result<T, KubeError>>,
     {

@@ -10,10 +10,10 @@ use std::{sync::mpsc, thread, time::Duration};
 
 use jiff::Timestamp;
 
-use super::Node;
+use super::CheckContext;
 use crate::model::doctor::{
     Answer, Check,
-    node::{File, Kubelet, Seen, State, judge},
+    node::{File, FileState, Kubelet, NodeFacts, judge},
 };
 
 pub(super) use kubelet::find as find_kubelet;
@@ -23,7 +23,7 @@ const SERVICE_PORT: u16 = 443;
 /// How long the kernel may take to begin to watch.
 const ATTACH: Duration = Duration::from_secs(2);
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     let Some(found) = kubelet::find(&node.root) else {
         return Answer::not_applicable(
             Check::Node,
@@ -91,7 +91,7 @@ pub fn run(node: &Node) -> Answer {
         unknown
             .push("credentials that a program gives: it is not run, the server was asked without".to_owned());
     }
-    let seen = Seen {
+    let seen = NodeFacts {
         now: Timestamp::now(),
         kubelet: found.kubelet,
         config: file(&found.kubeconfig, &own),
@@ -116,9 +116,9 @@ fn file(path: &str, read: &Result<Option<login::Used>, String>) -> File {
     File {
         path: path.to_owned(),
         state: match read {
-            Ok(Some(_)) => State::Good,
-            Ok(None) => State::Missing,
-            Err(why) => State::Bad(why.clone()),
+            Ok(Some(_)) => FileState::Good,
+            Ok(None) => FileState::Missing,
+            Err(why) => FileState::Bad(why.clone()),
         },
     }
 }

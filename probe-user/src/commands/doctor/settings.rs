@@ -4,7 +4,7 @@ use std::{fs, net::IpAddr, path::Path, thread, time::Instant};
 
 use ipnet::IpNet;
 
-use super::{Node, kubelet::Kubelet};
+use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::procfs::Proc,
     commands::vxlan::checksums,
@@ -14,7 +14,7 @@ use crate::{
         Finding,
         doctor::{
             Answer, Check,
-            settings::{Clock, Counts, Device, Dropper, Growth, Role, Seen, Table, judge},
+            settings::{Clock, Counts, DeviceSettings, Dropper, Growth, Role, SettingsFacts, Table, judge},
         },
         finding::Kind,
         vxlan::{Overlay, overlay::Tables},
@@ -37,7 +37,7 @@ const KEEPERS: [&str; 6] = [
 ];
 const TCP: u8 = 6;
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     let (tables, nets) = match tables() {
         Ok(tables) => tables,
         Err(error) => {
@@ -65,7 +65,7 @@ pub fn run(node: &Node) -> Answer {
         return Answer::not_applicable(Check::Settings, why);
     }
     let begun = Instant::now();
-    let mut seen = Seen {
+    let mut seen = SettingsFacts {
         window: node.settings.duration,
         forwarding: switch("net/ipv4/ip_forward"),
         rp_filter: number("net/ipv4/conf/all/rp_filter").unwrap_or(0) as u8,
@@ -76,7 +76,7 @@ pub fn run(node: &Node) -> Answer {
             .ok()
             .and_then(|text| subnet_env::parse(&text).mtu),
         clock: clock(),
-        ..Seen::default()
+        ..SettingsFacts::default()
     };
     let vxlans = overlays
         .iter()
@@ -138,7 +138,7 @@ fn tables() -> Result<(Tables, Vec<(u32, IpNet)>), RouteError> {
 }
 
 /// The name of the pods' bridge.
-fn bridge(node: &Node) -> String {
+fn bridge(node: &CheckContext) -> String {
     let names = node.root.names(cni::DIRECTORY).unwrap_or_default();
     let first = names.iter().find(|name| cni::is_one(name));
     let text = first.and_then(|name| node.root.text(format!("{}/{name}", cni::DIRECTORY)).ok());
@@ -147,9 +147,9 @@ fn bridge(node: &Node) -> String {
     named.unwrap_or_else(|| cni::BRIDGE.to_owned())
 }
 
-fn device((name, mtu, role): (String, u32, Role)) -> Device {
+fn device((name, mtu, role): (String, u32, Role)) -> DeviceSettings {
     let of = |setting: &str| format!("net/ipv4/conf/{name}/{setting}");
-    Device {
+    DeviceSettings {
         forwarding: switch(&of("forwarding")),
         rp_filter: number(&of("rp_filter")).unwrap_or(0) as u8,
         mtu,

@@ -4,7 +4,7 @@ use std::thread::sleep;
 
 use anyhow::{Context, Result};
 
-use super::{Node, watching::allowed};
+use super::{CheckContext, watching::allowed};
 use crate::{
     cli::{Pace, Vxlan},
     commands::{periodic::Looks as _, vxlan::Poller},
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-pub fn run(node: &Node) -> Answer {
+pub fn run(node: &CheckContext) -> Answer {
     look(node).unwrap_or_else(|error| Answer::impossible(Check::Vxlan, &error))
 }
 
-fn look(node: &Node) -> Result<Answer> {
+fn look(node: &CheckContext) -> Result<Answer> {
     if let Some(memory) = &node.memory {
         return Ok(match memory.vxlan() {
             Some(view) => judge(&view),

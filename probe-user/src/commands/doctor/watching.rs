@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Result, bail};
 use tokio::time::sleep;
 
-use super::Node;
+use super::CheckContext;
 use crate::{
     cli::Watch,
     commands::{
@@ -29,7 +29,7 @@ use crate::{
 const KEPT: usize = 4096;
 
 /// Which connections.
-pub struct Question<'a> {
+pub struct WatchScope<'a> {
     /// Server ports.
     pub ports: &'a [u16],
     /// None: both ends.
@@ -43,9 +43,9 @@ pub struct Question<'a> {
     pub duration: Duration,
 }
 
-impl<'a> Question<'a> {
+impl<'a> WatchScope<'a> {
     /// Those that send nothing or fail, for as long as the doctor looks.
-    pub fn of(node: &Node, ports: &'a [u16]) -> Self {
+    pub fn of(node: &CheckContext, ports: &'a [u16]) -> Self {
         Self {
             ports,
             role: None,
@@ -59,7 +59,7 @@ impl<'a> Question<'a> {
 
 /// What was seen.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Watched {
     pub connections: Vec<Connection>,
     pub summary: Option<Summary>,
     /// What this kernel does not show, in sentences.
@@ -84,7 +84,7 @@ pub fn allowed(needs: &[Need]) -> Result<()> {
 ///
 /// # Errors
 /// Missing privileges, or a kernel that can't do it.
-pub fn watch(node: &Node, question: &Question<'_>, ready: impl FnOnce()) -> Result<Seen> {
+pub fn watch(node: &CheckContext, question: &WatchScope<'_>, ready: impl FnOnce()) -> Result<Watched> {
     allowed(&capabilities::WATCH)?;
     let mut settings = Watch {
         duration: Some(question.duration),
@@ -109,7 +109,7 @@ pub fn watch(node: &Node, question: &Question<'_>, ready: impl FnOnce()) -> Resu
     runtime.block_on(run(settings, question.duration, ready))
 }
 
-async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Result<Seen> {
+async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Result<Watched> {
     let hooks = Hooks::attach(&settings)?;
     let lacks = hooks.lacks.clone();
     let explainer = settings
@@ -123,15 +123,15 @@ async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Resul
     };
     ready();
     let (sender, receiver) = channel();
-    let mut session = hooks.session(settings, Collected(Seen::default(), sender), who, explainer);
+    let mut session = hooks.session(settings, Collected(Watched::default(), sender), who, explainer);
     session.run(sleep(duration)).await?;
     session.finish()?;
     let seen = receiver.try_recv().unwrap_or_default();
-    Ok(Seen { lacks, ..seen })
+    Ok(Watched { lacks, ..seen })
 }
 
 /// Keeps them, and hands them over at the end.
-struct Collected(Seen, Sender<Seen>);
+struct Collected(Watched, Sender<Watched>);
 
 impl Sink for Collected {
     fn connection(&mut self, connection: &Connection) -> io::Result<()> {

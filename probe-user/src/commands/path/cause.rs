@@ -18,8 +18,8 @@ use crate::{
     model::{
         bypass::service::Services,
         path::{
-            Blamed, End, Exchange, Hop, Listener, Untracked,
-            event::{Direction, Verdict, What},
+            Blamed, Exchange, Hop, JourneyEnd, Listener, Untracked,
+            event::{Direction, HookVerdict, What},
             reason::Fate,
         },
     },
@@ -80,7 +80,7 @@ impl CauseFinder {
         for hop in hops {
             if let What::Hook {
                 hook: Some(hook),
-                verdict: Some(Verdict::Accepted),
+                verdict: Some(HookVerdict::Accepted),
             } = hop.event.what
                 && let Some(host) = self.host_lately(hop, places)
             {
@@ -88,7 +88,9 @@ impl CauseFinder {
             }
         }
         for journey in &mut exchange.journeys {
-            let End::Dropped(at) = journey.end() else { continue };
+            let JourneyEnd::Dropped(at) = journey.end() else {
+                continue;
+            };
             if journey.fate(at) != Some(Fate::Filter) {
                 continue;
             }
@@ -138,7 +140,7 @@ impl CauseFinder {
         let request = exchange.request()?;
         let hop = request.hops.get(request.end().hop())?;
         let packet = &hop.event.packet;
-        if packet.tcp.is_none() || matches!(request.end(), End::Left(_)) {
+        if packet.tcp.is_none() || matches!(request.end(), JourneyEnd::Left(_)) {
             return None;
         }
         let (netns, server, now) = (hop.event.netns, packet.destination, Instant::now());

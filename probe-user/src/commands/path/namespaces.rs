@@ -18,7 +18,7 @@ const HOLDS: Duration = Duration::from_secs(30);
 const KEPT: usize = 1024;
 
 #[derive(Clone, Debug)]
-struct Known {
+struct CachedName {
     at: Instant,
     name: String,
     file: Option<PathBuf>,
@@ -30,7 +30,7 @@ pub struct Namespaces {
     node: String,
     runtime: Option<Runtime>,
     proc: Proc,
-    known: HashMap<u32, Known>,
+    known: HashMap<u32, CachedName>,
 }
 
 impl Namespaces {
@@ -49,7 +49,7 @@ impl Namespaces {
     pub fn learn(&mut self, inodes: impl Iterator<Item = u32>) {
         let now = Instant::now();
         for inode in inodes {
-            let fresh = |known: &Known| now.duration_since(known.at) < HOLDS;
+            let fresh = |known: &CachedName| now.duration_since(known.at) < HOLDS;
             if inode == 0 || self.known.get(&inode).is_some_and(fresh) {
                 continue;
             }
@@ -61,7 +61,7 @@ impl Namespaces {
         }
     }
 
-    fn search(&self, inode: u32, at: Instant) -> Known {
+    fn search(&self, inode: u32, at: Instant) -> CachedName {
         let named = entries(Path::new(NAMED)).find(|file| is(file, inode));
         let process = || {
             let pids = self.proc.pids().into_iter();
@@ -70,7 +70,7 @@ impl Namespaces {
         };
         let pod = self.runtime.as_ref().and_then(|runtime| runtime.netns(inode));
         if inode == self.own {
-            return Known {
+            return CachedName {
                 at,
                 name: self.node.clone(),
                 file: Some("/proc/thread-self/ns/net".into()),
@@ -89,7 +89,7 @@ impl Namespaces {
             }
             (None, None, None) => format!("netns {inode}"),
         };
-        Known {
+        CachedName {
             at,
             name,
             // Processes come and go; their file is taken where there is no other.

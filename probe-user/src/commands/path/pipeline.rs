@@ -106,7 +106,7 @@ impl Pipeline {
             let mut shown = shown.filter(|shown| shown.shows(point, source, protocol));
             shown.next().map_or("", |shown| shown.function)
         };
-        let known = capture::Known {
+        let known = capture::EventContext {
             reasons: probe.reasons.as_ref(),
             vxlan_ports: self.vxlan_ports,
             function: &function,

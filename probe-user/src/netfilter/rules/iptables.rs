@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Action, Family, Place, Tool,
+    Action, Family, RulePosition, Tool,
     model::{Base, Condition, Field, Hook, Rule, Statement, Step, Table, Value, shown},
 };
 
@@ -103,7 +103,7 @@ fn rule(table: &mut Table, line: &str) {
     let Some(name) = words.next() else { return };
     let steps = steps(table, &mut words);
     let rules = &mut table.chain_mut(&name.text).rules;
-    let place = Place::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
+    let place = RulePosition::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
     rules.push(Rule {
         place,
         text: shown(line),

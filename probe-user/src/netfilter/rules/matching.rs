@@ -9,13 +9,13 @@ use super::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum Matches {
     Yes,
     No,
     Maybe,
 }
 
-impl Answer {
+impl Matches {
     fn of(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
@@ -78,27 +78,27 @@ impl<'a> View<'a> {
     }
 
     /// Whether the fields are what the row says.
-    pub(super) fn row(&self, fields: &[Field], row: &Row) -> Answer {
+    pub(super) fn row(&self, fields: &[Field], row: &Row) -> Matches {
         if fields.len() != row.values.len() {
-            return Answer::Maybe;
+            return Matches::Maybe;
         }
         let answers = fields
             .iter()
             .zip(&row.values)
             .map(|(&field, value)| self.field(field, value));
-        answers.fold(Answer::Yes, Answer::and)
+        answers.fold(Matches::Yes, Matches::and)
     }
 
-    pub(super) fn field(&self, field: Field, value: &Value) -> Answer {
+    pub(super) fn field(&self, field: Field, value: &Value) -> Matches {
         if *value == Value::Any {
-            return Answer::Yes;
+            return Matches::Yes;
         }
         match field {
             Field::Family => self.family(value),
             Field::Protocol => match value {
                 Value::Text(name) => match names::protocol(name) {
-                    Some(protocol) => Answer::of(protocol == self.packet.protocol),
-                    None => Answer::Maybe,
+                    Some(protocol) => Matches::of(protocol == self.packet.protocol),
+                    None => Matches::Maybe,
                 },
                 Value::Any
                 | Value::Numbers(..)
@@ -116,29 +116,31 @@ impl<'a> View<'a> {
             Field::Input => device(self.input, value),
             Field::Output => device(self.output, value),
             Field::DestinationType => self.destination_type(value),
-            Field::Unknown => Answer::Maybe,
+            Field::Unknown => Matches::Maybe,
         }
     }
 
-    fn family(&self, value: &Value) -> Answer {
+    fn family(&self, value: &Value) -> Matches {
         match value {
             Value::Text(name) => match name.as_str() {
-                "ipv4" | "ip" => Answer::of(self.destination.is_ipv4()),
-                "ipv6" | "ip6" => Answer::of(self.destination.is_ipv6()),
-                "arp" => Answer::No,
-                _ => Answer::Maybe,
+                "ipv4" | "ip" => Matches::of(self.destination.is_ipv4()),
+                "ipv6" | "ip6" => Matches::of(self.destination.is_ipv6()),
+                "arp" => Matches::No,
+                _ => Matches::Maybe,
             },
             // NFPROTO_IPV4 and ETH_P_IP; NFPROTO_IPV6 and ETH_P_IPV6.
-            Value::Numbers(2, 2) | Value::Numbers(0x0800, 0x0800) => Answer::of(self.destination.is_ipv4()),
-            Value::Numbers(10, 10) | Value::Numbers(0x86dd, 0x86dd) => Answer::of(self.destination.is_ipv6()),
+            Value::Numbers(2, 2) | Value::Numbers(0x0800, 0x0800) => Matches::of(self.destination.is_ipv4()),
+            Value::Numbers(10, 10) | Value::Numbers(0x86dd, 0x86dd) => {
+                Matches::of(self.destination.is_ipv6())
+            }
             Value::Numbers(..) | Value::Addresses(..) | Value::Prefix(_) | Value::Unknown | Value::Any => {
-                Answer::Maybe
+                Matches::Maybe
             }
         }
     }
 
     /// What arrives here for one host is for this one.
-    fn destination_type(&self, value: &Value) -> Answer {
+    fn destination_type(&self, value: &Value) -> Matches {
         let one = !self.destination.is_multicast()
             && match self.destination {
                 IpAddr::V4(address) => !address.is_broadcast(),
@@ -146,36 +148,38 @@ impl<'a> View<'a> {
             };
         let local = matches!(value, Value::Text(name) if name.eq_ignore_ascii_case("local"));
         match self.packet.path {
-            Path::In if local => Answer::of(one),
-            Path::In | Path::Out | Path::Forward => Answer::Maybe,
+            Path::In if local => Matches::of(one),
+            Path::In | Path::Out | Path::Forward => Matches::Maybe,
         }
     }
 }
 
-fn number(number: Option<impl Into<u64>>, value: &Value) -> Answer {
+fn number(number: Option<impl Into<u64>>, value: &Value) -> Matches {
     match (number, value) {
-        (Some(number), Value::Numbers(first, last)) => Answer::of((*first..=*last).contains(&number.into())),
+        (Some(number), Value::Numbers(first, last)) => Matches::of((*first..=*last).contains(&number.into())),
         (None, _)
         | (_, Value::Any | Value::Addresses(..) | Value::Text(_) | Value::Prefix(_) | Value::Unknown) => {
-            Answer::Maybe
+            Matches::Maybe
         }
     }
 }
 
-fn address(address: IpAddr, value: &Value) -> Answer {
+fn address(address: IpAddr, value: &Value) -> Matches {
     match value {
         // All of IPv4 are before all of IPv6.
-        Value::Addresses(first, last) => Answer::of((*first..=*last).contains(&address)),
-        Value::Any | Value::Numbers(..) | Value::Text(_) | Value::Prefix(_) | Value::Unknown => Answer::Maybe,
+        Value::Addresses(first, last) => Matches::of((*first..=*last).contains(&address)),
+        Value::Any | Value::Numbers(..) | Value::Text(_) | Value::Prefix(_) | Value::Unknown => {
+            Matches::Maybe
+        }
     }
 }
 
-fn device(device: Option<&str>, value: &Value) -> Answer {
+fn device(device: Option<&str>, value: &Value) -> Matches {
     match (device, value) {
-        (Some(device), Value::Text(name)) => Answer::of(device == name),
-        (Some(device), Value::Prefix(name)) => Answer::of(device.starts_with(name.as_str())),
+        (Some(device), Value::Text(name)) => Matches::of(device == name),
+        (Some(device), Value::Prefix(name)) => Matches::of(device.starts_with(name.as_str())),
         (None, _) | (_, Value::Any | Value::Numbers(..) | Value::Addresses(..) | Value::Unknown) => {
-            Answer::Maybe
+            Matches::Maybe
         }
     }
 }

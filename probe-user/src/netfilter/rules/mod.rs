@@ -127,7 +127,7 @@ pub struct Packet {
 
 /// Where in its chain a rule is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum RulePosition {
     /// Counted from 1, as `iptables -L --line-numbers` does.
     Position(u32),
     /// The handle, as `nft --handle list ruleset` shows.
@@ -148,7 +148,7 @@ pub struct Suspect {
     /// The chain.
     pub chain: String,
     /// Where in the chain.
-    pub place: Place,
+    pub place: RulePosition,
     /// The rule as its tool writes it, without counters, 200 characters at the most. Free of control
     /// characters.
     pub text: String,
@@ -169,27 +169,27 @@ impl Suspect {
         // What the text doesn't say whole can't be repeated.
         let cut = self.text.ends_with('…') || netlink::is_partly_read(&self.text);
         match (self.tool, self.place, self.text.strip_prefix("-A ")) {
-            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Position(_), Some(rule)) if !cut => {
+            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Position(_), Some(rule)) if !cut => {
                 format!("{tool} -t {table} -D {rule}")
             }
-            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Position(position), _) => {
+            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Position(position), _) => {
                 format!("{tool} -t {table} -D {chain} {position}")
             }
-            (Tool::Nft, Place::Handle(handle), _) => {
+            (Tool::Nft, RulePosition::Handle(handle), _) => {
                 format!(
                     "nft delete rule {} {table} {chain} handle {handle}",
                     self.family.name()
                 )
             }
-            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Policy, _) => {
+            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Policy, _) => {
                 format!("{tool} -t {table} -P {chain} ACCEPT")
             }
-            (Tool::Nft, Place::Policy, _) => {
+            (Tool::Nft, RulePosition::Policy, _) => {
                 let family = self.family.name();
                 format!("nft chain {family} {table} {chain} '{{ policy accept; }}'")
             }
-            (Tool::IptablesLegacy | Tool::IptablesNft, Place::Handle(_), _)
-            | (Tool::Nft, Place::Position(_), _) => {
+            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Handle(_), _)
+            | (Tool::Nft, RulePosition::Position(_), _) => {
                 format!("{tool}: {table} {chain}: {}", self.text)
             }
         }
@@ -205,9 +205,9 @@ impl Display for Suspect {
         }
         write!(f, "{} {} ", clean(&self.table), clean(&self.chain))?;
         match self.place {
-            Place::Position(position) => write!(f, "rule {position}: {}", self.text),
-            Place::Handle(handle) => write!(f, "handle {handle}: {}", self.text),
-            Place::Policy => f.write_str(&self.text),
+            RulePosition::Position(position) => write!(f, "rule {position}: {}", self.text),
+            RulePosition::Handle(handle) => write!(f, "handle {handle}: {}", self.text),
+            RulePosition::Policy => f.write_str(&self.text),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::{Action, Family, Path, Place, Tool};
+use super::{Action, Family, Path, RulePosition, Tool};
 
 /// How long a rule's text may be, in characters.
 const TEXT: usize = 200;
@@ -114,7 +114,7 @@ pub(super) struct Base {
 
 #[derive(Debug)]
 pub(super) struct Rule {
-    pub(super) place: Place,
+    pub(super) place: RulePosition,
     pub(super) text: String,
     pub(super) packets: Option<u64>,
     pub(super) steps: Vec<Step>,

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, value::RawValue};
 
 use super::{
-    Family, Place, Tool, expression,
+    Family, RulePosition, Tool, expression,
     model::{Base, Hook, Rule, Set, Table, Value, shown},
     names,
     nft_text::{self, Key, Listed},
@@ -22,7 +22,7 @@ struct Document<'a> {
 /// The tables of the families that matter, with the rules' texts taken from `listed` where they're there.
 pub(super) fn tables(json: &str, listed: &Listed) -> serde_json::Result<Vec<Table>> {
     let document: Document<'_> = serde_json::from_str(json)?;
-    let mut found = Found {
+    let mut found = ListedTables {
         tables: Vec::new(),
         places: HashMap::new(),
         listed,
@@ -36,13 +36,13 @@ pub(super) fn tables(json: &str, listed: &Listed) -> serde_json::Result<Vec<Tabl
     Ok(found.tables)
 }
 
-struct Found<'a> {
+struct ListedTables<'a> {
     tables: Vec<Table>,
     places: HashMap<(Family, String), usize>,
     listed: &'a Listed,
 }
 
-impl Found<'_> {
+impl ListedTables<'_> {
     fn item(&mut self, item: &Json) -> Option<()> {
         let (kind, json) = item.as_object()?.iter().next()?;
         match kind.as_str() {
@@ -111,7 +111,7 @@ impl Found<'_> {
         let handle = json.get("handle").and_then(Json::as_u64).unwrap_or_default();
         let expressions = json.get("expr").unwrap_or(&Json::Null);
         let rule = Rule {
-            place: Place::Handle(handle),
+            place: RulePosition::Handle(handle),
             text: match self.listed.rule(&key, handle) {
                 Some(text) => text.to_owned(),
                 None => shown(&nft_text::written(expressions, text(json, "comment"))),

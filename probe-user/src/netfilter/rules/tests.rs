@@ -80,7 +80,7 @@ fn input(rules: &[&str], packet: &Packet) -> String {
     let mut places = Vec::new();
     for suspect in rules.suspects(packet, &ALL) {
         let sure = if suspect.certain { "" } else { "?" };
-        let Place::Position(position) = suspect.place else {
+        let RulePosition::Position(position) = suspect.place else {
             panic!("{suspect}")
         };
         places.push(format!("{}{position}{sure}", suspect.chain));
@@ -442,7 +442,7 @@ fn a_policy_is_reached_if_nothing_else_decides() {
     let suspects = legacy(&text("")).suspects(&packet(), &[Action::Drop]);
     assert_eq!(
         (suspects[0].place, suspects[0].packets),
-        (Place::Policy, Some(12))
+        (RulePosition::Policy, Some(12))
     );
     // What nobody asked for isn't named, yet ends the way.
     assert_eq!(
@@ -528,7 +528,7 @@ fn there_is_an_end_to_suspects() {
     let suspects = legacy(&text).suspects(&packet(), &ALL);
     assert_eq!(suspects.len(), 16);
     // The one that's certain is among them.
-    assert_eq!(suspects[15].place, Place::Position(101));
+    assert_eq!(suspects[15].place, RulePosition::Position(101));
 }
 
 #[test]
@@ -598,8 +598,8 @@ const DROPS: &str = r#","type":"filter","hook":"input","prio":0,"policy":"drop""
 fn handles(json: &str, packet: &Packet) -> String {
     let suspects = nft(json).suspects(packet, &ALL);
     let place = |s: &Suspect| match s.place {
-        Place::Handle(handle) => handle.to_string(),
-        Place::Position(_) | Place::Policy => "policy".to_owned(),
+        RulePosition::Handle(handle) => handle.to_string(),
+        RulePosition::Position(_) | RulePosition::Policy => "policy".to_owned(),
     };
     suspects
         .iter()

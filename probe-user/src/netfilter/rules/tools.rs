@@ -23,12 +23,12 @@ const SELF: &str = "/proc/thread-self";
 #[derive(Debug)]
 pub struct Tools {
     folders: Vec<PathBuf>,
-    node: Option<Node>,
+    node: Option<NodeMounts>,
 }
 
 /// The node's mounts.
 #[derive(Debug)]
-struct Node {
+struct NodeMounts {
     root: PathBuf,
     mounts: File,
 }
@@ -54,7 +54,7 @@ impl Tools {
         }
         Some(Self {
             folders: FOLDERS.map(PathBuf::from).to_vec(),
-            node: Some(Node {
+            node: Some(NodeMounts {
                 root: Path::new(NODE).join("root"),
                 mounts: File::open(mounts(NODE)).ok()?,
             }),

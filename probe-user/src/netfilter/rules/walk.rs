@@ -5,8 +5,8 @@
 //! after.
 
 use super::{
-    Action, Packet, Place, Suspect, Tool,
-    matching::{Answer, View},
+    Action, Packet, RulePosition, Suspect, Tool,
+    matching::{Matches, View},
     model::{Base, Chain, Condition, Field, Hook, Row, Rule, Statement, Step, Table, Values},
 };
 
@@ -109,16 +109,16 @@ impl<'a> Walk<'a> {
             }
         };
         let entered = match field {
-            Field::Unknown => Answer::Yes,
+            Field::Unknown => Matches::Yes,
             field => base
                 .devices
                 .iter()
-                .fold(Answer::No, |any, device| any.or(at.view.field(field, device))),
+                .fold(Matches::No, |any, device| any.or(at.view.field(field, device))),
         };
-        if entered == Answer::No {
+        if entered == Matches::No {
             return true;
         }
-        let way = entered == Answer::Yes && !base.nat;
+        let way = entered == Matches::Yes && !base.nat;
         let mut ways = self.chain(at, chain, way, 0);
         if ways.through {
             if base.drops {
@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
                 self.report(
                     at.table,
                     chain,
-                    Place::Policy,
+                    RulePosition::Policy,
                     text,
                     base.packets,
                     Action::Drop,
@@ -171,9 +171,9 @@ impl<'a> Walk<'a> {
         for step in &met.rule.steps {
             match step {
                 Step::Match(condition) => match self.answer(met.at, condition) {
-                    Answer::Yes => {}
-                    Answer::No => return Next::Rule,
-                    Answer::Maybe => met.matched = false,
+                    Matches::Yes => {}
+                    Matches::No => return Next::Rule,
+                    Matches::Maybe => met.matched = false,
                 },
                 Step::Do(statement) => match self.statement(met, statement, ways) {
                     Next::Step => {}
@@ -258,13 +258,13 @@ impl<'a> Walk<'a> {
                 }
                 let answer = met.at.view.row(&condition.fields, row);
                 let matched = match answer {
-                    Answer::No => continue,
-                    Answer::Yes => sure,
-                    Answer::Maybe => false,
+                    Matches::No => continue,
+                    Matches::Yes => sure,
+                    Matches::Maybe => false,
                 };
                 let statement = row.statement.as_ref().unwrap_or(&Statement::Unknown);
                 let next = self.statement(Met { matched, ..met }, statement, ways);
-                if answer == Answer::Yes && !loose {
+                if answer == Matches::Yes && !loose {
                     return next;
                 }
                 sure = false;
@@ -273,22 +273,22 @@ impl<'a> Walk<'a> {
         Next::Rule
     }
 
-    fn answer(&mut self, at: At<'a>, condition: &'a Condition) -> Answer {
+    fn answer(&mut self, at: At<'a>, condition: &'a Condition) -> Matches {
         let Some((rows, loose)) = rows(at.table, condition) else {
-            return Answer::Maybe;
+            return Matches::Maybe;
         };
-        let mut answer = Answer::No;
+        let mut answer = Matches::No;
         for row in rows {
-            if answer == Answer::Yes {
+            if answer == Matches::Yes {
                 break;
             }
             if !self.spend() {
-                return Answer::Maybe;
+                return Matches::Maybe;
             }
             answer = answer.or(at.view.row(&condition.fields, row));
         }
         if loose {
-            return Answer::Maybe;
+            return Matches::Maybe;
         }
         if condition.not { answer.not() } else { answer }
     }
@@ -316,7 +316,7 @@ impl<'a> Walk<'a> {
         &mut self,
         table: &Table,
         chain: &Chain,
-        place: Place,
+        place: RulePosition,
         text: &str,
         packets: Option<u64>,
         action: Action,

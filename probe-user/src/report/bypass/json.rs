@@ -16,7 +16,7 @@ use crate::model::{
         diagnosis::protocol,
         rule::Rule,
         stream::Server,
-        view::{RuleState, Seen, SeenBy, Sender},
+        view::{JudgedStream, RuleState, SeenBy, Sender},
     },
 };
 
@@ -151,7 +151,7 @@ fn end(view: &View, address: IpAddr, port: Option<u16>) -> End<'_> {
     }
 }
 
-fn stream<'a>(view: &'a View, seen: &'a Seen) -> Stream<'a> {
+fn stream<'a>(view: &'a View, seen: &'a JudgedStream) -> Stream<'a> {
     let (stream, count) = (&seen.stream, &seen.count);
     let device = |index: Option<u32>| view.devices.get(&index?).map(String::as_str);
     let port = |which| (stream.server == which).then_some(stream.port);

@@ -12,8 +12,8 @@ use crate::model::{
         View,
         diagnosis::{moved, protocol},
         rule::Rule,
-        stream::{Server, Stream},
-        view::{RuleState, Seen},
+        stream::{Server, UntrackedStream},
+        view::{JudgedStream, RuleState},
     },
     plural::counted,
 };
@@ -124,7 +124,7 @@ fn streams(out: &mut String, view: &View) {
 }
 
 /// Whose socket sends it says more than the node's address.
-fn source(view: &View, seen: &Seen) -> String {
+fn source(view: &View, seen: &JudgedStream) -> String {
     let end = end(view, &seen.stream, Server::Source);
     match &seen.sender {
         Some(sender) => format!("{end} ({})", safe(&sender.name())),
@@ -133,7 +133,7 @@ fn source(view: &View, seen: &Seen) -> String {
 }
 
 /// One end, with its port if it is the server.
-fn end(view: &View, stream: &Stream, which: Server) -> String {
+fn end(view: &View, stream: &UntrackedStream, which: Server) -> String {
     let address = match which {
         Server::Source => stream.source,
         Server::Destination | Server::Neither => stream.destination,
@@ -149,7 +149,7 @@ fn end(view: &View, stream: &Stream, which: Server) -> String {
     }
 }
 
-fn devices(view: &View, stream: &Stream) -> String {
+fn devices(view: &View, stream: &UntrackedStream) -> String {
     let name = |index: Option<u32>| {
         index.map(|index| {
             view.devices
@@ -165,7 +165,7 @@ fn devices(view: &View, stream: &Stream) -> String {
     }
 }
 
-fn state(seen: &Seen) -> String {
+fn state(seen: &JudgedStream) -> String {
     seen.intended.map_or_else(
         || seen.fault.name().to_owned(),
         |intended| format!("intended, {}", intended.name()),

@@ -40,11 +40,11 @@ type Series = BTreeMap<Vec<Value>, Sample>;
 /// All metrics.
 #[derive(Debug)]
 pub struct Store {
-    known: Mutex<Known>,
+    known: Mutex<SeriesTable>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct SeriesTable {
     metrics: HashMap<&'static str, Series>,
     series: usize,
     most: usize,
@@ -55,7 +55,7 @@ impl Store {
     /// With at most so many series; what comes later is counted under `other`.
     pub fn new(most: usize) -> Self {
         Self {
-            known: Mutex::new(Known {
+            known: Mutex::new(SeriesTable {
                 metrics: HashMap::new(),
                 series: 0,
                 most,
@@ -64,7 +64,7 @@ impl Store {
         }
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, SeriesTable> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -116,7 +116,7 @@ impl Store {
     }
 }
 
-impl Known {
+impl SeriesTable {
     fn sample(&mut self, metric: &'static Definition, mut labels: Vec<Value>) -> &mut Sample {
         let series = self.metrics.entry(metric.name).or_default();
         if !series.contains_key(&labels) {

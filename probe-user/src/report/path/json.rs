@@ -17,7 +17,7 @@ use super::{
 };
 use crate::model::path::{
     self, Blamed, Journey, Outcome, Places, Tracking, What,
-    event::{Hook, Verdict},
+    event::{Hook, HookVerdict},
 };
 
 #[derive(Serialize)]
@@ -252,7 +252,7 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
         }
         What::Hook { hook, verdict } => {
             told.hook = hook.map(Hook::name);
-            told.verdict = verdict.map(Verdict::name);
+            told.verdict = verdict.map(HookVerdict::name);
         }
         What::Route { found } => told.found = Some(*found),
         What::Icmp { kind, code } => {

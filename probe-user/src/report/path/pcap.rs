@@ -21,7 +21,7 @@ use pcap_file::{
 };
 
 use super::{Told, text::safe};
-use crate::model::path::{Hop, event::Device};
+use crate::model::path::{Hop, event::PathDevice};
 
 /// Of Ethernet.
 const HEADER: usize = 14;
@@ -33,12 +33,12 @@ const INTERFACES: usize = 4096;
 const NANOSECONDS: u8 = 9;
 
 /// A device in a network namespace; `None`: the packet had none there.
-type Place = (u32, Option<Device>);
+type Interface = (u32, Option<PathDevice>);
 
 /// Writes a capture as pcapng.
 pub struct PcapWriter<W: Write> {
     writer: PcapNgWriter<W>,
-    interfaces: HashMap<Place, u32>,
+    interfaces: HashMap<Interface, u32>,
     /// Of all that are beyond those.
     others: Option<u32>,
     described: u32,

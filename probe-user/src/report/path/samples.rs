@@ -8,7 +8,7 @@ use super::{Reporter, Told};
 use crate::{
     model::path::{
         Blamed, Exchange, Listener, Outcome, Places, Tracking, Tunnel, Untracked, What,
-        event::{Hook, Verdict},
+        event::{Hook, HookVerdict},
         samples::{ACK, SYN, SYN_ACK, Walk, data, dropped, exchange, icmp, tcp},
     },
     report::{
@@ -41,7 +41,7 @@ pub fn told(format: Format, width: Option<usize>, exchange: &Exchange, places: P
     String::from_utf8(out).unwrap()
 }
 
-pub fn passes(hook: Hook, verdict: Verdict) -> What {
+pub fn passes(hook: Hook, verdict: HookVerdict) -> What {
     What::Hook {
         hook: Some(hook),
         verdict: Some(verdict),
@@ -68,7 +68,7 @@ pub fn delivered() -> Exchange {
         .tracked(Tracking::New)
         .with(|event| event.mark = 0x4000)
         .to(SERVER)
-        .meets(passes(Hook::Prerouting, Verdict::Accepted))
+        .meets(passes(Hook::Prerouting, HookVerdict::Accepted))
         .at(1, "flannel.1")
         .meets(What::Sent)
         .meets(What::Encapsulate)
@@ -149,7 +149,7 @@ pub fn dropped_by_rule() -> Exchange {
             .tracked(Tracking::New)
             .meets(What::Forward)
             .meets(What::Icmp { kind: 3, code: 13 })
-            .meets(passes(Hook::Forward, Verdict::Dropped))
+            .meets(passes(Hook::Forward, HookVerdict::Dropped))
             .meets(dropped("NETFILTER_DROP", "nf_hook_slow"))
     };
     let error = Walk::reply(icmp("10.244.1.1:0", "10.244.1.5:0", (3, 13), None), 30)
@@ -182,7 +182,7 @@ pub fn untracked() -> Exchange {
         .by(1, "vethcart")
         .meets(What::Received)
         .tracked(Tracking::Untracked)
-        .meets(passes(Hook::Prerouting, Verdict::Accepted))
+        .meets(passes(Hook::Prerouting, HookVerdict::Accepted))
         .at(1, "eth0")
         .meets(What::Sent);
     let mut exchange = exchange([request]);

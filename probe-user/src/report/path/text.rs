@@ -7,7 +7,7 @@ use super::{
     side_by_side::SideBySide,
 };
 use crate::model::path::{
-    Conclusion, End, Exchange, Journey, Outcome, Packet, Places, event::Direction, time,
+    Conclusion, Exchange, Journey, JourneyEnd, Outcome, Packet, Places, event::Direction, time,
 };
 
 /// The longest text shown; JSON has all of it.
@@ -193,13 +193,13 @@ fn ending(journey: &Journey, places: Places<'_>) -> String {
         device => format!(" {word} {device}"),
     };
     let words = match end {
-        End::Delivered(_) => format!("delivered in {place}"),
-        End::Dropped(at) => {
+        JourneyEnd::Delivered(_) => format!("delivered in {place}"),
+        JourneyEnd::Dropped(at) => {
             let words = journey.words(at);
             format!("{words}, in {place}{}", device("at"))
         }
-        End::Left(_) => format!("left {place}{}", device("by")),
-        End::Arrived(_) => format!("came to {place}"),
+        JourneyEnd::Left(_) => format!("left {place}{}", device("by")),
+        JourneyEnd::Arrived(_) => format!("came to {place}"),
     };
     safe(&format!("{words} after {}", time(journey.after_ns(end.hop()))))
 }

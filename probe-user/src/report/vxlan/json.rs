@@ -8,8 +8,8 @@ use super::super::{clock::Clock, lines};
 use crate::model::{
     Finding,
     vxlan::{
-        overlay::{Entry, Overlay},
-        traffic::{Count, Place},
+        overlay::{Overlay, PeerEntry},
+        traffic::{Place, VxlanCount},
         view::{PeerView, View},
     },
 };
@@ -226,7 +226,7 @@ fn ago(now_ns: u64, at_ns: u64) -> Option<u64> {
     (at_ns != 0).then_some(ago.as_millis() as u64)
 }
 
-fn counts(count: &Count, now: u64) -> Counts {
+fn counts(count: &VxlanCount, now: u64) -> Counts {
     Counts {
         packets: count.packets,
         frames: count.frames,
@@ -270,7 +270,7 @@ fn peer_of<'a>(view: &PeerView<'a>, now: u64) -> Peer<'a> {
             .map(|peer| peer.routes.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
         lacks: peer
-            .map(|peer| peer.lacks.iter().copied().map(Entry::name).collect())
+            .map(|peer| peer.lacks.iter().copied().map(PeerEntry::name).collect())
             .unwrap_or_default(),
         expected: peer.is_some(),
         received: counts(&view.received, now),

@@ -7,10 +7,10 @@ use std::io;
 
 use jiff::Timestamp;
 
-use super::{clock::Clock, finding, snapshot::Look};
+use super::{clock::Clock, finding, snapshot::Snapshot};
 use crate::model::vxlan::view::View;
 
-impl Look for View {
+impl Snapshot for View {
     const EVENT: &'static str = "vxlan";
 
     fn is_healthy(&self) -> bool {

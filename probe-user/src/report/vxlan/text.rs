@@ -10,7 +10,7 @@ use super::super::{
 use crate::model::{
     plural::counted,
     vxlan::{
-        overlay::Kind,
+        overlay::PeerSource,
         view::{PeerView, View},
     },
 };
@@ -56,9 +56,9 @@ fn devices(out: &mut String, view: &View) {
             |underlay| format!("{} (MTU {})", underlay.name, underlay.mtu),
         );
         let kind = match overlay.kind {
-            Kind::Entries => "",
-            Kind::Learning => ", learns its peers: missing entries can't be told",
-            Kind::External => ", told its peers packet by packet: none are known",
+            PeerSource::Entries => "",
+            PeerSource::Learning => ", learns its peers: missing entries can't be told",
+            PeerSource::External => ", told its peers packet by packet: none are known",
         };
         let up = if device.up { "" } else { ", DOWN" };
         out.push_str(&safe(&format!(

@@ -11,7 +11,7 @@ use crate::{
     host::{files::Root, resolv},
     model::{
         Owner, PodSource,
-        doctor::dns::{Pod, Policy},
+        doctor::dns::{DnsPod, Policy},
     },
     namespace,
 };
@@ -27,14 +27,14 @@ pub fn read(
     asks: bool,
     known: &[api::Pod],
     node_written: Option<SystemTime>,
-) -> Vec<Pod> {
+) -> Vec<DnsPod> {
     let proc = Proc::new("/proc".into());
     let inode = |pid: u32, kind: &str| namespace::inode(proc.path(pid, kind));
     let own_mount = namespace::inode("/proc/self/ns/mnt");
     let own_netns = namespace::own_netns();
     let mut mounts: HashSet<u64> = own_mount.into_iter().collect();
     // By uid and servers: the containers of a pod have one file.
-    let mut pods: BTreeMap<(String, Vec<IpAddr>), Pod> = BTreeMap::new();
+    let mut pods: BTreeMap<(String, Vec<IpAddr>), DnsPod> = BTreeMap::new();
     for pid in proc.pids() {
         // A kernel thread has no root; whose can't be read is not ours to tell.
         let (Some(mount), Some(netns)) = (inode(pid, "ns/mnt"), inode(pid, "ns/net")) else {
@@ -57,7 +57,7 @@ pub fn read(
         let of_api = known.iter().find(|known| is(known, &pod.uid));
         let host_network = Some(netns) == own_netns;
         let key = (pod.uid.clone(), resolv.servers.clone());
-        pods.entry(key).or_insert_with(|| Pod {
+        pods.entry(key).or_insert_with(|| DnsPod {
             name: name(&owner),
             policy: of_api.and_then(policy),
             servers: resolv.servers,

@@ -8,7 +8,7 @@ use std::{
 
 use probe_ebpf::contract::{hooks::PATH, path::Loss};
 
-use super::super::Node;
+use super::super::CheckContext;
 use crate::{
     attribution::{cri::Runtime, node_scope::NodeScope},
     capture::path as capture,
@@ -38,7 +38,7 @@ const VXLAN_PORTS: [u16; 2] = [8472, 4789];
 ///
 /// # Errors
 /// In words: what is not allowed, or this kernel does not give.
-pub fn queries(node: &Node, runtime: Option<&Runtime>) -> Result<Asked, String> {
+pub fn queries(node: &CheckContext, runtime: Option<&Runtime>) -> Result<Asked, String> {
     let missing = capabilities::missing(&capabilities::PATH);
     if let Some(need) = missing.iter().find(|need| need.lost.is_none()) {
         return Err(format!("it takes {} to {}", need.capability, need.purpose));
@@ -98,7 +98,7 @@ pub fn queries(node: &Node, runtime: Option<&Runtime>) -> Result<Asked, String> 
 
 fn read(probe: &mut PathProbe, queries: &mut Queries, malformed: &mut u64) {
     let reasons = probe.reasons.take();
-    let known = capture::Known {
+    let known = capture::EventContext {
         reasons: reasons.as_ref(),
         vxlan_ports: VXLAN_PORTS,
         function: &|_, _| "",

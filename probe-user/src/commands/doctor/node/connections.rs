@@ -4,9 +4,9 @@ use std::{collections::HashSet, fs, path::Path, sync::mpsc::Sender, time::Durati
 
 use super::{
     super::{
-        Node,
+        CheckContext,
         kubelet::is_here,
-        watching::{self, Question},
+        watching::{self, WatchScope},
     },
     server::DIAL,
 };
@@ -15,7 +15,7 @@ use crate::{
     host::{kubelet::PROCESSES, sockets},
     model::{
         Connection, Role,
-        doctor::node::{Ended, User, Why},
+        doctor::node::{Ended, FailedDial, User},
     },
     namespace::own_netns,
 };
@@ -81,13 +81,13 @@ fn held(proc: &Proc, pid: u32) -> Option<HashSet<u64>> {
 ///
 /// # Errors
 /// Why that could not be watched, in words.
-pub fn watch(node: &Node, ports: &[u16], ready: Sender<()>) -> Result<Vec<Connection>, String> {
-    let question = Question {
+pub fn watch(node: &CheckContext, ports: &[u16], ready: Sender<()>) -> Result<Vec<Connection>, String> {
+    let question = WatchScope {
         role: Some(Role::Client),
         explain: true,
         // This process dials meanwhile, and how that ends tells, too.
         duration: node.settings.duration.max(DIAL + SETTLE),
-        ..Question::of(node, ports)
+        ..WatchScope::of(node, ports)
     };
     watching::watch(node, &question, || drop(ready))
         .map(|seen| seen.connections)
@@ -95,14 +95,14 @@ pub fn watch(node: &Node, ports: &[u16], ready: Sender<()>) -> Result<Vec<Connec
 }
 
 /// Why dials from this namespace came to nothing, this process's own among them.
-pub fn causes(ended: &[Connection]) -> Vec<Why> {
+pub fn causes(ended: &[Connection]) -> Vec<FailedDial> {
     let here = own_netns();
-    let mut causes: Vec<Why> = Vec::new();
+    let mut causes: Vec<FailedDial> = Vec::new();
     for connection in ended {
         let to = connection.asked();
         let Some(cause) = &connection.cause else { continue };
         if here == Some(u64::from(connection.netns)) && causes.iter().all(|why| why.to != to) {
-            causes.push(Why {
+            causes.push(FailedDial {
                 to,
                 what: cause.what.clone(),
                 remedy: cause.remedy.clone(),

@@ -13,7 +13,7 @@ use crate::{
 /// Processes that only a node has: who sees them sees the node's.
 const NODES: [&str; 6] = ["systemd", "init", "containerd", "crio", "dockerd", "kube-proxy"];
 
-pub struct Found {
+pub struct FoundKubelet {
     pub kubelet: Kubelet,
     pub kubeconfig: String,
     pub bootstrap: Option<String>,
@@ -22,7 +22,7 @@ pub struct Found {
 }
 
 /// What there is of a kubelet; `None`: nothing.
-pub fn find(root: &Root) -> Option<Found> {
+pub fn find(root: &Root) -> Option<FoundKubelet> {
     let running = running();
     let process = running.as_ref().map(|running| running.pid);
     let is_there = |path: &str| match root.text(path) {
@@ -46,7 +46,7 @@ pub fn find(root: &Root) -> Option<Found> {
         .as_ref()
         .and_then(|flags| flags.bootstrap.clone())
         .or_else(|| (has_bootstrap || process.is_none()).then(|| files::BOOTSTRAP.to_owned()));
-    Some(Found {
+    Some(FoundKubelet {
         kubelet: match process {
             Some(pid) => Kubelet::Runs { pid },
             None if sees_the_node() => Kubelet::Stopped,

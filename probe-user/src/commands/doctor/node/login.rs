@@ -13,7 +13,7 @@ use crate::{
         files::Root,
         kubeconfig::{self, Login, Material},
     },
-    model::doctor::node::Client,
+    model::doctor::node::KubeletClient,
     tls::Identity,
 };
 
@@ -22,7 +22,7 @@ pub struct Used {
     pub login: Login,
     /// Who may sign the server's certificate; `None`: it is not checked.
     pub authorities: Option<Vec<CertificateDer<'static>>>,
-    pub client: Client,
+    pub client: KubeletClient,
     pub identity: Option<Identity>,
     pub token: Option<String>,
 }
@@ -60,9 +60,9 @@ pub fn read(root: &Root, path: &str) -> Result<Option<Used>, String> {
         Some(text.trim().to_owned())
     });
     let (client, identity) = match content(&login.certificate) {
-        None if login.program => (Client::Other("credentials that a program gives"), None),
-        None if token.is_some() => (Client::Other("a token"), None),
-        None => (Client::Other("no credentials"), None),
+        None if login.program => (KubeletClient::Other("credentials that a program gives"), None),
+        None if token.is_some() => (KubeletClient::Other("a token"), None),
+        None => (KubeletClient::Other("no credentials"), None),
         Some(certificate) => {
             let place = match &login.certificate {
                 Material::File(file) => file.clone(),
@@ -70,13 +70,13 @@ pub fn read(root: &Root, path: &str) -> Result<Option<Used>, String> {
             };
             match shown(certificate, content(&login.key)) {
                 Ok((certificate, identity)) => (
-                    Client::Certificate {
+                    KubeletClient::Certificate {
                         place,
                         certificate: Box::new(certificate),
                     },
                     Some(identity),
                 ),
-                Err(why) => (Client::Bad { place, why }, None),
+                Err(why) => (KubeletClient::Bad { place, why }, None),
             }
         }
     };

@@ -11,7 +11,7 @@ use super::login::Used;
 use crate::{
     host::{files::Root, hosts},
     model::doctor::{
-        node::{Place, Server},
+        node::{DialledAddress, Server},
         server::{Dialled, Stop},
     },
     tls::{self, Ask, Request},
@@ -76,7 +76,7 @@ pub fn dial(root: &Root, target: &Target, used: &Used) -> Server {
                 .collect();
             dials
                 .into_iter()
-                .map(|(address, dial)| Place {
+                .map(|(address, dial)| DialledAddress {
                     address,
                     dialled: dial.join().unwrap_or_else(|_| Dialled::stopped(Stop::Closed)),
                 })

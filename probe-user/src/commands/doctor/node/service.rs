@@ -4,7 +4,7 @@ use super::{login::Used, server::DIAL};
 use crate::{
     model::{
         bypass::service::Service as Rules,
-        doctor::node::{Place, Service},
+        doctor::node::{ApiService, DialledAddress},
     },
     tls::{self, Ask},
 };
@@ -12,7 +12,7 @@ use crate::{
 const TCP: u8 = 6;
 
 /// The one with that name, or, where the rules tell no names, the one that leads to the API server; dialled.
-pub fn dial(services: &[Rules], used: &Used, places: &[Place]) -> Option<Service> {
+pub fn dial(services: &[Rules], used: &Used, places: &[DialledAddress]) -> Option<ApiService> {
     let mut tcp = services.iter().filter(|service| service.protocol == TCP);
     let named = |service: &&Rules| {
         let name = service.name.as_deref();
@@ -25,7 +25,7 @@ pub fn dial(services: &[Rules], used: &Used, places: &[Place]) -> Option<Service
                 .any(|place| service.endpoints.contains(&place.address))
     };
     let found = tcp.clone().find(named).or_else(|| tcp.find(leads))?;
-    Some(Service {
+    Some(ApiService {
         address: found.address,
         endpoints: found.endpoints.clone(),
         mode: found.mode.name(),

@@ -29,8 +29,11 @@ use crate::{
     },
     model::{
         Cause, Connection,
-        bypass::stream::{self, Count, Stream},
-        cause::{Blame, Blamed, Evidence, Kind, Tunnel, Untracked, dropped::Dropped, explain},
+        bypass::stream::{self, UntrackedCount, UntrackedStream},
+        cause::{
+            Blame, Blamed, CauseKind, Evidence, FaultyTunnel, UntrackedPackets, dropped::DroppedPackets,
+            explain,
+        },
         network::{Device, upper_name},
         part::{Part, State},
     },
@@ -106,7 +109,7 @@ pub struct Collector {
     streams: Streams,
     drops: Option<DropsProbe>,
     vxlan: Option<vxlan::Poller>,
-    tunnels: Vec<Tunnel>,
+    tunnels: Vec<FaultyTunnel>,
     routing: Option<Routing>,
     /// Read when the first connection fails, where no others are.
     rules: Option<Rules>,
@@ -265,7 +268,7 @@ impl Collector {
         let Some(looker) = &mut self.vxlan else { return };
         match looker.look(true) {
             Ok(view) => {
-                let tunnel = |finding: &crate::model::vxlan::Diagnosed| Tunnel {
+                let tunnel = |finding: &crate::model::vxlan::Diagnosed| FaultyTunnel {
                     fault: finding.fault,
                     networks: view.networks(finding),
                     what: finding.what.trim_end_matches('.').to_owned(),
@@ -334,9 +337,9 @@ impl Collector {
         let streams = self.tcp_streams(&devices);
         let own: HashSet<IpAddr> = self.own();
         let outside = self.outside();
-        let untracked: Vec<Untracked> = streams
+        let untracked: Vec<UntrackedPackets> = streams
             .iter()
-            .map(|(stream, count)| Untracked {
+            .map(|(stream, count)| UntrackedPackets {
                 stream: *stream,
                 first: clock.time(count.first_ns),
                 last: clock.time(count.last_ns),
@@ -358,7 +361,7 @@ impl Collector {
                 tunnels: &self.tunnels,
                 own: &own,
                 netns: self.netns,
-                rules: &Known {
+                rules: &ReadRules {
                     rules,
                     looker: self.streams.looker(),
                     streams: &streams,
@@ -370,10 +373,9 @@ impl Collector {
                 .iter()
                 .map(|connection| explain(connection, &evidence).map(Box::new))
                 .collect();
-            let puzzled = causes
-                .iter()
-                .flatten()
-                .any(|cause| cause.rule.is_none() && matches!(cause.kind, Kind::Untracked | Kind::Dropped));
+            let puzzled = causes.iter().flatten().any(|cause| {
+                cause.rule.is_none() && matches!(cause.kind, CauseKind::Untracked | CauseKind::Dropped)
+            });
             let newer = !last && puzzled && self.refresh(Some(newest_ns));
             if !newer {
                 break;
@@ -422,7 +424,7 @@ impl Collector {
     }
 
     /// Dropped packets of these connections, and when the newest of them was seen first (`CLOCK_MONOTONIC` nanoseconds).
-    fn dropped(&mut self, connections: &[&Connection], clock: &Clock) -> (Vec<Dropped>, Option<u64>) {
+    fn dropped(&mut self, connections: &[&Connection], clock: &Clock) -> (Vec<DroppedPackets>, Option<u64>) {
         let Some(probe) = &self.drops else {
             return (Vec::new(), None);
         };
@@ -438,7 +440,7 @@ impl Collector {
         self.symbols.find(found.iter().map(|(_, location)| *location));
         let drops = found
             .into_iter()
-            .map(|(told, location)| Dropped {
+            .map(|(told, location)| DroppedPackets {
                 at: self.symbols.name(location).map(str::to_owned),
                 ..told
             })
@@ -446,7 +448,7 @@ impl Collector {
         (drops, newest)
     }
 
-    fn tcp_streams(&self, devices: &[Device]) -> Vec<(Stream, Count)> {
+    fn tcp_streams(&self, devices: &[Device]) -> Vec<(UntrackedStream, UntrackedCount)> {
         let mut streams = Vec::new();
         if let Some(probe) = self.streams.probe() {
             let _ = probe.streams(|key, counters| {
@@ -495,22 +497,22 @@ fn without(what: &str, reason: &str) {
 }
 
 /// The rules as they were read.
-struct Known<'a> {
+struct ReadRules<'a> {
     rules: &'a Rules,
     looker: Option<&'a bypass::Poller>,
-    streams: &'a [(Stream, Count)],
+    streams: &'a [(UntrackedStream, UntrackedCount)],
     devices: &'a [Device],
     own: &'a HashSet<IpAddr>,
 }
 
-impl Known<'_> {
+impl ReadRules<'_> {
     fn name(&self, index: u32) -> Option<String> {
         upper_name(self.devices, index).map(str::to_owned)
     }
 }
 
-impl Blame for Known<'_> {
-    fn untracked(&self, untracked: &Untracked) -> Option<Blamed> {
+impl Blame for ReadRules<'_> {
+    fn untracked(&self, untracked: &UntrackedPackets) -> Option<Blamed> {
         let (stream, count) = self
             .streams
             .iter()
@@ -532,7 +534,7 @@ impl Blame for Known<'_> {
         })
     }
 
-    fn dropped(&self, dropped: &Dropped) -> Option<Blamed> {
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed> {
         let path = match dropped.input {
             None => Path::Out,
             Some(_) if self.own.contains(&dropped.destination.ip()) => Path::In,

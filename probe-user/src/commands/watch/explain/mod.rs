@@ -39,13 +39,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What is asked of the thread.
-struct Question {
+struct ExplainRequest {
     number: u64,
     clock: Clock,
     connection: Connection,
 }
 
-struct Answer {
+struct ExplainReply {
     number: u64,
     cause: Option<Box<Cause>>,
 }
@@ -72,7 +72,7 @@ pub struct Observed {
     pub vxlan: Option<Vxlan>,
     pub bypass: Option<Bypass>,
     /// Who is asked for names.
-    pub known: bypass::Known,
+    pub known: bypass::NameSources,
     pub by: Box<dyn Observer>,
 }
 
@@ -110,8 +110,8 @@ impl ExplainConfig {
 /// Connections that failed, and wait for their cause.
 pub struct Explainer {
     /// `None` at the end.
-    questions: Option<SyncSender<Question>>,
-    answers: Receiver<Answer>,
+    questions: Option<SyncSender<ExplainRequest>>,
+    answers: Receiver<ExplainReply>,
     thread: Option<JoinHandle<()>>,
     waiting: VecDeque<(u64, Instant, Connection)>,
     next: u64,
@@ -138,26 +138,26 @@ impl Explainer {
             let _ = ready.send(());
             let mut looked = Instant::now();
             loop {
-                let first: Option<Question> = match asked.recv_timeout(every.saturating_sub(looked.elapsed()))
-                {
-                    Ok(question) => Some(question),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                };
+                let first: Option<ExplainRequest> =
+                    match asked.recv_timeout(every.saturating_sub(looked.elapsed())) {
+                        Ok(question) => Some(question),
+                        Err(RecvTimeoutError::Timeout) => None,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                    };
                 if looked.elapsed() >= every {
                     looked = Instant::now();
                     witnesses.look();
                     counted.store(witnesses.unkept(), Ordering::Relaxed);
                 }
                 let Some(first) = first else { continue };
-                let batch: Vec<Question> = [first].into_iter().chain(asked.try_iter()).collect();
+                let batch: Vec<ExplainRequest> = [first].into_iter().chain(asked.try_iter()).collect();
                 let connections: Vec<&Connection> =
                     batch.iter().map(|question| &question.connection).collect();
                 let clock = batch.last().map_or(Clock::new(0, 0), |question| question.clock);
                 let causes = witnesses.explain(&connections, &clock);
                 for (question, cause) in batch.iter().zip(causes) {
                     let number = question.number;
-                    if answer.send(Answer { number, cause }).is_err() {
+                    if answer.send(ExplainReply { number, cause }).is_err() {
                         return;
                     }
                 }
@@ -182,7 +182,7 @@ impl Explainer {
         if !FAILED.contains(&connection.outcome) {
             return Some(connection);
         }
-        let question = Question {
+        let question = ExplainRequest {
             number: self.next,
             clock,
             connection: connection.clone(),
@@ -233,7 +233,7 @@ impl Explainer {
     }
 
     /// Answers come in the order of their questions; some of those no longer wait.
-    fn take(&mut self, answer: Answer, ready: &mut Vec<Connection>) {
+    fn take(&mut self, answer: ExplainReply, ready: &mut Vec<Connection>) {
         if self
             .waiting
             .front()

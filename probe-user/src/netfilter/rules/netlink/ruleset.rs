@@ -127,7 +127,7 @@ pub(super) struct Element {
 
 /// The tables in the messages, of the families that matter.
 pub(super) fn tables(bytes: &[u8]) -> Vec<Table> {
-    let mut found = Found::default();
+    let mut found = DumpedTables::default();
     for message in messages(bytes) {
         // Of odd messages, the others are still of use.
         let _ = found.message(message);
@@ -136,14 +136,14 @@ pub(super) fn tables(bytes: &[u8]) -> Vec<Table> {
 }
 
 #[derive(Default)]
-struct Found {
+struct DumpedTables {
     tables: Vec<Table>,
     places: HashMap<(Family, String), usize>,
     /// Of chains in their tables.
     chains: HashMap<(usize, String), usize>,
 }
 
-impl Found {
+impl DumpedTables {
     fn message(&mut self, message: Message<'_>) -> Option<()> {
         let attributes = message.attributes;
         let family = family(message.family)?;

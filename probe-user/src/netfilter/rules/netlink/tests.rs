@@ -11,7 +11,7 @@ use super::{
     *,
 };
 use crate::netfilter::{
-    rules::{Action, Packet, Path, Place, Rules, Suspect, read::Outputs},
+    rules::{Action, Packet, Path, RulePosition, Rules, Suspect, read::Outputs},
     services,
 };
 
@@ -379,7 +379,7 @@ fn what_is_not_understood() {
             "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -p udp -m statistic [xt match statistic] -j NOTRACK"
         );
         assert!(!suspect.certain);
-        assert_eq!(suspect.place, Place::Position(1));
+        assert_eq!(suspect.place, RulePosition::Position(1));
         assert_eq!(suspect.removal(), "iptables-nft -t raw -D PREROUTING 1");
     });
 }
