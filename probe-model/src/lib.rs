@@ -10,6 +10,7 @@ pub mod etcd_log;
 pub mod exit;
 pub mod finding;
 pub mod flow;
+pub mod handshake;
 pub mod host;
 pub mod listed;
 pub mod names;

@@ -5,8 +5,11 @@ pub(super) mod explain;
 mod names;
 mod pairing;
 pub(super) mod pipeline;
+mod reporting;
+mod scope;
 pub(super) mod session;
 pub(super) mod sink;
+mod status;
 mod tls;
 mod translation;
 

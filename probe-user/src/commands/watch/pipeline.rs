@@ -1,7 +1,6 @@
 //! Records → owners → report.
 
 use std::{
-    collections::HashSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::ControlFlow,
     path::PathBuf,
@@ -20,30 +19,26 @@ use super::{
     counter_delta::CounterDelta,
     explain::Explainer,
     pairing::{Pair, Pairing},
+    reporting::Reporting,
+    scope::Scope,
     sink::Sink,
+    status::Status,
     tls::TlsCapture,
     translation::Translator,
 };
 use crate::{
-    attribution::{
-        Attribution, Paths,
-        cri::Runtime,
-        health::{Health, News},
-        kube::Cluster,
-        node_scope::NodeScope,
-    },
+    attribution::{Attribution, Paths, cri::Runtime, kube::Cluster, node_scope::NodeScope},
     capture::{clock::Clock, connection as capture},
     cli::Watch,
     commands::clock,
     kernel::connection::{ConnectionProbe, Records, Tables},
     model::{
-        Cadence, Cadences, Connection, Outcome, Owner, Role, Summary,
-        cause::causes::Causes,
+        Cadence, Connection, Outcome, Owner, Role, Summary,
+        handshake::is_given_up,
         selector::Selection,
         summary::{Row, Tally},
         tls::Tls,
     },
-    report::say,
 };
 
 /// How often the handshakes that never finished are looked at.
@@ -70,9 +65,7 @@ pub struct Pipeline<S: Sink> {
 struct Watching<S> {
     settings: Watch,
     attribution: Attribution,
-    home: Option<NodeScope>,
-    /// Connections of other nodes.
-    foreign: u64,
+    scope: Scope,
     /// Connections left out because their pod's labels are unknown.
     unlabelled: u64,
     counted: CounterDelta,
@@ -80,20 +73,13 @@ struct Watching<S> {
     join: Translator,
     explainer: Option<Explainer>,
     tls: Option<TlsCapture>,
-    cadences: Cadences,
-    causes: Causes,
-    sink: S,
+    reporting: Reporting<S>,
     clock: Clock,
     started: Timestamp,
-    /// Asked for and shown.
-    reported: u64,
     malformed: u64,
     handshakes_at: Instant,
     open_at: Option<Instant>,
-    /// The output's error: the run ends with it.
-    failed: Option<std::io::Error>,
-    /// Those who did not answer when asked for names, which was told.
-    failing: HashSet<String>,
+    status: Status,
 }
 
 impl<S: Sink> Pipeline<S> {
@@ -113,26 +99,21 @@ impl<S: Sink> Pipeline<S> {
             join,
             explainer,
             tls,
-            settings,
             attribution: Attribution::new(paths, who.runtime, who.cluster),
-            home: who.home,
-            foreign: 0,
+            scope: Scope::new(who.home),
             unlabelled: 0,
             counted: CounterDelta::default(),
             ends: Pairing::new(),
-            cadences: Cadences::default(),
-            causes: Causes::default(),
-            sink,
+            reporting: Reporting::new(sink, settings.count),
+            settings,
             clock: clock::now(),
             started: Timestamp::now(),
-            reported: 0,
             malformed: 0,
             handshakes_at: Instant::now(),
             open_at: None,
-            failed: None,
-            failing: HashSet::new(),
+            status: Status::default(),
         };
-        watch.tell_news();
+        watch.status.report(&mut watch.join, &mut watch.attribution);
         Self { probe, watch }
     }
 
@@ -140,7 +121,7 @@ impl<S: Sink> Pipeline<S> {
     pub fn pump(&mut self) -> Result<ControlFlow<()>> {
         let Self { probe, watch } = self;
         watch.clock = clock::now();
-        watch.tell_news();
+        watch.status.report(&mut watch.join, &mut watch.attribution);
         watch.next_round();
         if let Some(tls) = &mut watch.tls {
             tls.read();
@@ -153,8 +134,8 @@ impl<S: Sink> Pipeline<S> {
             watch.handshakes(&mut probe.tables, false)?;
         }
         watch.explained(false);
-        watch.flush()?;
-        Ok(if watch.done() {
+        watch.reporting.flush()?;
+        Ok(if watch.reporting.is_full() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -172,10 +153,8 @@ impl<S: Sink> Pipeline<S> {
                 continue;
             };
             let owner = watch.owner_of_group(&key, &probe.tables);
-            if watch.is_home(key.netns, &owner) {
+            if watch.scope.has(key.netns, &owner, &watch.attribution, count) {
                 each(role, outcome, key.port, &owner, count);
-            } else {
-                watch.foreign += count;
             }
         }
         Ok(())
@@ -193,7 +172,7 @@ impl<S: Sink> Pipeline<S> {
 
     /// Connections of other nodes on this kernel, which were left out.
     pub fn foreign(&self) -> u64 {
-        self.watch.foreign
+        self.watch.scope.foreign()
     }
 
     /// The kernel side, to be asked how it is doing.
@@ -218,44 +197,13 @@ impl<S: Sink> Pipeline<S> {
         watch.handshakes(&mut probe.tables, true)?;
         watch.still_open(&probe.tables)?;
         watch.explained(true);
-        watch.flush()?;
+        watch.reporting.flush()?;
         let summary = watch.summary(&probe)?;
-        watch.sink.summary(&summary)
+        watch.reporting.summary(&summary)
     }
 }
 
 impl<S: Sink> Watching<S> {
-    /// Says when somebody can't be asked, for names or for translated addresses, and when they can again.
-    fn tell_news(&mut self) {
-        match self.join.news() {
-            None => {}
-            Some(Ok(())) => say(format_args!(
-                "probe: conntrack answers: the addresses that servers see are known from now on"
-            )),
-            Some(Err(error)) => say(format_args!(
-                "probe: watch runs without the addresses that servers see: {error}"
-            )),
-        }
-        while let Some(News { who, lost, health }) = self.attribution.news() {
-            match health {
-                Health::Starting => {}
-                Health::Well(name) => {
-                    if self.failing.remove(&who) {
-                        let name = name.map(|name| format!(": {name}")).unwrap_or_default();
-                        say(format_args!("probe: {who} answers again{name}"));
-                    }
-                }
-                Health::Failing(reason) => {
-                    say(format_args!(
-                        "probe: {who} can't be asked, {lost} until it can: {}",
-                        reason
-                    ));
-                    self.failing.insert(who);
-                }
-            }
-        }
-    }
-
     /// What waits now has waited once.
     fn next_round(&mut self) {
         self.ends.next_round();
@@ -369,7 +317,7 @@ impl<S: Sink> Watching<S> {
     fn handshakes(&mut self, tables: &mut Tables, end: bool) -> Result<()> {
         let mut over = Vec::new();
         tables.handshakes(|key, handshake| {
-            if end || given_up(&handshake, self.clock.now_ns()) {
+            if end || is_given_up(&handshake, self.clock.now_ns()) {
                 over.push((key, handshake));
             }
         })?;
@@ -442,8 +390,10 @@ impl<S: Sink> Watching<S> {
     }
 
     fn report(&mut self, mut connection: Connection) {
-        if !self.is_home(connection.netns, &connection.owner) {
-            self.foreign += 1;
+        if !self
+            .scope
+            .has(connection.netns, &connection.owner, &self.attribution, 1)
+        {
             return;
         }
         self.attribution
@@ -452,7 +402,7 @@ impl<S: Sink> Watching<S> {
         if connection.role == Role::Server && connection.actor().is_none() {
             connection.peer = self.attribution.node(connection.source.ip());
         }
-        if self.failed.is_some() || self.done() {
+        if self.reporting.is_closed() {
             return;
         }
         match self.settings.select(&connection) {
@@ -468,54 +418,22 @@ impl<S: Sink> Watching<S> {
             None => Some(connection),
         };
         if let Some(connection) = connection {
-            self.tell(connection);
+            self.reporting.report(connection);
         }
-    }
-
-    fn is_home(&mut self, netns: u32, owner: &Owner) -> bool {
-        let runtime = self.attribution.runtime();
-        self.home
-            .as_mut()
-            .is_none_or(|home| home.has(netns, owner, runtime))
     }
 
     /// Tells of those whose cause was looked for, at the end of the run of all.
     fn explained(&mut self, end: bool) {
         let ready = self.explainer.as_mut().map(|explainer| explainer.ready(end));
         for connection in ready.into_iter().flatten() {
-            self.tell(connection);
-        }
-    }
-
-    fn tell(&mut self, mut connection: Connection) {
-        if self.failed.is_some() || self.done() {
-            return;
-        }
-        if let Some(cause) = &connection.cause {
-            self.causes.add(cause);
-        }
-        connection.cadence = Some(self.cadences.seen(&connection));
-        self.reported += 1;
-        self.failed = self.sink.connection(&connection).err();
-    }
-
-    /// Whether `--count` is reached.
-    fn done(&self) -> bool {
-        self.settings.count.is_some_and(|count| self.reported >= count)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let flushed = self.sink.flush();
-        match self.failed.take() {
-            Some(error) => Err(error.into()),
-            None => flushed,
+            self.reporting.report(connection);
         }
     }
 
     fn summary(&mut self, probe: &ConnectionProbe) -> Result<Summary> {
-        let mut rows: Vec<Row> = self.cadences.rows().cloned().collect();
-        let mut counted = self.reported;
-        if !self.done() {
+        let mut rows = self.reporting.rows();
+        let mut counted = self.reporting.reported();
+        if !self.reporting.is_full() {
             probe.tables.counters(|key, count| {
                 if let Some(row) = self.unreported(&key, count, &probe.tables) {
                     counted += count;
@@ -528,58 +446,27 @@ impl<S: Sink> Watching<S> {
             ended: Timestamp::now(),
             watched: self.settings.description(),
             counted,
-            reported: self.reported,
+            reported: self.reporting.reported(),
             rows,
-            causes: self.causes.sorted(),
+            causes: self.reporting.causes(),
             losses: self.losses(probe),
             misses: self.misses(),
         })
     }
 
-    /// What the kernel side could not keep, and what was left out here.
+    /// What the kernel side could not keep, and what each stage left out.
     fn losses(&self, probe: &ConnectionProbe) -> Vec<Tally> {
-        let mut losses: Vec<Tally> = Loss::ALL
-            .into_iter()
-            .map(|loss| Tally {
-                name: loss.name(),
-                what: loss.what(),
-                count: probe.tables.lost(loss),
-            })
-            .collect();
-        losses.push(Tally {
-            name: "skipped",
-            what: "state changes not seen: an interrupt came while probe's program ran on that CPU",
-            count: probe.skipped(),
-        });
+        let mut losses = kernel_losses(probe);
         losses.push(Tally {
             name: "malformed",
             what: "records that could not be read",
             count: self.malformed,
         });
-        losses.push(Tally {
-            name: "cadences",
-            what: "sources forgotten for others: their counts and cadences started over",
-            count: self.cadences.fell_out(),
-        });
-        if let Some(tls) = &self.tls {
-            losses.extend(tls.losses());
-        }
+        losses.extend(self.reporting.losses());
+        losses.extend(self.tls.iter().flat_map(TlsCapture::losses));
         if let Some(explainer) = &self.explainer {
-            losses.push(Tally {
-                name: "unexplained",
-                what: "failed connections that nobody looked into: too many at once, or rules that took too long to read",
-                count: explainer.missed(),
-            });
-            losses.push(Tally {
-                name: "evidence",
-                what: "dropped or untracked packets that found no room: a cause may be missing",
-                count: explainer.unkept(),
-            });
-            losses.push(Tally {
-                name: "causes",
-                what: "connections with a cause that is not listed here for lack of room",
-                count: self.causes.others(),
-            });
+            losses.extend(explainer.losses());
+            losses.push(self.reporting.unlisted_causes());
         }
         losses
     }
@@ -646,40 +533,20 @@ impl<S: Sink> Watching<S> {
     }
 }
 
-/// Whether the kernel no longer waits for the client: it doubles its wait with each SYN-ACK it sends again, so when
-/// twice the last wait and a second are over, there will be no other.
-fn given_up(handshake: &Handshake, now_ns: u64) -> bool {
-    const FIRST_WAIT_NS: u64 = 1_000_000_000;
-    let last_wait = FIRST_WAIT_NS << handshake.retransmits.saturating_sub(1).min(10);
-    now_ns.saturating_sub(handshake.last_ns) > 2 * last_wait + FIRST_WAIT_NS
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_handshake_is_given_up_when_no_other_syn_ack_can_follow() {
-        const SECOND: u64 = 1_000_000_000;
-        for (retransmits, after, expected) in [
-            (1, 2 * SECOND, false),
-            (1, 4 * SECOND, true),
-            (2, 4 * SECOND, false),
-            (2, 6 * SECOND, true),
-            (5, 32 * SECOND, false),
-            (5, 34 * SECOND, true),
-            (u64::MAX, SECOND, false),
-        ] {
-            let handshake = Handshake {
-                first_ns: 0,
-                last_ns: 0,
-                retransmits,
-            };
-            assert_eq!(
-                given_up(&handshake, after),
-                expected,
-                "{retransmits} after {after}"
-            );
-        }
-    }
+/// What the kernel side could not keep.
+fn kernel_losses(probe: &ConnectionProbe) -> Vec<Tally> {
+    let mut losses: Vec<Tally> = Loss::ALL
+        .into_iter()
+        .map(|loss| Tally {
+            name: loss.name(),
+            what: loss.what(),
+            count: probe.tables.lost(loss),
+        })
+        .collect();
+    losses.push(Tally {
+        name: "skipped",
+        what: "state changes not seen: an interrupt came while probe's program ran on that CPU",
+        count: probe.skipped(),
+    });
+    losses
 }

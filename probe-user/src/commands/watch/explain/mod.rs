@@ -27,6 +27,7 @@ use crate::{
         self, Cause, Connection,
         cause::FAILED,
         part::{Part, State},
+        summary::Tally,
         vxlan,
     },
 };
@@ -245,14 +246,19 @@ impl Explainer {
         }
     }
 
-    /// Failed connections that were reported before anybody looked into them.
-    pub fn missed(&self) -> u64 {
-        self.missed
-    }
-
-    /// Dropped and untracked packets that found no room.
-    pub fn unkept(&self) -> u64 {
-        self.unkept.load(Ordering::Relaxed)
+    pub fn losses(&self) -> [Tally; 2] {
+        [
+            Tally {
+                name: "unexplained",
+                what: "failed connections that nobody looked into: too many at once, or rules that took too long to read",
+                count: self.missed,
+            },
+            Tally {
+                name: "evidence",
+                what: "dropped or untracked packets that found no room: a cause may be missing",
+                count: self.unkept.load(Ordering::Relaxed),
+            },
+        ]
     }
 }
 

@@ -1,0 +1,104 @@
+//! The last stage: what is reported is counted, given its interval, and handed to the sink.
+
+use std::io;
+
+use anyhow::Result;
+
+use super::sink::Sink;
+use crate::model::{
+    Cadences, Connection, Summary,
+    cause::causes::{Causes, Counted},
+    summary::{Row, Tally},
+};
+
+/// Connections in, at most `limit` of them; lines out.
+pub struct Reporting<S> {
+    sink: S,
+    limit: Option<u64>,
+    cadences: Cadences,
+    causes: Causes,
+    reported: u64,
+    /// The sink's error: the run ends with it.
+    failed: Option<io::Error>,
+}
+
+impl<S: Sink> Reporting<S> {
+    pub fn new(sink: S, limit: Option<u64>) -> Self {
+        Self {
+            sink,
+            limit,
+            cadences: Cadences::default(),
+            causes: Causes::default(),
+            reported: 0,
+            failed: None,
+        }
+    }
+
+    pub fn report(&mut self, mut connection: Connection) {
+        if self.is_closed() {
+            return;
+        }
+        if let Some(cause) = &connection.cause {
+            self.causes.add(cause);
+        }
+        connection.cadence = Some(self.cadences.seen(&connection));
+        self.reported += 1;
+        self.failed = self.sink.connection(&connection).err();
+    }
+
+    /// Whether the limit is reached.
+    pub fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.reported >= limit)
+    }
+
+    /// Whether nothing more is taken.
+    pub fn is_closed(&self) -> bool {
+        self.failed.is_some() || self.is_full()
+    }
+
+    /// After a batch.
+    ///
+    /// # Errors
+    /// The sink's, also an earlier one.
+    pub fn flush(&mut self) -> Result<()> {
+        let flushed = self.sink.flush();
+        match self.failed.take() {
+            Some(error) => Err(error.into()),
+            None => flushed,
+        }
+    }
+
+    pub fn summary(&mut self, summary: &Summary) -> Result<()> {
+        self.sink.summary(summary)
+    }
+
+    pub fn reported(&self) -> u64 {
+        self.reported
+    }
+
+    /// A row for each source that was reported.
+    pub fn rows(&self) -> Vec<Row> {
+        self.cadences.rows().cloned().collect()
+    }
+
+    pub fn causes(&self) -> Vec<Counted> {
+        self.causes.sorted()
+    }
+
+    pub fn losses(&self) -> [Tally; 1] {
+        [Tally {
+            name: "cadences",
+            what: "sources forgotten for others: their counts and cadences started over",
+            count: self.cadences.fell_out(),
+        }]
+    }
+
+    /// Where causes are looked for.
+    pub fn unlisted_causes(&self) -> Tally {
+        Tally {
+            name: "causes",
+            what: "connections with a cause that is not listed here for lack of room",
+            count: self.causes.others(),
+        }
+    }
+}

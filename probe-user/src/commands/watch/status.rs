@@ -1,0 +1,49 @@
+//! Messages about the services that names and addresses come from: each failure once, and each recovery.
+
+use std::collections::HashSet;
+
+use super::translation::Translator;
+use crate::{
+    attribution::{
+        Attribution,
+        health::{Health, News},
+    },
+    report::say,
+};
+
+/// The services that failed, which was reported.
+#[derive(Default)]
+pub struct Status {
+    failing: HashSet<String>,
+}
+
+impl Status {
+    pub fn report(&mut self, translator: &mut Translator, attribution: &mut Attribution) {
+        match translator.news() {
+            None => {}
+            Some(Ok(())) => say(format_args!(
+                "probe: conntrack answers: the addresses that servers see are known from now on"
+            )),
+            Some(Err(error)) => say(format_args!(
+                "probe: watch runs without the addresses that servers see: {error}"
+            )),
+        }
+        while let Some(News { who, lost, health }) = attribution.news() {
+            match health {
+                Health::Starting => {}
+                Health::Well(name) => {
+                    if self.failing.remove(&who) {
+                        let name = name.map(|name| format!(": {name}")).unwrap_or_default();
+                        say(format_args!("probe: {who} answers again{name}"));
+                    }
+                }
+                Health::Failing(reason) => {
+                    say(format_args!(
+                        "probe: {who} can't be asked, {lost} until it can: {reason}"
+                    ));
+                    self.failing.insert(who);
+                }
+            }
+        }
+    }
+}
