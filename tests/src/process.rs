@@ -84,7 +84,13 @@ pub fn without_forks<T>(talk: impl FnOnce() -> T) -> T {
 fn fork(command: &mut Command) -> std::io::Result<std::process::Child> {
     FORKS.wait(|state| state.quiet + state.waiting == 0).forking += 1;
     let _forking = Ended(|state| state.forking -= 1);
-    // Returns once the child executes.
+    // With something to do before it executes, the child is forked, and its start reported by the end of a pipe, which the kernel
+    // closes after all copies. Otherwise it is started by posix_spawn, which returns earlier: as soon as the child has its new
+    // memory (vfork), before the kernel closes the copies (`begin_new_exec`).
+    // SAFETY: it does nothing.
+    unsafe {
+        command.pre_exec(|| Ok(()));
+    }
     command.spawn()
 }
 
@@ -210,4 +216,51 @@ pub fn output(command: &mut Command) -> Result<String> {
         bail!("{command:?} failed: {}: {}", output.status, error.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{ErrorKind, Read as _, pipe},
+        sync::atomic::{AtomicBool, AtomicU32, Ordering},
+        thread,
+    };
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+    use super::*;
+
+    /// A pipe ends at once when its last writer is closed: while a child still has a copy, there is nothing to read yet.
+    #[test]
+    fn what_is_closed_without_forks_is_closed_for_good() {
+        let (done, ran) = (AtomicBool::new(false), AtomicU32::new(0));
+        let mut held = 0;
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        run("true").unwrap();
+                        ran.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for _ in 0..500 {
+                let (mut reader, writer) = pipe().unwrap();
+                fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+                // Some begin while it is open.
+                let before = ran.load(Ordering::Relaxed);
+                while ran.load(Ordering::Relaxed) == before {
+                    thread::yield_now();
+                }
+                without_forks(|| drop(writer));
+                match reader.read(&mut [0]) {
+                    Ok(0) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => held += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(held, 0, "a child had a copy of the pipe");
+    }
 }
