@@ -178,8 +178,8 @@ fn color(arguments: &[OsString]) -> Option<ColorChoice> {
 /// selected where none are.
 fn nodes(matches: &ArgMatches) -> Option<&'static str> {
     let (_, command) = matches.subcommand()?;
-    command.try_contains_id("cluster").ok()?;
-    let cluster = command.get_flag("cluster");
+    // Without debug assertions clap does not say that a command has no such argument; a flag that it has always has a value.
+    let cluster = *command.try_get_one::<bool>("cluster").ok()??;
     let names_this = command.try_contains_id("node_name").is_ok()
         && command.value_source("node_name") == Some(ValueSource::CommandLine);
     let selected = command.get_many::<String>("nodes").map_or(0, Iterator::count);
