@@ -15,6 +15,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Probe => "probe",
             Self::ProbeElsewhere => "probe on another port",
+            Self::ProbeBefore => "the other probe",
             Self::Bpftrace => "bpftrace",
         })
     }
@@ -25,6 +26,8 @@ pub enum Kind {
     Probe,
     /// Watching a port that the storm does not use.
     ProbeElsewhere,
+    /// Another binary of it, that of `--against`.
+    ProbeBefore,
     Bpftrace,
 }
 
@@ -32,7 +35,7 @@ impl Kind {
     /// Whether it is measured for comparison only: without it the benchmark goes on, with a note.
     pub const fn is_peer(self) -> bool {
         match self {
-            Self::Probe | Self::ProbeElsewhere => false,
+            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => false,
             Self::Bpftrace => true,
         }
     }
@@ -49,7 +52,7 @@ impl Kind {
     /// What to do when it is missing or printed this error: a command, and why.
     pub fn fix(self, missing: bool, error: &str) -> Option<&'static str> {
         match self {
-            Self::Probe | Self::ProbeElsewhere => None,
+            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => None,
             Self::Bpftrace => Some(fix_bpftrace(missing, error)),
         }
     }
@@ -59,13 +62,14 @@ impl Kind {
         match self {
             Self::Probe => ["probe", ""],
             Self::ProbeElsewhere => ["probe,", "other port"],
+            Self::ProbeBefore => ["probe of", "--against"],
             Self::Bpftrace => ["bpftrace", ""],
         }
     }
 
     const fn program(self) -> &'static str {
         match self {
-            Self::Probe | Self::ProbeElsewhere => "probe",
+            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => "probe",
             Self::Bpftrace => "bpftrace",
         }
     }
@@ -77,7 +81,7 @@ impl Kind {
             command
         };
         match self {
-            Self::Probe => watch(PORT),
+            Self::Probe | Self::ProbeBefore => watch(PORT),
             Self::ProbeElsewhere => watch(OTHER_PORT),
             Self::Bpftrace => {
                 let mut command = with_tracefs(self.program());
@@ -90,7 +94,7 @@ impl Kind {
     /// What it says once it watches.
     const fn says(self) -> &'static str {
         match self {
-            Self::Probe | Self::ProbeElsewhere => "watching ",
+            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => "watching ",
             Self::Bpftrace => "ready",
         }
     }

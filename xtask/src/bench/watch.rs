@@ -1,6 +1,6 @@
 //! What `probe watch` costs a storm of connections, and bpftrace beside it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use probe_lab::{Close, PACKAGES, Storm};
@@ -31,6 +31,9 @@ pub struct Args {
     /// Close connections with RST in place of FIN: half the state changes
     #[arg(long)]
     reset: bool,
+    /// Measure this binary of probe too, in the same rounds: a change's cost is a ratio, as machines drift
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
 }
 
 /// What a run came to.
@@ -145,13 +148,23 @@ pub fn run(args: &Args) -> Result<()> {
     let close = if args.reset { Close::Reset } else { Close::Fin };
     let connections = u64::from(args.connections);
     let storm = Storm::new(PORT, 1)?;
-    let mut all = [
+    let mut all: Vec<_> = [
         None,
         Some(Kind::Probe),
+        args.against.as_ref().map(|_| Kind::ProbeBefore),
         Some(Kind::ProbeElsewhere),
         Some(Kind::Bpftrace),
     ]
-    .map(Measured::of);
+    .into_iter()
+    .enumerate()
+    // Only the first is without a tracer.
+    .filter(|(at, kind)| *at == 0 || kind.is_some())
+    .map(|(_, kind)| Measured::of(kind))
+    .collect();
+    let binary = |kind: Option<Kind>| match (&args.against, kind) {
+        (Some(against), Some(Kind::ProbeBefore)) => against.as_path(),
+        _ => probe.as_path(),
+    };
     println!(
         "storm: {connections} connections a round, connect and {}, both ends on this machine",
         if args.reset { "RST" } else { "close" }
@@ -172,7 +185,8 @@ pub fn run(args: &Args) -> Result<()> {
         for measured in &mut all {
             progress.set(format!("{when}: {}", measured.name()));
             measured.attempt(&when, |measured| {
-                measured.round(&storm, connections, close, &probe)
+                let probe = binary(measured.kind);
+                measured.round(&storm, connections, close, probe)
             })?;
         }
     }
@@ -192,7 +206,8 @@ pub fn run(args: &Args) -> Result<()> {
         for measured in &mut all {
             progress.set(format!("{when}: {}", measured.name()));
             measured.attempt(&when, |measured| {
-                measured.kernel_round(&storm, connections, close, &probe)
+                let probe = binary(measured.kind);
+                measured.kernel_round(&storm, connections, close, probe)
             })?;
         }
     }
