@@ -38,7 +38,8 @@ pub trait Memory {
 ///
 /// A pointer that is read out of a hook's argument is dear when the program loads: since 6.3 the verifier searches all types
 /// of the kernel by name for what it may be trusted to be, four times a read, a millisecond each, on every way that leads
-/// there (`btf_nested_type_is_trusted`). So where it is not read for every packet, it is read by [`Probed`].
+/// there (`btf_nested_type_is_trusted`). A read by [`Probed`] costs some 20 ns each time it runs, and nothing when the program
+/// loads: it serves pointers of which one value is read.
 pub struct Typed;
 
 impl Memory for Typed {

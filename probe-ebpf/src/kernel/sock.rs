@@ -2,7 +2,7 @@
 
 use super::{
     globals::offset,
-    read::{Memory, Pointer, Probed, bytes, mapped, pointer, sixteen},
+    read::{Memory, Pointer, bytes, mapped, pointer, sixteen},
 };
 use crate::contract::{connection::Address, offsets::ABSENT};
 
@@ -56,9 +56,9 @@ pub unsafe fn local_port<M: Memory>(sock: Pointer) -> u16 {
 /// # Safety
 /// As [`addresses`].
 #[inline(always)]
-pub unsafe fn netns(sock: Pointer) -> u32 {
+pub unsafe fn netns<M: Memory>(sock: Pointer) -> u32 {
     // SAFETY: the caller's.
-    unsafe { Probed::read::<u32>(pointer::<Probed>(sock, offset!(sock_net)), offset!(netns_inode)) }
+    unsafe { M::read::<u32>(pointer::<M>(sock, offset!(sock_net)), offset!(netns_inode)) }
 }
 
 /// Whether this is TCP: MPTCP and SCTP sockets pass through the same hooks.

@@ -153,7 +153,7 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
             Role::Client,
             (client, 0),
             (server, server_port),
-            sock::netns(sk),
+            sock::netns::<M>(sk),
         );
         (*connection).state = state::SYN_SENT;
         owner::current::<M>(&raw mut (*connection).task);
@@ -231,7 +231,7 @@ unsafe fn established<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8
         if filter::by_prefix() && !filter::prefix(client) {
             return;
         }
-        let netns = sock::netns(sk);
+        let netns = sock::netns::<M>(sk);
         if HANDSHAKES_USED.get(0).is_some_and(|used| *used != 0) {
             let _ = HANDSHAKES.remove(HandshakeKey {
                 client,
@@ -563,7 +563,7 @@ unsafe fn synack_again<M: Memory>(listener: Pointer, request: Pointer) {
             server,
             client_port: sock::peer_port::<M>(request),
             server_port,
-            netns: sock::netns(listener),
+            netns: sock::netns::<M>(listener),
         };
         let time = now();
         if let Some(handshake) = HANDSHAKES.get_ptr_mut(key) {

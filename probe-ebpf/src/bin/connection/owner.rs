@@ -8,14 +8,14 @@ use aya_ebpf::{
 
 use probe_ebpf::{
     contract::{
-        connection::{Address, CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
+        connection::{CGROUP_V2, COMMAND_BYTES, CgroupPath, Process, Task},
         offsets::ABSENT,
     },
     kernel::{
         cgroup,
         globals::offset,
         log::debug,
-        read::{Memory, Pointer, Probed, pointer},
+        read::{Memory, Pointer, Probed, bytes, pointer, sixteen},
     },
 };
 
@@ -50,15 +50,16 @@ pub unsafe fn current<M: Memory>(to: *mut Task) {
         if M::read::<u32>(task, offset!(task_flags)) & PF_KTHREAD != 0 {
             return;
         }
-        // The leader's name is the process's; threads may have names of their own.
-        let leader = pointer::<Probed>(task, offset!(task_leader));
+        // The leader's name is the process's; threads may have names of their own. Three loads are of it, so it is worth a typed
+        // one; the other pointers are not.
+        let leader = pointer::<M>(task, offset!(task_leader));
         let pid = M::read::<u32>(task, offset!(task_tgid));
-        let start = Probed::read::<u64>(leader, offset!(task_start));
+        let start = M::read::<u64>(leader, offset!(task_start));
         (*to).cgroup = cgroup(task, pid, start);
         (*to).start_boot_ns = start;
         (*to).pid = pid;
         (*to).uid = Probed::read::<u32>(pointer::<Probed>(task, offset!(task_cred)), offset!(cred_uid));
-        (*to).name = Probed::read::<Address>(leader, offset!(task_name));
+        (*to).name = bytes(sixteen::<M>(leader, offset!(task_name)));
     }
 }
 
