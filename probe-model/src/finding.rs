@@ -97,13 +97,12 @@ impl Fix {
         }
     }
 
-    /// A command line that is written already, such as a rule's removal. With operators of a shell it is a shell's.
+    /// One command that is written already, such as a rule's removal. Its words may have anything in them, as comments of rules do:
+    /// they are quoted anew, so that a shell takes none of it for its own. Words that can't be told apart are no command.
     pub fn line(line: &str, why: impl Into<String>) -> Self {
-        const OPERATORS: [char; 8] = ['|', '&', ';', '<', '>', '$', '`', '\n'];
-        let words = shlex::split(line).filter(|words| !words.is_empty());
-        match words.filter(|words| !words.iter().any(|word| word.contains(OPERATORS))) {
+        match shlex::split(line).filter(|words| !words.is_empty()) {
             Some(argv) => Self::run(argv, why),
-            None => Self::run(["sh", "-c", line], why),
+            None => Self::text(line),
         }
     }
 
@@ -118,10 +117,7 @@ impl Display for Fix {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Command { argv, why } => {
-                match argv.as_slice() {
-                    [shell, option, line] if shell == "sh" && option == "-c" => f.write_str(line)?,
-                    argv => f.write_str(&shell(argv))?,
-                }
+                f.write_str(&shell(argv))?;
                 if why.is_empty() {
                     Ok(())
                 } else {
@@ -388,9 +384,27 @@ mod tests {
                 ],
             ),
             (
-                Fix::line("conntrack -L | sort", "first\nsecond"),
-                "conntrack -L | sort  # first second",
+                Fix::run(["sh", "-c", "conntrack -L | sort"], "first\nsecond"),
+                "sh -c 'conntrack -L | sort'  # first second",
                 vec!["sh", "-c", "conntrack -L | sort"],
+            ),
+            (
+                Fix::line(r#"iptables -D OUTPUT -m comment --comment "$(reboot); `id`""#, ""),
+                "iptables -D OUTPUT -m comment --comment '$(reboot); `id`'",
+                vec![
+                    "iptables",
+                    "-D",
+                    "OUTPUT",
+                    "-m",
+                    "comment",
+                    "--comment",
+                    "$(reboot); `id`",
+                ],
+            ),
+            (
+                Fix::line("nft chain inet own web '{ policy accept; }'", ""),
+                "nft chain inet own web '{ policy accept; }'",
+                vec!["nft", "chain", "inet", "own", "web", "{ policy accept; }"],
             ),
         ] {
             assert_eq!(fix.to_string(), printed);
