@@ -3,6 +3,7 @@
 use std::{
     fmt::{self, Display, Formatter},
     net::IpAddr,
+    time::Duration,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -177,6 +178,12 @@ impl<'de> Deserialize<'de> for Fix {
             FixJson::Text { text } | FixJson::Sentence(text) => Self::Text(text),
         })
     }
+}
+
+/// How long ago that was, milliseconds, both `CLOCK_MONOTONIC` nanoseconds; `None` for 0, never.
+pub fn ago_ms(now_ns: u64, at_ns: u64) -> Option<u64> {
+    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns));
+    (at_ns != 0).then_some(ago.as_millis() as u64)
 }
 
 /// An address that a fault affects, and whose it is.

@@ -14,7 +14,7 @@ use super::{
     view::JudgedStream,
 };
 use crate::{
-    finding::{Affected, Finding, Fix, Kind},
+    finding::{Affected, Finding, Fix, Kind, ago_ms},
     owner::Name,
 };
 
@@ -179,12 +179,6 @@ fn never_left(rule: &Rule, now_ns: u64) -> Finding {
         moved(rule)
     ))
     .fix(removal(rule))
-}
-
-/// Milliseconds ago, both `CLOCK_MONOTONIC` nanoseconds; `None`: never.
-fn ago_ms(now_ns: u64, at_ns: u64) -> Option<u64> {
-    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns));
-    (at_ns != 0).then_some(ago.as_millis() as u64)
 }
 
 fn removal(rule: &Rule) -> Fix {

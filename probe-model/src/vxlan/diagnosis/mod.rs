@@ -18,7 +18,10 @@ use super::{
     overlay::{Overlay, PeerSource},
     traffic::{Direction, Traffic, VxlanCount, VxlanDrop, VxlanStream},
 };
-use crate::{finding::Fix, plural::counted};
+use crate::{
+    finding::{Fix, ago_ms},
+    plural::counted,
+};
 
 /// A fault that shows in packets is over when none showed it for so long.
 pub const HOLD: Duration = Duration::from_secs(10);
@@ -99,8 +102,7 @@ impl Diagnosis {
         for finding in &mut findings {
             let since = self.since.entry(identity_of(finding)).or_insert(traffic.now_ns);
             finding.since_ns = *since;
-            let ago = Duration::from_nanos(traffic.now_ns.saturating_sub(*since));
-            finding.since_ms = Some(ago.as_millis() as u64);
+            finding.since_ms = ago_ms(traffic.now_ns, *since);
         }
         findings
     }

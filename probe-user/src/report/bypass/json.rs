@@ -1,6 +1,6 @@
 //! One object a look; docs/json.md describes it.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr};
 
 use serde::Serialize;
 
@@ -18,6 +18,7 @@ use crate::model::{
         stream::Server,
         view::{JudgedStream, RuleState, SeenBy, Sender},
     },
+    finding::ago_ms,
 };
 
 #[derive(Serialize)]
@@ -135,12 +136,6 @@ fn hook(by: &SeenBy) -> Hook {
     }
 }
 
-/// Milliseconds ago; `None`: never.
-fn ago(now_ns: u64, at_ns: u64) -> Option<u64> {
-    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns));
-    (at_ns != 0).then_some(ago.as_millis() as u64)
-}
-
 fn end(view: &View, address: IpAddr, port: Option<u16>) -> End<'_> {
     let name = view.names.get(&address);
     End {
@@ -168,8 +163,8 @@ fn stream<'a>(view: &'a View, seen: &'a JudgedStream) -> Stream<'a> {
         syn: count.syn,
         syn_ack: count.syn_ack,
         rst: count.rst,
-        first_seen_ms: ago(view.now_ns, count.first_ns),
-        last_seen_ms: ago(view.now_ns, count.last_ns),
+        first_seen_ms: ago_ms(view.now_ns, count.first_ns),
+        last_seen_ms: ago_ms(view.now_ns, count.last_ns),
         rules: seen
             .rules
             .iter()

@@ -1,12 +1,13 @@
 //! One object a look; docs/json.md describes it.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{io, net::IpAddr};
 
 use serde::Serialize;
 
 use super::super::{clock::Clock, lines};
 use crate::model::{
     Finding,
+    finding::ago_ms,
     vxlan::{
         overlay::{Overlay, PeerEntry},
         traffic::{Place, VxlanCount},
@@ -170,7 +171,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         direction: error.direction.name(),
         packets: count.packets,
         mtu: (count.mtu > 0).then_some(count.mtu),
-        last_seen_ms: ago(now, count.last_ns),
+        last_seen_ms: ago_ms(now, count.last_ns),
     });
     let drops = view.traffic.drops.iter().map(|(dropped, count)| {
         let outside = dropped.place == Place::Outside;
@@ -184,7 +185,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
             port: outside.then_some(dropped.port),
             ethertype: format!("{:#06x}", dropped.ethertype),
             packets: count.packets,
-            last_seen_ms: ago(now, count.last_ns),
+            last_seen_ms: ago_ms(now, count.last_ns),
         }
     });
     let flows = view.traffic.flows.iter().map(|(flow, count)| Flow {
@@ -195,8 +196,8 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         direction: flow.direction.name(),
         packets: count.packets,
         bytes: count.bytes,
-        first_seen_ms: ago(now, count.first_ns),
-        last_seen_ms: ago(now, count.last_ns),
+        first_seen_ms: ago_ms(now, count.first_ns),
+        last_seen_ms: ago_ms(now, count.last_ns),
         tcp_flags: count.tcp_flags,
     });
     let losses = view.traffic.losses.iter();
@@ -220,18 +221,12 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
     Ok(lines::to_vec(&line)?)
 }
 
-/// Milliseconds ago; `None`: never.
-fn ago(now_ns: u64, at_ns: u64) -> Option<u64> {
-    let ago = Duration::from_nanos(now_ns.saturating_sub(at_ns));
-    (at_ns != 0).then_some(ago.as_millis() as u64)
-}
-
 fn counts(count: &VxlanCount, now: u64) -> Counts {
     Counts {
         packets: count.packets,
         frames: count.frames,
         bytes: count.bytes,
-        last_seen_ms: ago(now, count.last_ns),
+        last_seen_ms: ago_ms(now, count.last_ns),
         syn: count.syn,
         syn_ack: count.syn_ack,
         rst: count.rst,
