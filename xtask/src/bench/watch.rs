@@ -148,19 +148,11 @@ pub fn run(args: &Args) -> Result<()> {
     let close = if args.reset { Close::Reset } else { Close::Fin };
     let connections = u64::from(args.connections);
     let storm = Storm::new(PORT, 1)?;
-    let mut all: Vec<_> = [
-        None,
-        Some(Kind::Probe),
-        args.against.as_ref().map(|_| Kind::ProbeBefore),
-        Some(Kind::ProbeElsewhere),
-        Some(Kind::Bpftrace),
-    ]
-    .into_iter()
-    .enumerate()
-    // Only the first is without a tracer.
-    .filter(|(at, kind)| *at == 0 || kind.is_some())
-    .map(|(_, kind)| Measured::of(kind))
-    .collect();
+    let mut all = vec![Measured::of(None), Measured::of(Some(Kind::Probe))];
+    if args.against.is_some() {
+        all.push(Measured::of(Some(Kind::ProbeBefore)));
+    }
+    all.extend([Kind::ProbeElsewhere, Kind::Bpftrace].map(|kind| Measured::of(Some(kind))));
     let binary = |kind: Option<Kind>| match (&args.against, kind) {
         (Some(against), Some(Kind::ProbeBefore)) => against.as_path(),
         _ => probe.as_path(),
