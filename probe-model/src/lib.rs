@@ -15,6 +15,7 @@ pub mod host;
 pub mod listed;
 pub mod names;
 pub mod network;
+pub mod outcome;
 pub mod owner;
 pub mod part;
 pub mod path;

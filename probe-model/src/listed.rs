@@ -42,6 +42,9 @@ const fn of_outcome(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::HalfOpen => "established, closed by the client with FIN, no payload in either direction",
         Outcome::HalfOpenReset => "established, reset by the client, no payload in either direction",
+        Outcome::HandshakeReset => "client side: RST in answer to SYN-ACK; the server has no connection",
+        Outcome::GreetingOnly => "payload from the server only, then closed or reset by the client",
+        Outcome::ServerGaveUp => "established, closed by the server with FIN, no payload in either direction",
         Outcome::SynOnly => "server side: SYN answered, handshake never completed",
         Outcome::Refused => "RST in answer to SYN",
         Outcome::Unanswered => "no answer to SYN: timed out, or abandoned by the client",

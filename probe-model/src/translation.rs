@@ -111,6 +111,9 @@ pub fn translation(
             // Ended by both ends or by RST, which conntrack sees before the socket does or at once after.
             Outcome::HalfOpen
             | Outcome::HalfOpenReset
+            | Outcome::HandshakeReset
+            | Outcome::GreetingOnly
+            | Outcome::ServerGaveUp
             | Outcome::NoReply
             | Outcome::ResetByClient
             | Outcome::ResetByServer
@@ -154,6 +157,9 @@ mod tests {
             (HalfOpen, State::SynSent, false),
             (HalfOpenReset, State::Close, true),
             (HalfOpenReset, State::SynReceived, false),
+            (HandshakeReset, State::Close, true),
+            (ServerGaveUp, State::LastAck, true),
+            (GreetingOnly, State::Established, false),
             (Closed, State::Established, false),
             (Unanswered, State::SynSent, true),
             (Unanswered, State::Established, false),

@@ -212,6 +212,67 @@ fn half_open_reset() {
     });
 }
 
+/// A client that answers SYN-ACK with RST, as HAProxy's check does: the server never has a connection.
+#[test]
+fn handshake_reset() {
+    let lab = Lab::new();
+    let sources = Family::ALL.map(|family| {
+        let listener = lab.listen(family);
+        let (socket, source) = lab.pair.socket(family).unwrap();
+        // Delays the ACK of SYN-ACK: close() comes first.
+        socket.set_tcp_quickack(false).unwrap();
+        socket.connect(&family.dial(lab.server(family)).into()).unwrap();
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        drop(socket);
+        listener.set_nonblocking(true).unwrap();
+        assert_eq!(listener.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        (source, lab.server(family))
+    });
+    let run = lab.finish(&sources.map(|(source, _)| ("client", source)));
+    for (source, destination) in sources {
+        check(&run, "client", "handshake-reset", (source, destination), (0, 0));
+        check_process(the_record(&run, "client", source));
+    }
+    assert_eq!(run.records.len(), sources.len(), "{:#?}", run.records);
+}
+
+#[test]
+fn server_gave_up() {
+    both_ends(&Family::ALL, "server-gave-up", (0, 0), |mut client, server| {
+        drop(server);
+        assert_eq!(read_to_end(&mut client), 0);
+    });
+}
+
+#[test]
+fn greeting_only() {
+    both_ends(
+        &Family::PLAIN,
+        "greeting-only",
+        (0, 21),
+        |mut client, mut server| {
+            server.write_all(&[3; 21]).unwrap();
+            client.read_exact(&mut [0; 21]).unwrap();
+            drop(client);
+            assert_eq!(read_to_end(&mut server), 0);
+        },
+    );
+}
+
+/// What the client did not read makes its kernel send RST.
+#[test]
+fn greeting_unread() {
+    both_ends(&Family::PLAIN, "greeting-only", (0, 21), |client, mut server| {
+        server.write_all(&[3; 21]).unwrap();
+        client.peek(&mut [0; 21]).unwrap();
+        drop(client);
+        assert_eq!(
+            server.read(&mut [0]).unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
+    });
+}
+
 #[test]
 fn no_reply() {
     both_ends(&Family::PLAIN, "no-reply", (1234, 0), |mut client, mut server| {

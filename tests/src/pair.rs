@@ -28,7 +28,7 @@ impl Family {
     }
 
     /// The same address as a socket of this family is given it.
-    fn dial(self, address: SocketAddr) -> SocketAddr {
+    pub fn dial(self, address: SocketAddr) -> SocketAddr {
         match (self, address.ip()) {
             (Self::Mapped, IpAddr::V4(v4)) => SocketAddr::new(v4.to_ipv6_mapped().into(), address.port()),
             _ => address,

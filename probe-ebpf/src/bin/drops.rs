@@ -99,7 +99,7 @@ unsafe fn dropped(skb: Pointer, location: u64, reason: u32) {
         }
         let tcp: [u8; 14] = header(head, network.wrapping_add(transport));
         let flags = tcp[13];
-        // What ends a connection is let go at its end.
+        // A packet that ends a connection is freed with it.
         if flags & RST != 0 {
             return;
         }

@@ -72,7 +72,7 @@ pub struct Connection {
     pub server_port: u16,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// `data_segs_in` when this end sent its FIN: tells a RST sent for late data from a RST received.
+    /// `data_segs_in` when this end sent its FIN: a RST sent for late data differs from a RST received in it.
     pub segments_at_fin: u32,
     /// [`Role`](super::outcome::Role).
     pub role: u8,
@@ -113,7 +113,7 @@ pub struct Record {
     pub zero: [u8; 2],
 }
 
-/// What is counted where no record tells of it.
+/// What a connection without a record is counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct CounterKey {

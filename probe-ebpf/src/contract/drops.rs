@@ -28,7 +28,7 @@ pub mod global {
 pub struct Settings {
     /// 1: of every port, 0: of those in [`map::PORTS`].
     pub every_port: u32,
-    /// 1: the kernel tells reasons (5.17), 0: it does not.
+    /// 1: the kernel gives reasons (5.17), 0: it does not.
     pub reasons: u32,
 }
 
@@ -44,7 +44,7 @@ pub struct Key {
     pub destination_port: u16,
     /// Inode of the network namespace it was dropped in.
     pub netns: u32,
-    /// The kernel's number for why; 0 where it tells none.
+    /// The kernel's number for why; 0 where it gives none.
     pub reason: u32,
     /// Index of the device it came by; 0: made in this namespace.
     pub input: u32,

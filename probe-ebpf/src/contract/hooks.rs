@@ -4,7 +4,7 @@
 /// Something this feature learns from the kernel, and the programs that can, the best first: one is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hook {
-    /// What it tells; lost where no program can be used.
+    /// What it reports; lost where no program can be used.
     pub gives: &'static str,
     /// Without it the feature can't run at all.
     pub required: bool,
@@ -112,7 +112,7 @@ const fn exit(name: &'static str, function: &'static str) -> Program {
     }
 }
 
-/// What functions tell beside tracepoints.
+/// What functions report beside tracepoints.
 const fn function(gives: &'static str, programs: &'static [Program]) -> Hook {
     Hook {
         gives,
@@ -199,19 +199,19 @@ pub const VXLAN: [Hook; 3] = [
         gives: "dropped VXLAN packets",
         required: false,
         programs: &[
-            // 5.17: has a third argument, the reason. Before, that a packet was dropped is all it tells. Not typed:
+            // 5.17: has a third argument, the reason. Before, that a packet was dropped is all it reports. Not typed:
             // bin/vxlan/drops.rs says why.
             probed("vxlan_drop", "kfree_skb", 2),
         ],
     },
 ];
 
-/// What tells `watch` of dropped packets, beside the hooks of `vxlan` and `bypass`.
+/// What reports dropped packets to `watch`, beside the hooks of `vxlan` and `bypass`.
 pub const DROPS: [Hook; 1] = [Hook {
     gives: "causes of failed connections by dropped packets",
     required: false,
     programs: &[
-        // 5.17: has a third argument, the reason. Before, that a packet was dropped, and where, is all it tells. Not
+        // 5.17: has a third argument, the reason. Before, that a packet was dropped, and where, is all it reports. Not
         // typed: bin/vxlan/drops.rs says why.
         probed("tcp_drop", "kfree_skb", 2),
     ],
@@ -365,7 +365,7 @@ pub const PATH: [Hook; 21] = [
         gives: "dropped packets",
         required: true,
         programs: &[
-            // 5.17: has a third argument, the reason. Before, that a packet was dropped, and where, is all it tells. Not
+            // 5.17: has a third argument, the reason. Before, that a packet was dropped, and where, is all it reports. Not
             // typed: bin/vxlan/drops.rs says why.
             probed("path_dropped", "kfree_skb", 0),
         ],

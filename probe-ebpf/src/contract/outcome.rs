@@ -60,12 +60,21 @@ pub enum Outcome {
     Closed = 10,
     /// Still open when reported.
     Open = 11,
+    /// Client side: the SYN-ACK came, and a RST went out in place of the ACK. The server has no connection.
+    HandshakeReset = 12,
+    /// Established, closed by the server with FIN, no payload either way.
+    ServerGaveUp = 13,
+    /// Payload from the server only, then closed or reset by the client.
+    GreetingOnly = 14,
 }
 
 impl Outcome {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::HalfOpen,
         Self::HalfOpenReset,
+        Self::HandshakeReset,
+        Self::GreetingOnly,
+        Self::ServerGaveUp,
         Self::SynOnly,
         Self::Refused,
         Self::Unanswered,
@@ -93,6 +102,9 @@ impl Outcome {
             Self::TimedOut => "timed-out",
             Self::Closed => "closed",
             Self::Open => "open",
+            Self::HandshakeReset => "handshake-reset",
+            Self::ServerGaveUp => "server-gave-up",
+            Self::GreetingOnly => "greeting-only",
         }
     }
 
@@ -140,8 +152,9 @@ pub struct Ending {
     pub reset_received: bool,
     /// `sk->sk_err` as an errno, 0 for none.
     pub error: u32,
-    /// At least one segment, the SYN, left this socket.
-    pub syn_sent: bool,
+    /// Segments that left this socket, the SYN counted (`segs_out`). `tcp_disconnect` counts its own RST later: it changes the
+    /// state first.
+    pub segments_sent: u32,
     /// Payload went from client to server.
     pub client_payload: bool,
     /// Payload went from server to client.
@@ -182,19 +195,31 @@ impl Ending {
         if gave_up {
             return Outcome::TimedOut;
         }
+        // Both at once counts as the client's, so that both sides agree.
+        let client_fin_first = if client {
+            closed_here
+        } else {
+            closed_there || self.last_state == state::CLOSING
+        };
         if !self.client_payload && !self.server_payload {
-            let client_fin_first = if client { closed_here } else { closed_there };
             return if client_fin_first {
                 Outcome::HalfOpen
             } else if reset_by_client {
-                Outcome::HalfOpenReset
+                // A client's first segment is the SYN, its second the ACK that ends the handshake.
+                if client && self.segments_sent == 1 {
+                    Outcome::HandshakeReset
+                } else {
+                    Outcome::HalfOpenReset
+                }
             } else if reset_by_server {
                 Outcome::ResetByServer
             } else {
-                Outcome::Closed
+                Outcome::ServerGaveUp
             };
         }
-        if reset_by_client {
+        if !self.client_payload && (client_fin_first || reset_by_client) {
+            Outcome::GreetingOnly
+        } else if reset_by_client {
             Outcome::ResetByClient
         } else if reset_by_server {
             Outcome::ResetByServer
@@ -209,7 +234,7 @@ impl Ending {
     const fn never_established(&self) -> Outcome {
         if self.reset_received {
             Outcome::Refused
-        } else if !self.syn_sent {
+        } else if self.segments_sent == 0 {
             // No free local port, no route after source selection: connect() failed before a packet left.
             Outcome::Unreachable
         } else if matches!(
@@ -240,7 +265,7 @@ mod tests {
             last_state,
             reset_received: false,
             error: 0,
-            syn_sent: true,
+            segments_sent: 2,
             client_payload: false,
             server_payload: false,
         }
@@ -261,6 +286,13 @@ mod tests {
     fn asked(e: Ending) -> Ending {
         Ending {
             client_payload: true,
+            ..e
+        }
+    }
+
+    fn greeted(e: Ending) -> Ending {
+        Ending {
+            server_payload: true,
             ..e
         }
     }
@@ -288,8 +320,13 @@ mod tests {
             ("client killed by ss -K", error(ending(Client, ESTABLISHED), errno::ECONNABORTED), Outcome::HalfOpenReset),
             ("server resets, nothing said", ending(Server, ESTABLISHED), Outcome::ResetByServer),
             ("client sees that", received(ending(Client, ESTABLISHED)), Outcome::ResetByServer),
-            ("server closes first, nothing said", ending(Server, FIN_WAIT2), Outcome::Closed),
-            ("client sees that", ending(Client, LAST_ACK), Outcome::Closed),
+            ("server closes first, nothing said", ending(Server, FIN_WAIT2), Outcome::ServerGaveUp),
+            ("client sees that", ending(Client, LAST_ACK), Outcome::ServerGaveUp),
+            ("client sees that, is killed", ending(Client, CLOSE_WAIT), Outcome::HalfOpenReset),
+            ("server sees both close at once", ending(Server, CLOSING), Outcome::HalfOpen),
+            ("client answers SYN-ACK with RST", Ending { segments_sent: 1, ..ending(Client, ESTABLISHED) }, Outcome::HandshakeReset),
+            ("the same, the SYN sent twice", Ending { segments_sent: 2, ..ending(Client, ESTABLISHED) }, Outcome::HalfOpenReset),
+            ("server that sent only its SYN-ACK sees RST", Ending { segments_sent: 1, ..received(ending(Server, ESTABLISHED)) }, Outcome::HalfOpenReset),
             // never established
             ("RST to SYN", Ending { error: ECONNREFUSED, ..received(ending(Client, SYN_SENT)) }, Outcome::Refused),
             ("SYN timed out", error(ending(Client, SYN_SENT), errno::ETIMEDOUT), Outcome::Unanswered),
@@ -297,11 +334,16 @@ mod tests {
             ("ICMP port unreachable", error(ending(Client, SYN_SENT), ECONNREFUSED), Outcome::Unreachable),
             ("ICMP host unreachable", error(ending(Client, SYN_SENT), EHOSTUNREACH), Outcome::Unreachable),
             ("ICMP net unreachable", error(ending(Client, SYN_SENT), ENETUNREACH), Outcome::Unreachable),
-            ("no local port", Ending { syn_sent: false, ..ending(Client, SYN_SENT) }, Outcome::Unreachable),
+            ("no local port", Ending { segments_sent: 0, ..ending(Client, SYN_SENT) }, Outcome::Unreachable),
             // payload one way
             ("asked, no answer, client closes", asked(ending(Client, FIN_WAIT2)), Outcome::NoReply),
             ("asked, no answer, server closes", asked(ending(Server, FIN_WAIT2)), Outcome::NoReply),
-            ("banner only", Ending { server_payload: true, ..ending(Client, LAST_ACK) }, Outcome::Closed),
+            ("banner, server closes", greeted(ending(Client, LAST_ACK)), Outcome::Closed),
+            ("banner, server resets", greeted(ending(Server, ESTABLISHED)), Outcome::ResetByServer),
+            ("banner, client closes", greeted(ending(Client, FIN_WAIT2)), Outcome::GreetingOnly),
+            ("server sees that", greeted(ending(Server, LAST_ACK)), Outcome::GreetingOnly),
+            ("banner unread, client resets", greeted(ending(Client, ESTABLISHED)), Outcome::GreetingOnly),
+            ("server sees that", received(greeted(ending(Server, ESTABLISHED))), Outcome::GreetingOnly),
             // payload, then RST
             ("client resets", both(ending(Client, ESTABLISHED)), Outcome::ResetByClient),
             ("server sees it", received(both(ending(Server, ESTABLISHED))), Outcome::ResetByClient),
@@ -329,13 +371,13 @@ mod tests {
         for role in Role::ALL {
             for last_state in 0..=255 {
                 for error in [0, 1, 32, 103, 104, 110, 111, 113, u32::MAX] {
-                    for bits in 0..16_u8 {
+                    for bits in 0..32_u8 {
                         let outcome = Ending {
                             role,
                             last_state,
                             reset_received: bits & 1 != 0,
                             error,
-                            syn_sent: bits & 2 != 0,
+                            segments_sent: u32::from(bits >> 4) + u32::from(bits & 2),
                             client_payload: bits & 4 != 0,
                             server_payload: bits & 8 != 0,
                         }
@@ -354,7 +396,7 @@ mod tests {
         for outcome in Outcome::ALL {
             assert_eq!(Outcome::from_u8(outcome as u8), Some(outcome));
         }
-        assert_eq!(Outcome::from_u8(12), None);
+        assert_eq!(Outcome::from_u8(15), None);
         for role in Role::ALL {
             assert_eq!(Role::from_u8(role as u8), Some(role));
         }

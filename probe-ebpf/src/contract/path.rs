@@ -14,7 +14,7 @@ use super::connection::Address;
 pub mod map {
     /// Ring buffer of [`Event`](super::Event).
     pub const EVENTS: &str = "EVENTS";
-    /// [`Tuple`](super::Tuple) → [`Known`](super::Known); the least recently used make room.
+    /// [`Tuple`](super::Tuple) → [`FlowEntry`](super::FlowEntry); the least recently used make room.
     pub const FLOWS: &str = "FLOWS";
     /// `u64` address of a `sk_buff` → [`Followed`](super::Followed); the least recently used make room.
     pub const PACKETS: &str = "PACKETS";
@@ -55,7 +55,7 @@ pub struct Settings {
     pub device: u32,
     /// Events a second and CPU; what goes beyond is counted as [`Loss::Budget`].
     pub budget: u32,
-    /// 1: the kernel tells reasons for drops (5.17), 0: it does not.
+    /// 1: the kernel gives reasons for drops (5.17), 0: it does not.
     pub reasons: u32,
     /// The server's, host byte order.
     pub port: u16,
@@ -112,7 +112,7 @@ pub const IDLE_NS: u64 = 60_000_000_000;
 /// A flow as it is known by a tuple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
-pub struct Known {
+pub struct FlowEntry {
     pub flow: Flow,
     /// When the latest packet of that tuple was seen, `CLOCK_MONOTONIC` nanoseconds.
     pub seen_ns: u64,
@@ -278,7 +278,7 @@ mod tests {
     fn nothing_has_padding_and_words_are_aligned() {
         assert_eq!(size_of::<Settings>(), 88);
         assert_eq!(size_of::<Tuple>(), 40);
-        assert_eq!((size_of::<Flow>(), size_of::<Known>()), (16, 24));
+        assert_eq!((size_of::<Flow>(), size_of::<FlowEntry>()), (16, 24));
         assert_eq!(size_of::<Followed>(), 24);
         assert_eq!(size_of::<Event>(), 248);
     }

@@ -1,4 +1,4 @@
-//! The first payload of connections, as sockets send and receive it: what `bin/tls` tells of it.
+//! The first payload of connections, as sockets send and receive it: what `bin/tls` reports.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -20,7 +20,7 @@ pub mod global {
     pub const SETTINGS: &str = "TLS";
 }
 
-/// How much of each direction of a connection is told, bytes: a handshake up to the last alert that is in the clear.
+/// How much of each direction of a connection is reported, bytes: a handshake up to the last alert that is in the clear.
 /// Certificates of both ends fit in; what comes later is encrypted.
 pub const WINDOW: u64 = 16 << 10;
 

@@ -170,32 +170,32 @@ pub struct ErrorCount {
     pub mtu: u64,
 }
 
-/// Where a packet was when it was dropped.
+/// Where a packet was when it was dropped: before it was encapsulated, or after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Place {
+pub enum Layer {
     /// In its VXLAN packet.
-    Outside = 0,
+    Outer = 0,
     /// Without it, at the VXLAN device.
-    Inside = 1,
+    Inner = 1,
 }
 
-impl Place {
-    pub const ALL: [Self; 2] = [Self::Outside, Self::Inside];
+impl Layer {
+    pub const ALL: [Self; 2] = [Self::Outer, Self::Inner];
 
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Outside => "outside",
-            Self::Inside => "inside",
+            Self::Outer => "outside",
+            Self::Inner => "inside",
         }
     }
 
     pub fn from_raw(raw: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|place| *place as u8 == raw)
+        Self::ALL.into_iter().find(|layer| *layer as u8 == raw)
     }
 }
 
-/// Packets dropped, as `kfree_skb` tells of them.
+/// Packets dropped, as `kfree_skb` reports them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 #[repr(C)]
 pub struct DropKey {
@@ -204,7 +204,7 @@ pub struct DropKey {
     /// Of the VXLAN packet; inside of the inner one, for ARP the address asked for. Zero in the entry that takes what no
     /// longer fits.
     pub destination: Address,
-    /// `enum skb_drop_reason` of this kernel; 0 where it tells none.
+    /// `enum skb_drop_reason` of this kernel; 0 where it gives none.
     pub reason: u32,
     /// Index of the device it was at.
     pub device: u32,
@@ -214,7 +214,7 @@ pub struct DropKey {
     pub port: u16,
     /// EtherType of the packet, inside of the inner one, host byte order.
     pub ethertype: u16,
-    /// [`Place`].
+    /// [`Layer`].
     pub place: u8,
     pub zero: [u8; 3],
 }
@@ -316,9 +316,9 @@ mod tests {
         for direction in Direction::ALL {
             assert_eq!(Direction::from_raw(direction as u8), Some(direction));
         }
-        for place in Place::ALL {
-            assert_eq!(Place::from_raw(place as u8), Some(place));
+        for layer in Layer::ALL {
+            assert_eq!(Layer::from_raw(layer as u8), Some(layer));
         }
-        assert_eq!((Direction::from_raw(2), Place::from_raw(2)), (None, None));
+        assert_eq!((Direction::from_raw(2), Layer::from_raw(2)), (None, None));
     }
 }

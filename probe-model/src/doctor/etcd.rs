@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 
 use super::{Answer, Check, Finding, Kind};
-use crate::{Cadence, Outcome, Owner, cadence::Tracker, etcd_log::Rejected, plural::counted, summary::Row};
+use crate::{
+    Cadence, Owner, cadence::Tracker, etcd_log::Rejected, outcome::is_silent_client, plural::counted,
+    summary::Row,
+};
 
 const KIND: Kind = Kind::Doctor(Check::Etcd);
 
@@ -113,7 +116,7 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
     let nothing: Vec<_> = seen
         .rows
         .iter()
-        .filter(|row| sends_nothing(row.outcome))
+        .filter(|row| is_silent_client(row.outcome))
         .collect();
     let connections: u64 = seen.rows.iter().map(|row| row.cadence.count).sum();
     let summary = format!(
@@ -147,10 +150,6 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
         );
     }
     Answer::of(Check::Etcd, summary, faults)
-}
-
-const fn sends_nothing(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::HalfOpen | Outcome::HalfOpenReset)
 }
 
 /// One fault for each of them, whichever ends of its connections were seen.
@@ -205,7 +204,7 @@ fn every(cadence: &Cadence) -> String {
 mod tests {
     use super::*;
     use crate::{
-        Role,
+        Outcome, Role,
         doctor::Verdict,
         owner::{Pod, PodSource, Process, ProcessSource},
     };

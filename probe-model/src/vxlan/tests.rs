@@ -7,7 +7,7 @@ use super::{
     finding::{Diagnosed, DropRule, Fault},
     overlay::{Overlay, PeerEntry, PeerSource, Tables},
     traffic::{
-        Direction, DropCount, ErrorCount, IcmpError, IcmpErrorKind, Place, Traffic, VxlanCount, VxlanDrop,
+        Direction, DropCount, ErrorCount, IcmpError, IcmpErrorKind, Layer, Traffic, VxlanCount, VxlanDrop,
         VxlanStream,
     },
 };
@@ -114,7 +114,7 @@ fn count(packets: u64, at_ns: u64) -> VxlanCount {
 fn traffic(now_ns: u64) -> Traffic {
     let packets = now_ns / SECOND * 10;
     let mut noise = dropped("NO_TX_TARGET");
-    noise.place = Place::Inside;
+    noise.place = Layer::Inner;
     noise.device = FLANNEL;
     noise.destination = ip("ff02::2");
     noise.ethertype = 0x86dd;
@@ -134,7 +134,7 @@ fn traffic(now_ns: u64) -> Traffic {
 /// From the peer, outside.
 fn dropped(reason: &str) -> VxlanDrop {
     VxlanDrop {
-        place: Place::Outside,
+        place: Layer::Outer,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
         device: UNDERLAY,
         source: ip("192.168.88.12"),

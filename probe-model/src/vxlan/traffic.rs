@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::network::Mac;
-pub use probe_ebpf::contract::vxlan::{Direction, Place};
+pub use probe_ebpf::contract::vxlan::{Direction, Layer};
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,7 +101,7 @@ pub struct ErrorCount {
 /// Packets dropped on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VxlanDrop {
-    pub place: Place,
+    pub place: Layer,
     /// As the kernel names it; `None` where it tells none (before 5.17).
     pub reason: Option<String>,
     /// Index of the device.

@@ -11,7 +11,7 @@ use super::{
     diagnosis::belongs,
     finding::Diagnosed,
     overlay::{Overlay, Peer},
-    traffic::{Direction, Place, Traffic, VxlanCount, VxlanDrop, VxlanStream},
+    traffic::{Direction, Layer, Traffic, VxlanCount, VxlanDrop, VxlanStream},
 };
 
 #[derive(Clone, Debug)]
@@ -169,12 +169,12 @@ impl View {
         dropped: &VxlanDrop,
     ) -> bool {
         match dropped.place {
-            Place::Outside => {
+            Layer::Outer => {
                 dropped.port == overlay.vxlan.port
                     && (vtep == Some(dropped.source) || vtep == Some(dropped.destination))
             }
             // IPv6's neighbours are asked for on devices that lead to none: noise.
-            Place::Inside => {
+            Layer::Inner => {
                 dropped.device == overlay.device.index
                     && dropped.ethertype != 0x86dd
                     && peer.is_some()

@@ -8,7 +8,7 @@ use super::{connection::socket_address, reason::named};
 use crate::model::{
     network::Mac,
     vxlan::traffic::{
-        Direction, DropCount, ErrorCount, FlowCount, IcmpError, IcmpErrorKind, InnerFlow, Place, VxlanCount,
+        Direction, DropCount, ErrorCount, FlowCount, IcmpError, IcmpErrorKind, InnerFlow, Layer, VxlanCount,
         VxlanDrop, VxlanStream,
     },
 };
@@ -72,7 +72,7 @@ pub fn drop(
     reasons: Option<&HashMap<u32, String>>,
 ) -> Option<(VxlanDrop, DropCount)> {
     let dropped = VxlanDrop {
-        place: Place::from_raw(key.place)?,
+        place: Layer::from_raw(key.place)?,
         reason: named(key.reason, reasons),
         device: key.device,
         source: ip(key.source),

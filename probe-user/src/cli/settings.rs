@@ -16,6 +16,7 @@ use crate::{
     kernel::{connection::Options, object::Source},
     model::{
         Connection, Outcome, Role,
+        outcome::{has_side, unhealthy},
         selector::{PodFilter, PodName, Selection, Selector},
     },
     report::Format,
@@ -171,7 +172,7 @@ impl TryFrom<WatchArgs> for Watch {
         if let Some(role) = role {
             let unseen: Vec<_> = outcomes
                 .iter()
-                .filter(|outcome| !seen_by(role, **outcome))
+                .filter(|outcome| !has_side(**outcome, role))
                 .collect();
             if !outcomes.is_empty() && unseen.len() == outcomes.len() {
                 let names: Vec<_> = unseen.iter().map(|outcome| outcome.name()).collect();
@@ -272,12 +273,6 @@ pub(super) fn ring(size: ByteSize) -> Result<u32, String> {
     Ok(u32::try_from(size.as_u64().next_power_of_two()).unwrap_or(1 << 30))
 }
 
-/// Outcomes that are worth telling unasked.
-pub(super) fn unhealthy() -> impl Iterator<Item = Outcome> {
-    let healthy = |outcome: &Outcome| matches!(outcome, Outcome::Closed | Outcome::Open);
-    Outcome::ALL.into_iter().filter(move |outcome| !healthy(outcome))
-}
-
 /// The container runtime's socket that was named, or found; `none`: no.
 pub fn runtime(socket: Option<PathBuf>) -> Option<PathBuf> {
     match socket {
@@ -307,23 +302,6 @@ pub fn host_name() -> String {
     nix::unistd::gethostname()
         .map(|name| name.to_string_lossy().to_lowercase())
         .unwrap_or_default()
-}
-
-/// Some outcomes show at one end only.
-fn seen_by(role: Role, outcome: Outcome) -> bool {
-    match outcome {
-        Outcome::SynOnly => role == Role::Server,
-        Outcome::Unanswered | Outcome::Unreachable => role == Role::Client,
-        Outcome::HalfOpen
-        | Outcome::HalfOpenReset
-        | Outcome::Refused
-        | Outcome::NoReply
-        | Outcome::ResetByClient
-        | Outcome::ResetByServer
-        | Outcome::TimedOut
-        | Outcome::Closed
-        | Outcome::Open => true,
-    }
 }
 
 pub(super) fn usage(message: String) -> clap::Error {

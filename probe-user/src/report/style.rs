@@ -20,6 +20,9 @@ const fn of(outcome: Outcome) -> Style {
         Outcome::Refused | Outcome::Unanswered | Outcome::Unreachable | Outcome::TimedOut => AnsiColor::Red,
         Outcome::HalfOpen
         | Outcome::HalfOpenReset
+        | Outcome::HandshakeReset
+        | Outcome::GreetingOnly
+        | Outcome::ServerGaveUp
         | Outcome::SynOnly
         | Outcome::NoReply
         | Outcome::ResetByClient

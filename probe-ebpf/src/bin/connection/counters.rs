@@ -1,4 +1,4 @@
-//! Counts of what no record tells of, and of what was lost.
+//! Counts of connections without a record, and of losses.
 
 use core::mem::MaybeUninit;
 

@@ -356,7 +356,7 @@ unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
             last_state: old,
             reset_received: reset,
             error,
-            syn_sent: M::read::<u32>(tcp, offset!(segments_out)) != 0,
+            segments_sent: M::read::<u32>(tcp, offset!(segments_out)),
             client_payload: client_bytes != 0,
             server_payload: server_bytes != 0,
         }

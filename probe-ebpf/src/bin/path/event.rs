@@ -23,19 +23,19 @@ use crate::{follow::lost, settings::setting};
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
 
-/// How many events this CPU has told in the current second.
+/// Events that this CPU emitted in the current second.
 #[repr(C)]
-struct Told {
+struct Emitted {
     second: u64,
     events: u64,
 }
 
 #[map]
-static TOLD: PerCpuArray<Told> = PerCpuArray::with_max_entries(1, 0);
+static EMITTED: PerCpuArray<Emitted> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where a packet was seen, and what there is to say of that.
 #[derive(Clone, Copy)]
-pub struct Sight {
+pub struct Observation {
     pub point: Point,
     /// Where its IP header is.
     pub head: Pointer,
@@ -51,24 +51,24 @@ pub struct Sight {
 /// Whether this second has room for another event.
 #[inline(always)]
 fn is_within_budget(now: u64) -> bool {
-    let Some(told) = TOLD.get_ptr_mut(0) else {
+    let Some(emitted) = EMITTED.get_ptr_mut(0) else {
         return false;
     };
     let second = now >> 30;
     // SAFETY: this CPU's own.
     unsafe {
-        if (*told).second != second {
-            (*told).second = second;
-            (*told).events = 0;
+        if (*emitted).second != second {
+            (*emitted).second = second;
+            (*emitted).events = 0;
         }
-        (*told).events += 1;
-        (*told).events <= u64::from(setting!(budget))
+        (*emitted).events += 1;
+        (*emitted).events <= u64::from(setting!(budget))
     }
 }
 
 /// Called, not inlined: each program has it. All is read with the helper that survives a wrong pointer.
 #[inline(never)]
-pub fn tell(skb: u64, flow: &Flow, sight: &Sight) {
+pub fn emit(skb: u64, flow: &Flow, observation: &Observation) {
     let skb = skb as Pointer;
     // SAFETY: no arguments.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -89,40 +89,45 @@ pub fn tell(skb: u64, flow: &Flow, sight: &Sight) {
         let length = Probed::read::<u32>(skb, offset!(skb_length));
         let paged = Probed::read::<u32>(skb, offset!(skb_paged));
         let data = Probed::read::<u64>(skb, offset!(skb_data));
-        let tail = (data.wrapping_sub(sight.head as u64) as u32)
+        let tail = (data.wrapping_sub(observation.head as u64) as u32)
             .wrapping_add(length)
             .wrapping_sub(paged);
-        let there = tail.wrapping_sub(u32::from(sight.at));
+        let there = tail.wrapping_sub(u32::from(observation.at));
         (*event).time_ns = now;
         (*event).flow = flow.id;
         (*event).skb = skb as u64;
-        (*event).location = sight.location;
+        (*event).location = observation.location;
         (*event).conntrack = if offset!(skb_conntrack) == ABSENT {
             0
         } else {
             Probed::read::<u64>(skb, offset!(skb_conntrack))
         };
-        (*event).netns = sight.netns;
-        (*event).device = if sight.device.is_null() {
+        (*event).netns = observation.netns;
+        (*event).device = if observation.device.is_null() {
             0
         } else {
-            Probed::read::<u32>(sight.device, offset!(device_index))
+            Probed::read::<u32>(observation.device, offset!(device_index))
         };
         (*event).input = Probed::read::<u32>(skb, offset!(skb_input));
         (*event).mark = Probed::read::<u32>(skb, offset!(skb_mark));
-        (*event).detail = sight.detail;
-        (*event).result = sight.result;
+        (*event).detail = observation.detail;
+        (*event).result = observation.result;
         let end = Probed::read::<u32>(skb, offset!(skb_end));
-        (*event).segments =
-            Probed::read::<u16>(sight.head.wrapping_add(end as usize), offset!(shared_segments));
-        (*event).point = sight.point as u8;
+        (*event).segments = Probed::read::<u16>(
+            observation.head.wrapping_add(end as usize),
+            offset!(shared_segments),
+        );
+        (*event).point = observation.point as u8;
         (*event).direction = flow.direction as u8;
         (*event).cpu = bpf_get_smp_processor_id() as u16;
         // Zeroed where it can't be read.
         bpf_probe_read_kernel(
             (&raw mut (*event).name).cast(),
             16,
-            sight.device.wrapping_add(offset!(device_name) as usize).cast(),
+            observation
+                .device
+                .wrapping_add(offset!(device_name) as usize)
+                .cast(),
         );
         let snapped = if there > SNAP as u32 { SNAP as u32 } else { there };
         (*event).snapped = snapped as u16;
@@ -130,7 +135,7 @@ pub fn tell(skb: u64, flow: &Flow, sight: &Sight) {
             (&raw mut (*event).snap).cast(),
             // Constant, as all verifiers want it; what is behind the end is not looked at.
             SNAP as u32,
-            sight.head.wrapping_add(usize::from(sight.at)).cast(),
+            observation.head.wrapping_add(usize::from(observation.at)).cast(),
         );
     }
     // The reader looks on a timer.

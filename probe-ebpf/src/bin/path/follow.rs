@@ -8,7 +8,7 @@ use aya_ebpf::{
     maps::{Array, LruHashMap, PerCpuArray},
 };
 use probe_ebpf::{
-    contract::path::{Direction, Flow, Followed, IDLE_NS, Known, Loss, Tuple},
+    contract::path::{Direction, Flow, FlowEntry, Followed, IDLE_NS, Loss, Tuple},
     kernel::{
         log::debug,
         read::{Pointer, Probed},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 #[map]
-static FLOWS: LruHashMap<Tuple, Known> = LruHashMap::with_max_entries(8192, 0);
+static FLOWS: LruHashMap<Tuple, FlowEntry> = LruHashMap::with_max_entries(8192, 0);
 
 #[map]
 static PACKETS: LruHashMap<u64, Followed> = LruHashMap::with_max_entries(8192, 0);
@@ -203,7 +203,7 @@ fn known(tuple: &Tuple, now: u64) -> Option<Flow> {
 /// of, three times the room for what is written here would be too much (5.10 to 6.12).
 #[inline(never)]
 fn learn(tuple: &Tuple, id: u64, direction: u64, now: u64) {
-    let mut known = Known {
+    let mut known = FlowEntry {
         flow: Flow { id, direction },
         seen_ns: now,
     };

@@ -30,7 +30,7 @@ use probe_ebpf::{
 };
 
 use crate::{
-    event::{Sight, tell},
+    event::{Observation, emit},
     follow::Begin,
     settings::{may_have_dialled, setting},
 };
@@ -42,13 +42,13 @@ mod ethertype {
 
 /// What a hook adds to the packet.
 #[derive(Clone, Copy)]
-struct Told {
+struct Detail {
     detail: u32,
     result: i32,
     location: u64,
 }
 
-const NOTHING: Told = Told {
+const NOTHING: Detail = Detail {
     detail: 0,
     result: 0,
     location: 0,
@@ -65,7 +65,7 @@ enum Header {
 
 /// Where a packet is.
 #[derive(Clone, Copy)]
-enum Place {
+enum Location {
     /// At its own device, or at its socket's.
     Own,
     /// At a device.
@@ -74,12 +74,18 @@ enum Place {
     Net(Pointer, Pointer),
 }
 
-/// Tells of a packet that is followed; whether it is.
+/// Emits an event of a packet that is followed; false if it is not.
 ///
 /// # Safety
-/// `skb` is the hook's packet, and the place's pointers are the hook's.
+/// `skb` is the hook's packet, and the location's pointers are the hook's.
 #[inline(always)]
-unsafe fn seen<M: Memory>(skb: Pointer, point: Point, header: Header, place: Place, told: Told) -> bool {
+unsafe fn record<M: Memory>(
+    skb: Pointer,
+    point: Point,
+    header: Header,
+    location: Location,
+    detail: Detail,
+) -> bool {
     // SAFETY: the caller's.
     unsafe {
         let kind = u16::from_be(M::read::<u16>(skb, offset!(skb_protocol)));
@@ -94,7 +100,7 @@ unsafe fn seen<M: Memory>(skb: Pointer, point: Point, header: Header, place: Pla
         // Where no network namespace and no device is asked for, which the verifier knows, nothing of this is left.
         let (netns, index) = (setting!(netns), setting!(device));
         let may_begin = netns == 0 && index == 0 || {
-            let (here, device) = where_is(skb, place);
+            let (here, device) = locate(skb, location);
             (netns == 0 || netns == here)
                 && (index == 0
                     || !device.is_null() && Probed::read::<u32>(device, offset!(device_index)) == index)
@@ -117,32 +123,32 @@ unsafe fn seen<M: Memory>(skb: Pointer, point: Point, header: Header, place: Pla
         if follow::find(skb as u64, head, where_it_is, socket, &mut flow) == 0 {
             return false;
         }
-        let (netns, device) = where_is(skb, place);
-        let sight = Sight {
+        let (netns, device) = locate(skb, location);
+        let observation = Observation {
             point,
             head: head as Pointer,
             at,
             netns,
             device,
-            detail: told.detail,
-            result: told.result,
-            location: told.location,
+            detail: detail.detail,
+            result: detail.result,
+            location: detail.location,
         };
-        tell(skb as u64, &flow, &sight);
+        emit(skb as u64, &flow, &observation);
         true
     }
 }
 
 /// The network namespace's inode and the device.
 #[inline(always)]
-unsafe fn where_is(skb: Pointer, place: Place) -> (u32, Pointer) {
+unsafe fn locate(skb: Pointer, location: Location) -> (u32, Pointer) {
     // SAFETY: the caller's.
     unsafe {
         let inode = |net: Pointer| Probed::read::<u32>(net, offset!(netns_inode));
-        match place {
-            Place::Device(device) => (inode(pointer::<Probed>(device, offset!(device_net))), device),
-            Place::Net(net, device) => (inode(net), device),
-            Place::Own => {
+        match location {
+            Location::Device(device) => (inode(pointer::<Probed>(device, offset!(device_net))), device),
+            Location::Net(net, device) => (inode(net), device),
+            Location::Own => {
                 let device = pointer::<Probed>(skb, offset!(skb_device));
                 let socket = pointer::<Probed>(skb, offset!(skb_socket));
                 // A device's pointer may be something else in a socket's queue; its own network namespace then is none.
@@ -166,11 +172,11 @@ unsafe fn where_is(skb: Pointer, place: Place) -> (u32, Pointer) {
 pub fn path_sent(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the hook's packet and device.
     unsafe {
-        seen::<Typed>(
+        record::<Typed>(
             ctx.arg(0),
             Point::Sent,
             Header::Network,
-            Place::Device(ctx.arg(1)),
+            Location::Device(ctx.arg(1)),
             NOTHING,
         )
     };
@@ -181,11 +187,11 @@ pub fn path_sent(ctx: BtfTracePointContext) -> i32 {
 pub fn path_sent_raw(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the hook's packet and device.
     unsafe {
-        seen::<Probed>(
+        record::<Probed>(
             ctx.arg(0),
             Point::Sent,
             Header::Network,
-            Place::Device(ctx.arg(1)),
+            Location::Device(ctx.arg(1)),
             NOTHING,
         )
     };
@@ -197,14 +203,14 @@ pub fn path_sent_raw(ctx: RawTracePointContext) -> i32 {
 #[btf_tracepoint(function = "netif_receive_skb")]
 pub fn path_received(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the hook's packet.
-    unsafe { seen::<Typed>(ctx.arg(0), Point::Received, Header::Data, Place::Own, NOTHING) };
+    unsafe { record::<Typed>(ctx.arg(0), Point::Received, Header::Data, Location::Own, NOTHING) };
     0
 }
 
 #[raw_tracepoint(tracepoint = "netif_receive_skb")]
 pub fn path_received_raw(ctx: RawTracePointContext) -> i32 {
     // SAFETY: the hook's packet.
-    unsafe { seen::<Probed>(ctx.arg(0), Point::Received, Header::Data, Place::Own, NOTHING) };
+    unsafe { record::<Probed>(ctx.arg(0), Point::Received, Header::Data, Location::Own, NOTHING) };
     0
 }
 
@@ -213,13 +219,13 @@ pub fn path_received_raw(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn path_dropped(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg(0);
-    let told = Told {
+    let detail = Detail {
         detail: if setting!(reasons) == 1 { ctx.arg(2) } else { 0 },
         location: ctx.arg(1),
         ..NOTHING
     };
     // SAFETY: the hook's packet.
-    if unsafe { seen::<Probed>(skb, Point::Dropped, Header::Network, Place::Own, told) } {
+    if unsafe { record::<Probed>(skb, Point::Dropped, Header::Network, Location::Own, detail) } {
         follow::forget(skb);
     }
     0
@@ -232,7 +238,7 @@ pub fn path_consumed(ctx: RawTracePointContext) -> i32 {
     let skb = ctx.arg(0);
     if follow::is_known(skb) {
         // SAFETY: the hook's packet.
-        unsafe { seen::<Probed>(skb, Point::Consumed, Header::Network, Place::Own, NOTHING) };
+        unsafe { record::<Probed>(skb, Point::Consumed, Header::Network, Location::Own, NOTHING) };
         follow::forget(skb);
     }
     0
@@ -266,7 +272,7 @@ unsafe fn hooked(skb: Pointer, state: Pointer, result: i32) {
     unsafe {
         let input = pointer::<Probed>(state, offset!(filter_input));
         let output = pointer::<Probed>(state, offset!(filter_output));
-        let told = Told {
+        let detail = Detail {
             // A byte since 5.19, a word before; a hook's number is small.
             detail: u32::from(Probed::read::<u8>(state, offset!(filter_hook))),
             result,
@@ -274,7 +280,13 @@ unsafe fn hooked(skb: Pointer, state: Pointer, result: i32) {
         };
         let device = if input.is_null() { output } else { input };
         let net = pointer::<Probed>(state, offset!(filter_net));
-        seen::<Probed>(skb, Point::Hook, Header::Network, Place::Net(net, device), told);
+        record::<Probed>(
+            skb,
+            Point::Hook,
+            Header::Network,
+            Location::Net(net, device),
+            detail,
+        );
     }
 }
 
@@ -282,18 +294,18 @@ unsafe fn hooked(skb: Pointer, state: Pointer, result: i32) {
 
 #[fexit(function = "ip_route_input_noref")]
 pub fn path_route(ctx: FExitContext) -> i32 {
-    let told = Told {
+    let detail = Detail {
         result: ctx.arg(5),
         ..NOTHING
     };
     // SAFETY: the hook's packet and device.
     unsafe {
-        seen::<Probed>(
+        record::<Probed>(
             ctx.arg(0),
             Point::Route,
             Header::Network,
-            Place::Device(ctx.arg(4)),
-            told,
+            Location::Device(ctx.arg(4)),
+            detail,
         )
     };
     0
@@ -306,11 +318,11 @@ macro_rules! function {
         pub fn $entry(ctx: FEntryContext) -> i32 {
             // SAFETY: the hook's packet.
             unsafe {
-                seen::<Probed>(
+                record::<Probed>(
                     ctx.arg($skb),
                     Point::$point,
                     Header::Network,
-                    Place::Own,
+                    Location::Own,
                     NOTHING,
                 )
             };
@@ -324,7 +336,7 @@ macro_rules! function {
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
             if let Some(skb) = ctx.arg::<Pointer>($skb) {
                 // SAFETY: the hook's packet.
-                unsafe { seen::<Probed>(skb, Point::$point, Header::Network, Place::Own, NOTHING) };
+                unsafe { record::<Probed>(skb, Point::$point, Header::Network, Location::Own, NOTHING) };
             }
             0
         }
@@ -384,12 +396,12 @@ unsafe fn answered_by(ctx: &ProbeContext) -> u32 {
 
 #[inline(always)]
 unsafe fn answered(skb: Pointer, kind: i32, code: i32) {
-    let told = Told {
+    let detail = Detail {
         detail: (kind as u32 & 0xff) << 8 | code as u32 & 0xff,
         ..NOTHING
     };
     // SAFETY: the caller's.
-    unsafe { seen::<Probed>(skb, Point::Icmp, Header::Network, Place::Own, told) };
+    unsafe { record::<Probed>(skb, Point::Icmp, Header::Network, Location::Own, detail) };
 }
 
 // --- nf_nat_manip_pkt(skb, entry, what, direction): what is 0 for the source, 1 for the destination
@@ -397,12 +409,12 @@ unsafe fn answered(skb: Pointer, kind: i32, code: i32) {
 #[kprobe]
 pub fn path_nat_kp(ctx: ProbeContext) -> u32 {
     if let (Some(skb), Some(what)) = (ctx.arg::<Pointer>(0), ctx.arg::<i32>(2)) {
-        let told = Told {
+        let detail = Detail {
             detail: what as u32 & 1,
             ..NOTHING
         };
         // SAFETY: the hook's packet.
-        unsafe { seen::<Probed>(skb, Point::Nat, Header::Network, Place::Own, told) };
+        unsafe { record::<Probed>(skb, Point::Nat, Header::Network, Location::Own, detail) };
     }
     0
 }

@@ -101,7 +101,7 @@ unsafe fn sent(skb: Pointer, device: Pointer) {
             .sequence
             .wrapping_add(payload.length)
             .wrapping_sub(counted as u32);
-        tell(skb, sk, &payload, first, Way::Sent);
+        emit(skb, sk, &payload, first, Way::Sent);
     }
 }
 
@@ -168,14 +168,14 @@ unsafe fn received(sk: Pointer, skb: Pointer) {
         let data = Probed::read::<u64>(skb, offset!(skb_data));
         if let Some(payload) = in_segment(header(data as Pointer, 0), 0, whole) {
             let first = payload.sequence.wrapping_sub(counted as u32);
-            tell(skb, sk, &payload, first, Way::Received);
+            emit(skb, sk, &payload, first, Way::Received);
         }
     }
 }
 
 /// Hands the packet to user space, as much of it as is wanted.
 #[inline(always)]
-unsafe fn tell(skb: Pointer, sk: Pointer, payload: &Payload, first: u32, way: Way) {
+unsafe fn emit(skb: Pointer, sk: Pointer, payload: &Payload, first: u32, way: Way) {
     // SAFETY: the hook's packet and its socket.
     unsafe {
         let (local, peer) = sock::addresses::<Typed>(sk);

@@ -10,7 +10,7 @@ use probe_ebpf::{
 
 use super::{
     flows::flow,
-    headers::{Ends, UDP, VXLAN},
+    headers::{Endpoints, UDP, VXLAN},
     inner::{ACK, Inner, RST, SYN},
     losses::lost,
     outer::Outer,
@@ -31,7 +31,7 @@ pub fn count(packet: Packet, direction: Direction, outer: &Outer) {
         return;
     };
     let flags = flags.swap_bytes();
-    let Ends { source, destination } = outer.ends;
+    let Endpoints { source, destination } = outer.endpoints;
     let (local, peer) = match direction {
         Direction::In => (destination, source),
         Direction::Out => (source, destination),

@@ -7,7 +7,7 @@
 
 use aya_ebpf::{bindings::BPF_NOEXIST, macros::map, maps::HashMap};
 use probe_ebpf::{
-    contract::vxlan::{DropCount, DropKey, Loss, Place},
+    contract::vxlan::{DropCount, DropKey, Layer, Loss},
     kernel::{
         atomic::add_one,
         globals::offset,
@@ -17,7 +17,7 @@ use probe_ebpf::{
 };
 
 use super::{
-    headers::{Ends, IPV6, Ipv4, Ipv6, ethertype, ports, protocol},
+    headers::{Endpoints, IPV6, Ipv4, Ipv6, ethertype, ports, protocol},
     losses::lost,
     settings::{carries, now, setting},
 };
@@ -55,7 +55,7 @@ pub unsafe fn dropped(skb: Pointer, reason: u32) {
             vni: 0,
             port: 0,
             ethertype,
-            place: Place::Inside as u8,
+            place: Layer::Inner as u8,
             zero: [0; 3],
         };
         let transport;
@@ -63,19 +63,19 @@ pub unsafe fn dropped(skb: Pointer, reason: u32) {
         match ethertype {
             ethertype::IPV4 => {
                 let ip = Ipv4(header(head, network));
-                Ends {
+                Endpoints {
                     source: key.source,
                     destination: key.destination,
-                } = ip.ends();
+                } = ip.endpoints();
                 transport = network.wrapping_add(ip.length() as u16);
                 protocol = ip.protocol();
             }
             ethertype::IPV6 => {
                 let ip = Ipv6(header(head, network));
-                Ends {
+                Endpoints {
                     source: key.source,
                     destination: key.destination,
-                } = ip.ends();
+                } = ip.endpoints();
                 transport = network.wrapping_add(IPV6 as u16);
                 protocol = ip.next_header();
             }
@@ -93,7 +93,7 @@ pub unsafe fn dropped(skb: Pointer, reason: u32) {
             if carries(port) {
                 key.port = port;
                 key.vni = vni.swap_bytes() >> 8;
-                key.place = Place::Outside as u8;
+                key.place = Layer::Outer as u8;
                 return count_drop(&mut key);
             }
         }
@@ -104,7 +104,7 @@ pub unsafe fn dropped(skb: Pointer, reason: u32) {
     }
 }
 
-/// Adds one to a drop's counter, or, when the table is full, to the one without its ends.
+/// Adds one to a drop's counter, or, when the table is full, to the one without its endpoints.
 #[inline(always)]
 fn count_drop(key: &mut DropKey) {
     if add_drop(key) {

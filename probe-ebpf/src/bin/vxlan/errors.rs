@@ -33,7 +33,7 @@ pub fn error(packet: Packet, direction: Direction, at: u32, reporter: Address, s
     };
     let (kind, code) = (first as u8, (first >> 8) as u8);
     let about = at + ICMP;
-    let (ends, transport) = if six {
+    let (endpoints, transport) = if six {
         if kind != UNREACHABLE_V6 && kind != TOO_BIG_V6 {
             return;
         }
@@ -41,7 +41,7 @@ pub fn error(packet: Packet, direction: Direction, at: u32, reporter: Address, s
         if ip.next_header() != protocol::UDP {
             return;
         }
-        (ip.ends(), about + IPV6)
+        (ip.endpoints(), about + IPV6)
     } else {
         if kind != UNREACHABLE {
             return;
@@ -50,15 +50,15 @@ pub fn error(packet: Packet, direction: Direction, at: u32, reporter: Address, s
         if ip.protocol() != protocol::UDP {
             return;
         }
-        (ip.ends(), about + ip.length())
+        (ip.endpoints(), about + ip.length())
     };
     let Some(port) = vxlan_port(packet, transport) else {
         return;
     };
     let key = ErrorKey {
         reporter,
-        source: ends.source,
-        destination: ends.destination,
+        source: endpoints.source,
+        destination: endpoints.destination,
         port,
         kind,
         code,

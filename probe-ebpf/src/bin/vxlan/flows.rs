@@ -18,15 +18,15 @@ static FLOWS: PerCpuHashMap<FlowKey, Flow> = PerCpuHashMap::with_max_entries(1, 
 /// Counts a packet of an inner connection. `outer`: of what it is counted as.
 #[inline(always)]
 pub fn flow(packet: Packet, inner: &Inner, outer: &Key, packets: u64, bytes: u64, time: u64) {
-    let ends = if inner.ethertype == ethertype::IPV4 {
-        Ipv4::at(packet, inner.network).map(|ip| ip.ends())
+    let endpoints = if inner.ethertype == ethertype::IPV4 {
+        Ipv4::at(packet, inner.network).map(|ip| ip.endpoints())
     } else {
-        Ipv6::at(packet, inner.network).map(|ip| ip.ends())
+        Ipv6::at(packet, inner.network).map(|ip| ip.endpoints())
     };
-    let Some(ends) = ends else { return };
+    let Some(endpoints) = endpoints else { return };
     let key = FlowKey {
-        source: ends.source,
-        destination: ends.destination,
+        source: endpoints.source,
+        destination: endpoints.destination,
         vni: outer.vni,
         source_port: inner.source_port,
         destination_port: inner.destination_port,

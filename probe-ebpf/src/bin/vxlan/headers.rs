@@ -28,9 +28,9 @@ pub mod protocol {
     pub const ICMPV6: u8 = 58;
 }
 
-/// Both ends of an IP packet.
+/// Both endpoints of an IP packet.
 #[derive(Clone, Copy)]
-pub struct Ends {
+pub struct Endpoints {
     pub source: Address,
     pub destination: Address,
 }
@@ -78,8 +78,8 @@ impl Ipv4 {
     }
 
     #[inline(always)]
-    pub fn ends(&self) -> Ends {
-        Ends {
+    pub fn endpoints(&self) -> Endpoints {
+        Endpoints {
             source: bytes(mapped(self.0[3])),
             destination: bytes(mapped(self.0[4])),
         }
@@ -98,9 +98,9 @@ impl Ipv6 {
     }
 
     #[inline(always)]
-    pub fn ends(&self) -> Ends {
+    pub fn endpoints(&self) -> Endpoints {
         let [_, _, a, b, c, d, e, f, g, h] = self.0;
-        Ends {
+        Endpoints {
             source: bytemuck::cast([a, b, c, d]),
             destination: bytemuck::cast([e, f, g, h]),
         }

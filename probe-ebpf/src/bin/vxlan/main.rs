@@ -1,7 +1,7 @@
 //! VXLAN on the wire: who sends how much to whom, and what is dropped.
 //!
 //! Two tc programs count on the underlay device. They see arriving packets before the packet filter does, and
-//! leaving ones after it. What is dropped in between, or inside the VXLAN device, `kfree_skb` tells.
+//! leaving ones after it. `kfree_skb` reports what is dropped in between, or inside the VXLAN device.
 
 #![no_std]
 #![no_main]

@@ -5,14 +5,14 @@ use probe_ebpf::{contract::vxlan::Direction, kernel::packet::Packet};
 use super::{
     counters::count,
     errors::error,
-    headers::{ETHERNET, Ends, IPV6, Ipv4, Ipv6, ethertype, ports, protocol},
+    headers::{ETHERNET, Endpoints, IPV6, Ipv4, Ipv6, ethertype, ports, protocol},
     settings::carries,
 };
 
 /// A VXLAN packet, as far as its UDP header.
 #[derive(Clone, Copy)]
 pub struct Outer {
-    pub ends: Ends,
+    pub endpoints: Endpoints,
     /// Where the UDP header is.
     pub transport: u32,
     pub port: u16,
@@ -43,14 +43,14 @@ fn v4(packet: Packet, direction: Direction) -> Option<Outer> {
     match ip.protocol() {
         protocol::UDP => {}
         protocol::ICMP => {
-            error(packet, direction, transport, ip.ends().source, false);
+            error(packet, direction, transport, ip.endpoints().source, false);
             return None;
         }
         _ => return None,
     }
     Some(Outer {
         port: vxlan_port(packet, transport)?,
-        ends: ip.ends(),
+        endpoints: ip.endpoints(),
         transport,
         fragment: ip.is_first_fragment(),
     })
@@ -64,14 +64,14 @@ fn v6(packet: Packet, direction: Direction) -> Option<Outer> {
     match ip.next_header() {
         protocol::UDP => {}
         protocol::ICMPV6 => {
-            error(packet, direction, transport, ip.ends().source, true);
+            error(packet, direction, transport, ip.endpoints().source, true);
             return None;
         }
         _ => return None,
     }
     Some(Outer {
         port: vxlan_port(packet, transport)?,
-        ends: ip.ends(),
+        endpoints: ip.endpoints(),
         transport,
         fragment: false,
     })

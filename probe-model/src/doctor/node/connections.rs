@@ -108,6 +108,9 @@ fn is_cut_off(outcome: Outcome) -> bool {
         | Outcome::ResetByServer => true,
         Outcome::HalfOpen
         | Outcome::HalfOpenReset
+        | Outcome::HandshakeReset
+        | Outcome::GreetingOnly
+        | Outcome::ServerGaveUp
         | Outcome::SynOnly
         | Outcome::ResetByClient
         | Outcome::Closed

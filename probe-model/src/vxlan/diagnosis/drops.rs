@@ -7,7 +7,7 @@ use crate::finding::Fix;
 use crate::vxlan::{
     finding::{Fault, FilteredPackets, MANY},
     overlay::{Overlay, PeerSource},
-    traffic::{Direction, DropCount, Place, VxlanDrop},
+    traffic::{Direction, DropCount, Layer, VxlanDrop},
 };
 
 /// Reasons that say nothing of the packet: its copy for a listener such as tcpdump was dropped.
@@ -20,7 +20,7 @@ impl Observation<'_> {
             .traffic
             .drops
             .iter()
-            .filter(|(dropped, count)| dropped.place == Place::Outside && self.holds(count.last_ns))
+            .filter(|(dropped, count)| dropped.place == Layer::Outer && self.holds(count.last_ns))
             .cloned()
             .collect();
         for (dropped, count) in drops {

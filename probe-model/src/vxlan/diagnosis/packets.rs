@@ -7,7 +7,7 @@ use crate::finding::Fix;
 use crate::vxlan::{
     finding::Fault,
     overlay::{Overlay, PeerEntry, PeerSource},
-    traffic::{Direction, Place, VxlanCount, VxlanStream},
+    traffic::{Direction, Layer, VxlanCount, VxlanStream},
 };
 
 impl Observation<'_> {
@@ -35,7 +35,7 @@ impl Observation<'_> {
                     count.destination_mac
                 )];
                 evidence.extend(self.evidence_of_drops("OTHERHOST", |dropped| {
-                    dropped.place == Place::Inside && dropped.device == overlay.device.index
+                    dropped.place == Layer::Inner && dropped.device == overlay.device.index
                 }));
                 let what = format!(
                     "{peer} sends to {}, which is not the address of {name} here: it keeps an old one, and its packets \

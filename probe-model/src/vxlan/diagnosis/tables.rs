@@ -7,7 +7,7 @@ use super::{Identity, Observation, belongs, identity_of, underlay_of};
 use crate::vxlan::{
     finding::Fault,
     overlay::{Overlay, Peer, PeerEntry},
-    traffic::{Direction, Place, VxlanDrop, VxlanStream},
+    traffic::{Direction, Layer, VxlanDrop, VxlanStream},
 };
 use crate::{finding::Fix, network::Mac};
 
@@ -67,7 +67,7 @@ impl Observation<'_> {
             }
             // What a node says of IPv6 to all is sent nowhere, and rightly so.
             let towards = |dropped: &VxlanDrop| {
-                dropped.place == Place::Inside
+                dropped.place == Layer::Inner
                     && dropped.device == overlay.device.index
                     && dropped.ethertype != IPV6
                     && overlay.towards(dropped.destination) == Some(peer)
@@ -147,7 +147,7 @@ impl Observation<'_> {
             .filter_map(|peer| Some((peer, peer.vtep?)))
             .collect();
         for (peer, vtep) in vteps {
-            let to_it = |dropped: &VxlanDrop| dropped.place == Place::Outside && dropped.destination == vtep;
+            let to_it = |dropped: &VxlanDrop| dropped.place == Layer::Outer && dropped.destination == vtep;
             let of_neighbours = |dropped: &VxlanDrop| {
                 let reason = dropped.reason.as_deref();
                 to_it(dropped) && reason.is_some_and(|reason| reason.starts_with("NEIGH_"))

@@ -19,7 +19,7 @@ use crate::{
         kube::{Access, Credentials},
     },
     kernel::{connection::Options, object::Source},
-    model::{Outcome, Role, doctor::Check},
+    model::{Outcome, Role, doctor::Check, outcome::unhealthy},
     recording::history::Bounds,
 };
 
@@ -244,7 +244,7 @@ fn outcomes(mut outcomes: Vec<Outcome>) -> Vec<Outcome> {
     outcomes.sort_unstable();
     outcomes.dedup();
     if outcomes.is_empty() {
-        settings::unhealthy().collect()
+        unhealthy().collect()
     } else {
         outcomes
     }

@@ -22,6 +22,7 @@ use self::{
 use crate::model::{
     Connection, Outcome, Owner, Role,
     bypass::{self, finding::Fault as BypassFault},
+    outcome::is_silent_client,
     part::{Part, State},
     summary::Tally,
     vxlan::{self, finding::Fault as VxlanFault, traffic::Direction},
@@ -91,8 +92,7 @@ impl Metrics {
         if let Some(cause) = &connection.cause {
             self.store.add(&CAUSES, &with(cause.kind.name(), &whose), 1);
         }
-        let half_open = matches!(connection.outcome, Outcome::HalfOpen | Outcome::HalfOpenReset);
-        if half_open
+        if is_silent_client(connection.outcome)
             && connection.role == Role::Client
             && let Some(every) = connection.cadence.and_then(|cadence| cadence.every)
         {
@@ -109,7 +109,7 @@ impl Metrics {
 
     fn reset(&self, outcome: Outcome, whose: &[Value; 3], count: u64) {
         let by = match outcome {
-            Outcome::HalfOpenReset | Outcome::ResetByClient => "client",
+            Outcome::HalfOpenReset | Outcome::HandshakeReset | Outcome::ResetByClient => "client",
             Outcome::ResetByServer | Outcome::Refused => "server",
             _ => return,
         };

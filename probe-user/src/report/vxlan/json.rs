@@ -10,7 +10,7 @@ use crate::model::{
     finding::ago_ms,
     vxlan::{
         overlay::{Overlay, PeerEntry},
-        traffic::{Place, VxlanCount},
+        traffic::{Layer, VxlanCount},
         view::{PeerView, View},
     },
 };
@@ -174,7 +174,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         last_seen_ms: ago_ms(now, count.last_ns),
     });
     let drops = view.traffic.drops.iter().map(|(dropped, count)| {
-        let outside = dropped.place == Place::Outside;
+        let outside = dropped.place == Layer::Outer;
         Drop {
             place: dropped.place.name(),
             reason: dropped.reason.as_deref(),
