@@ -270,6 +270,9 @@ mod tests {
             error: "EOF".to_owned(),
             server_name: String::new(),
             endpoint: None,
+            has_offset: true,
+            zone: None,
+            server: None,
         }
     }
 

@@ -36,6 +36,12 @@ pub struct Rejected {
     pub server_name: String,
     /// Which of etcd's listeners, since 3.5.15.
     pub endpoint: Option<Endpoint>,
+    /// Whether `time` was written with its offset from UTC. Else the zone is the reader's assumption.
+    pub has_offset: bool,
+    /// The zone of an IPv6 link-local peer: the name of an interface of the node that logged.
+    pub zone: Option<String>,
+    /// The server's own address, where the error names it: `read tcp SERVER->CLIENT: …`.
+    pub server: Option<SocketAddr>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +108,8 @@ impl Reader {
             console(after, reading, outer)
         } else if let Some((prefix, _)) = before.split_once('{') {
             let reading = time::before(prefix, &self.zone, self.now);
-            self.unwrap(&line[prefix.len()..], time::choose(reading, outer), depth)
+            let outer = time::choose(reading, outer).map(Reading::time);
+            self.unwrap(&line[prefix.len()..], outer, depth)
         } else {
             Line::Other
         }
@@ -219,18 +226,37 @@ fn rejected(
     error: String,
     server_name: String,
     endpoint: Option<Endpoint>,
-    time: Option<Timestamp>,
+    reading: Option<Reading>,
 ) -> Line {
-    match address(peer) {
-        None => Line::Unreadable("its address is not one"),
-        Some(peer) => Line::Rejected(Rejected {
-            time,
-            peer,
-            error,
-            server_name,
-            endpoint,
-        }),
-    }
+    let Some(address) = address(peer) else {
+        return Line::Unreadable("its address is not one");
+    };
+    let server = server(&error, address);
+    Line::Rejected(Rejected {
+        time: reading.map(Reading::time),
+        has_offset: matches!(reading, Some(Reading::Exact(_))),
+        zone: zone(peer).map(str::to_owned),
+        server,
+        peer: address,
+        error,
+        server_name,
+        endpoint,
+    })
+}
+
+/// The interface of a link-local address: `[fe80::1%eth0]:2379`.
+fn zone(peer: &str) -> Option<&str> {
+    let (_, rest) = peer.split_once('%')?;
+    rest.split_once(']').map(|(zone, _)| zone)
+}
+
+/// Go's errors of a connection name both addresses, its own first: `read tcp SERVER->CLIENT: i/o timeout`.
+fn server(error: &str, peer: SocketAddr) -> Option<SocketAddr> {
+    error.split_ascii_whitespace().find_map(|word| {
+        let (own, other) = word.split_once("->")?;
+        let other = address(other.trim_end_matches(':'))?;
+        (other == peer).then(|| address(own)).flatten()
+    })
 }
 
 /// An address and port, IPv4 mapped into IPv6 as IPv4. Go writes an IPv6 zone by its name, which says nothing here.

@@ -17,6 +17,14 @@ pub enum Reading {
     Assumed(Timestamp),
 }
 
+impl Reading {
+    pub const fn time(self) -> Timestamp {
+        match self {
+            Self::Exact(time) | Self::Assumed(time) => time,
+        }
+    }
+}
+
 /// zap's `ts`: text, or seconds since 1970.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -47,12 +55,11 @@ pub fn before(prefix: &str, zone: &TimeZone, now: Timestamp) -> Option<Reading> 
     short(first, second, words.next()?, zone, now)
 }
 
-/// The best there is.
-pub fn choose(reading: Option<Reading>, outer: Option<Timestamp>) -> Option<Timestamp> {
+/// The best reading of a line's own time and its wrapper's, which has an offset.
+pub fn choose(reading: Option<Reading>, outer: Option<Timestamp>) -> Option<Reading> {
     match reading {
-        Some(Reading::Exact(time)) => Some(time),
-        Some(Reading::Assumed(time)) => outer.or(Some(time)),
-        None => outer,
+        Some(Reading::Exact(_)) => reading,
+        Some(Reading::Assumed(_)) | None => outer.map(Reading::Exact).or(reading),
     }
 }
 
