@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     mem,
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -26,6 +27,30 @@ const PACKETS: usize = 64;
 const FLOWS: usize = 256;
 /// First packets of flows that were told: TCP waits longer than `QUIET` before it sends one again.
 const TOLD: usize = 1024;
+
+/// Corrects the direction of an event by its addresses. The kernel side knows a packet by its memory and by what does not change
+/// on its way. A reply that gets the memory of its request before the request's end was seen, and has the same payload, is taken
+/// for the request (UDP over IPv6 on 7.3, which has no identification). The way back then looks like a translation.
+fn by_addresses(event: Event, journeys: &[Journey]) -> Event {
+    let (source, destination) = (event.packet.source, event.packet.destination);
+    let claimed = journeys
+        .iter()
+        .find(|journey| journey.direction == event.direction);
+    let passed = |from: SocketAddr, to: SocketAddr| {
+        claimed.is_some_and(|journey| {
+            let mut packets = journey.hops.iter().map(|hop| &hop.event.packet);
+            packets.any(|packet| !packet.about && packet.source == from && packet.destination == to)
+        })
+    };
+    if event.packet.about || passed(source, destination) || !passed(destination, source) {
+        return event;
+    }
+    let direction = match event.direction {
+        Direction::Request => Direction::Reply,
+        Direction::Reply => Direction::Request,
+    };
+    Event { direction, ..event }
+}
 
 /// What was seen of a flow in a while.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +186,7 @@ impl Exchanges {
         });
         open.last_ns = open.last_ns.max(time_ns);
         let journeys = &mut open.exchange.journeys;
+        let event = by_addresses(event, journeys);
         // The latest that it may be of: what was sent again looks like the first.
         if let Some(journey) = journeys.iter_mut().rev().find(|journey| journey.has(&event)) {
             journey.push(event);

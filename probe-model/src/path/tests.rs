@@ -1,7 +1,7 @@
 use probe_ebpf::contract::path::Point;
 
 use super::{
-    event::{Hook, HookVerdict, Tcp},
+    event::{Direction, Hook, HookVerdict, Tcp},
     reason::{Fate, fate, icmp as icmp_name, words},
     samples::{ACK, RST_ACK, START, SYN, SYN_ACK, Walk, data, dropped, end, exchange, icmp, tcp, udp},
     *,
@@ -204,6 +204,34 @@ fn grouped(walks: impl IntoIterator<Item = Walk>) -> Vec<Vec<&'static str>> {
     let exchange = exchange(walks);
     let hops = |journey: &Journey| journey.hops.iter().map(|hop| hop.event.what.name()).collect();
     exchange.journeys.iter().map(hops).collect()
+}
+
+/// A reply that has its request's memory comes as more of the request: its addresses say that it is not.
+#[test]
+fn a_reply_in_the_memory_of_its_request() {
+    let asked = Walk::request(udp(CLIENT, SERVER, 5), 0)
+        .at(101, "eth0")
+        .meets(What::Sent)
+        .by(202, "eth0")
+        .meets(What::Received)
+        .meets(What::Socket);
+    let answered = Walk::request(udp(SERVER, CLIENT, 5), 500)
+        .at(202, "")
+        .meets(What::Output)
+        .at(202, "eth0")
+        .meets(What::Sent)
+        .by(101, "eth0")
+        .meets(What::Received)
+        .meets(What::Socket);
+    let exchange = exchange([asked, answered]);
+    let directions: Vec<_> = exchange
+        .journeys
+        .iter()
+        .map(|journey| journey.direction)
+        .collect();
+    assert_eq!(directions, [Direction::Request, Direction::Reply]);
+    assert_eq!(exchange.journeys[0].hops.len(), 3);
+    assert_eq!(exchange.reply().map(|reply| reply.hops.len()), Some(4));
 }
 
 #[test]
