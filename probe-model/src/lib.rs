@@ -17,6 +17,7 @@ pub mod names;
 pub mod network;
 pub mod outcome;
 pub mod owner;
+pub mod pairing;
 pub mod part;
 pub mod path;
 pub mod plural;

@@ -1,8 +1,9 @@
 //! What a run has seen, told at its end.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -75,6 +76,37 @@ impl Row {
         }
     }
 
+    /// For connections that the kernel only counted: of the peer and the port nothing else is known.
+    pub fn counted(
+        (role, outcome): (Role, Outcome),
+        (peer, port): (IpAddr, u16),
+        owner: Arc<Owner>,
+        count: u64,
+        (first, last): (Timestamp, Timestamp),
+    ) -> Self {
+        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (client, server) = match role {
+            Role::Client => (unknown, peer),
+            Role::Server => (peer, unknown),
+        };
+        Self {
+            node: None,
+            role,
+            outcome,
+            destination: SocketAddr::new(server, port),
+            client,
+            owner,
+            peer: None,
+            cadence: Cadence {
+                count,
+                every: None,
+                spread: Duration::ZERO,
+            },
+            first,
+            last,
+        }
+    }
+
     /// Takes another connection of the same source.
     pub fn seen(&mut self, connection: &Connection, cadence: Cadence) {
         // A pod's name may be learnt late, and a process that forks has a new pid each time: the latest counts.
@@ -104,5 +136,29 @@ impl Row {
 fn renew(kept: &mut Arc<Owner>, now: &Arc<Owner>) {
     if !Arc::ptr_eq(kept, now) {
         *kept = Arc::clone(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counted_connection_has_its_peer_on_the_other_side() {
+        for (role, destination, client) in [
+            (Role::Client, "10.0.0.1:2379", "0.0.0.0"),
+            (Role::Server, "0.0.0.0:2379", "10.0.0.1"),
+        ] {
+            let row = Row::counted(
+                (role, Outcome::Refused),
+                ("10.0.0.1".parse().unwrap(), 2379),
+                Arc::default(),
+                7,
+                (Timestamp::MIN, Timestamp::MAX),
+            );
+            assert_eq!(row.destination, destination.parse().unwrap());
+            assert_eq!(row.client, client.parse::<IpAddr>().unwrap());
+            assert_eq!(row.cadence.count, 7);
+        }
     }
 }

@@ -7,12 +7,16 @@ use std::{
 };
 
 use probe_ebpf::contract::{
-    connection::{Address, Connection as Raw, HandshakeKey, Record},
+    connection::{Address, Connection as Raw, Handshake, HandshakeKey, Record, Task},
     outcome::{Outcome, Role},
 };
 
 use super::clock::Clock;
-use crate::model::{Connection, Owner, connection::Payload};
+use crate::model::{
+    Connection, Owner,
+    connection::Payload,
+    pairing::{Pair, has_closed_first},
+};
 
 /// A record that this probe did not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,17 +24,6 @@ use crate::model::{Connection, Owner, connection::Payload};
 pub struct Malformed {
     pub what: &'static str,
     pub value: usize,
-}
-
-/// A finished connection out of the ring.
-///
-/// # Errors
-/// When the bytes are no record.
-pub fn record(bytes: &[u8]) -> Result<Record, Malformed> {
-    bytemuck::try_pod_read_unaligned(bytes).map_err(|_| Malformed {
-        what: "length",
-        value: bytes.len(),
-    })
 }
 
 /// An address and port as the kernel has them; IPv4 mapped into IPv6 becomes IPv4.
@@ -49,47 +42,141 @@ pub fn role(raw: &Raw) -> Result<Role, Malformed> {
     })
 }
 
-/// The model of a finished connection.
-///
-/// # Errors
-/// When the record holds a role or outcome that is none.
-pub fn finished(
-    record: &Record,
-    clock: &Clock,
-    owner: Arc<Owner>,
-    peer: Option<Arc<Owner>>,
-) -> Result<Connection, Malformed> {
-    let outcome = Outcome::from_u8(record.outcome).ok_or(Malformed {
-        what: "outcome",
-        value: record.outcome.into(),
-    })?;
-    let raw = &record.connection;
-    Ok(Connection {
-        time: clock.time(record.end_ns),
-        duration: Duration::from_nanos(record.end_ns.saturating_sub(raw.start_ns)),
-        outcome,
-        payload: Some(Payload {
-            sent: record.client_bytes,
-            received: record.server_bytes,
-        }),
-        ..open(raw, clock, owner, peer)?
-    })
+/// One side of a connection: what the kernel has of it, and valid.
+#[derive(Clone, Copy, Debug)]
+pub struct Side {
+    pub role: Role,
+    pub state: SideState,
 }
 
-/// The model of a connection still under way.
-///
-/// # Errors
-/// When the entry holds a role that is none.
-pub fn open(
-    raw: &Raw,
-    clock: &Clock,
-    owner: Arc<Owner>,
-    peer: Option<Arc<Owner>>,
-) -> Result<Connection, Malformed> {
-    Ok(Connection {
+/// How far a side of a connection is.
+#[derive(Clone, Copy, Debug)]
+pub enum SideState {
+    /// Out of the ring.
+    Ended(Record, Outcome),
+    Open(Raw),
+    /// The client has not finished the handshake.
+    Unfinished(HandshakeKey, Handshake),
+}
+
+impl Side {
+    /// One that ended, as the ring has it.
+    ///
+    /// # Errors
+    /// When the bytes are no record, or one with a role or an outcome that is none.
+    pub fn ended(bytes: &[u8]) -> Result<Self, Malformed> {
+        let record: Record = bytemuck::try_pod_read_unaligned(bytes).map_err(|_| Malformed {
+            what: "length",
+            value: bytes.len(),
+        })?;
+        let outcome = Outcome::from_u8(record.outcome).ok_or(Malformed {
+            what: "outcome",
+            value: record.outcome.into(),
+        })?;
+        Ok(Self {
+            role: role(&record.connection)?,
+            state: SideState::Ended(record, outcome),
+        })
+    }
+
+    /// One that is still open.
+    ///
+    /// # Errors
+    /// When the entry holds a role that is none.
+    pub fn open(raw: &Raw) -> Result<Self, Malformed> {
+        Ok(Self {
+            role: role(raw)?,
+            state: SideState::Open(*raw),
+        })
+    }
+
+    /// The server's side of a handshake that never finished.
+    pub fn unfinished(key: HandshakeKey, handshake: Handshake) -> Self {
+        Self {
+            role: Role::Server,
+            state: SideState::Unfinished(key, handshake),
+        }
+    }
+
+    /// What the peer's side has, too.
+    pub fn pair(&self) -> Pair {
+        match &self.state {
+            SideState::Ended(Record { connection: raw, .. }, _) | SideState::Open(raw) => Pair::of(raw),
+            SideState::Unfinished(key, _) => Pair::of_handshake(key),
+        }
+    }
+
+    /// Inode of its network namespace.
+    pub fn netns(&self) -> u32 {
+        match &self.state {
+            SideState::Ended(Record { connection: raw, .. }, _) | SideState::Open(raw) => raw.netns,
+            SideState::Unfinished(key, _) => key.netns,
+        }
+    }
+
+    /// The process that has it, where the kernel saw one.
+    pub fn task(&self) -> Option<&Task> {
+        match &self.state {
+            SideState::Ended(Record { connection: raw, .. }, _) | SideState::Open(raw) => {
+                (raw.task.pid != 0 || self.role == Role::Client).then_some(&raw.task)
+            }
+            SideState::Unfinished(..) => None,
+        }
+    }
+
+    /// The server's address.
+    pub fn server(&self) -> SocketAddr {
+        match &self.state {
+            SideState::Ended(Record { connection: raw, .. }, _) | SideState::Open(raw) => {
+                socket_address(raw.server, raw.server_port)
+            }
+            SideState::Unfinished(key, _) => socket_address(key.server, key.server_port),
+        }
+    }
+
+    /// When it began, `CLOCK_MONOTONIC` nanoseconds.
+    pub fn start_ns(&self) -> u64 {
+        match &self.state {
+            SideState::Ended(Record { connection: raw, .. }, _) | SideState::Open(raw) => raw.start_ns,
+            SideState::Unfinished(_, handshake) => handshake.first_ns,
+        }
+    }
+
+    /// Whether it ended, and closed before its peer did.
+    pub fn has_closed_first(&self) -> bool {
+        match &self.state {
+            SideState::Ended(record, _) => has_closed_first(record.last_state),
+            SideState::Open(_) | SideState::Unfinished(..) => false,
+        }
+    }
+
+    /// The model of it.
+    pub fn connection(&self, clock: &Clock, owner: Arc<Owner>, peer: Option<Arc<Owner>>) -> Connection {
+        match &self.state {
+            SideState::Ended(record, outcome) => {
+                let raw = &record.connection;
+                Connection {
+                    time: clock.time(record.end_ns),
+                    duration: Duration::from_nanos(record.end_ns.saturating_sub(raw.start_ns)),
+                    outcome: *outcome,
+                    payload: Some(Payload {
+                        sent: record.client_bytes,
+                        received: record.server_bytes,
+                    }),
+                    ..open(self.role, raw, clock, owner, peer)
+                }
+            }
+            SideState::Open(raw) => open(self.role, raw, clock, owner, peer),
+            SideState::Unfinished(key, handshake) => syn_only(key, handshake, clock, owner, peer),
+        }
+    }
+}
+
+fn open(role: Role, raw: &Raw, clock: &Clock, owner: Arc<Owner>, peer: Option<Arc<Owner>>) -> Connection {
+    Connection {
         time: clock.time(clock.now_ns()),
         duration: clock.since(raw.start_ns),
-        role: role(raw)?,
+        role,
         outcome: Outcome::Open,
         source: socket_address(raw.client, raw.client_port),
         destination: socket_address(raw.server, raw.server_port),
@@ -103,20 +190,20 @@ pub fn open(
         owner,
         peer,
         cadence: None,
-    })
+    }
 }
 
-/// The model of a handshake that never finished: `since_ns` is its first repeated SYN-ACK, `until_ns` its last.
-pub fn syn_only(
+/// From the first SYN-ACK that was sent again to the last.
+fn syn_only(
     key: &HandshakeKey,
-    (since_ns, until_ns): (u64, u64),
+    handshake: &Handshake,
     clock: &Clock,
     owner: Arc<Owner>,
     peer: Option<Arc<Owner>>,
 ) -> Connection {
     Connection {
-        time: clock.time(until_ns),
-        duration: Duration::from_nanos(until_ns.saturating_sub(since_ns)),
+        time: clock.time(handshake.last_ns),
+        duration: Duration::from_nanos(handshake.last_ns.saturating_sub(handshake.first_ns)),
         role: Role::Server,
         outcome: Outcome::SynOnly,
         source: socket_address(key.client, key.client_port),
@@ -159,8 +246,8 @@ mod tests {
     #[test]
     fn a_record_becomes_a_connection() {
         let clock = Clock::new(1_700_000_000_000_000_000, 500_000);
-        let record = record(bytemuck::bytes_of(&sample())).unwrap();
-        let connection = finished(&record, &clock, Arc::default(), None).unwrap();
+        let side = Side::ended(bytemuck::bytes_of(&sample())).unwrap();
+        let connection = side.connection(&clock, Arc::default(), None);
         assert_eq!(connection.source, "10.244.2.2:41234".parse().unwrap());
         assert_eq!(connection.destination, "192.168.88.11:2379".parse().unwrap());
         assert_eq!(connection.outcome, Outcome::HalfOpen);
@@ -168,7 +255,8 @@ mod tests {
         assert_eq!(connection.duration, Duration::from_micros(412));
         assert_eq!(connection.payload, Some(Payload { sent: 7, received: 0 }));
         assert_eq!(connection.time, clock.time(413_000));
-        let open = open(&record.connection, &clock, Arc::default(), None).unwrap();
+        let open = Side::open(&sample().connection).unwrap();
+        let open = open.connection(&clock, Arc::default(), None);
         assert_eq!((open.outcome, open.payload), (Outcome::Open, None));
         assert_eq!(open.duration, Duration::from_micros(499));
     }
@@ -181,17 +269,16 @@ mod tests {
 
     #[test]
     fn what_is_no_record_is_refused() {
+        let refused = |record: &Record| Side::ended(bytemuck::bytes_of(record)).unwrap_err();
         let bytes = bytemuck::bytes_of(&sample()).to_vec();
-        assert!(record(&bytes[1..]).is_err());
-        assert!(record(&[]).is_err());
-        let clock = Clock::new(0, 0);
+        assert!(Side::ended(&bytes[1..]).is_err());
+        assert!(Side::ended(&[]).is_err());
         let wrong = Record {
             outcome: 99,
             ..sample()
         };
-        let error = finished(&wrong, &clock, Arc::default(), None).unwrap_err();
         assert_eq!(
-            error,
+            refused(&wrong),
             Malformed {
                 what: "outcome",
                 value: 99
@@ -199,6 +286,29 @@ mod tests {
         );
         let mut wrong = sample();
         wrong.connection.role = 7;
-        assert!(finished(&wrong, &clock, Arc::default(), None).is_err());
+        assert_eq!(
+            refused(&wrong),
+            Malformed {
+                what: "role",
+                value: 7
+            }
+        );
+        assert!(Side::open(&wrong.connection).is_err());
+    }
+
+    /// A server's side is its process's, or else that of whoever listens; a client's is never searched for.
+    #[test]
+    fn the_task_that_names_a_side() {
+        let mut server = sample().connection;
+        server.role = Role::Server as u8;
+        let mut client = sample().connection;
+        client.role = Role::Client as u8;
+        let has_task = |raw: &Raw| Side::open(raw).unwrap().task().is_some();
+        assert!(has_task(&client));
+        assert!(!has_task(&server));
+        server.task.pid = 7;
+        assert!(has_task(&server));
+        let handshake = Side::unfinished(HandshakeKey::zeroed(), Handshake::zeroed());
+        assert!(handshake.task().is_none());
     }
 }

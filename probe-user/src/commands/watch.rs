@@ -1,12 +1,17 @@
 //! `probe watch`: connections as they end.
 
 mod counter_delta;
+mod decode;
 pub(super) mod explain;
+mod handshakes;
 mod names;
+mod open;
+mod owner;
 mod pairing;
 pub(super) mod pipeline;
 mod reporting;
 mod scope;
+mod selection;
 pub(super) mod session;
 pub(super) mod sink;
 mod status;
@@ -23,7 +28,7 @@ use tokio::{select, time::sleep};
 
 use self::{
     explain::{ExplainConfig, Explainer},
-    pipeline::Who,
+    pipeline::OwnerSources,
     session::Hooks,
     sink::Output,
 };
@@ -56,14 +61,14 @@ pub async fn run(settings: Watch) -> Result<()> {
         .transpose();
     let explainer = explainer.context("can't start the thread that looks for causes")?;
     let output = Output::new(reporter(&settings), recorder(&settings)?);
-    let who = Who {
+    let sources = OwnerSources {
         runtime: pods::runtime(settings.cri.as_deref())?,
         cluster: cluster(&settings)?,
-        home: None,
+        scope: None,
     };
     let duration = settings.duration;
     let watched = settings.description();
-    let mut session = hooks.session(settings, output, who, explainer);
+    let mut session = hooks.session(settings, output, sources, explainer);
     say(format_args!("watching {watched} (Ctrl-C ends with a summary)"));
     let end = async {
         let over = async {

@@ -31,7 +31,7 @@ use crate::{
         pods,
         watch::{
             explain::{ExplainConfig, Explainer, Observed},
-            pipeline::Who,
+            pipeline::OwnerSources,
             session::Hooks,
         },
     },
@@ -214,12 +214,12 @@ impl NodeParts {
         };
         let lacks = hooks.lacks.clone();
         let collector = Collector::new(Arc::clone(&self.shared), self.log.clone(), self.settings.log);
-        let who = Who {
+        let sources = OwnerSources {
             runtime,
             cluster: self.names.cluster.clone(),
-            home: self.settings.enter.then(|| NodeScope::new(Path::new("/proc"))),
+            scope: self.settings.enter.then(|| NodeScope::new(Path::new("/proc"))),
         };
-        let mut session = hooks.session(settings, collector, who, Some(looks));
+        let mut session = hooks.session(settings, collector, sources, Some(looks));
         self.shared.watched();
         self.is(Part::Watch, State::Runs { lacks });
         let mut given_back = Instant::now();

@@ -16,7 +16,7 @@ use crate::{
         pods,
         watch::{
             explain::{ExplainConfig, Explainer},
-            pipeline::Who,
+            pipeline::OwnerSources,
             session::Hooks,
             sink::Sink,
         },
@@ -116,14 +116,19 @@ async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Resul
         .explain
         .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose()?;
-    let who = Who {
+    let sources = OwnerSources {
         runtime: pods::runtime(settings.cri.as_deref())?,
         cluster: None,
-        home: None,
+        scope: None,
     };
     ready();
     let (sender, receiver) = channel();
-    let mut session = hooks.session(settings, Collected(Watched::default(), sender), who, explainer);
+    let mut session = hooks.session(
+        settings,
+        Collected(Watched::default(), sender),
+        sources,
+        explainer,
+    );
     session.run(sleep(duration)).await?;
     session.finish()?;
     let seen = receiver.try_recv().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The last stage: what is reported is counted, given its interval, and handed to the sink.
+//! The last stage: each connection is counted, gets its interval, and goes to the sink.
 
 use std::io;
 

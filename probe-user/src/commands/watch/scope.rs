@@ -1,29 +1,28 @@
-//! Which connections are this node's, where nodes share a kernel.
+//! The stage that leaves out the connections of other nodes, where nodes share a kernel.
 
 use crate::{
-    attribution::{Attribution, node_scope::NodeScope},
+    attribution::{cri::Runtime, node_scope::NodeScope},
     model::Owner,
 };
 
-/// Leaves out the connections of other nodes, and counts them.
+/// Owners in; whether they are of this node. Those of others are counted.
 pub struct Scope {
     /// `None`: every connection is reported.
-    home: Option<NodeScope>,
+    node: Option<NodeScope>,
     foreign: u64,
 }
 
 impl Scope {
-    pub fn new(home: Option<NodeScope>) -> Self {
-        Self { home, foreign: 0 }
+    pub fn new(node: Option<NodeScope>) -> Self {
+        Self { node, foreign: 0 }
     }
 
     /// Whether `count` connections of this owner are this node's.
-    pub fn has(&mut self, netns: u32, owner: &Owner, attribution: &Attribution, count: u64) -> bool {
-        let runtime = attribution.runtime();
+    pub fn has(&mut self, netns: u32, owner: &Owner, runtime: Option<&Runtime>, count: u64) -> bool {
         let has = self
-            .home
+            .node
             .as_mut()
-            .is_none_or(|home| home.has(netns, owner, runtime));
+            .is_none_or(|node| node.has(netns, owner, runtime));
         if !has {
             self.foreign += count;
         }

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     explain::Explainer,
-    pipeline::{Pipeline, Who},
+    pipeline::{OwnerSources, Pipeline},
     sink::Sink,
     tls::TlsCapture,
 };
@@ -68,12 +68,12 @@ impl Hooks {
         self,
         settings: Watch,
         sink: S,
-        who: Who,
+        sources: OwnerSources,
         explainer: Option<Explainer>,
     ) -> Session<S> {
         Session {
             tick: if self.tls.is_some() { TLS_TICK } else { TICK },
-            pipeline: Pipeline::new(settings, (self.probe, self.tls), sink, who, explainer),
+            pipeline: Pipeline::new(settings, (self.probe, self.tls), sink, sources, explainer),
             ring: self.ring,
         }
     }

@@ -2,12 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::translation::Translator;
 use crate::{
-    attribution::{
-        Attribution,
-        health::{Health, News},
-    },
+    attribution::health::{Health, News},
+    netfilter::conntrack::ConntrackError,
     report::say,
 };
 
@@ -18,8 +15,9 @@ pub struct Status {
 }
 
 impl Status {
-    pub fn report(&mut self, translator: &mut Translator, attribution: &mut Attribution) {
-        match translator.news() {
+    /// Reports that conntrack is available again, or no longer.
+    pub fn conntrack(status: Option<Result<(), &ConntrackError>>) {
+        match status {
             None => {}
             Some(Ok(())) => say(format_args!(
                 "probe: conntrack answers: the addresses that servers see are known from now on"
@@ -28,21 +26,23 @@ impl Status {
                 "probe: watch runs without the addresses that servers see: {error}"
             )),
         }
-        while let Some(News { who, lost, health }) = attribution.news() {
-            match health {
-                Health::Starting => {}
-                Health::Well(name) => {
-                    if self.failing.remove(&who) {
-                        let name = name.map(|name| format!(": {name}")).unwrap_or_default();
-                        say(format_args!("probe: {who} answers again{name}"));
-                    }
+    }
+
+    /// Reports how a source of names is doing, where that changed.
+    pub fn names(&mut self, News { who, lost, health }: News) {
+        match health {
+            Health::Starting => {}
+            Health::Well(name) => {
+                if self.failing.remove(&who) {
+                    let name = name.map(|name| format!(": {name}")).unwrap_or_default();
+                    say(format_args!("probe: {who} answers again{name}"));
                 }
-                Health::Failing(reason) => {
-                    say(format_args!(
-                        "probe: {who} can't be asked, {lost} until it can: {reason}"
-                    ));
-                    self.failing.insert(who);
-                }
+            }
+            Health::Failing(reason) => {
+                say(format_args!(
+                    "probe: {who} can't be asked, {lost} until it can: {reason}"
+                ));
+                self.failing.insert(who);
             }
         }
     }

@@ -1,25 +1,26 @@
-//! What connections begin with: read out of the kernel's buffers, kept, and told at their end.
+//! The stage that adds the first messages of TLS: read out of the kernel's buffers, and kept until the connection ends.
 
 use anyhow::{Context, Result};
-use probe_ebpf::contract::{
-    connection::{Connection as Raw, Record},
-    outcome::Role,
-};
+use probe_ebpf::contract::connection::{Connection as Raw, Record};
 
 use crate::{
-    capture::{connection as capture, tls::segment},
+    capture::{
+        connection::{Side, SideState, socket_address},
+        tls::segment,
+    },
     commands::clock,
     kernel::{connection::Options, tls::TlsProbe},
     model::{
+        Role,
         summary::Tally,
         tls::{Key, Tls, TlsStreams, Totals},
     },
 };
 
-/// The kernel side, and what it told so far.
+/// A side in, its first messages out. Holds the kernel side, and what it has read so far.
 pub struct TlsCapture {
     probe: TlsProbe,
-    talks: TlsStreams,
+    streams: TlsStreams,
     /// When its buffers were last read, `CLOCK_MONOTONIC` nanoseconds.
     read_ns: u64,
     malformed: u64,
@@ -35,35 +36,43 @@ impl TlsCapture {
             .with_context(|| format!("watch can't run with --tls on kernel {kernel}"))?;
         Ok(Self {
             probe,
-            talks: TlsStreams::default(),
+            streams: TlsStreams::default(),
             read_ns: 0,
             malformed: 0,
         })
     }
 
-    /// What this kernel does not give, in sentences.
+    /// What this kernel can't do, in sentences.
     pub fn lacks<'a>(&'a self, kernel: &'a str) -> impl Iterator<Item = String> + 'a {
         let degraded = self.probe.degraded.iter();
         degraded.map(move |lack| format!("{} on kernel {kernel}: {}", lack.hook.gives, lack.reason))
     }
 
-    /// Reads what there is.
+    /// Reads the buffers.
     pub fn read(&mut self) {
         self.read_ns = clock::now().now_ns();
         let Self {
             probe,
-            talks,
+            streams,
             malformed,
             ..
         } = self;
         probe.drain(|bytes| match segment(bytes) {
-            Ok((key, segment)) => talks.push(key, &segment),
+            Ok((key, segment)) => streams.push(key, &segment),
             Err(_) => *malformed += 1,
         });
     }
 
-    /// What was said on a connection that ended.
-    pub fn of_record(&mut self, record: &Record) -> Option<Box<Tls>> {
+    /// The messages of this side's connection so far.
+    pub fn find(&mut self, side: &Side) -> Option<Box<Tls>> {
+        match &side.state {
+            SideState::Ended(record, _) => self.of_ended(side.role, record),
+            SideState::Open(raw) => self.of(side.role, raw, Totals::default()),
+            SideState::Unfinished(..) => None,
+        }
+    }
+
+    fn of_ended(&mut self, role: Role, record: &Record) -> Option<Box<Tls>> {
         // Its segments were in the buffers before its end was in the ring.
         if record.end_ns >= self.read_ns {
             self.read();
@@ -72,28 +81,22 @@ impl TlsCapture {
             client: Some(record.client_bytes),
             server: Some(record.server_bytes),
         };
-        self.of(&record.connection, totals)
+        self.of(role, &record.connection, totals)
     }
 
-    /// What was said so far on one that is still open.
-    pub fn of_open(&mut self, raw: &Raw) -> Option<Box<Tls>> {
-        self.of(raw, Totals::default())
-    }
-
-    fn of(&mut self, raw: &Raw, totals: Totals) -> Option<Box<Tls>> {
-        let client = capture::socket_address(raw.client, raw.client_port);
-        let server = capture::socket_address(raw.server, raw.server_port);
-        let role = capture::role(raw).ok()?;
+    fn of(&mut self, role: Role, raw: &Raw, totals: Totals) -> Option<Box<Tls>> {
+        let client = socket_address(raw.client, raw.client_port);
+        let server = socket_address(raw.server, raw.server_port);
         let (local, peer) = match role {
             Role::Client => (client, server),
             Role::Server => (server, client),
         };
         let netns = raw.netns;
         let key = Key { local, peer, netns };
-        self.talks.take(&key, raw.start_ns, role, totals).map(Box::new)
+        self.streams.take(&key, raw.start_ns, role, totals).map(Box::new)
     }
 
-    /// Pairing it; what the buffers hold can still be read.
+    /// Stops the capture; what the buffers hold can still be read.
     pub fn detach(&mut self) {
         self.probe.detach();
     }

@@ -1,7 +1,7 @@
-//! Clients' ends and what the node made of their addresses: one conntrack lookup each.
+//! The stage that adds what the node made of a client's addresses: one conntrack lookup for each connection.
 //!
-//! An entry found may be of a later connection from the same port. So each end waits a round after its lookup: if by
-//! then another connection of the same pair was seen, nothing is claimed.
+//! An entry found may be of a later connection from the same port. So each client's side waits a round after its lookup: if
+//! by then there was another connection of the same pair, nothing is claimed.
 
 use std::{
     collections::VecDeque,
@@ -14,10 +14,11 @@ use std::{
 
 use lru::LruCache;
 
-use super::pairing::Pair;
 use crate::{
+    capture::connection::Side,
     model::{
-        Connection,
+        Connection, Role,
+        pairing::Pair,
         summary::Tally,
         translation::{Translation, Untranslated, translation},
     },
@@ -26,18 +27,18 @@ use crate::{
 
 /// Lookups a second; each takes some microseconds.
 const A_SECOND: u32 = 2000;
-/// Pairing that wait for the next round.
+/// Connections that wait for the next round.
 const WAITING: usize = 8192;
 /// Room for so many is kept when none waits.
 const FEW: usize = 256;
 /// Pairs whose latest connection is remembered.
 const PAIRS: NonZeroUsize = NonZeroUsize::new(16_384).unwrap();
-/// How long an end waits at the most.
+/// How long one waits at the most.
 const LONGEST: Duration = Duration::from_secs(1);
 /// How often conntrack is tried again once it could not be asked.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A client's end that was looked up.
+/// A client's side that was looked up.
 struct Pending {
     pair: Pair,
     start_ns: u64,
@@ -47,14 +48,14 @@ struct Pending {
     translation: Result<Translation, Untranslated>,
 }
 
-/// Lookups, bounded in rate, and the ends that wait after theirs.
+/// Connections in, the clients' of them translated out. Lookups are bounded in rate.
 pub struct Translator {
     netns: Option<PathBuf>,
     /// Inode of that namespace; 0 where it can't be told.
     inode: u32,
     conntrack: Result<Conntrack, (ConntrackError, Instant)>,
-    /// What was last said of it.
-    told: bool,
+    /// Whether it was available when [`status`](Self::status) was last called.
+    was_available: bool,
     waiting: VecDeque<Pending>,
     /// The start of the latest connection of each pair.
     latest: LruCache<Pair, u64>,
@@ -79,7 +80,7 @@ impl Translator {
             conntrack: open(netns.as_deref()),
             inode: inode(netns.as_deref().unwrap_or(Path::new("/proc/thread-self/ns/net"))),
             netns,
-            told: true,
+            was_available: true,
             waiting: VecDeque::new(),
             latest: LruCache::sparse(PAIRS),
             round: 0,
@@ -89,10 +90,10 @@ impl Translator {
         }
     }
 
-    /// Whether conntrack can be asked, where that is other than it was told before; at first it can.
-    pub fn news(&mut self) -> Option<Result<(), &ConntrackError>> {
-        let was = mem::replace(&mut self.told, self.conntrack.is_ok());
-        if was == self.told {
+    /// Whether conntrack is available, where that has changed since the last call; at first it is.
+    pub fn status(&mut self) -> Option<Result<(), &ConntrackError>> {
+        let was = mem::replace(&mut self.was_available, self.conntrack.is_ok());
+        if was == self.was_available {
             return None;
         }
         Some(self.conntrack.as_ref().map(drop).map_err(|(error, _)| error))
@@ -111,8 +112,12 @@ impl Translator {
         }
     }
 
-    /// Looks a client's end up and keeps it until the next round; gives back the one that has no more room.
-    pub fn ask(&mut self, pair: Pair, start_ns: u64, connection: Connection) -> Option<Connection> {
+    /// Looks a client's side up and keeps it until the next round; gives back a server's, and what has no more room.
+    pub fn push(&mut self, side: &Side, connection: Connection) -> Option<Connection> {
+        if side.role == Role::Server {
+            return Some(connection);
+        }
+        let (pair, start_ns) = (side.pair(), side.start_ns());
         let Connection {
             source, destination, ..
         } = connection;
