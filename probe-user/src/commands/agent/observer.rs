@@ -88,7 +88,7 @@ impl Observer for Watcher {
         self.shared.see_bypass(view);
     }
 
-    fn looked(&mut self, unkept: u64) {
+    fn polled(&mut self, unkept: u64) {
         self.shared.metrics.lost(Part::Drops, [("evidence", unkept)]);
         self.shared.looked();
     }

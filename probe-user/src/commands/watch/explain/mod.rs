@@ -1,7 +1,13 @@
-//! Why connections fail: each one that did waits for what witnesses saw, in a thread of its own, as reading rules takes
-//! other tools' time.
+//! The stage that adds why a connection failed: each one that did waits for the evidence. A thread of its own collects it, as
+//! reading rules takes other tools' time.
 
+mod addresses;
+mod drops;
 mod evidence;
+mod retry;
+mod rules;
+mod tunnels;
+mod untracked;
 
 use std::{
     collections::VecDeque,
@@ -36,10 +42,10 @@ use crate::{
 const WAITING: usize = 4096;
 /// How long one waits at the most. Rules of a large node take a second to read.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often witnesses look at what shows only from look to look.
+/// How often evidence is polled that shows only from interval to interval.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// What is asked of the thread.
+/// A connection whose cause is looked for.
 struct ExplainRequest {
     number: u64,
     clock: Clock,
@@ -51,7 +57,7 @@ struct ExplainReply {
     cause: Option<Box<Cause>>,
 }
 
-/// What witnesses need to know.
+/// What evidence is collected, and how.
 #[derive(Default)]
 pub struct ExplainConfig {
     /// Servers' ports; none: all.
@@ -62,29 +68,28 @@ pub struct ExplainConfig {
     causes: bool,
     /// How Kubernetes is asked for Services, once a connection has failed.
     kube: Option<Access>,
-    /// Who wants to know what is seen look by look, also where no connection fails.
+    /// Who gets the evidence of every interval, also where no connection fails.
     observed: Option<Observed>,
 }
 
-/// What is looked at again and again.
+/// Evidence that is reported at every interval.
 pub struct Observed {
-    /// How often.
     pub every: Duration,
     pub vxlan: Option<Vxlan>,
     pub bypass: Option<Bypass>,
-    /// Who is asked for names.
+    /// Where names come from.
     pub known: bypass::NameSources,
     pub by: Box<dyn Observer>,
 }
 
-/// Takes what is seen look by look.
+/// Takes the evidence of every interval.
 pub trait Observer: Send {
-    /// How a part is doing from now on.
+    /// The state of a part from now on.
     fn state(&mut self, part: Part, state: State);
     fn vxlan(&mut self, view: vxlan::view::View);
     fn bypass(&mut self, view: model::bypass::View);
-    /// All was looked at; so many dropped and untracked packets found no room.
-    fn looked(&mut self, unkept: u64);
+    /// All was polled; so many dropped and untracked packets found no room.
+    fn polled(&mut self, lost: u64);
 }
 
 impl ExplainConfig {
@@ -100,7 +105,7 @@ impl ExplainConfig {
         }
     }
 
-    /// Has somebody know of all that is seen.
+    /// Reports the evidence of every interval.
     #[must_use]
     pub fn observed(mut self, observed: Observed) -> Self {
         self.observed = Some(observed);
@@ -116,9 +121,9 @@ pub struct Explainer {
     thread: Option<JoinHandle<()>>,
     waiting: VecDeque<(u64, Instant, Connection)>,
     next: u64,
-    /// Failed connections that nobody looked into.
+    /// Failed connections whose cause was not looked for.
     missed: u64,
-    unkept: Arc<AtomicU64>,
+    lost: Arc<AtomicU64>,
 }
 
 impl Explainer {
@@ -127,35 +132,35 @@ impl Explainer {
     ///
     /// # Errors
     /// When this process may not have another thread.
-    pub fn start(subject: ExplainConfig) -> io::Result<Self> {
-        let every = subject.observed.as_ref().map_or(EVERY, |observed| observed.every);
+    pub fn start(config: ExplainConfig) -> io::Result<Self> {
+        let every = config.observed.as_ref().map_or(EVERY, |observed| observed.every);
         let (questions, asked) = sync_channel(WAITING);
         let (answer, answers) = channel();
         let (ready, is_ready) = channel();
-        let unkept = Arc::<AtomicU64>::default();
-        let counted = Arc::clone(&unkept);
+        let lost = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&lost);
         let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
-            let mut witnesses = Collector::new(subject);
+            let mut collector = Collector::new(config);
             let _ = ready.send(());
-            let mut looked = Instant::now();
+            let mut polled = Instant::now();
             loop {
                 let first: Option<ExplainRequest> =
-                    match asked.recv_timeout(every.saturating_sub(looked.elapsed())) {
+                    match asked.recv_timeout(every.saturating_sub(polled.elapsed())) {
                         Ok(question) => Some(question),
                         Err(RecvTimeoutError::Timeout) => None,
                         Err(RecvTimeoutError::Disconnected) => return,
                     };
-                if looked.elapsed() >= every {
-                    looked = Instant::now();
-                    witnesses.look();
-                    counted.store(witnesses.unkept(), Ordering::Relaxed);
+                if polled.elapsed() >= every {
+                    polled = Instant::now();
+                    collector.poll();
+                    counted.store(collector.lost(), Ordering::Relaxed);
                 }
                 let Some(first) = first else { continue };
                 let batch: Vec<ExplainRequest> = [first].into_iter().chain(asked.try_iter()).collect();
                 let connections: Vec<&Connection> =
                     batch.iter().map(|question| &question.connection).collect();
                 let clock = batch.last().map_or(Clock::new(0, 0), |question| question.clock);
-                let causes = witnesses.explain(&connections, &clock);
+                let causes = collector.explain(&connections, &clock);
                 for (question, cause) in batch.iter().zip(causes) {
                     let number = question.number;
                     if answer.send(ExplainReply { number, cause }).is_err() {
@@ -173,7 +178,7 @@ impl Explainer {
             waiting: VecDeque::new(),
             next: 0,
             missed: 0,
-            unkept,
+            lost,
         })
     }
 
@@ -256,7 +261,7 @@ impl Explainer {
             Tally {
                 name: "evidence",
                 what: "dropped or untracked packets that found no room: a cause may be missing",
-                count: self.unkept.load(Ordering::Relaxed),
+                count: self.lost.load(Ordering::Relaxed),
             },
         ]
     }

@@ -1,0 +1,124 @@
+//! Evidence: netfilter's rules and the Services.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use crate::{
+    attribution::kube::{Access, Credentials, ServiceList},
+    commands::{bypass, rules::Rules},
+    model::{
+        bypass::stream::{UntrackedCount, UntrackedStream},
+        cause::{Blame, Blamed, UntrackedPackets, dropped::DroppedPackets},
+        network::{Device, upper_name},
+    },
+    netfilter::rules::{Packet, Path},
+};
+
+const TCP: u8 = 6;
+
+/// Rules that are read when the first connection fails: reading them takes other tools' time.
+pub struct LateRules {
+    rules: Option<Rules>,
+    /// How Kubernetes is asked for Services, until that begins.
+    kube: Option<Access>,
+    /// What already asks for them.
+    services: Option<ServiceList>,
+}
+
+impl LateRules {
+    pub fn new(kube: Option<Access>, services: Option<ServiceList>) -> Self {
+        Self {
+            rules: None,
+            kube: kube.filter(|access| access.credentials != Credentials::Nobody),
+            services,
+        }
+    }
+
+    pub fn get(&self) -> Option<&Rules> {
+        self.rules.as_ref()
+    }
+
+    /// Reads them where that is due; `puzzled`: they don't explain what was first there at that time (`CLOCK_MONOTONIC`
+    /// nanoseconds). Whether they were read. `without` is given the reason for which the Kubernetes API can't be asked.
+    pub fn refresh(&mut self, puzzled: Option<u64>, without: impl FnOnce(String)) -> bool {
+        if let Some(rules) = &mut self.rules {
+            return rules.refresh(puzzled.is_some(), puzzled);
+        }
+        let mut rules = Rules::read_late();
+        let services = match self.services.clone() {
+            Some(services) => Ok(Some(services)),
+            None => self.kube.take().map(ServiceList::start).transpose(),
+        };
+        match services {
+            Ok(Some(services)) => rules.take(services),
+            Ok(None) => {}
+            Err(error) => without(error.to_string()),
+        }
+        self.rules = Some(rules);
+        true
+    }
+}
+
+/// The rules as they were read.
+pub struct ReadRules<'a> {
+    pub rules: &'a Rules,
+    pub poller: Option<&'a bypass::Poller>,
+    pub streams: &'a [(UntrackedStream, UntrackedCount)],
+    pub devices: &'a [Device],
+    pub own: &'a HashSet<IpAddr>,
+}
+
+impl ReadRules<'_> {
+    fn name(&self, index: u32) -> Option<String> {
+        upper_name(self.devices, index).map(str::to_owned)
+    }
+}
+
+impl Blame for ReadRules<'_> {
+    fn untracked(&self, untracked: &UntrackedPackets) -> Option<Blamed> {
+        let (stream, count) = self
+            .streams
+            .iter()
+            .find(|(stream, _)| *stream == untracked.stream)?;
+        let candidates = self.rules.candidates(stream, count, |index| self.name(index));
+        // A rule that is gone by now did it all the same.
+        let before = || self.poller?.blamed(stream).first().cloned();
+        let candidate = candidates.into_iter().next().or_else(before)?;
+        let rule = self.rules.known().get(&candidate.rule);
+        Some(Blamed {
+            remedy: rule.map_or_else(String::new, |rule| {
+                format!(
+                    "Take the rule away, or narrow it, and find who sets it: {}",
+                    rule.remedy
+                )
+            }),
+            rule: candidate.rule,
+            certain: candidate.certain,
+        })
+    }
+
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed> {
+        let path = match dropped.input {
+            None => Path::Out,
+            Some(_) if self.own.contains(&dropped.destination.ip()) => Path::In,
+            Some(_) => Path::Forward,
+        };
+        let suspect = self.rules.dropper(&Packet {
+            path,
+            protocol: TCP,
+            source: dropped.source.ip(),
+            destination: dropped.destination.ip(),
+            source_port: Some(dropped.source.port()),
+            destination_port: Some(dropped.destination.port()),
+            input: dropped.input.and_then(|index| self.name(index)),
+            output: None,
+        })?;
+        Some(Blamed {
+            rule: suspect.to_string(),
+            certain: suspect.certain,
+            remedy: format!(
+                "Take the rule away, or accept these packets before it: {}",
+                suspect.removal()
+            ),
+        })
+    }
+}
