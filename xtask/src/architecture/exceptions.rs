@@ -87,7 +87,6 @@ pub const TODAY: &[Exception] = &[
         VAGUE,
     ),
     of(OneName, "probe-user/src/cli/agent/file.rs", "Node", VAGUE),
-    of(OneName, "probe-user/src/commands/cluster/watch.rs", "Node", VAGUE),
     of(OneName, "probe-user/src/recording/connection.rs", "Node", VAGUE),
     of(OneName, "probe-user/src/report/json.rs", "Node", VAGUE),
 ];
