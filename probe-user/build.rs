@@ -6,17 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
-
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");
     // Asked at run time: a shared target directory may hold this script built in another checkout.
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default());
     let committed = || package.join("../probe-ebpf/bytecode");
     let dir = env::var_os("PROBE_BYTECODE_DIR").map_or_else(committed, PathBuf::from);
-    for object in OBJECTS
-        .into_iter()
-        .flat_map(|object| [object.to_owned(), format!("{object}-log")])
+    let objects = objects(&package.join("../probe-ebpf/Cargo.toml"));
+    println!("cargo:rustc-env=PROBE_OBJECTS={}", objects.join(","));
+    for object in objects
+        .iter()
+        .flat_map(|object| [object.clone(), format!("{object}-log")])
     {
         let path = dir.join(&object).with_extension("o");
         assert!(
@@ -37,6 +37,18 @@ fn main() {
         "cargo:rustc-env=PROBE_TARGET={}",
         env::var("TARGET").unwrap_or_default()
     );
+}
+
+/// The names of the BPF objects: each `[[bin]]` of probe-ebpf is one.
+fn objects(manifest: &Path) -> Vec<String> {
+    println!("cargo:rerun-if-changed={}", manifest.display());
+    let text = fs::read_to_string(manifest)
+        .unwrap_or_else(|error| panic!("can't read {}: {error}", manifest.display()));
+    let names = text.split("[[bin]]").skip(1).filter_map(|bin| {
+        let line = bin.lines().find_map(|line| line.strip_prefix("name = \""))?;
+        Some(line.trim_end_matches('"').to_owned())
+    });
+    names.collect()
 }
 
 /// The commit that is checked out, read from git's files: git may be missing, or refuse a checkout of another user. `None`

@@ -16,16 +16,24 @@ use crate::{
     toolchain::{Compiler, Linker, Version},
 };
 
-/// One a feature, as `[[bin]]` of probe-ebpf.
-pub const OBJECTS: [&str; 6] = ["bypass", "connection", "drops", "path", "tls", "vxlan"];
+/// Which objects there are: one a feature, each a `[[bin]]`.
+const MANIFEST: &str = include_str!("../../probe-ebpf/Cargo.toml");
 /// What an object is built with, and what its name ends in: the second has messages, for `probe --kernel-log`.
 const KINDS: [(&str, &str); 2] = [("kernel", ""), ("log", "-log")];
+
+/// The objects, without the suffix of a kind.
+pub fn objects() -> impl Iterator<Item = &'static str> {
+    MANIFEST.split("[[bin]]").skip(1).filter_map(|bin| {
+        let line = bin.lines().find_map(|line| line.strip_prefix("name = \""))?;
+        Some(line.trim_end_matches('"'))
+    })
+}
 
 /// The names of all that are built.
 pub fn names() -> impl Iterator<Item = String> {
     KINDS
         .into_iter()
-        .flat_map(|(_, suffix)| OBJECTS.map(|name| format!("{name}{suffix}")))
+        .flat_map(|(_, suffix)| objects().map(move |name| format!("{name}{suffix}")))
 }
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -156,7 +164,7 @@ fn build(compiler: &Compiler, linker: &Linker) -> Result<BTreeMap<String, Vec<u8
     let mut built = BTreeMap::new();
     for (feature, suffix) in KINDS {
         compile(compiler, &flags, feature, &target)?;
-        for name in OBJECTS {
+        for name in objects() {
             let path = target.join(TARGET).join("bpf").join(name);
             no_panics(compiler, &path)?;
             strip(compiler, &path)?;
@@ -287,7 +295,20 @@ pub fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_panic;
+    use super::{is_panic, objects};
+
+    #[test]
+    fn objects_of_the_manifest() {
+        let names: Vec<_> = objects().collect();
+        assert!(names.is_sorted() && names.contains(&"connection"), "{names:?}");
+        for name in names {
+            let sources = crate::run::root().join("probe-ebpf/src/bin").join(name);
+            assert!(
+                sources.is_dir() || sources.with_extension("rs").is_file(),
+                "{name}"
+            );
+        }
+    }
 
     #[test]
     fn panic_symbols() {

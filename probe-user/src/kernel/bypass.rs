@@ -15,7 +15,7 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    btf::{Absent, Btf},
+    btf::Absent,
     hooks::{Degraded, take_away},
     maps::{PerCpuTable, Table, take},
     memory,
@@ -24,11 +24,11 @@ use super::{
     object::{Attached, Checked, Object, Source, Types},
     ports::PortSet,
 };
-use crate::error::chain;
 
 const FEATURE: &str = "bypass";
 
 pub(super) static OBJECT: Object = Object {
+    name: "bypass",
     feature: FEATURE,
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS_LOG")),
@@ -86,29 +86,16 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
-    memory::raise_limit();
-    let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &OBJECT)?;
-    drop(btf);
-    memory::give_back();
+    let (types, ()) = OBJECT.types(&options.source, |_, _| ())?;
     let settings = Settings {
         netns: options.netns,
         zero: 0,
     };
-    let ebpf = OBJECT
-        .loader()
-        .override_global(
-            probe_ebpf::contract::connection::global::OFFSETS,
-            bytemuck::bytes_of(&types.offsets),
-            true,
-        )
-        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .map_max_entries(map::STREAMS, options.streams)
-        .load(OBJECT.bytes())
-        .map_err(|error| KernelError::Object {
-            feature: FEATURE,
-            reason: chain(&error),
-        })?;
+    let ebpf = OBJECT.load(
+        &types,
+        &[(global::SETTINGS, bytemuck::bytes_of(&settings))],
+        &[(map::STREAMS, options.streams)],
+    )?;
     Ok((ebpf, types))
 }
 

@@ -24,7 +24,7 @@ use probe_ebpf::contract::{
 use super::{
     KernelError,
     batched::Slots,
-    btf::{Absent, Btf},
+    btf::Absent,
     cgroup,
     hooks::{Degraded, take_away},
     losses::{self, Run},
@@ -38,6 +38,7 @@ use crate::error::chain;
 const FEATURE: &str = "watch";
 
 pub(super) static OBJECT: Object = Object {
+    name: "connection",
     feature: FEATURE,
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION_LOG")),
@@ -109,9 +110,9 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 
 /// The object with its maps, its programs not yet loaded.
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
-    memory::raise_limit();
-    let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &OBJECT)?;
+    let (types, cgroup_subsystem) = OBJECT.types(&options.source, |btf, _| {
+        cgroup::subsystem(Path::new("/proc/self/mountinfo"), btf)
+    })?;
     let slots = options.max_connections.next_power_of_two();
     let settings = Settings {
         outcomes: options
@@ -123,27 +124,22 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
         by_prefix: u32::from(!options.peers.is_empty()),
         wake_bytes: options.ring_bytes / 4,
         slots_mask: slots - 1,
-        cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &btf),
+        cgroup_subsystem,
     };
-    // 6 MB on most kernels, and no more needed.
-    drop(btf);
-    memory::give_back();
     let ports = Ports::new(options.ports.iter().copied());
-
-    let ebpf = OBJECT
-        .loader()
-        .override_global(global::OFFSETS, bytemuck::bytes_of(&types.offsets), true)
-        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .override_global(global::PORTS, bytemuck::bytes_of(&ports), true)
-        .map_max_entries(map::RECORDS, options.ring_bytes)
-        .map_max_entries(map::SLOTS, slots)
-        // For the few that find their slots taken while others are free.
-        .map_max_entries(map::CONNECTIONS, (slots / 4).max(16))
-        .load(OBJECT.bytes())
-        .map_err(|error| KernelError::Object {
-            feature: FEATURE,
-            reason: chain(&error),
-        })?;
+    let ebpf = OBJECT.load(
+        &types,
+        &[
+            (global::SETTINGS, bytemuck::bytes_of(&settings)),
+            (global::PORTS, bytemuck::bytes_of(&ports)),
+        ],
+        &[
+            (map::RECORDS, options.ring_bytes),
+            (map::SLOTS, slots),
+            // For the few that find their slots taken while others are free.
+            (map::CONNECTIONS, (slots / 4).max(16)),
+        ],
+    )?;
     Ok((ebpf, types))
 }
 

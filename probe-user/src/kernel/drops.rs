@@ -13,20 +13,18 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    btf::Btf,
     hooks::{Degraded, take_away},
     losses,
     maps::{Table, take},
-    memory,
     messages::Reader,
     object::{Attached, Checked, Object, Reasons, Source, Types},
     ports::PortSet,
 };
-use crate::error::chain;
 
 const FEATURE: &str = "drops";
 
 pub(super) static OBJECT: Object = Object {
+    name: "drops",
     feature: FEATURE,
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS_LOG")),
@@ -54,29 +52,12 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 }
 
 fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
-    memory::raise_limit();
-    let btf = Btf::read(&source.btf)?;
-    let types = Types::of(&btf, &OBJECT)?;
-    let reasons = types.reasons(&btf);
-    drop(btf);
-    memory::give_back();
+    let (types, reasons) = OBJECT.types(source, |btf, types| types.reasons(btf))?;
     let settings = Settings {
         every_port: u32::from(ports.is_empty()),
         reasons: u32::from(reasons.is_some()),
     };
-    let ebpf = OBJECT
-        .loader()
-        .override_global(
-            probe_ebpf::contract::connection::global::OFFSETS,
-            bytemuck::bytes_of(&types.offsets),
-            true,
-        )
-        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .load(OBJECT.bytes())
-        .map_err(|error| KernelError::Object {
-            feature: FEATURE,
-            reason: chain(&error),
-        })?;
+    let ebpf = OBJECT.load(&types, &[(global::SETTINGS, bytemuck::bytes_of(&settings))], &[])?;
     Ok((ebpf, types, reasons))
 }
 

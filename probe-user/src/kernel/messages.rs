@@ -183,7 +183,7 @@ impl Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::{bypass, connection, drops, object::Object, path, tls, vxlan};
+    use crate::kernel::OBJECTS;
 
     #[test]
     fn lines_are_bounded() {
@@ -199,15 +199,6 @@ mod tests {
         assert_eq!(budget.admit(later), Some(0));
         assert_eq!(budget.take_dropped(), 0);
     }
-
-    const OBJECTS: [&Object; 6] = [
-        &bypass::OBJECT,
-        &connection::OBJECT,
-        &drops::OBJECT,
-        &path::OBJECT,
-        &tls::OBJECT,
-        &vxlan::OBJECT,
-    ];
 
     /// What is loaded without `--kernel-log` was built without aya-log, so its programs are as large as without it.
     #[test]

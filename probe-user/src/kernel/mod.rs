@@ -26,6 +26,17 @@ pub mod vxlan;
 
 use std::path::PathBuf;
 
+/// Every object, as the manifest of probe-ebpf lists them.
+#[cfg(test)]
+const OBJECTS: [&object::Object; 6] = [
+    &bypass::OBJECT,
+    &connection::OBJECT,
+    &drops::OBJECT,
+    &path::OBJECT,
+    &tls::OBJECT,
+    &vxlan::OBJECT,
+];
+
 /// Why a feature can't run, or can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {

@@ -7,6 +7,7 @@ use std::{
 
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
 use probe_ebpf::contract::{
+    connection::global::OFFSETS,
     hooks::{Hook, Program, functions, tracepoints},
     offsets::Offsets,
 };
@@ -23,6 +24,8 @@ use crate::error::chain;
 
 /// An object, as it is built into probe.
 pub struct Object {
+    /// The `[[bin]]` of probe-ebpf.
+    pub name: &'static str,
     /// The command it is for.
     pub feature: &'static str,
     pub plain: &'static [u8],
@@ -44,14 +47,51 @@ impl Object {
         }
     }
 
-    /// aya's loader for [`bytes`](Self::bytes), the globals yet to be filled.
-    pub fn loader<'a>(&self) -> EbpfLoader<'a> {
+    /// Reads this kernel's types. `also` takes what else is needed of them; they are freed here: 6 MB on most kernels.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, or a required field is not in it.
+    pub fn types<T>(
+        &self,
+        source: &Source,
+        also: impl FnOnce(&Btf, &Types) -> T,
+    ) -> Result<(Types, T), KernelError> {
+        memory::raise_limit();
+        let btf = Btf::read(&source.btf)?;
+        let types = Types::of(&btf, self)?;
+        let also = also(&btf, &types);
+        drop(btf);
+        memory::give_back();
+        Ok((types, also))
+    }
+
+    /// Makes the maps, `sizes` of them with so many entries. The programs are not loaded yet. `globals` are constants that the
+    /// verifier knows, besides the offsets.
+    ///
+    /// # Errors
+    /// When the kernel makes no such map.
+    pub fn load(
+        &self,
+        types: &Types,
+        globals: &[(&str, &[u8])],
+        sizes: &[(&str, u32)],
+    ) -> Result<Ebpf, KernelError> {
         let mut loader = memory::without_files(EbpfLoader::new);
         loader.btf(None);
         if let Some(threshold) = messages::threshold() {
             loader.override_global(aya_log::LEVEL, threshold, true);
         }
-        loader
+        loader.override_global(OFFSETS, bytemuck::bytes_of(&types.offsets), true);
+        for (name, value) in globals {
+            loader.override_global(name, *value, true);
+        }
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, *entries);
+        }
+        loader.load(self.bytes()).map_err(|error| KernelError::Object {
+            feature: self.feature,
+            reason: chain(&error),
+        })
     }
 }
 
@@ -239,20 +279,17 @@ mod tests {
     use probe_ebpf::contract::offsets::FILTERED;
 
     use super::*;
-    use crate::kernel::{bypass, connection, drops, path, tls, vxlan};
-
-    /// Every object, and its sources in `probe-ebpf/src/bin`.
-    const OBJECTS: [(&Object, &str); 6] = [
-        (&bypass::OBJECT, "bypass"),
-        (&connection::OBJECT, "connection"),
-        (&drops::OBJECT, "drops.rs"),
-        (&path::OBJECT, "path"),
-        (&tls::OBJECT, "tls"),
-        (&vxlan::OBJECT, "vxlan"),
-    ];
+    use crate::kernel::OBJECTS;
 
     fn kernel_sources() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../probe-ebpf/src")
+    }
+
+    /// What is embedded is what probe-ebpf has.
+    #[test]
+    fn every_object_has_its_type() {
+        let names: Vec<_> = OBJECTS.iter().map(|object| object.name).collect();
+        assert_eq!(names.join(","), env!("PROBE_OBJECTS"));
     }
 
     /// The text of a file, or of all files of a folder.
@@ -290,8 +327,12 @@ mod tests {
     #[test]
     fn an_object_loses_what_its_sources_read() {
         let shared = kernel_sources().join("kernel");
-        for (object, sources) in OBJECTS {
-            let mut source = text(&kernel_sources().join("bin").join(sources));
+        for object in OBJECTS {
+            let mut path = kernel_sources().join("bin").join(object.name);
+            if !path.is_dir() {
+                path.set_extension("rs");
+            }
+            let mut source = text(&path);
             let modules = fs::read_dir(&shared).unwrap().map(|entry| entry.unwrap().path());
             for module in modules {
                 if imports(&source, module.file_stem().unwrap().to_str().unwrap()) {
@@ -313,7 +354,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
         let btf = Btf::read(file.path()).unwrap();
-        for (object, _) in OBJECTS {
+        for object in OBJECTS {
             let absent = Types::of(&btf, object).unwrap().absent;
             let lost: BTreeSet<_> = absent.iter().map(|absent| absent.lost).collect();
             let expected = if object.feature == "path" {

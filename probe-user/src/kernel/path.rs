@@ -8,14 +8,13 @@ use aya::{
 };
 use ipnet::IpNet;
 use probe_ebpf::contract::{
-    connection::global::OFFSETS,
     hooks::{Family, Hook, PATH, Program},
     path::{Loss, Point, Prefix, Settings, global, map},
 };
 
 use super::{
     KernelError,
-    btf::{Absent, Btf},
+    btf::Absent,
     hooks::{Degraded, take_away},
     losses::{self, Run},
     maps::take,
@@ -23,11 +22,11 @@ use super::{
     messages::Reader,
     object::{Attached, Checked, Object, Reasons, Source, Types},
 };
-use crate::error::chain;
 
 const FEATURE: &str = "path";
 
 pub(super) static OBJECT: Object = Object {
+    name: "path",
     feature: FEATURE,
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH_LOG")),
@@ -180,12 +179,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types, Reasons), KernelError> {
-    memory::raise_limit();
-    let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &OBJECT)?;
-    let reasons = types.reasons(&btf);
-    drop(btf);
-    memory::give_back();
+    let (types, reasons) = OBJECT.types(&options.source, |btf, types| types.reasons(btf))?;
     let settings = Settings {
         from: prefix(options.from),
         to: prefix(options.to),
@@ -198,16 +192,11 @@ fn load(options: &Options) -> Result<(Ebpf, Types, Reasons), KernelError> {
         protocol: options.protocol.unwrap_or(0),
         zero: 0,
     };
-    let ebpf = OBJECT
-        .loader()
-        .override_global(OFFSETS, bytemuck::bytes_of(&types.offsets), true)
-        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .map_max_entries(map::EVENTS, options.ring_bytes)
-        .load(OBJECT.bytes())
-        .map_err(|error| KernelError::Object {
-            feature: FEATURE,
-            reason: chain(&error),
-        })?;
+    let ebpf = OBJECT.load(
+        &types,
+        &[(global::SETTINGS, bytemuck::bytes_of(&settings))],
+        &[(map::EVENTS, options.ring_bytes)],
+    )?;
     Ok((ebpf, types, reasons))
 }
 

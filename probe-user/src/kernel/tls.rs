@@ -16,12 +16,10 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    btf::Btf,
     connection::{Options, prefixes},
     hooks::{Degraded, take_away},
     losses,
     maps::take,
-    memory,
     messages::Reader,
     object::{Attached, Checked, Object, Source, Types},
 };
@@ -30,6 +28,7 @@ use crate::error::chain;
 const FEATURE: &str = "watch --tls";
 
 pub(super) static OBJECT: Object = Object {
+    name: "tls",
     feature: FEATURE,
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS_LOG")),
@@ -75,26 +74,16 @@ pub fn check(source: &Source) -> Result<Checked, KernelError> {
 }
 
 fn load(source: &Source, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Types), KernelError> {
-    memory::raise_limit();
-    let btf = Btf::read(&source.btf)?;
-    let types = Types::of(&btf, &OBJECT)?;
-    drop(btf);
-    memory::give_back();
+    let (types, ()) = OBJECT.types(source, |_, _| ())?;
     let ports = Ports::new(ports.iter().copied());
-    let ebpf = OBJECT
-        .loader()
-        .override_global(
-            connection::global::OFFSETS,
-            bytemuck::bytes_of(&types.offsets),
-            true,
-        )
-        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .override_global(connection::global::PORTS, bytemuck::bytes_of(&ports), true)
-        .load(OBJECT.bytes())
-        .map_err(|error| KernelError::Object {
-            feature: FEATURE,
-            reason: chain(&error),
-        })?;
+    let ebpf = OBJECT.load(
+        &types,
+        &[
+            (global::SETTINGS, bytemuck::bytes_of(&settings)),
+            (connection::global::PORTS, bytemuck::bytes_of(&ports)),
+        ],
+        &[],
+    )?;
     Ok((ebpf, types))
 }
 

@@ -21,7 +21,6 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    btf::Btf,
     hooks::{Degraded, take_away},
     losses,
     maps::{PerCpuTable, Table, take},
@@ -35,6 +34,7 @@ use crate::error::chain;
 const FEATURE: &str = "vxlan";
 
 pub(super) static OBJECT: Object = Object {
+    name: "vxlan",
     feature: FEATURE,
     plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN")),
     with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN_LOG")),
@@ -98,35 +98,21 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), KernelError> {
-    memory::raise_limit();
-    let btf = Btf::read(&options.source.btf)?;
-    let types = Types::of(&btf, &OBJECT)?;
-    let reasons = btf.names("skb_drop_reason", "SKB_DROP_REASON_");
-    let coarse = btf
-        .enumerator("bpf_func_id", "BPF_FUNC_ktime_get_coarse_ns")
-        .is_some();
-    drop(btf);
-    memory::give_back();
+    let (types, (reasons, coarse)) = OBJECT.types(&options.source, |btf, _| {
+        let coarse = btf.enumerator("bpf_func_id", "BPF_FUNC_ktime_get_coarse_ns");
+        (btf.names("skb_drop_reason", "SKB_DROP_REASON_"), coarse.is_some())
+    })?;
     let settings = Settings {
         netns: options.netns,
         flows: u32::from(options.flows.is_some()),
         reasons: u32::from(types.arguments("kfree_skb") >= 3),
         coarse: u32::from(coarse),
     };
-    let ebpf = OBJECT
-        .loader()
-        .override_global(
-            probe_ebpf::contract::connection::global::OFFSETS,
-            bytemuck::bytes_of(&types.offsets),
-            true,
-        )
-        .override_global(global::SETTINGS, bytemuck::bytes_of(&settings), true)
-        .map_max_entries(map::FLOWS, options.flows.unwrap_or(1))
-        .load(OBJECT.bytes())
-        .map_err(|error| KernelError::Object {
-            feature: FEATURE,
-            reason: chain(&error),
-        })?;
+    let ebpf = OBJECT.load(
+        &types,
+        &[(global::SETTINGS, bytemuck::bytes_of(&settings))],
+        &[(map::FLOWS, options.flows.unwrap_or(1))],
+    )?;
     Ok((ebpf, types, reasons))
 }
 

@@ -2,10 +2,12 @@
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::origin::Origin;
-use crate::archive::{self, Entry};
+use crate::{
+    archive::{self, Entry},
+    bytecode::hash,
+};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -42,7 +44,7 @@ struct Blob {
 impl Blob {
     fn of(bytes: Vec<u8>) -> Self {
         Self {
-            digest: hex(&bytes),
+            digest: hash(&bytes),
             bytes,
         }
     }
@@ -60,7 +62,7 @@ impl Image {
     /// The same bytes for the same image, always.
     pub fn archive(&self) -> Result<Archive> {
         let files = self.files()?;
-        let diff = hex(&files);
+        let diff = hash(&files);
         let layer = Blob::of(archive::gzip(&files)?);
         let config = Blob::of(serde_json::to_vec(&self.config(&diff)?)?);
         let manifest = Blob::of(serde_json::to_vec(&json!({
@@ -158,13 +160,6 @@ fn full_name(name: &str) -> String {
         Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => name.to_owned(),
         Some(_) => format!("docker.io/{name}"),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 #[cfg(test)]

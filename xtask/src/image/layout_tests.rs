@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, io::Read};
 use flate2::read::GzDecoder;
 use serde_json::{Value, json};
 
-use super::{Image, Origin, full_name, hex};
+use super::{Image, Origin, full_name, hash};
 
 fn image() -> Image {
     Image {
@@ -42,7 +42,7 @@ fn follow(files: &BTreeMap<String, (u32, u64, Vec<u8>)>, descriptor: &Value) -> 
         .strip_prefix("sha256:")
         .unwrap();
     let (_, _, bytes) = &files[&format!("blobs/sha256/{digest}")];
-    assert_eq!(hex(bytes), digest);
+    assert_eq!(hash(bytes), digest);
     assert_eq!(descriptor["size"], bytes.len());
     bytes.clone()
 }
@@ -93,7 +93,7 @@ fn the_index_leads_to_the_binary() {
     let layer = gunzip(&follow(&files, &manifest["layers"][0]));
     assert_eq!(
         config["rootfs"]["diff_ids"],
-        json!([format!("sha256:{}", hex(&layer))])
+        json!([format!("sha256:{}", hash(&layer))])
     );
     let layer = unpack(&layer);
     assert_eq!(layer.len(), 1, "nothing but the binary");

@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn every_object_is_exercised() {
-        for object in bytecode::OBJECTS {
+        for object in bytecode::objects() {
             let name = format!("{object}.o");
             assert!(
                 SCENARIOS.iter().any(|(.., what)| what.contains(&name)),
