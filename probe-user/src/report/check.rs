@@ -159,9 +159,7 @@ fn hook(hook: &CheckedHook) -> Value {
 
 /// Words of the kernel and of files, fit for a terminal.
 fn safe(text: &str) -> String {
-    let mut out = Vec::new();
-    escape::push(&mut out, text, REASON);
-    String::from_utf8_lossy(&out).into_owned()
+    escape::text(text, REASON)
 }
 
 #[cfg(test)]

@@ -69,6 +69,13 @@ fn is_invisible(character: char) -> bool {
         | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// The same as a text of its own.
+pub fn text(text: &str, limit: usize) -> String {
+    let mut out = Vec::new();
+    push(&mut out, text, limit);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use unicode_width::UnicodeWidthStr;

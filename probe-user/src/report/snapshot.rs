@@ -38,9 +38,7 @@ pub trait Snapshot {
 
 /// Words from outside, fit for a terminal.
 pub fn safe(text: &str) -> String {
-    let mut out = Vec::new();
-    escape::push(&mut out, text, LONGEST);
-    String::from_utf8_lossy(&out).into_owned()
+    escape::text(text, LONGEST)
 }
 
 /// A time for people, to the second.

@@ -253,7 +253,5 @@ pub fn say(out: &mut Vec<u8>, words: &str) -> usize {
 
 /// Words from outside, fit for a terminal, and cut.
 pub fn safe(words: &str) -> String {
-    let mut out = Vec::new();
-    escape::push(&mut out, words, LONGEST);
-    String::from_utf8_lossy(&out).into_owned()
+    escape::text(words, LONGEST)
 }
