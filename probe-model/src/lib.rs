@@ -22,6 +22,7 @@ pub mod part;
 pub mod path;
 pub mod plural;
 pub mod selector;
+pub mod settings;
 pub mod summary;
 pub mod tls;
 pub mod translation;

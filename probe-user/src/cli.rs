@@ -27,17 +27,16 @@ pub use cluster::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs};
 pub use doctor::{Doctor, DoctorArgs};
 pub use generated::{CompletionsArgs, ManArgs};
 pub use pace::Pace;
-pub use path::{End, Path, PathArgs, Protocol};
+pub use path::{Path, PathArgs, PathTarget, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::Watch;
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use crate::{
-    attribution::kube::{Access, Credentials},
-    kernel::{btf::VMLINUX, messages::Level, object::Source},
     model::{
         Listed, Outcome, Role,
         selector::{PodName, Selector},
+        settings::{KernelSource, KubernetesSettings, MessageLevel, VMLINUX},
     },
     report::Format,
 };
@@ -131,7 +130,7 @@ pub enum CheckFormat {
 #[derive(Clone, Debug)]
 pub struct Check {
     pub json: bool,
-    pub source: Source,
+    pub source: KernelSource,
 }
 
 impl From<CheckArgs> for Check {
@@ -328,31 +327,21 @@ pub struct KubeArgs {
 
 impl KubeArgs {
     /// The API alone, for what is of no node.
-    fn services(kubeconfig: Option<PathBuf>) -> Option<Access> {
-        let args = Self {
-            kubeconfig,
-            kubelet: None,
-            kubelet_insecure_tls: false,
-        };
-        args.access(settings::in_pod())
-    }
-
-    /// Whom to ask, and as whom; `in_pod`: whether this process is a pod's.
-    fn access(self, in_pod: bool) -> Option<Access> {
-        let credentials = match self.kubeconfig {
-            Some(file) if file.as_os_str() == "none" => Credentials::Nobody,
-            Some(file) => Credentials::Kubeconfig(file),
-            None if in_pod => Credentials::ServiceAccount,
-            None => Credentials::Nobody,
-        };
-        if credentials == Credentials::Nobody && self.kubelet.is_none() {
-            return None;
+    fn services(kubeconfig: Option<PathBuf>) -> KubernetesSettings {
+        KubernetesSettings {
+            kubeconfig: kubeconfig.into(),
+            ..KubernetesSettings::default()
         }
-        Some(Access {
-            credentials,
-            kubelet: self.kubelet,
-            kubelet_insecure_tls: self.kubelet_insecure_tls,
-        })
+    }
+}
+
+impl From<KubeArgs> for KubernetesSettings {
+    fn from(args: KubeArgs) -> Self {
+        Self {
+            kubeconfig: args.kubeconfig.into(),
+            kubelet: args.kubelet.map(|url| url.to_string()),
+            kubelet_insecure_tls: args.kubelet_insecure_tls,
+        }
     }
 }
 
@@ -373,7 +362,7 @@ pub struct SourceArgs {
     pub without: Vec<String>,
 }
 
-impl From<SourceArgs> for Source {
+impl From<SourceArgs> for KernelSource {
     fn from(args: SourceArgs) -> Self {
         Self {
             btf: args.btf,
@@ -388,7 +377,7 @@ pub enum KernelLogArg {
     Trace,
 }
 
-impl From<KernelLogArg> for Level {
+impl From<KernelLogArg> for MessageLevel {
     fn from(level: KernelLogArg) -> Self {
         match level {
             KernelLogArg::Debug => Self::Debug,

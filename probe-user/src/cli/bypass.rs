@@ -9,7 +9,10 @@ use super::{
     Agents, ClusterArgs, ClusterLooks, SourceArgs, help,
     pace::{EVERY, Pace},
 };
-use crate::{attribution::kube::Access, kernel::object::Source, model::bypass::finding::Fault};
+use crate::model::{
+    bypass::finding::Fault,
+    settings::{KernelSource, KubernetesSettings, RuntimeSocket},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -122,24 +125,24 @@ pub struct Bypass {
     pub pace: Pace,
     pub max_streams: u32,
     /// The container runtime's socket.
-    pub cri: Option<PathBuf>,
+    pub cri: RuntimeSocket,
     pub pod_logs: PathBuf,
     pub netns: Option<PathBuf>,
     /// How Kubernetes is asked.
-    pub kube: Option<Access>,
-    pub source: Source,
+    pub kube: KubernetesSettings,
+    pub source: KernelSource,
 }
 
 impl Bypass {
     /// What the agent and `doctor` look for: faults, in the calling thread's network namespace.
-    pub fn faults(source: Source) -> Self {
+    pub fn faults(source: KernelSource) -> Self {
         Self {
             pace: Pace::endless(),
             max_streams: MAX_STREAMS,
-            cri: None,
+            cri: RuntimeSocket::Off,
             pod_logs: PathBuf::from("/var/log/pods"),
             netns: None,
-            kube: None,
+            kube: KubernetesSettings::default(),
             source,
         }
     }
@@ -158,7 +161,7 @@ impl TryFrom<BypassArgs> for Bypass {
                 args.node_name,
             )?,
             max_streams: args.max_streams,
-            cri: super::settings::runtime(args.cri),
+            cri: args.cri.into(),
             pod_logs: args.pod_logs,
             netns: args.netns,
             kube: super::KubeArgs::services(args.kubeconfig),

@@ -256,11 +256,11 @@ mod tests {
 
     fn node_name(line: &str) -> Option<String> {
         match parsed(line).unwrap() {
-            Parsed::Watch(args) => Some(Watch::try_from(*args).unwrap().node),
-            Parsed::Path(args) => Some(Path::try_from(args).unwrap().node),
-            Parsed::Doctor(args) => Some(Doctor::try_from(args).unwrap().node),
-            Parsed::Vxlan(args) => Some(Vxlan::try_from(args).unwrap().pace.node),
-            Parsed::Bypass(args) => Some(Bypass::try_from(args).unwrap().pace.node),
+            Parsed::Watch(args) => Watch::try_from(*args).unwrap().node,
+            Parsed::Path(args) => Path::try_from(args).unwrap().node,
+            Parsed::Doctor(args) => Doctor::try_from(args).unwrap().node,
+            Parsed::Vxlan(args) => Vxlan::try_from(args).unwrap().pace.node,
+            Parsed::Bypass(args) => Bypass::try_from(args).unwrap().pace.node,
             Parsed::Who(_)
             | Parsed::EtcdLog(_)
             | Parsed::Check(_)

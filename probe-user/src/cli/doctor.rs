@@ -6,7 +6,10 @@ use clap::{Args, ValueEnum};
 use jiff::SignedDuration;
 
 use super::{Agents, ClusterArgs, KubeconfigArgs, SourceArgs, help, named, settings};
-use crate::{kernel::object::Source, model::doctor::Check};
+use crate::model::{
+    doctor::Check,
+    settings::{KernelSource, RuntimeSocket},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,23 +102,23 @@ pub struct Doctor {
     /// How long what comes and goes is watched.
     pub duration: Duration,
     pub json: bool,
-    pub node: String,
+    pub node: Option<String>,
     pub root: PathBuf,
     /// The container runtime's socket.
-    pub cri: Option<PathBuf>,
+    pub cri: RuntimeSocket,
     pub netns: Option<PathBuf>,
-    pub source: Source,
+    pub source: KernelSource,
 }
 
 impl Doctor {
     /// These checks, of the node that the calling thread is in.
-    pub fn of_agent(node: String, checks: Vec<Check>, cri: Option<PathBuf>, source: Source) -> Self {
+    pub fn of_agent(node: String, checks: Vec<Check>, cri: RuntimeSocket, source: KernelSource) -> Self {
         Self {
             checks,
             list: false,
             duration: DURATION,
             json: true,
-            node,
+            node: Some(node),
             root: PathBuf::from("/"),
             cri,
             netns: None,
@@ -134,9 +137,9 @@ impl TryFrom<DoctorArgs> for Doctor {
             list: args.list,
             duration: settings::positive("--duration", args.duration)?,
             json: args.output == DoctorFormat::Json,
-            node: args.node_name.unwrap_or_else(settings::host_name),
+            node: args.node_name,
             root: args.root,
-            cri: settings::runtime(args.cri),
+            cri: args.cri.into(),
             netns: args.netns,
             source: args.source.into(),
         })

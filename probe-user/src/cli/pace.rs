@@ -16,8 +16,8 @@ pub struct Pace {
     pub duration: Option<Duration>,
     pub interval: Duration,
     pub json: bool,
-    /// The node's name, for JSON.
-    pub node: String,
+    /// The node's name, for JSON; `None`: the host's.
+    pub node: Option<String>,
 }
 
 impl Pace {
@@ -28,7 +28,7 @@ impl Pace {
             duration: None,
             interval: Duration::from_secs(1),
             json: false,
-            node: String::new(),
+            node: None,
         }
     }
 
@@ -60,7 +60,7 @@ impl Pace {
             duration: duration.or_else(|| once.then_some(Duration::from_secs(5))),
             interval: settings::positive("--interval", interval)?.max(LEAST),
             json,
-            node: node.unwrap_or_else(settings::host_name),
+            node,
         })
     }
 }

@@ -8,7 +8,13 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use super::{FormatArg, SourceArgs, help, settings};
-use crate::{kernel::object::Source, model::path::Outcome, report::Format};
+use crate::{
+    model::{
+        path::Outcome,
+        settings::{KernelSource, RuntimeSocket},
+    },
+    report::Format,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -120,7 +126,7 @@ pub enum Protocol {
 
 /// Whose packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum PathTarget {
     Net(IpNet),
     /// `name` or `namespace/name`.
     Pod(String),
@@ -129,8 +135,8 @@ pub enum End {
 /// What `probe path` does.
 #[derive(Clone, Debug)]
 pub struct Path {
-    pub from: Option<End>,
-    pub to: Option<End>,
+    pub from: Option<PathTarget>,
+    pub to: Option<PathTarget>,
     pub port: Option<u16>,
     pub protocol: Option<Protocol>,
     pub netns: Option<PathBuf>,
@@ -143,10 +149,10 @@ pub struct Path {
     pub vxlan_ports: [u16; 2],
     pub max_hops: u32,
     pub ring_bytes: u32,
-    pub node: String,
+    pub node: Option<String>,
     /// The container runtime's socket.
-    pub cri: Option<PathBuf>,
-    pub source: Source,
+    pub cri: RuntimeSocket,
+    pub source: KernelSource,
 }
 
 impl TryFrom<PathArgs> for Path {
@@ -184,17 +190,17 @@ impl TryFrom<PathArgs> for Path {
             max_hops: args.max_hops,
             ring_bytes: settings::ring(args.ring_size)
                 .map_err(|error| settings::usage(format!("--ring-size: {error}")))?,
-            node: args.node_name.unwrap_or_else(settings::host_name),
-            cri: settings::runtime(args.cri),
+            node: args.node_name,
+            cri: args.cri.into(),
             source: args.source.into(),
         })
     }
 }
 
 /// What is no address and no prefix is a pod's name, if it can be one.
-fn end(text: String) -> Result<End, clap::Error> {
+fn end(text: String) -> Result<PathTarget, clap::Error> {
     if let Ok(net) = super::prefix(&text) {
-        return Ok(End::Net(net));
+        return Ok(PathTarget::Net(net));
     }
     let is_name = |part: &str| {
         !part.is_empty()
@@ -209,7 +215,7 @@ fn end(text: String) -> Result<End, clap::Error> {
             "{text:?} is neither an address, nor a prefix such as 10.244.0.0/16, nor a pod such as shop/checkout-5x2kq"
         )));
     }
-    Ok(End::Pod(text))
+    Ok(PathTarget::Pod(text))
 }
 
 #[cfg(test)]
@@ -219,10 +225,16 @@ mod tests {
     #[test]
     fn addresses_prefixes_and_pods() {
         for (text, expected) in [
-            ("10.244.1.5", Some(End::Net("10.244.1.5/32".parse().unwrap()))),
-            ("fd77::/64", Some(End::Net("fd77::/64".parse().unwrap()))),
-            ("checkout-5x2kq", Some(End::Pod("checkout-5x2kq".to_owned()))),
-            ("shop/checkout", Some(End::Pod("shop/checkout".to_owned()))),
+            (
+                "10.244.1.5",
+                Some(PathTarget::Net("10.244.1.5/32".parse().unwrap())),
+            ),
+            ("fd77::/64", Some(PathTarget::Net("fd77::/64".parse().unwrap()))),
+            (
+                "checkout-5x2kq",
+                Some(PathTarget::Pod("checkout-5x2kq".to_owned())),
+            ),
+            ("shop/checkout", Some(PathTarget::Pod("shop/checkout".to_owned()))),
             ("10.244.1", None),
             ("10.244.1.5/33", None),
             ("a/b/c", None),

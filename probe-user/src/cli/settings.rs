@@ -1,9 +1,6 @@
 //! Settings that make sense as a whole.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{CommandFactory, error::ErrorKind};
@@ -12,12 +9,11 @@ use jiff::SignedDuration;
 
 use super::{Cli, WatchArgs};
 use crate::{
-    attribution::{cri, kube::Access},
-    kernel::{connection::Options, object::Source},
     model::{
         Connection, Outcome, Role,
         outcome::{has_side, unhealthy},
         selector::{PodFilter, PodName, Selection, Selector},
+        settings::{ConnectionOptions, KernelSource, KubernetesSettings, RuntimeSocket},
     },
     report::Format,
 };
@@ -32,7 +28,7 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 /// What `probe watch` does.
 #[derive(Clone, Debug)]
 pub struct Watch {
-    pub kernel: Options,
+    pub kernel: ConnectionOptions,
     /// The role asked for; the kernel side may follow the other too, to name it.
     pub role: Option<Role>,
     /// Outcomes to show.
@@ -46,12 +42,10 @@ pub struct Watch {
     /// Where to record.
     pub record: Option<PathBuf>,
     pub record_bytes: u64,
-    /// The node's name.
-    pub node: String,
-    /// The container runtime's socket.
-    pub cri: Option<PathBuf>,
-    /// How Kubernetes is asked.
-    pub kube: Option<Access>,
+    /// The node's name; `None`: the host's.
+    pub node: Option<String>,
+    pub cri: RuntimeSocket,
+    pub kube: KubernetesSettings,
     /// The node's network namespace, where that is not this process's own.
     pub netns: Option<PathBuf>,
     /// Whether causes of failed connections are looked for.
@@ -62,10 +56,10 @@ pub struct Watch {
 
 impl Watch {
     /// Both ends and every outcome that is worth telling, of these server ports, by the calling thread's network namespace.
-    pub fn of(ports: Vec<u16>, source: Source) -> Self {
+    pub fn of(ports: Vec<u16>, source: KernelSource) -> Self {
         let outcomes: Vec<_> = unhealthy().collect();
         Self {
-            kernel: Options {
+            kernel: ConnectionOptions {
                 max_connections: MAX_CONNECTIONS,
                 ports,
                 peers: Vec::new(),
@@ -83,9 +77,9 @@ impl Watch {
             pod_logs: PathBuf::from("/var/log/pods"),
             record: None,
             record_bytes: 0,
-            node: String::new(),
-            cri: None,
-            kube: None,
+            node: None,
+            cri: RuntimeSocket::Off,
+            kube: KubernetesSettings::default(),
             netns: None,
             explain: true,
             tls: false,
@@ -195,7 +189,7 @@ impl TryFrom<WatchArgs> for Watch {
             .map(|time| positive("--duration", time))
             .transpose()?;
         Ok(Self {
-            kernel: Options {
+            kernel: ConnectionOptions {
                 max_connections: args.max_connections.unwrap_or(if ports.is_empty() {
                     65_536
                 } else {
@@ -221,12 +215,12 @@ impl TryFrom<WatchArgs> for Watch {
             pod_logs: args.pod_logs,
             record: args.record,
             record_bytes: args.record_size.as_u64(),
-            node: former_node_name.or(args.node_name).unwrap_or_else(host_name),
+            node: former_node_name.or(args.node_name),
             explain: !args.no_explain,
             tls: args.tls,
             netns: args.netns,
-            cri: runtime(args.cri),
-            kube: args.kube.access(in_pod()),
+            cri: args.cri.into(),
+            kube: args.kube.into(),
         })
     }
 }
@@ -273,14 +267,6 @@ pub(super) fn ring(size: ByteSize) -> Result<u32, String> {
     Ok(u32::try_from(size.as_u64().next_power_of_two()).unwrap_or(1 << 30))
 }
 
-/// The container runtime's socket that was named, or found; `none`: no.
-pub fn runtime(socket: Option<PathBuf>) -> Option<PathBuf> {
-    match socket {
-        None => cri::find(),
-        Some(socket) => Some(socket).filter(|socket| socket.as_os_str() != "none"),
-    }
-}
-
 /// A time greater than zero.
 pub fn positive(option: &str, time: SignedDuration) -> Result<Duration, clap::Error> {
     let time = Duration::try_from(time)
@@ -289,19 +275,6 @@ pub fn positive(option: &str, time: SignedDuration) -> Result<Duration, clap::Er
         return Err(usage(format!("{option} must be greater than zero")));
     }
     Ok(time)
-}
-
-/// Whether this process runs in a pod that has a service account.
-pub(super) fn in_pod() -> bool {
-    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
-        && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
-}
-
-/// The kubelet names its node so, where nothing else was asked for.
-pub fn host_name() -> String {
-    nix::unistd::gethostname()
-        .map(|name| name.to_string_lossy().to_lowercase())
-        .unwrap_or_default()
 }
 
 pub(super) fn usage(message: String) -> clap::Error {

@@ -9,7 +9,10 @@ use super::{
     Agents, ClusterArgs, ClusterLooks, KubeconfigArgs, SourceArgs, help,
     pace::{EVERY, Pace},
 };
-use crate::{kernel::object::Source, model::vxlan::Fault};
+use crate::model::{
+    settings::{KernelSource, RuntimeSocket},
+    vxlan::Fault,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,21 +139,21 @@ pub struct Vxlan {
     pub flows: bool,
     pub max_flows: u32,
     /// The container runtime's socket.
-    pub cri: Option<PathBuf>,
+    pub cri: RuntimeSocket,
     pub netns: Option<PathBuf>,
-    pub source: Source,
+    pub source: KernelSource,
 }
 
 impl Vxlan {
     /// What `watch` and `doctor` look for: faults, in the calling thread's network namespace.
-    pub fn faults(source: Source) -> Self {
+    pub fn faults(source: KernelSource) -> Self {
         Self {
             device: None,
             underlay: None,
             pace: Pace::endless(),
             flows: false,
             max_flows: 0,
-            cri: None,
+            cri: RuntimeSocket::Off,
             netns: None,
             source,
         }
@@ -174,7 +177,7 @@ impl TryFrom<VxlanArgs> for Vxlan {
             pace,
             flows: args.flows,
             max_flows: args.max_flows,
-            cri: super::settings::runtime(args.cri),
+            cri: args.cri.into(),
             netns: args.netns,
             source: args.source.into(),
         })

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::ClusterError;
 use crate::attribution::kube::{
     KubeError, listed, listed_of_all,
-    object::{Node, Pod},
+    object::{NodeObject, Pod},
 };
 
 /// How an agent's pod is known.
@@ -158,12 +158,12 @@ pub struct Host {
 
 /// All nodes, where the user may list them: they are not needed.
 pub async fn hosts(client: &Client) -> Option<Vec<Host>> {
-    let nodes = timeout(PATIENCE, listed_of_all::<Node>(client, "the list of nodes"));
+    let nodes = timeout(PATIENCE, listed_of_all::<NodeObject>(client, "the list of nodes"));
     let nodes = nodes.await.ok()?.ok()?;
     Some(nodes.iter().filter_map(host).collect())
 }
 
-fn host(node: &Node) -> Option<Host> {
+fn host(node: &NodeObject) -> Option<Host> {
     let addresses = node
         .status
         .iter()

@@ -14,6 +14,7 @@ mod shared;
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, LazyLock},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -36,13 +37,17 @@ use self::{
 };
 use super::{periodic::Signals, quiet_if_closed};
 use crate::{
-    attribution::kube::{Cluster, ServiceList},
+    attribution::kube::{Access, Cluster, Credentials, ServiceList},
     cli::{Agent, AgentTask},
-    kernel::{memory, object::Source, statistics::Statistics},
+    host,
+    kernel::{memory, statistics::Statistics},
+    model::settings::KernelSource,
     report::say,
     serve::{Limits, serve},
 };
 
+/// The configuration, where no other file is named and this one exists.
+const USUAL: &str = "/etc/probe/agent.toml";
 /// How often it is looked whether the configuration has changed.
 const CONFIG_EVERY: Duration = Duration::from_secs(2);
 
@@ -76,12 +81,13 @@ pub async fn run(task: AgentTask) -> Result<()> {
             .map_err(anyhow::Error::from)
             .or_else(quiet_if_closed),
         AgentTask::Check(file) => {
-            Agent::read(Some(&file), &Source::default())?;
+            Agent::read(Some(&file), &KernelSource::default(), &host::node_name(None))?;
             say(format_args!("{} is right", file.display()));
             Ok(())
         }
         AgentTask::Run(file, source) => {
-            let (config, settings) = Config::read(file, source)?;
+            let usual = || Some(PathBuf::from(USUAL)).filter(|usual| usual.exists());
+            let (config, settings) = Config::read(file.or_else(usual), source)?;
             serve_node(config, settings).await
         }
     }
@@ -169,11 +175,12 @@ async fn listen(option: &str, address: SocketAddr) -> Result<TcpListener> {
 
 /// Threads that ask with the agent's own credentials.
 fn names(settings: &Agent) -> Result<Names> {
-    let cluster = settings
-        .kube
-        .clone()
-        .map(|access| Cluster::start(access, settings.node.clone()));
-    let services = settings.api().cloned().map(ServiceList::start);
+    let access = Access::find(&settings.kube);
+    // Services are read from the API alone.
+    let api = access.clone();
+    let api = api.filter(|access| access.credentials != Credentials::Nobody);
+    let cluster = access.map(|access| Cluster::start(access, settings.node.clone()));
+    let services = api.map(ServiceList::start);
     let thread = "can't start the threads that ask Kubernetes";
     Ok(Names {
         cluster: cluster.transpose().context(thread)?,

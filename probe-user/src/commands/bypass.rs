@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 pub(super) use self::snapshot::{NameSources, Poller};
 use super::{periodic, pods, privileges};
 use crate::{
-    attribution::kube::ServiceList,
+    attribution::kube::{Access, ServiceList},
     cli::Bypass as Settings,
     kernel::{self, capabilities},
     report::say,
@@ -24,7 +24,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
     let signals = periodic::Signals::new()?;
     let kernel = kernel::release();
     let known = NameSources {
-        runtime: pods::runtime(settings.cri.as_deref())?,
+        runtime: pods::runtime(&settings.cri)?,
         services: services(&settings)?,
     };
     let mut looker =
@@ -42,6 +42,6 @@ pub async fn run(settings: Settings) -> Result<bool> {
 }
 
 fn services(settings: &Settings) -> Result<Option<ServiceList>> {
-    let list = settings.kube.clone().map(ServiceList::start).transpose();
+    let list = Access::find(&settings.kube).map(ServiceList::start).transpose();
     list.context("can't start the thread that asks Kubernetes")
 }

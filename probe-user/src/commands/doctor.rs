@@ -26,7 +26,7 @@ use jiff::Timestamp;
 use super::{progress::Progress, quiet_if_closed};
 use crate::{
     cli::Doctor as Settings,
-    host::files::Root,
+    host::{self, files::Root},
     model::{
         Connection, Finding,
         bypass::{self as bypass_view, service::Service},
@@ -104,7 +104,7 @@ pub fn run(settings: Settings) -> Result<bool> {
     }
     let mut answers = Vec::new();
     let json = settings.json;
-    let name = settings.node.clone();
+    let name = host::node_name(settings.node.as_deref());
     let checks = settings.checks.clone();
     let written = examine(CheckContext::new(settings, None), &checks, |answer| {
         let text = if json {

@@ -16,7 +16,7 @@ use tokio::{
 use self::pipeline::Pipeline;
 use super::{clock, periodic, pods, privileges};
 use crate::{
-    cli::{End, Path as Settings},
+    cli::{Path as Settings, PathTarget},
     kernel::{self, capabilities, path::PathProbe},
     model::path::Outcome,
     report::say,
@@ -33,7 +33,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("path", &capabilities::PATH)?;
     let mut signals = periodic::Signals::new()?;
     let kernel = kernel::release();
-    let runtime = pods::runtime(settings.cri.as_deref())?;
+    let runtime = pods::runtime(&settings.cri)?;
     let options = targets::options(&settings, runtime.as_ref())?;
     let own = std::fs::metadata("/proc/thread-self/ns/net")
         .context("can't read this process's network namespace in /proc")?;
@@ -147,11 +147,11 @@ fn degraded(probe: &PathProbe, kernel: &str) -> Vec<String> {
 
 /// What is followed, for people.
 fn watched(settings: &Settings, probe: &PathProbe) -> String {
-    let end = |end: &Option<End>| match end {
+    let end = |end: &Option<PathTarget>| match end {
         None => "anywhere".to_owned(),
-        Some(End::Net(net)) if net.prefix_len() == net.max_prefix_len() => net.addr().to_string(),
-        Some(End::Net(net)) => net.to_string(),
-        Some(End::Pod(name)) => name.clone(),
+        Some(PathTarget::Net(net)) if net.prefix_len() == net.max_prefix_len() => net.addr().to_string(),
+        Some(PathTarget::Net(net)) => net.to_string(),
+        Some(PathTarget::Pod(name)) => name.clone(),
     };
     let mut text = format!("packets from {} to {}", end(&settings.from), end(&settings.to));
     if let Some(port) = settings.port {

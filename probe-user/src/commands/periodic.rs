@@ -20,6 +20,7 @@ use tokio::{
 use super::quiet_if_closed;
 use crate::{
     cli::Pace,
+    host::node_name,
     report::snapshot::{Output, Reporter, Snapshot},
 };
 
@@ -123,7 +124,7 @@ fn reporter(pace: &Pace) -> Reporter<io::StdoutLock<'static>> {
         Output::Text
     };
     let size = size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
-    Reporter::new(output, size, pace.node.clone(), io::stdout().lock())
+    Reporter::new(output, size, node_name(pace.node.as_deref()), io::stdout().lock())
 }
 
 /// The clock that the kernel side reads: `CLOCK_MONOTONIC`, nanoseconds.

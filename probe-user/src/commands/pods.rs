@@ -1,15 +1,15 @@
 //! Names of this node's pods, by the container runtime.
 
-use std::{collections::HashMap, net::IpAddr, path::Path, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use anyhow::{Context, Result};
 
 use crate::{
     attribution::{
-        cri::{Named, Runtime},
+        cri::{self, Named, Runtime},
         health::Health,
     },
-    model::owner::Name,
+    model::{owner::Name, settings::RuntimeSocket},
     report::say,
 };
 
@@ -20,11 +20,12 @@ const FIRST_ANSWER: Duration = Duration::from_millis(300);
 ///
 /// # Errors
 /// When this process may not have another thread.
-pub fn runtime(socket: Option<&Path>) -> Result<Option<Runtime>> {
-    let Some(socket) = socket else {
+pub fn runtime(socket: &RuntimeSocket) -> Result<Option<Runtime>> {
+    let Some(socket) = cri::socket(socket) else {
         return Ok(None);
     };
-    let runtime = Runtime::start(socket).context("can't start the thread that asks the container runtime")?;
+    let runtime =
+        Runtime::start(&socket).context("can't start the thread that asks the container runtime")?;
     runtime.wait(FIRST_ANSWER);
     Ok(Some(runtime))
 }

@@ -34,8 +34,9 @@ use self::{
 };
 use super::{periodic::Signals, pods, privileges, quiet_if_closed};
 use crate::{
-    attribution::kube::Cluster,
+    attribution::kube::{Access, Cluster},
     cli::Watch,
+    host::node_name,
     kernel::capabilities,
     recording::write::Recording,
     report::{self, Format, Reporter, say},
@@ -62,7 +63,7 @@ pub async fn run(settings: Watch) -> Result<()> {
     let explainer = explainer.context("can't start the thread that looks for causes")?;
     let output = Output::new(reporter(&settings), recorder(&settings)?);
     let sources = OwnerSources {
-        runtime: pods::runtime(settings.cri.as_deref())?,
+        runtime: pods::runtime(&settings.cri)?,
         cluster: cluster(&settings)?,
         scope: None,
     };
@@ -99,7 +100,7 @@ pub fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
         report::colour(),
         Box::new(io::stdout().lock()) as Box<dyn Write>,
     )
-    .node(settings.node.clone())
+    .node(node_name(settings.node.as_deref()))
 }
 
 /// Writes the recording, where one is asked for.
@@ -113,16 +114,16 @@ pub fn recorder(settings: &Watch) -> Result<Option<Reporter<Recording>>> {
     let recording = Recording::open(path, settings.record_bytes)
         .with_context(|| format!("can't record to {}", path.display()))?;
     Ok(Some(
-        Reporter::new(Format::Json, None, false, recording).node(settings.node.clone()),
+        Reporter::new(Format::Json, None, false, recording).node(node_name(settings.node.as_deref())),
     ))
 }
 
 /// Kubernetes, where it is to be asked, with its first answer where that comes soon.
 fn cluster(settings: &Watch) -> Result<Option<Cluster>> {
-    let Some(access) = &settings.kube else {
+    let Some(access) = Access::find(&settings.kube) else {
         return Ok(None);
     };
-    let cluster = Cluster::start(access.clone(), settings.node.clone())
+    let cluster = Cluster::start(access, node_name(settings.node.as_deref()))
         .context("can't start the thread that asks Kubernetes")?;
     cluster.wait(FIRST_ANSWER_OF_CLUSTER);
     Ok(Some(cluster))

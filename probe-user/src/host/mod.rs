@@ -11,3 +11,9 @@ pub mod reservations;
 pub mod resolv;
 pub mod sockets;
 pub mod subnet_env;
+
+/// The name of this node: the one that is set, or the host's in lower case, as the kubelet has it.
+pub fn node_name(set: Option<&str>) -> String {
+    let host = || nix::unistd::gethostname().map(|name| name.to_string_lossy().to_lowercase());
+    set.map_or_else(|| host().unwrap_or_default(), str::to_owned)
+}

@@ -21,9 +21,10 @@ use super::{
     memory,
     messages::Reader,
     netfilter::Filter,
-    object::{Attached, Checked, Object, Source, Types},
+    object::{Attached, Checked, Object, Types},
     ports::PortSet,
 };
+use crate::model::settings::KernelSource;
 
 const FEATURE: &str = "bypass";
 
@@ -50,7 +51,7 @@ pub struct Options {
     pub netns: u32,
     /// Streams counted at once.
     pub streams: u32,
-    pub source: Source,
+    pub source: KernelSource,
 }
 
 /// The loaded object. Dropping it removes it from the kernel.
@@ -75,7 +76,7 @@ pub struct BypassProbe {
 ///
 /// # Errors
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
-pub fn check(source: Source) -> Result<Checked, KernelError> {
+pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
     let options = Options {
         netns: 0,
         streams: 1,

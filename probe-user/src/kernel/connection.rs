@@ -18,7 +18,7 @@ use probe_ebpf::contract::{
         Ports, Process, Settings, Slot, global, map,
     },
     hooks::WATCH,
-    outcome::{Outcome, Role},
+    outcome::Role,
 };
 
 use super::{
@@ -31,9 +31,12 @@ use super::{
     maps::{Table, take},
     memory,
     messages::Reader,
-    object::{Attached, Checked, Object, Source, Types},
+    object::{Attached, Checked, Object, Types},
 };
-use crate::error::chain;
+use crate::{
+    error::chain,
+    model::settings::{ConnectionOptions, KernelSource},
+};
 
 const FEATURE: &str = "watch";
 
@@ -58,23 +61,6 @@ pub(super) static OBJECT: Object = Object {
     ],
 };
 
-/// What the kernel side follows and reports.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Server ports; empty: all.
-    pub ports: Vec<u16>,
-    /// Peer prefixes; empty: all.
-    pub peers: Vec<IpNet>,
-    pub roles: Vec<Role>,
-    /// Outcomes to report; all are counted.
-    pub outcomes: Vec<Outcome>,
-    /// Size of the ring in bytes: a power of two, at least a page.
-    pub ring_bytes: u32,
-    /// Connections followed at once.
-    pub max_connections: u32,
-    pub source: Source,
-}
-
 /// The loaded object. Dropping it, or the end of the process however it comes, removes all of it from the kernel.
 pub struct ConnectionProbe {
     pub records: Records,
@@ -94,8 +80,8 @@ pub struct ConnectionProbe {
 ///
 /// # Errors
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
-pub fn check(source: Source) -> Result<Checked, KernelError> {
-    let options = Options {
+pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
+    let options = ConnectionOptions {
         ports: Vec::new(),
         peers: Vec::new(),
         roles: Role::ALL.to_vec(),
@@ -109,7 +95,7 @@ pub fn check(source: Source) -> Result<Checked, KernelError> {
 }
 
 /// The object with its maps, its programs not yet loaded.
-fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
+fn load(options: &ConnectionOptions) -> Result<(Ebpf, Types), KernelError> {
     let (types, cgroup_subsystem) = OBJECT.types(&options.source, |btf, _| {
         cgroup::subsystem(Path::new("/proc/self/mountinfo"), btf)
     })?;
@@ -164,7 +150,7 @@ impl ConnectionProbe {
     ///
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
-    pub fn load(options: &Options) -> Result<Self, KernelError> {
+    pub fn load(options: &ConnectionOptions) -> Result<Self, KernelError> {
         let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
         let Attached {

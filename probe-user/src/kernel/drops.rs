@@ -17,9 +17,10 @@ use super::{
     losses,
     maps::{Table, take},
     messages::Reader,
-    object::{Attached, Checked, Object, Reasons, Source, Types},
+    object::{Attached, Checked, Object, Reasons, Types},
     ports::PortSet,
 };
+use crate::model::settings::KernelSource;
 
 const FEATURE: &str = "drops";
 
@@ -46,12 +47,12 @@ pub struct DropsProbe {
 ///
 /// # Errors
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
-pub fn check(source: Source) -> Result<Checked, KernelError> {
+pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
     let (mut ebpf, types, _) = load(&source, &HashSet::new())?;
     types.check(&mut ebpf, &OBJECT, &source)
 }
 
-fn load(source: &Source, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
+fn load(source: &KernelSource, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
     let (types, reasons) = OBJECT.types(source, |btf, types| types.reasons(btf))?;
     let settings = Settings {
         every_port: u32::from(ports.is_empty()),
@@ -66,7 +67,7 @@ impl DropsProbe {
     ///
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or the program is refused.
-    pub fn load(source: &Source, ports: &HashSet<u16>) -> Result<Self, KernelError> {
+    pub fn load(source: &KernelSource, ports: &HashSet<u16>) -> Result<Self, KernelError> {
         let (mut ebpf, types, reasons) = load(source, ports)?;
         // Held until the program is loaded, which holds it from then on.
         let mut set = PortSet::take(&mut ebpf, FEATURE, map::PORTS)?;

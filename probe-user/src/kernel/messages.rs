@@ -12,7 +12,7 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 
 use super::KernelError;
-use crate::error::chain;
+use crate::{error::chain, model::settings::MessageLevel};
 
 /// The ring that `aya-log-ebpf` defines.
 const RING: &str = "AYA_LOGS";
@@ -21,22 +21,11 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// Lines a second, of one object.
 const LINES: u32 = 100;
 
-/// What is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// What is rare: a full table, a lost record, a value that is not expected.
-    Debug,
-    /// Every connection, too.
-    Trace,
-}
-
-impl Level {
-    /// As the kernel side compares it.
-    const fn threshold(self) -> u8 {
-        match self {
-            Self::Debug => aya_log::Level::Debug as u8,
-            Self::Trace => aya_log::Level::Trace as u8,
-        }
+/// As the kernel side compares it.
+const fn threshold_of(level: MessageLevel) -> u8 {
+    match level {
+        MessageLevel::Debug => aya_log::Level::Debug as u8,
+        MessageLevel::Trace => aya_log::Level::Trace as u8,
     }
 }
 
@@ -49,8 +38,8 @@ struct Output {
 static OUTPUT: OnceLock<Output> = OnceLock::new();
 
 /// Objects that are loaded from now on have messages, which are handed to `write`, a line each. Only the first call counts.
-pub fn enable(level: Level, write: fn(fmt::Arguments<'_>)) {
-    let threshold = level.threshold();
+pub fn enable(level: MessageLevel, write: fn(fmt::Arguments<'_>)) {
+    let threshold = threshold_of(level);
     OUTPUT.get_or_init(|| Output { threshold, write });
 }
 

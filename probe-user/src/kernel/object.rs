@@ -1,9 +1,6 @@
 //! What all objects need: this kernel's offsets, its tracepoints, and their programs loaded.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    path::PathBuf,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
 use probe_ebpf::contract::{
@@ -14,13 +11,13 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    btf::{Absent, Btf, VMLINUX},
+    btf::{Absent, Btf},
     hooks::{Attempt, Degraded, HookError, Target},
     memory,
     messages::{self, Reader},
     netfilter::Filter,
 };
-use crate::error::chain;
+use crate::{error::chain, model::settings::KernelSource};
 
 /// An object, as it is built into probe.
 pub struct Object {
@@ -53,7 +50,7 @@ impl Object {
     /// When the kernel has no BTF, or a required field is not in it.
     pub fn types<T>(
         &self,
-        source: &Source,
+        source: &KernelSource,
         also: impl FnOnce(&Btf, &Types) -> T,
     ) -> Result<(Types, T), KernelError> {
         memory::raise_limit();
@@ -92,24 +89,6 @@ impl Object {
             feature: self.feature,
             reason: chain(&error),
         })
-    }
-}
-
-/// What is taken of this kernel.
-#[derive(Clone, Debug)]
-pub struct Source {
-    /// Its type information.
-    pub btf: PathBuf,
-    /// Tracepoints, functions and netfilter hooks to do without.
-    pub without: Vec<String>,
-}
-
-impl Default for Source {
-    fn default() -> Self {
-        Self {
-            btf: VMLINUX.into(),
-            without: Vec::new(),
-        }
     }
 }
 
@@ -195,7 +174,12 @@ impl Types {
     ///
     /// # Errors
     /// When this kernel does not give one that is required.
-    pub fn attach(&self, ebpf: &mut Ebpf, object: &Object, source: &Source) -> Result<Attached, KernelError> {
+    pub fn attach(
+        &self,
+        ebpf: &mut Ebpf,
+        object: &Object,
+        source: &KernelSource,
+    ) -> Result<Attached, KernelError> {
         let btf = self.ids(object.feature)?;
         let mut target = self.target(ebpf, &btf, object, source);
         let mut attached = Attached {
@@ -230,7 +214,12 @@ impl Types {
     ///
     /// # Errors
     /// When the object is not this probe's.
-    pub fn check(self, ebpf: &mut Ebpf, object: &Object, source: &Source) -> Result<Checked, KernelError> {
+    pub fn check(
+        self,
+        ebpf: &mut Ebpf,
+        object: &Object,
+        source: &KernelSource,
+    ) -> Result<Checked, KernelError> {
         let btf = self.ids(object.feature)?;
         let mut target = self.target(ebpf, &btf, object, source);
         let mut checked = Vec::new();
@@ -257,7 +246,7 @@ impl Types {
         ebpf: &'a mut Ebpf,
         btf: &'a AyaBtf,
         object: &'a Object,
-        source: &'a Source,
+        source: &'a KernelSource,
     ) -> Target<'a> {
         Target {
             ebpf,

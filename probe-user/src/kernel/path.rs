@@ -20,8 +20,9 @@ use super::{
     maps::take,
     memory,
     messages::Reader,
-    object::{Attached, Checked, Object, Reasons, Source, Types},
+    object::{Attached, Checked, Object, Reasons, Types},
 };
+use crate::model::settings::KernelSource;
 
 const FEATURE: &str = "path";
 
@@ -135,7 +136,7 @@ pub struct Options {
     pub budget: u32,
     /// Size of the ring in bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    pub source: Source,
+    pub source: KernelSource,
 }
 
 /// The loaded object. Dropping it removes it from the kernel.
@@ -160,7 +161,7 @@ pub struct PathProbe {
 ///
 /// # Errors
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
-pub fn check(source: Source) -> Result<Checked, KernelError> {
+pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
     let options = Options {
         from: None,
         to: None,

@@ -16,14 +16,17 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
-    connection::{Options, prefixes},
+    connection::prefixes,
     hooks::{Degraded, take_away},
     losses,
     maps::take,
     messages::Reader,
-    object::{Attached, Checked, Object, Source, Types},
+    object::{Attached, Checked, Object, Types},
 };
-use crate::error::chain;
+use crate::{
+    error::chain,
+    model::settings::{ConnectionOptions, KernelSource},
+};
 
 const FEATURE: &str = "watch --tls";
 
@@ -63,7 +66,7 @@ pub struct TlsProbe {
 ///
 /// # Errors
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
-pub fn check(source: &Source) -> Result<Checked, KernelError> {
+pub fn check(source: &KernelSource) -> Result<Checked, KernelError> {
     let settings = Settings {
         roles: 0,
         by_port: 0,
@@ -73,7 +76,7 @@ pub fn check(source: &Source) -> Result<Checked, KernelError> {
     types.check(&mut ebpf, &OBJECT, source)
 }
 
-fn load(source: &Source, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Types), KernelError> {
+fn load(source: &KernelSource, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Types), KernelError> {
     let (types, ()) = OBJECT.types(source, |_, _| ())?;
     let ports = Ports::new(ports.iter().copied());
     let ebpf = OBJECT.load(
@@ -92,7 +95,7 @@ impl TlsProbe {
     ///
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, its buffers can't be made, or it takes no program at all.
-    pub fn load(options: &Options) -> Result<Self, KernelError> {
+    pub fn load(options: &ConnectionOptions) -> Result<Self, KernelError> {
         let settings = Settings {
             roles: options.roles.iter().fold(0, |mask, role| mask | role.bit()),
             by_port: u32::from(!options.ports.is_empty()),

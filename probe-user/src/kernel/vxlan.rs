@@ -26,10 +26,10 @@ use super::{
     maps::{PerCpuTable, Table, take},
     memory,
     messages::Reader,
-    object::{self, Checked, Object, Source, Types},
+    object::{self, Checked, Object, Types},
     ports::PortSet,
 };
-use crate::error::chain;
+use crate::{error::chain, model::settings::KernelSource};
 
 const FEATURE: &str = "vxlan";
 
@@ -49,7 +49,7 @@ pub struct Options {
     pub netns: u32,
     /// Inner connections counted at once; `None`: none are.
     pub flows: Option<u32>,
-    pub source: Source,
+    pub source: KernelSource,
 }
 
 /// How the programs see a device's packets.
@@ -87,7 +87,7 @@ pub struct VxlanProbe {
 ///
 /// # Errors
 /// When the kernel has no BTF, a required field is not in it, or its maps can't be made.
-pub fn check(source: Source) -> Result<Checked, KernelError> {
+pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
     let options = Options {
         netns: 0,
         flows: None,

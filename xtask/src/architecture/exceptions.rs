@@ -27,24 +27,11 @@ const fn of(rule: Rule, place: &'static str, what: &'static str, reason: &'stati
 }
 
 const SETTING: &str = "a setting that the room defines; nothing is read by naming it";
-const FINDS: &str = "finds the container runtime's socket, which the room that uses it is to do";
 const CLUSTER: &str = "with --cluster it asks the agents, by what the cluster's commands share";
 const WORDS: &str = "several types have this name, none is renamed yet";
 const VAGUE: &str = "other types have this name, too";
 
 pub const TODAY: &[Exception] = &[
-    of(Cli, "probe-user/src/cli", "attribution::kube::Access", SETTING),
-    of(
-        Cli,
-        "probe-user/src/cli",
-        "attribution::kube::Credentials",
-        SETTING,
-    ),
-    of(Cli, "probe-user/src/cli", "kernel::btf::VMLINUX", SETTING),
-    of(Cli, "probe-user/src/cli", "kernel::messages::Level", SETTING),
-    of(Cli, "probe-user/src/cli", "kernel::object::Source", SETTING),
-    of(Cli, "probe-user/src/cli", "attribution::cri", FINDS),
-    of(Cli, "probe-user/src/cli", "kernel::connection::Options", SETTING),
     of(Cli, "probe-user/src/cli", "recording::history::Bounds", SETTING),
     of(
         Features,
@@ -70,7 +57,6 @@ pub const TODAY: &[Exception] = &[
         VAGUE,
     ),
     of(OneName, "probe-user/src/report/json.rs", "Connection", VAGUE),
-    of(OneName, "probe-user/src/cli/path.rs", "End", VAGUE),
     of(OneName, "probe-user/src/recording/connection.rs", "End", VAGUE),
     of(OneName, "probe-user/src/recording/read.rs", "End", VAGUE),
     of(OneName, "probe-user/src/report/bypass/json.rs", "End", VAGUE),
@@ -80,13 +66,6 @@ pub const TODAY: &[Exception] = &[
     of(OneName, "probe-user/src/report/check.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/report/path/json.rs", "Line", VAGUE),
     of(OneName, "probe-user/src/report/vxlan/json.rs", "Line", VAGUE),
-    of(
-        OneName,
-        "probe-user/src/attribution/kube/object.rs",
-        "Node",
-        VAGUE,
-    ),
-    of(OneName, "probe-user/src/cli/agent/file.rs", "Node", VAGUE),
     of(OneName, "probe-user/src/recording/connection.rs", "Node", VAGUE),
     of(OneName, "probe-user/src/report/json.rs", "Node", VAGUE),
 ];

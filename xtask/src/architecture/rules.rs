@@ -259,6 +259,10 @@ fn room(file: &str, one: &Use) -> Vec<Rule> {
         broken.push(Rule::Json);
     }
     if !one.ours {
+        // System calls: the host's name, users, files.
+        if from == "cli" && to == "nix" {
+            broken.push(Rule::Cli);
+        }
         if ["aya", "aya_obj", "aya_log"].contains(&to) && from != "kernel" {
             broken.push(Rule::Aya);
         }
@@ -389,6 +393,12 @@ mod tests {
             ("cli/path.rs", "use crate::{model, report::Format};", None),
             ("cli/path.rs", "use crate::host::files;", Some(Rule::Cli)),
             ("cli.rs", "use crate::rtnetlink;", Some(Rule::Cli)),
+            (
+                "cli/settings.rs",
+                "fn f() { nix::unistd::gethostname() }",
+                Some(Rule::Cli),
+            ),
+            ("host/mod.rs", "use nix::unistd;", None),
             ("recording/read.rs", "use crate::report::say;", Some(Rule::Below)),
             ("cluster/ask.rs", "use super::super::cli;", Some(Rule::Below)),
             ("commands/vxlan.rs", "use super::bypass::f;", Some(Rule::Features)),

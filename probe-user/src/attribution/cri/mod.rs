@@ -25,6 +25,7 @@ use self::{
     table::Table,
 };
 use super::health::{Doing, Health, News};
+use crate::model::settings::RuntimeSocket;
 
 /// Where runtimes listen: containerd, CRI-O, cri-dockerd, and those of k3s, k0s and MicroK8s.
 pub const SOCKETS: [&str; 6] = [
@@ -70,9 +71,13 @@ impl Shared {
     }
 }
 
-/// The first of the well-known sockets that is there.
-pub fn find() -> Option<PathBuf> {
-    SOCKETS.iter().map(PathBuf::from).find(|path| path.exists())
+/// The socket that is named, or the first of the well-known ones that exists.
+pub fn socket(named: &RuntimeSocket) -> Option<PathBuf> {
+    match named {
+        RuntimeSocket::Auto => SOCKETS.iter().map(PathBuf::from).find(|path| path.exists()),
+        RuntimeSocket::Off => None,
+        RuntimeSocket::At(socket) => Some(socket.clone()),
+    }
 }
 
 impl Runtime {

@@ -10,7 +10,7 @@ use kube::{
 
 use super::{
     client::{KubeError, connect, listed},
-    object::{Node, Pod},
+    object::{NodeObject, Pod},
 };
 use crate::error::chain;
 
@@ -57,8 +57,8 @@ pub async fn as_kubelet(text: &str, real: impl Fn(&str) -> io::Result<PathBuf>) 
 ///
 /// # Errors
 /// When the API does not answer, or does not allow it.
-pub async fn node(client: &Client, name: &str) -> Result<Node, KubeError> {
-    let api = Api::<Node>::all(client.clone());
+pub async fn node(client: &Client, name: &str) -> Result<NodeObject, KubeError> {
+    let api = Api::<NodeObject>::all(client.clone());
     api.get(name).await.map_err(KubeError::call("the node"))
 }
 

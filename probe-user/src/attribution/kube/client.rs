@@ -12,12 +12,15 @@ use kube::{
 };
 
 use super::{
-    object::{Job, List, Node, Pod, Service},
+    object::{Job, List, NodeObject, Pod, Service},
     table,
 };
 use crate::{
     error::chain,
-    model::workload::{Workload, WorkloadSource},
+    model::{
+        settings::{self, KubernetesSettings},
+        workload::{Workload, WorkloadSource},
+    },
 };
 
 /// Objects of one page of a list.
@@ -30,7 +33,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 pub struct Access {
     pub credentials: Credentials,
     /// Pods are asked of the kubelet behind this, not of the API.
-    pub kubelet: Option<http::Uri>,
+    pub kubelet: Option<String>,
     /// The kubelet's certificate is not checked.
     pub kubelet_insecure_tls: bool,
 }
@@ -52,6 +55,8 @@ pub enum KubeError {
     Kubeconfig { file: PathBuf, reason: String },
     #[error("can't use this pod's service account: {}", chain(.0))]
     ServiceAccount(InClusterError),
+    #[error("{url} is no URL of a kubelet: {reason}")]
+    Kubelet { url: String, reason: String },
     #[error("{what} can't be read: {reason}")]
     Call { what: &'static str, reason: String },
 }
@@ -70,6 +75,23 @@ impl KubeError {
 }
 
 impl Access {
+    /// What the settings name, or, of the service account, what this process has; `None`: nothing is asked.
+    pub fn find(settings: &KubernetesSettings) -> Option<Self> {
+        let credentials = match &settings.kubeconfig {
+            settings::Kubeconfig::At(file) => Credentials::Kubeconfig(file.clone()),
+            settings::Kubeconfig::Auto if is_in_pod() => Credentials::ServiceAccount,
+            settings::Kubeconfig::Auto | settings::Kubeconfig::Off => Credentials::Nobody,
+        };
+        if credentials == Credentials::Nobody && settings.kubelet.is_none() {
+            return None;
+        }
+        Some(Self {
+            credentials,
+            kubelet: settings.kubelet.clone(),
+            kubelet_insecure_tls: settings.kubelet_insecure_tls,
+        })
+    }
+
     /// What is asked, for people.
     pub fn description(&self) -> String {
         match (&self.kubelet, &self.credentials) {
@@ -94,8 +116,12 @@ impl Access {
     /// Credentials that can't be read.
     pub async fn kubelet(&self) -> Result<Option<Client>, KubeError> {
         let Some(url) = &self.kubelet else { return Ok(None) };
+        let url: http::Uri = url.parse().map_err(|error| KubeError::Kubelet {
+            url: url.clone(),
+            reason: chain(&error),
+        })?;
         let mut config = self.config().await?.unwrap_or_else(|| Config::new(url.clone()));
-        config.cluster_url = url.clone();
+        config.cluster_url = url;
         config.accept_invalid_certs = self.kubelet_insecure_tls;
         config.tls_server_name = None;
         connect(config).map(Some)
@@ -116,6 +142,12 @@ impl Access {
             }
         }
     }
+}
+
+/// Whether this process runs in a pod that has a service account.
+fn is_in_pod() -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
+        && Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token").exists()
 }
 
 /// The API as `kubectl` finds it: `file`, or else those that KUBECONFIG names, or else ~/.kube/config; in a pod without
@@ -186,7 +218,7 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
 ///
 /// # Errors
 /// When the API does not answer, or does not allow it.
-pub async fn nodes(client: &Client) -> Result<Vec<Node>, KubeError> {
+pub async fn nodes(client: &Client) -> Result<Vec<NodeObject>, KubeError> {
     listed_of_all(client, "the list of nodes").await
 }
 

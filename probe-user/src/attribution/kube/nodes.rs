@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::object::Node as Object;
+use super::object::NodeObject;
 
 use crate::model::{Node, Owner};
 
@@ -38,7 +38,7 @@ impl Nodes {
     }
 
     /// Takes all that there are, by their internal and external addresses.
-    pub fn list(&mut self, objects: &[Object]) {
+    pub fn list(&mut self, objects: &[NodeObject]) {
         self.by_address.clear();
         for object in objects {
             let Some(name) = &object.metadata.name else {

@@ -34,7 +34,7 @@ pub struct List<K> {
 /// `core/v1`.
 pub type Pod = Object<PodSpec, PodStatus>;
 /// `core/v1`.
-pub type Node = Object<NodeSpec, NodeStatus>;
+pub type NodeObject = Object<NodeSpec, NodeStatus>;
 /// `core/v1`.
 pub type Service = Object<ServiceSpec, ServiceStatus>;
 
@@ -206,7 +206,7 @@ macro_rules! resource {
 }
 
 resource!(Pod, NamespaceResourceScope, "", "Pod", "pods");
-resource!(Node, ClusterResourceScope, "", "Node", "nodes");
+resource!(NodeObject, ClusterResourceScope, "", "Node", "nodes");
 resource!(Service, NamespaceResourceScope, "", "Service", "services");
 resource!(Job, NamespaceResourceScope, "batch", "Job", "jobs");
 
@@ -235,7 +235,7 @@ mod tests {
             .map(Cow::into_owned)
         }
         assert_eq!(ours::<Pod>(), ours::<core::Pod>());
-        assert_eq!(ours::<Node>()[..3], ours::<core::Node>()[..3]);
+        assert_eq!(ours::<NodeObject>()[..3], ours::<core::Node>()[..3]);
         assert_eq!(ours::<Service>(), ours::<core::Service>());
         assert_eq!(ours::<Job>(), ours::<batch::Job>());
         assert_eq!(Pod::kind(&()), core::Pod::KIND);
@@ -373,7 +373,7 @@ mod tests {
             }),
             ..Default::default()
         };
-        let node: Node = serde_json::from_value(serde_json::to_value(whole).unwrap()).unwrap();
+        let node: NodeObject = serde_json::from_value(serde_json::to_value(whole).unwrap()).unwrap();
         assert_eq!(node.status.unwrap().addresses.unwrap()[0].address, "192.0.2.1");
         let spec = node.spec.unwrap();
         assert_eq!(spec.pod_cidr.as_deref(), Some("10.244.1.0/24"));

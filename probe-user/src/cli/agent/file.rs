@@ -16,7 +16,7 @@ pub const DEFAULT: &str = include_str!("agent.toml");
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct File {
-    pub node: Node,
+    pub node: NodeSection,
     pub watch: Watch,
     pub vxlan: Vxlan,
     pub bypass: Bypass,
@@ -30,7 +30,7 @@ pub struct File {
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
-pub struct Node {
+pub struct NodeSection {
     pub name: String,
     pub namespaces: Namespaces,
 }

@@ -14,17 +14,14 @@ use clap::Args;
 use self::file::{DEFAULT, File, Namespaces};
 use super::{Bypass, Doctor, KubeArgs, SourceArgs, Vxlan, Watch, help, settings};
 use crate::{
-    attribution::{
-        cri,
-        kube::{Access, Credentials},
+    model::{
+        Outcome, Role,
+        doctor::Check,
+        outcome::unhealthy,
+        settings::{ConnectionOptions, KernelSource, KubernetesSettings, RuntimeSocket},
     },
-    kernel::{connection::Options, object::Source},
-    model::{Outcome, Role, doctor::Check, outcome::unhealthy},
     recording::history::Bounds,
 };
-
-/// Read where no other is named, and it is there.
-const USUAL: &str = "/etc/probe/agent.toml";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,8 +61,8 @@ pub struct AgentArgs {
 
 /// What `probe agent` is asked to do.
 pub enum Task {
-    /// To run, with the configuration in this file; `None`: with the defaults.
-    Run(Option<PathBuf>, Source),
+    /// To run, with the configuration in this file; `None`: in the usual one, if it exists, else the defaults.
+    Run(Option<PathBuf>, KernelSource),
     Print(&'static str),
     Check(PathBuf),
 }
@@ -78,8 +75,7 @@ impl From<AgentArgs> for Task {
         if let Some(file) = args.check_config {
             return Self::Check(file);
         }
-        let usual = || Some(PathBuf::from(USUAL)).filter(|usual| usual.exists());
-        Self::Run(args.config.or_else(usual), args.source.into())
+        Self::Run(args.config, args.source.into())
     }
 }
 
@@ -109,9 +105,10 @@ pub struct Agent {
     pub metrics: Option<SocketAddr>,
     pub max_series: usize,
     pub program_time: bool,
-    pub kube: Option<Access>,
-    cri: PathBuf,
-    source: Source,
+    pub kube: KubernetesSettings,
+    /// To be found in the node's mounts.
+    pub cri: RuntimeSocket,
+    source: KernelSource,
 }
 
 /// What is logged.
@@ -124,13 +121,13 @@ pub struct Log {
 }
 
 impl Agent {
-    /// The configuration in `file`, or the defaults.
+    /// The configuration in `file`, or the defaults; of the node `host` where no other is named.
     ///
     /// # Errors
     /// When it can't be read, or is wrong.
-    pub fn read(file: Option<&Path>, source: &Source) -> Result<Self, ConfigError> {
+    pub fn read(file: Option<&Path>, source: &KernelSource, host: &str) -> Result<Self, ConfigError> {
         let Some(path) = file else {
-            return Self::of(File::default(), source).map_err(|reason| ConfigError::Wrong {
+            return Self::of(File::default(), source, host).map_err(|reason| ConfigError::Wrong {
                 file: "the defaults".into(),
                 reason,
             });
@@ -141,14 +138,14 @@ impl Agent {
         })?;
         let file: Result<File, _> = toml::from_str(&text);
         file.map_err(|error| error.to_string())
-            .and_then(|file| Self::of(file, source))
+            .and_then(|file| Self::of(file, source, host))
             .map_err(|reason| ConfigError::Wrong {
                 file: path.to_owned(),
                 reason: reason.trim_end().to_owned(),
             })
     }
 
-    fn of(file: File, source: &Source) -> Result<Self, String> {
+    fn of(file: File, source: &KernelSource, host: &str) -> Result<Self, String> {
         let outcomes = outcomes(file.watch.outcomes);
         let ring_bytes =
             settings::ring(file.watch.ring_size).map_err(|why| format!("watch.ring_size {why}"))?;
@@ -161,17 +158,16 @@ impl Agent {
             }
         };
         let node = match file.node.name {
-            name if name.is_empty() => std::env::var("NODE_NAME").unwrap_or_else(|_| settings::host_name()),
+            name if name.is_empty() => std::env::var("NODE_NAME").unwrap_or_else(|_| host.to_owned()),
             name => name,
         };
         let kube = KubeArgs {
-            kubeconfig: Some(file.names.kubernetes).filter(|file| file.as_os_str() != "auto"),
+            kubeconfig: not_auto(file.names.kubernetes),
             kubelet: file.names.kubelet,
             kubelet_insecure_tls: file.names.kubelet_insecure_tls,
-        }
-        .access(settings::in_pod());
+        };
         let watch = Watch {
-            kernel: Options {
+            kernel: ConnectionOptions {
                 ports,
                 peers: file.watch.peers,
                 roles: Role::ALL.to_vec(),
@@ -182,7 +178,7 @@ impl Agent {
             },
             outcomes,
             pod_logs: file.names.pod_logs.clone(),
-            node: node.clone(),
+            node: Some(node.clone()),
             ..Watch::of(Vec::new(), source.clone())
         };
         let bypass = Bypass {
@@ -212,31 +208,21 @@ impl Agent {
             metrics: file.metrics.listen,
             max_series: within("metrics.max_series", file.metrics.max_series, 100, 1_000_000)? as usize,
             program_time: file.metrics.program_time,
-            kube,
-            cri: file.names.cri,
+            kube: kube.into(),
+            cri: not_auto(file.names.cri).into(),
             source: source.clone(),
         })
     }
 
-    /// What the doctor does who is asked by way of this agent; to be asked for in the node's mounts.
+    /// The settings of a doctor that is asked by way of this agent.
     pub fn doctor(&self, checks: Vec<Check>) -> Doctor {
-        Doctor::of_agent(self.node.clone(), checks, self.runtime(), self.source.clone())
+        Doctor::of_agent(self.node.clone(), checks, self.cri.clone(), self.source.clone())
     }
+}
 
-    /// The container runtime's socket; to be asked for in the node's mounts.
-    pub fn runtime(&self) -> Option<PathBuf> {
-        match self.cri.to_str() {
-            Some("none") => None,
-            Some("auto") => cri::find(),
-            Some(_) | None => Some(self.cri.clone()),
-        }
-    }
-
-    /// How the API is asked, where it is asked for more than pods.
-    pub fn api(&self) -> Option<&Access> {
-        let access = self.kube.as_ref();
-        access.filter(|access| access.credentials != Credentials::Nobody)
-    }
+/// As an option has it: `auto` names nothing.
+fn not_auto(path: PathBuf) -> Option<PathBuf> {
+    Some(path).filter(|path| path.as_os_str() != "auto")
 }
 
 /// Those named; none: what is not healthy.
@@ -258,7 +244,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.toml");
         fs::write(&file, text).unwrap();
-        Agent::read(Some(&file), &Source::default()).map_err(|error| error.to_string())
+        Agent::read(Some(&file), &KernelSource::default(), "alpha").map_err(|error| error.to_string())
     }
 
     #[test]
@@ -277,7 +263,12 @@ mod tests {
         assert_eq!(watch.kernel.ring_bytes, 131_072);
         assert_eq!(watch.outcomes, [Outcome::Closed]);
         assert_eq!(some.node, "beta");
-        assert!(some.vxlan.is_none() && some.metrics.is_none() && some.kube.is_none() && !some.enter);
+        assert!(
+            some.vxlan.is_none()
+                && some.metrics.is_none()
+                && some.kube == KubernetesSettings::default()
+                && !some.enter
+        );
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::{
 
 use crate::{
     cli::{Agent, ConfigError},
-    kernel::object::Source,
+    host::node_name,
+    model::settings::KernelSource,
 };
 
 /// A file larger than this is no configuration.
@@ -16,14 +17,14 @@ const LONGEST: u64 = 1 << 20;
 /// The file, as it was read last.
 pub struct Config {
     file: Option<PathBuf>,
-    source: Source,
+    source: KernelSource,
     text: Option<Vec<u8>>,
 }
 
 impl Config {
     /// # Errors
     /// When the file can't be read, or is wrong.
-    pub fn read(file: Option<PathBuf>, source: Source) -> Result<(Self, Agent), ConfigError> {
+    pub fn read(file: Option<PathBuf>, source: KernelSource) -> Result<(Self, Agent), ConfigError> {
         let mut config = Self {
             text: None,
             file,
@@ -39,7 +40,7 @@ impl Config {
     /// When the file can't be read, or is wrong.
     pub fn again(&mut self) -> Result<Agent, ConfigError> {
         self.text = self.file.as_deref().and_then(text);
-        Agent::read(self.file.as_deref(), &self.source)
+        Agent::read(self.file.as_deref(), &self.source, &node_name(None))
     }
 
     /// Whether the file has changed since. By what is in it: a mounted ConfigMap's is another file each time.
@@ -66,7 +67,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.toml");
         fs::write(&file, "[node]\nname = \"one\"\n").unwrap();
-        let (mut config, agent) = Config::read(Some(file.clone()), Source::default()).unwrap();
+        let (mut config, agent) = Config::read(Some(file.clone()), KernelSource::default()).unwrap();
         assert_eq!(agent.node, "one");
         assert!(!config.has_changed());
         fs::write(&file, "[node]\nname = \"two\"\n").unwrap();

@@ -134,7 +134,7 @@ impl NodeParts {
             }
             (self.settings.vxlan, self.settings.bypass) = (None, None);
         }
-        let runtime = pods::runtime(self.settings.runtime().as_deref()).unwrap_or_default();
+        let runtime = pods::runtime(&self.settings.cri).unwrap_or_default();
         let mut wait = RETRY;
         while !self.is_stopped() {
             let looks = match Explainer::start(self.subject(runtime.clone())) {

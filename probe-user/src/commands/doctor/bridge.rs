@@ -4,7 +4,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::{CheckContext, kubelet::Kubelet};
 use crate::{
-    attribution::{cri::Runtime, kube::as_kubelet},
+    attribution::{
+        cri::{self, Runtime},
+        kube::as_kubelet,
+    },
     host::{cni, reservations, subnet_env},
     model::{
         Finding,
@@ -136,13 +139,9 @@ fn reserved(node: &CheckContext, place: &str) -> Vec<Reserved> {
 
 /// Asks the runtime for their sandboxes.
 fn look_for_them(node: &CheckContext, reserved: &mut [Reserved]) -> Result<(), String> {
-    let socket = node
-        .settings
-        .cri
-        .as_deref()
-        .ok_or("no container runtime to ask")?;
+    let socket = cri::socket(&node.settings.cri).ok_or("no container runtime to ask")?;
     let begun = Instant::now();
-    let runtime = Runtime::start(socket).map_err(|error| error.to_string())?;
+    let runtime = Runtime::start(&socket).map_err(|error| error.to_string())?;
     runtime.wait(RUNTIME);
     if !runtime.listed_since(begun) {
         return Err(format!(

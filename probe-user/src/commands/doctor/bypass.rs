@@ -34,7 +34,7 @@ fn look(node: &CheckContext) -> Result<Answer> {
         ..Bypass::faults(node.settings.source.clone())
     };
     let known = NameSources {
-        runtime: pods::runtime(settings.cri.as_deref())?,
+        runtime: pods::runtime(&settings.cri)?,
         services: None,
     };
     let kernel = kernel::release();

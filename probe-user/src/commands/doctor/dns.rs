@@ -21,7 +21,7 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 pub fn run(node: &CheckContext) -> Answer {
     let kubelet = Kubelet::find(node);
-    let runtime = runtime(node.settings.cri.as_deref()).ok().flatten();
+    let runtime = runtime(&node.settings.cri).ok().flatten();
     // Watching begins at once: it takes all the time there is.
     let (found, asked) = thread::scope(|scope| {
         let watching = scope.spawn(|| watch::queries(node, runtime.as_ref()));

@@ -70,7 +70,7 @@ impl Kubelet {
     /// The node's name in the API.
     pub fn node_name(&self, node: &CheckContext) -> String {
         let named = self.arguments.node.clone();
-        named.unwrap_or_else(|| node.settings.node.to_lowercase())
+        named.unwrap_or_else(|| host::node_name(node.settings.node.as_deref()).to_lowercase())
     }
 
     /// Asks the API with the kubelet's credentials.

@@ -117,7 +117,7 @@ async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Resul
         .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose()?;
     let sources = OwnerSources {
-        runtime: pods::runtime(settings.cri.as_deref())?,
+        runtime: pods::runtime(&settings.cri)?,
         cluster: None,
         scope: None,
     };

@@ -54,6 +54,7 @@ impl Pipeline {
         runtime: Option<Runtime>,
         probe: &PathProbe,
     ) -> Result<Self> {
+        let node = crate::host::node_name(settings.node.as_deref());
         let pcap = settings.write.as_deref().map(|path| {
             let file = File::create(path).with_context(|| format!("can't write {}", path.display()))?;
             let os = format!("Linux {}", crate::kernel::release());
@@ -68,7 +69,7 @@ impl Pipeline {
         Ok(Self {
             exchanges: Exchanges::default(),
             causes: CauseFinder::new(),
-            places: Namespaces::new(own, settings.node.clone(), runtime),
+            places: Namespaces::new(own, node.clone(), runtime),
             symbols: Symbols::default(),
             shown: probe.shown(),
             vxlan_ports: settings.vxlan_ports,
@@ -84,7 +85,7 @@ impl Pipeline {
                 crate::report::colour(),
                 io::stdout().lock(),
             )
-            .node(settings.node.clone()),
+            .node(node),
             pcap: pcap.transpose()?,
         })
     }

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use crate::{
     attribution::cri::Runtime,
-    cli::{End, Path as Settings, Protocol},
+    cli::{Path as Settings, PathTarget, Protocol},
     commands::periodic::enter,
     kernel::path::Options,
     rtnetlink::Routing,
@@ -97,11 +97,11 @@ fn device(netns: &File, name: &str) -> Result<u32> {
 }
 
 /// `other`: whose family a pod's address has to have.
-fn net(end: Option<&End>, other: Option<IpNet>, runtime: Option<&Runtime>) -> Result<Option<IpNet>> {
+fn net(end: Option<&PathTarget>, other: Option<IpNet>, runtime: Option<&Runtime>) -> Result<Option<IpNet>> {
     match end {
         None => Ok(None),
-        Some(End::Net(net)) => Ok(Some(*net)),
-        Some(End::Pod(name)) => {
+        Some(PathTarget::Net(net)) => Ok(Some(*net)),
+        Some(PathTarget::Pod(name)) => {
             let Some(runtime) = runtime else {
                 bail!(
                     "{name:?} is no address, and no container runtime tells pods' (--cri names its socket)"

@@ -61,7 +61,11 @@ impl Poller {
             routing: Routing::open()?,
             diagnosis: Diagnosis::new(settings.pace.once),
             rules: Rules::default(),
-            runtime: pods::runtime(settings.cri.as_deref().filter(|_| settings.flows))?,
+            runtime: if settings.flows {
+                pods::runtime(&settings.cri)?
+            } else {
+                None
+            },
             device: settings.device.clone(),
             underlay: settings.underlay.clone(),
             overlays: Vec::new(),

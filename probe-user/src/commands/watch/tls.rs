@@ -9,9 +9,10 @@ use crate::{
         tls::segment,
     },
     commands::clock,
-    kernel::{connection::Options, tls::TlsProbe},
+    kernel::tls::TlsProbe,
     model::{
         Role,
+        settings::ConnectionOptions,
         summary::Tally,
         tls::{Key, Tls, TlsStreams, Totals},
     },
@@ -31,7 +32,7 @@ impl TlsCapture {
     ///
     /// # Errors
     /// A kernel that can't do it.
-    pub fn attach(options: &Options, kernel: &str) -> Result<Self> {
+    pub fn attach(options: &ConnectionOptions, kernel: &str) -> Result<Self> {
         let probe = TlsProbe::load(options)
             .with_context(|| format!("watch can't run with --tls on kernel {kernel}"))?;
         Ok(Self {

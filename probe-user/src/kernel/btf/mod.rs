@@ -13,9 +13,6 @@ use std::{
 
 use probe_ebpf::contract::offsets::{ABSENT, Field, Kind, Offsets};
 
-/// Where the kernel shows its own BTF (`CONFIG_DEBUG_INFO_BTF`, 5.2).
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
-
 /// Anonymous structs inside structs: the kernel nests three deep.
 const MAX_DEPTH: usize = 16;
 

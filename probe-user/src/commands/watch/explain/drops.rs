@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::{
     capture::{clock::Clock, drops::dropped},
-    kernel::{KernelError, drops::DropsProbe, object::Source, symbols::Symbols},
-    model::{Connection, cause::dropped::DroppedPackets},
+    kernel::{KernelError, drops::DropsProbe, symbols::Symbols},
+    model::{Connection, cause::dropped::DroppedPackets, settings::KernelSource},
 };
 
 /// The kernel side, where it runs, and names of kernel functions.
@@ -20,7 +20,7 @@ impl Drops {
     ///
     /// # Errors
     /// A kernel that can't do it.
-    pub fn begin(&mut self, source: &Source, ports: &HashSet<u16>) -> Result<(), KernelError> {
+    pub fn begin(&mut self, source: &KernelSource, ports: &HashSet<u16>) -> Result<(), KernelError> {
         self.probe = Some(DropsProbe::load(source, ports)?);
         Ok(())
     }

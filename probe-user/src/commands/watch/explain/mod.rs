@@ -28,11 +28,11 @@ use crate::{
     capture::clock::Clock,
     cli::{Bypass, Vxlan, Watch},
     commands::bypass,
-    kernel::object::Source,
     model::{
         self, Cause, Connection,
         cause::FAILED,
         part::{Part, State},
+        settings::KernelSource,
         summary::Tally,
         vxlan,
     },
@@ -63,7 +63,7 @@ pub struct ExplainConfig {
     /// Servers' ports; none: all.
     ports: Vec<u16>,
     netns: Option<PathBuf>,
-    source: Source,
+    source: KernelSource,
     /// Failed connections are to be explained.
     causes: bool,
     /// How Kubernetes is asked for Services, once a connection has failed.
@@ -100,7 +100,7 @@ impl ExplainConfig {
             netns: settings.netns.clone(),
             source: settings.kernel.source.clone(),
             causes: true,
-            kube: settings.kube.clone(),
+            kube: Access::find(&settings.kube),
             observed: None,
         }
     }

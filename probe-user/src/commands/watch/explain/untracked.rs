@@ -17,7 +17,6 @@ use crate::{
     kernel::{
         KernelError,
         bypass::{BypassProbe, Options},
-        object::Source,
     },
     model::{
         bypass::{
@@ -25,6 +24,7 @@ use crate::{
             stream::{self, UntrackedCount, UntrackedStream},
         },
         network::Device,
+        settings::KernelSource,
     },
 };
 
@@ -50,7 +50,7 @@ impl Untracked {
     /// A kernel that can't do it.
     pub fn count(
         netns: u32,
-        source: &Source,
+        source: &KernelSource,
         ports: &HashSet<u16>,
     ) -> Result<(Vec<String>, Self), KernelError> {
         let mut probe = BypassProbe::load(&Options {
