@@ -81,7 +81,8 @@ pub async fn run(task: AgentTask) -> Result<()> {
             .map_err(anyhow::Error::from)
             .or_else(quiet_if_closed),
         AgentTask::Check(file) => {
-            Agent::read(Some(&file), &KernelSource::default(), &host::node_name(None))?;
+            let agent = Agent::read(Some(&file), &KernelSource::default(), &host::node_name(None))?;
+            config::warn_of_former_names(&agent);
             say(format_args!("{} is right", file.display()));
             Ok(())
         }

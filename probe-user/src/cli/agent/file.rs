@@ -13,6 +13,17 @@ use crate::model::Outcome;
 /// All defaults, documented.
 pub const DEFAULT: &str = include_str!("agent.toml");
 
+/// Sections that had another name, and their name.
+const FORMER: [(&str, &str); 2] = [("looks", "snapshots"), ("memory", "history")];
+
+/// The sections of a file that have a former name, and their name.
+pub fn former_sections(text: &str) -> Vec<(&'static str, &'static str)> {
+    let sections: toml::Table = text.parse().unwrap_or_default();
+    let mut former = FORMER.to_vec();
+    former.retain(|(section, _)| sections.contains_key(*section));
+    former
+}
+
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct File {
@@ -20,8 +31,10 @@ pub struct File {
     pub watch: Watch,
     pub vxlan: Vxlan,
     pub bypass: Bypass,
-    pub looks: Looks,
-    pub memory: Memory,
+    #[serde(alias = "looks")]
+    pub snapshots: Snapshots,
+    #[serde(alias = "memory")]
+    pub history: History,
     pub log: Log,
     pub query: Query,
     pub metrics: Metrics,
@@ -100,12 +113,12 @@ impl Default for Bypass {
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
-pub struct Looks {
+pub struct Snapshots {
     #[serde(deserialize_with = "time")]
     pub interval: SignedDuration,
 }
 
-impl Default for Looks {
+impl Default for Snapshots {
     fn default() -> Self {
         Self {
             interval: SignedDuration::from_secs(2),
@@ -115,7 +128,7 @@ impl Default for Looks {
 
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
-pub struct Memory {
+pub struct History {
     pub connections: u32,
     #[serde(deserialize_with = "bytes")]
     pub size: ByteSize,
@@ -123,7 +136,7 @@ pub struct Memory {
     pub age: SignedDuration,
 }
 
-impl Default for Memory {
+impl Default for History {
     fn default() -> Self {
         Self {
             connections: 8192,
@@ -307,6 +320,23 @@ mod tests {
     }
 
     #[test]
+    fn former_names_of_sections_are_read() {
+        for (text, former) in [
+            ("[looks]\ninterval = \"7s\"\n", vec![("looks", "snapshots")]),
+            ("[snapshots]\ninterval = \"7s\"\n", vec![]),
+            ("[memory]\nconnections = 7\n", vec![("memory", "history")]),
+            ("[history]\nconnections = 7\n", vec![]),
+        ] {
+            let file: File = toml::from_str(text).unwrap();
+            assert!(
+                file.snapshots.interval == SignedDuration::from_secs(7) || file.history.connections == 7,
+                "{text}"
+            );
+            assert_eq!(former_sections(text), former, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_refused_and_how() {
         for (text, says) in [
             ("[wach]\n", "unknown field `wach`"),
@@ -317,8 +347,8 @@ mod tests {
                 "no outcome \"halfopen\"; there are half-open,",
             ),
             ("[watch]\npeers = [\"10.0.0.0/33\"]\n", "neither an address nor"),
-            ("[looks]\ninterval = \"0s\"\n", "greater than zero"),
-            ("[looks]\ninterval = \"soon\"\n", "soon"),
+            ("[snapshots]\ninterval = \"0s\"\n", "greater than zero"),
+            ("[snapshots]\ninterval = \"soon\"\n", "soon"),
             ("[query]\nlisten = \"localhost\"\n", "invalid socket address"),
             ("[node]\nnamespaces = \"other\"\n", "unknown variant `other`"),
             ("[log]\nrate = -1\n", "-1"),

@@ -108,6 +108,8 @@ pub struct Agent {
     pub kube: KubernetesSettings,
     /// To be found in the node's mounts.
     pub cri: RuntimeSocket,
+    /// Sections of the file with a former name, and their name.
+    pub former_sections: Vec<(&'static str, &'static str)>,
     source: KernelSource,
 }
 
@@ -136,9 +138,14 @@ impl Agent {
             file: path.to_owned(),
             source,
         })?;
+        let former_sections = file::former_sections(&text);
         let file: Result<File, _> = toml::from_str(&text);
         file.map_err(|error| error.to_string())
             .and_then(|file| Self::of(file, source, host))
+            .map(|agent| Self {
+                former_sections,
+                ..agent
+            })
             .map_err(|reason| ConfigError::Wrong {
                 file: path.to_owned(),
                 reason: reason.trim_end().to_owned(),
@@ -193,11 +200,11 @@ impl Agent {
             watch: file.watch.enabled.then_some(watch),
             vxlan: file.vxlan.enabled.then(|| Vxlan::faults(source.clone())),
             bypass: file.bypass.enabled.then_some(bypass),
-            interval: file.looks.interval.unsigned_abs().max(least),
+            interval: file.snapshots.interval.unsigned_abs().max(least),
             memory: Bounds {
-                connections: within("memory.connections", file.memory.connections, 0, 1_000_000)? as usize,
-                size: usize::try_from(file.memory.size.as_u64()).unwrap_or(usize::MAX),
-                age: file.memory.age.unsigned_abs(),
+                connections: within("history.connections", file.history.connections, 0, 1_000_000)? as usize,
+                size: usize::try_from(file.history.size.as_u64()).unwrap_or(usize::MAX),
+                age: file.history.age.unsigned_abs(),
             },
             log: Log {
                 connections: file.log.connections,
@@ -210,6 +217,7 @@ impl Agent {
             program_time: file.metrics.program_time,
             kube: kube.into(),
             cri: not_auto(file.names.cri).into(),
+            former_sections: Vec::new(),
             source: source.clone(),
         })
     }

@@ -9,6 +9,7 @@ use crate::{
     cli::{Agent, ConfigError},
     host::node_name,
     model::settings::KernelSource,
+    report::say,
 };
 
 /// A file larger than this is no configuration.
@@ -40,13 +41,24 @@ impl Config {
     /// When the file can't be read, or is wrong.
     pub fn again(&mut self) -> Result<Agent, ConfigError> {
         self.text = self.file.as_deref().and_then(text);
-        Agent::read(self.file.as_deref(), &self.source, &node_name(None))
+        let agent = Agent::read(self.file.as_deref(), &self.source, &node_name(None))?;
+        warn_of_former_names(&agent);
+        Ok(agent)
     }
 
     /// Whether the file has changed since. By what is in it: a mounted ConfigMap's is another file each time.
     pub fn has_changed(&self) -> bool {
         let now = self.file.as_deref().and_then(text);
         now.is_some() && now != self.text
+    }
+}
+
+/// Says which sections have a former name.
+pub fn warn_of_former_names(agent: &Agent) {
+    for (former, name) in &agent.former_sections {
+        say(format_args!(
+            "warning: section [{former}] of the configuration is now called [{name}]; the former name is still read"
+        ));
     }
 }
 
