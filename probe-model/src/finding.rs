@@ -51,6 +51,21 @@ impl Kind {
     }
 }
 
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Kind {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Kind".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        crate::names::schema(Self::all().map(Self::name))
+    }
+}
+
 impl Serialize for Kind {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
@@ -143,17 +158,25 @@ fn shell(argv: &[String]) -> String {
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(untagged)]
 enum FixJson {
+    /// A command.
     Command {
+        /// The command as it is printed, to be pasted.
         shell: String,
+        /// The words that it runs.
         argv: Vec<String>,
+        /// What it does, or what to do besides.
         why: String,
     },
+    /// Anything else.
     Text {
+        /// What to do.
         text: String,
     },
     /// Agents of before the first release send sentences.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     Sentence(String),
 }
 
@@ -168,6 +191,17 @@ impl Serialize for Fix {
             Self::Text(text) => FixJson::Text { text: text.clone() },
         };
         json.serialize(serializer)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for Fix {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Fix".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        FixJson::json_schema(generator)
     }
 }
 
@@ -188,10 +222,14 @@ pub fn ago_ms(now_ns: u64, at_ns: u64) -> Option<u64> {
 
 /// An address that a fault affects, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Affected {
+    /// The address.
     pub address: IpAddr,
+    /// The pod that has it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pod: Option<String>,
+    /// The pod's namespace.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub namespace: Option<String>,
 }
@@ -208,31 +246,35 @@ impl Affected {
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
+    /// The kind of fault: [vxlan.md](vxlan.md), [bypass.md](bypass.md), or the name of a doctor's check.
     pub kind: Kind,
+    /// `failed`: broken now; `warning`: works, and may not for long.
     pub severity: Severity,
-    /// What is wrong, one sentence; the broken thing is its subject.
+    /// What is wrong, one sentence.
     pub what: String,
-    /// What was measured, an entry a line: numbers, addresses, rules.
+    /// What was measured: a list of sentences.
     #[serde(default)]
     pub evidence: Vec<String>,
-    /// In this order.
+    /// How to fix it, in this order. probe never runs one.
     #[serde(default)]
     pub fixes: Vec<Fix>,
-    /// The evidence is about this very thing; else it is what explains the evidence best.
+    /// The evidence is about this very thing; else it is inferred.
     pub certain: bool,
-    /// Rules that cause it, as `iptables-nft: raw PREROUTING rule 1: -A PREROUTING -j NOTRACK`.
+    /// The rules that cause it, such as `iptables-nft: raw PREROUTING rule 1: -A PREROUTING -j NOTRACK`.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub rules: Vec<String>,
-    /// `namespace/name:port`, or the address where it has no name.
+    /// The Service: `namespace/name:port`, or the address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub service: Option<String>,
+    /// The VXLAN device.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub device: Option<String>,
     /// The peer's address on the underlay.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub peer: Option<IpAddr>,
-    /// Clients of the Service, or senders.
+    /// Who is affected.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub felt_by: Vec<Affected>,
     /// Packets of it since probe began.

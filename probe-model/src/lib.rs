@@ -1,5 +1,6 @@
 //! Pure types and rules: no aya, no tokio, no files.
 
+pub mod address;
 pub mod bypass;
 pub mod cadence;
 pub mod cause;
@@ -37,4 +38,7 @@ pub use finding::Finding;
 pub use listed::Listed;
 pub use owner::{Container, Node, Owner, Pod, PodSource, Process, ProcessSource, Qos, Runtime};
 pub use probe_ebpf::contract::outcome::{Outcome, Role};
+#[cfg(feature = "schema")]
+#[doc(hidden)]
+pub use schemars;
 pub use summary::Summary;

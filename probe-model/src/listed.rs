@@ -1,6 +1,6 @@
 //! Sets of names that help, completions and messages list. Each set stands beside its type, so that no list is written twice.
 
-use super::{Outcome, bypass, doctor::Check, path, vxlan};
+use super::{Outcome, Role, bypass, doctor::Check, path, vxlan};
 
 /// A value that has a name, one of a fixed set.
 pub trait Listed: Copy + Send + Sync + 'static {
@@ -32,10 +32,18 @@ macro_rules! listed {
 }
 
 listed!(Outcome, of_outcome);
+listed!(Role, of_role);
 listed!(path::Outcome, path::Outcome::description);
 listed!(vxlan::Fault, vxlan::Fault::description);
 listed!(bypass::finding::Fault, bypass::finding::Fault::description);
 listed!(Check, Check::looks_at);
+
+const fn of_role(role: Role) -> &'static str {
+    match role {
+        Role::Client => "opened the connection",
+        Role::Server => "accepted the connection",
+    }
+}
 
 /// Here, because the type belongs to the contract with the kernel program, which has no texts.
 const fn of_outcome(outcome: Outcome) -> &'static str {
@@ -81,6 +89,7 @@ mod tests {
     #[test]
     fn lists_are_of_one_line_each() {
         every_value_has_a_line::<Outcome>();
+        every_value_has_a_line::<Role>();
         every_value_has_a_line::<path::Outcome>();
         every_value_has_a_line::<vxlan::Fault>();
         every_value_has_a_line::<bypass::finding::Fault>();

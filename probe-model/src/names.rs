@@ -1,4 +1,84 @@
-//! Enumerations whose values have names: one table gives the list, the text, parsing and serde.
+//! Enumerations whose values have names: one table gives the list, the text, parsing, serde and the JSON Schema.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::Listed;
+
+/// A value as its name in JSON, for the types of the contract with the kernel programs, which have no serde.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named<T>(pub T);
+
+impl<T: Listed> Serialize for Named<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.name())
+    }
+}
+
+impl<'de, T: Listed> Deserialize<'de> for Named<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let named = T::ALL.iter().find(|value| value.name() == name);
+        named.copied().map(Self).ok_or_else(|| {
+            let names: Vec<_> = T::ALL.iter().map(|value| value.name()).collect();
+            D::Error::custom(format!(
+                "unknown variant `{name}`, expected one of {}",
+                names.join(", ")
+            ))
+        })
+    }
+}
+
+#[cfg(feature = "schema")]
+impl<T: Listed> schemars::JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        std::any::type_name::<T>().into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schema(T::ALL.iter().map(|value| value.name()))
+    }
+}
+
+/// One of these names.
+#[cfg(feature = "schema")]
+pub fn schema(names: impl IntoIterator<Item = &'static str>) -> schemars::Schema {
+    let names: Vec<_> = names.into_iter().collect();
+    schemars::json_schema!({ "type": "string", "enum": names })
+}
+
+/// The JSON Schema of an enumeration made by [`names!`].
+#[cfg(feature = "schema")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! schema_of_names {
+    ($type:ident) => {
+        impl $crate::schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> ::std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut $crate::schemars::SchemaGenerator) -> $crate::schemars::Schema {
+                $crate::names::schema(Self::NAMES)
+            }
+        }
+    };
+}
+
+/// Nothing: schemas are compiled in tests alone.
+#[cfg(not(feature = "schema"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! schema_of_names {
+    ($type:ident) => {};
+}
 
 /// Defines an enumeration with the name of each value beside it:
 ///
@@ -66,6 +146,8 @@ macro_rules! names {
                     .ok_or_else(|| ::serde::de::Error::unknown_variant(&name, &Self::NAMES))
             }
         }
+
+        $crate::schema_of_names!($type);
     };
 }
 

@@ -14,6 +14,7 @@ use std::{
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use self::dropped::{DroppedPackets, Weight};
 use super::{
@@ -51,20 +52,26 @@ crate::names! {
 }
 
 /// Why a connection failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Cause {
+    /// The kind of cause.
     pub kind: CauseKind,
-    /// One sentence.
+    /// The cause, one sentence.
     pub what: String,
-    /// The rule that did it, as its tool writes it.
+    /// The rule responsible, as its tool writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// The Service it hits, `namespace/name:port`.
+    /// The Service affected: `namespace/name:port`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
-    /// The kernel's name for why a packet was dropped.
+    /// The kernel's reason for dropping a packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What to do; a command is never run.
+    /// A command that would undo the cause; probe never runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The rule is the one; else it is what fits.
+    /// The evidence is about this very connection; else it is inferred.
     pub certain: bool,
 }
 

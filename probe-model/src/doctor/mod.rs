@@ -64,15 +64,19 @@ crate::names! {
 
 /// What a check came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Answer {
+    /// The check.
     pub check: Check,
+    /// The verdict.
     pub verdict: Verdict,
-    /// What was looked at and is well, or why there is nothing to look at; findings say what is wrong themselves.
+    /// What was checked, or why there is nothing to check.
     pub summary: String,
+    /// Those of `vxlan` and `bypass` with their own kinds, others with the name of the check as their kind.
     pub findings: Vec<Finding>,
-    /// What could not be looked at, and why.
+    /// What could not be checked, and why.
     pub unknown: Vec<String>,
-    /// What the node's log said of it in the past hour. It makes no verdict: that is of what is seen now.
+    /// Lines of the node's log about it, of the past hour: they change no verdict.
     pub log: Vec<String>,
 }
 

@@ -1,0 +1,39 @@
+//! An address and a port as JSON has them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// An address with its port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct AddressPort {
+    /// The address. IPv4 mapped into IPv6 is shown as IPv4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
+    /// The port; absent if none was chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl AddressPort {
+    /// A client's port of 0, and with it an address of zeros, was never chosen.
+    pub fn new(end: SocketAddr) -> Self {
+        let port = Some(end.port()).filter(|port| *port != 0);
+        Self {
+            address: Some(end.ip()).filter(|ip| port.is_some() || !ip.is_unspecified()),
+            port,
+        }
+    }
+
+    /// Zeros for what was never chosen.
+    pub fn socket(self) -> SocketAddr {
+        let address = self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        SocketAddr::new(address, self.port.unwrap_or_default())
+    }
+
+    /// `None` if no address was chosen.
+    pub fn known(self) -> Option<Self> {
+        self.address.is_some().then_some(self)
+    }
+}
