@@ -24,6 +24,18 @@ pub struct Cadence {
     pub spread: Duration,
 }
 
+impl Cadence {
+    /// Interval and spread, in milliseconds, where there is one.
+    pub fn milliseconds(&self) -> Option<(u64, u64)> {
+        let milliseconds = |duration: Duration| {
+            let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+            micros.saturating_add(500) / 1000
+        };
+        self.every
+            .map(|every| (milliseconds(every), milliseconds(self.spread)))
+    }
+}
+
 /// Intervals that a [`Tracker`] keeps.
 const INTERVALS: usize = 16;
 /// A median below this is a stream of connections, not a beat. Microseconds.

@@ -1,8 +1,12 @@
 //! One end of a connection, with all that is known of it. What is not known is `None`, never empty.
 
+mod event;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
+
+pub use self::event::ConnectionEvent;
 
 use super::{
     Cadence, Cause, Outcome, Owner, Role,

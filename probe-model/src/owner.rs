@@ -2,15 +2,25 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{selector::Labels, workload::Workload};
 
 /// All that is known; every part may be missing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Owner {
+    /// The process.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
+    /// Its container.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// Its pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<Pod>,
-    /// Of another end than this node's, whose address is a node's: which. Nothing else is known then.
+    /// The node whose address it is, if nothing else is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<Node>,
 }
 
@@ -44,20 +54,30 @@ impl Owner {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A process. Its texts are not escaped: a process chooses its own name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Process {
-    /// In the initial pid namespace.
+    /// Process id in the initial pid namespace.
     pub pid: u32,
-    /// The kernel's name of it (comm): at most 15 bytes. Not escaped: a process chooses its own name.
+    /// The kernel's name of the process (comm), at most 15 bytes.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
     pub name: String,
-    /// The command line; empty where neither the kernel nor /proc could tell.
+    /// The command line; absent if neither the kernel nor /proc has it.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub command: Vec<String>,
-    /// `command` was cut at what the kernel side takes.
-    pub command_cut: bool,
-    pub executable: Option<String>,
     /// Real user id in the initial user namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,
+    /// Path of the executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub executable: Option<String>,
+    /// How the process was found: `kernel` (it was on the CPU when it connected or closed) or `listener` (it holds the
+    /// listening socket).
     pub source: ProcessSource,
+    /// True if `command` was cut.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub command_cut: bool,
 }
 
 crate::names! {
@@ -71,13 +91,17 @@ crate::names! {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Container {
     /// 64 hex digits.
     pub id: String,
-    /// Unknown where the cgroup is a bare id.
+    /// The container runtime; absent if the name of the cgroup does not show it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
-    /// As its pod names it. The runtime tells.
+    /// The name of the container in its pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
@@ -90,25 +114,49 @@ crate::names! {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pod {
-    /// As the kubelet knows it: for a static pod the 32 hex digits of its configuration's hash.
-    pub uid: String,
+    /// The namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The uid that the kubelet uses: of a static pod the 32 hex digits of its configuration's hash.
+    pub uid: String,
+    /// Where the name comes from: `cri` (the container runtime), `pod-log-dir` (`/var/log/pods`), `kubelet`, `kube-api`, or
+    /// `cgroup` (only the uid is known).
+    pub source: PodSource,
+    /// The class of quality of service.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub qos: Option<Qos>,
-    /// What it belongs to.
+    /// The workload that the pod belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// As the runtime had them when the pod began, or as Kubernetes has them. Neither shown nor recorded.
+    #[serde(skip)]
     pub labels: Option<Arc<Labels>>,
-    /// Where `namespace` and `name` come from.
-    pub source: PodSource,
 }
 
-/// A node of the cluster, as the Kubernetes API names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Node {
+    /// The node's name.
     pub name: String,
+    /// Where the name comes from.
+    pub source: NodeSource,
+}
+
+crate::names! {
+    /// Where a node's name comes from.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum NodeSource {
+        /// The Kubernetes API.
+        KubeApi = "kube-api",
+    }
 }
 
 crate::names! {

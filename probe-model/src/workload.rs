@@ -3,12 +3,17 @@
 
 use std::{borrow::Cow, collections::HashMap};
 
+use serde::{Deserialize, Serialize};
+
 /// A controller.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Workload {
-    /// `Deployment`, `DaemonSet`, `StatefulSet`, `Job`, `CronJob`, or what else owns pods.
+    /// `Deployment`, `DaemonSet`, `StatefulSet`, `Job`, `CronJob`, or another owner of pods.
     pub kind: Cow<'static, str>,
+    /// The name.
     pub name: String,
+    /// Where the workload comes from: the pod's owner reference (`kube-api`, `kubelet`), or its `labels`.
     pub source: WorkloadSource,
 }
 

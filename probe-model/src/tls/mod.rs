@@ -5,6 +5,7 @@
 
 mod alert;
 mod hello;
+mod object;
 mod protocol;
 mod records;
 mod stream;
@@ -12,6 +13,8 @@ mod streams;
 
 #[cfg(test)]
 mod tests;
+
+use serde::{Deserialize, Serialize};
 
 pub use alert::Alert;
 pub use hello::{ClientHello, ServerHello, Version};
@@ -46,15 +49,32 @@ impl<H> FirstMessage<H> {
             Self::Nothing | Self::Other(_) | Self::Incomplete(_) => None,
         }
     }
+
+    const fn other(&self) -> Option<Protocol> {
+        match self {
+            Self::Other(protocol) => Some(*protocol),
+            Self::Nothing | Self::Hello(_) | Self::Incomplete(_) => None,
+        }
+    }
+
+    const fn incomplete(&self) -> Option<Incomplete> {
+        match self {
+            Self::Incomplete(incomplete) => Some(*incomplete),
+            Self::Nothing | Self::Hello(_) | Self::Other(_) => None,
+        }
+    }
 }
 
 /// A hello that can't be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Incomplete {
-    /// Bytes of it, record headers left out.
+    /// Bytes of it that were seen, record headers left out.
     pub seen: usize,
-    /// How many it has, where it told that.
+    /// The bytes it has, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub of: Option<usize>,
+    /// `cut`: no more of it was sent; `unseen`: more was sent, and probe did not see it; `malformed`.
     pub why: Why,
 }
 

@@ -3,309 +3,52 @@
 //! A field that is not known is left out, so that a newer probe may say more; a name in place of which only some are
 //! known (a role, a source) has to be one of these.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
-
-use jiff::Timestamp;
-use serde::Deserialize;
-
-use super::tls::Object;
-use crate::model::{
-    self, Cadence, Outcome, PodSource, ProcessSource, Qos, Role, Runtime,
-    cause::CauseKind,
-    connection::Payload,
-    translation::Untranslated,
-    workload::{Workload, WorkloadSource},
-};
+use crate::model::{Connection, connection::ConnectionEvent};
 
 /// Why a line is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    #[error("no JSON of probe watch: {0}")]
+    #[error("no JSON of probe watch, or of another version: {0}")]
     Json(#[from] serde_json::Error),
+    #[error("no JSON of probe watch: {0}")]
+    Time(#[from] jiff::Error),
     #[error("another event than a connection")]
     Event,
-    #[error("an unknown {what}: perhaps of another version of probe")]
-    Unknown { what: &'static str },
 }
 
 /// Reads one line.
 ///
 /// # Errors
 /// When it is not, or not wholly, a connection.
-pub fn read(line: &[u8]) -> Result<model::Connection, LineError> {
-    serde_json::from_slice::<Connection>(line)?.model()
-}
-
-#[derive(Deserialize)]
-struct Connection {
-    event: String,
-    time: Timestamp,
-    role: String,
-    outcome: String,
-    source: Option<End>,
-    destination: End,
-    bytes_sent: Option<u64>,
-    bytes_received: Option<u64>,
-    duration_us: u64,
-    process: Option<Process>,
-    container: Option<Container>,
-    pod: Option<Pod>,
-    every_ms: Option<u64>,
-    #[serde(default)]
-    netns: u32,
-    peer: Option<Peer>,
-    every_spread_ms: Option<u64>,
-    count: Option<u64>,
-    seen_as: Option<End>,
-    dialled: Option<End>,
-    untranslated: Option<String>,
-    cause: Option<Cause>,
-    tls: Option<Object>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-struct End {
-    address: Option<IpAddr>,
-    #[serde(default)]
-    port: u16,
-}
-
-#[derive(Deserialize)]
-struct Peer {
-    process: Option<Process>,
-    container: Option<Container>,
-    pod: Option<Pod>,
-    node: Option<Node>,
-}
-
-#[derive(Deserialize)]
-struct Node {
-    name: String,
-}
-
-#[derive(Deserialize)]
-struct Process {
-    pid: u32,
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    command: Vec<String>,
-    uid: Option<u32>,
-    executable: Option<String>,
-    source: String,
-    #[serde(default)]
-    command_cut: bool,
-}
-
-#[derive(Deserialize)]
-struct Container {
-    id: String,
-    runtime: Option<String>,
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Pod {
-    namespace: Option<String>,
-    name: Option<String>,
-    uid: String,
-    source: String,
-    qos: Option<String>,
-    workload: Option<PodWorkload>,
-}
-
-#[derive(Deserialize)]
-struct PodWorkload {
-    kind: String,
-    name: String,
-    source: String,
-}
-
-#[derive(Deserialize)]
-struct Cause {
-    kind: String,
-    what: String,
-    rule: Option<String>,
-    service: Option<String>,
-    reason: Option<String>,
-    remedy: Option<String>,
-    certain: bool,
-}
-
-impl Connection {
-    fn model(self) -> Result<model::Connection, LineError> {
-        if self.event != "connection" {
-            return Err(LineError::Event);
-        }
-        let owner = owner(self.process, self.container, self.pod, None)?;
-        let peer = self
-            .peer
-            .map(|peer| owner_of_peer(peer).map(Arc::new))
-            .transpose()?;
-        let payload = self
-            .bytes_sent
-            .zip(self.bytes_received)
-            .map(|(sent, received)| Payload { sent, received });
-        let cadence = self.count.map(|count| Cadence {
-            count,
-            every: self.every_ms.map(Duration::from_millis),
-            spread: Duration::from_millis(self.every_spread_ms.unwrap_or_default()),
-        });
-        Ok(model::Connection {
-            time: self.time,
-            duration: Duration::from_micros(self.duration_us),
-            role: one_of("role", &Role::ALL, Role::name, &self.role)?,
-            outcome: one_of("outcome", &Outcome::ALL, Outcome::name, &self.outcome)?,
-            source: End::address(self.source),
-            destination: End::address(Some(self.destination)),
-            dialled: self.dialled.map(|end| End::address(Some(end))),
-            seen_as: self.seen_as.map(|end| End::address(Some(end))),
-            untranslated: self
-                .untranslated
-                .map(|name| one_of("untranslated", &Untranslated::ALL, Untranslated::name, &name))
-                .transpose()?,
-            payload,
-            netns: self.netns,
-            owner: Arc::new(owner),
-            peer,
-            tls: self.tls.map(Object::model).transpose()?.map(Box::new),
-            cause: self.cause.map(Cause::model).transpose()?.map(Box::new),
-            cadence,
-        })
-    }
-}
-
-impl End {
-    /// Zeros for what was never chosen.
-    fn address(end: Option<Self>) -> SocketAddr {
-        let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        end.map_or(SocketAddr::new(unknown, 0), |end| {
-            SocketAddr::new(end.address.unwrap_or(unknown), end.port)
-        })
-    }
-}
-
-fn owner_of_peer(peer: Peer) -> Result<model::Owner, LineError> {
-    owner(peer.process, peer.container, peer.pod, peer.node)
-}
-
-fn owner(
-    process: Option<Process>,
-    container: Option<Container>,
-    pod: Option<Pod>,
-    node: Option<Node>,
-) -> Result<model::Owner, LineError> {
-    Ok(model::Owner {
-        process: process.map(Process::model).transpose()?,
-        container: container.map(Container::model).transpose()?,
-        pod: pod.map(Pod::model).transpose()?,
-        node: node.map(|node| model::Node { name: node.name }),
-    })
-}
-
-impl Process {
-    fn model(self) -> Result<model::Process, LineError> {
-        Ok(model::Process {
-            pid: self.pid,
-            name: self.name,
-            command: self.command,
-            command_cut: self.command_cut,
-            executable: self.executable,
-            uid: self.uid,
-            source: one_of(
-                "source of a process",
-                &ProcessSource::ALL,
-                ProcessSource::name,
-                &self.source,
-            )?,
-        })
-    }
-}
-
-impl Container {
-    fn model(self) -> Result<model::Container, LineError> {
-        let runtime = |name: String| one_of("container runtime", &Runtime::ALL, Runtime::name, &name);
-        Ok(model::Container {
-            id: self.id,
-            runtime: self.runtime.map(runtime).transpose()?,
-            name: self.name,
-        })
-    }
-}
-
-impl Pod {
-    fn model(self) -> Result<model::Pod, LineError> {
-        let workload = |workload: PodWorkload| {
-            Ok::<_, LineError>(Workload {
-                source: one_of(
-                    "source of a workload",
-                    &WorkloadSource::ALL,
-                    WorkloadSource::name,
-                    &workload.source,
-                )?,
-                kind: workload.kind.into(),
-                name: workload.name,
-            })
-        };
-        Ok(model::Pod {
-            uid: self.uid,
-            namespace: self.namespace,
-            name: self.name,
-            qos: self
-                .qos
-                .map(|name| one_of("QoS class", &Qos::ALL, Qos::name, &name))
-                .transpose()?,
-            workload: self.workload.map(workload).transpose()?,
-            labels: None,
-            source: one_of("source of a pod", &PodSource::ALL, PodSource::name, &self.source)?,
-        })
-    }
-}
-
-impl Cause {
-    fn model(self) -> Result<model::Cause, LineError> {
-        Ok(model::Cause {
-            kind: one_of("kind of cause", &CauseKind::ALL, CauseKind::name, &self.kind)?,
-            what: self.what,
-            rule: self.rule,
-            service: self.service,
-            reason: self.reason,
-            remedy: self.remedy,
-            certain: self.certain,
-        })
-    }
-}
-
-/// The one of `all` that has this name.
-pub(super) fn one_of<T: Copy>(
-    what: &'static str,
-    all: &[T],
-    name_of: impl Fn(T) -> &'static str,
-    name: &str,
-) -> Result<T, LineError> {
-    all.iter()
-        .copied()
-        .find(|one| name_of(*one) == name)
-        .ok_or(LineError::Unknown { what })
+pub fn read(line: &[u8]) -> Result<Connection, LineError> {
+    let event: ConnectionEvent<'_> = serde_json::from_slice(line)?;
+    event.into_connection()?.ok_or(LineError::Event)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::report::{json_line, samples};
+    use std::sync::Arc;
 
-    fn json(connection: &model::Connection) -> String {
+    use super::*;
+    use crate::{
+        model::{
+            self, Outcome, PodSource, Runtime,
+            cause::CauseKind,
+            owner::NodeSource,
+            translation::Untranslated,
+            workload::{Workload, WorkloadSource},
+        },
+        report::{json_line, samples},
+    };
+
+    fn json(connection: &Connection) -> String {
         let mut line = Vec::new();
         json_line(&mut line, "beta", connection).unwrap();
         String::from_utf8(line).unwrap()
     }
 
     /// Every field that JSON has, at least once.
-    fn samples() -> Vec<model::Connection> {
+    fn samples() -> Vec<Connection> {
         let address = |text: &str| Some(text.parse().unwrap());
         let mut translated = samples::incident();
         translated.seen_as = address("192.168.88.12:62134");
@@ -328,20 +71,21 @@ mod tests {
         of_node.peer = Some(Arc::new(model::Owner {
             node: Some(model::Node {
                 name: "alpha".to_owned(),
+                source: NodeSource::KubeApi,
             }),
             ..model::Owner::default()
         }));
         let mut all = vec![translated, least, no_port, of_node, samples::failed()];
-        all.push(model::Connection {
+        all.push(Connection {
             owner: Arc::new(owner),
             ..samples::incident()
         });
-        let untranslated = Untranslated::ALL.map(|reason| model::Connection {
+        let untranslated = Untranslated::ALL.map(|reason| Connection {
             untranslated: Some(reason),
             ..samples::incident()
         });
         all.extend(untranslated);
-        all.extend(samples::tls().into_iter().map(|tls| model::Connection {
+        all.extend(samples::tls().into_iter().map(|tls| Connection {
             tls: Some(Box::new(tls)),
             ..samples::incident()
         }));
@@ -362,8 +106,8 @@ mod tests {
     #[test]
     fn every_name_is_known() {
         let mut connection = samples::incident();
-        let with = |owner: model::Owner, connection: &model::Connection| {
-            let line = json(&model::Connection {
+        let with = |owner: model::Owner, connection: &Connection| {
+            let line = json(&Connection {
                 owner: Arc::new(owner),
                 ..connection.clone()
             });
@@ -403,10 +147,16 @@ mod tests {
             ("42".to_owned(), "no JSON"),
             (line[..line.len() / 2].to_owned(), "no JSON"),
             (with("\"connection\"", "\"summary\""), "another event"),
-            (with("\"client\"", "\"bystander\""), "unknown role"),
-            (with("\"half-open\"", "\"\""), "unknown outcome"),
-            (with("\"kernel\"", "\"guess\""), "unknown source of a process"),
-            (with("\"pod-log-dir\"", "\"guess\""), "unknown source of a pod"),
+            (
+                with("\"client\"", "\"bystander\""),
+                "unknown variant `bystander`, expected one of client, server",
+            ),
+            (with("\"half-open\"", "\"\""), "unknown variant ``"),
+            (
+                with("\"kernel\"", "\"guess\""),
+                "unknown variant `guess`, expected `kernel` or `listener`",
+            ),
+            (with("\"pod-log-dir\"", "\"guess\""), "unknown variant `guess`"),
             (with("2026-11-23T09:10:14.145123Z", "yesterday"), "no JSON"),
             (with("192.168.88.11", "etcd"), "no JSON"),
             (with("4242", "-1"), "no JSON"),

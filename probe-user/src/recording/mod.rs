@@ -4,5 +4,4 @@ pub mod connection;
 pub mod doctor;
 pub mod history;
 pub mod read;
-mod tls;
 pub mod write;

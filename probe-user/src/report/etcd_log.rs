@@ -409,7 +409,10 @@ fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> Summary
     let sources = groups.iter().map(|group| Source {
         logged: group.logged,
         seen: group.seen.map(|seen| seen.count),
-        every_ms: json::every(group.seen.as_ref()).0,
+        every_ms: group
+            .seen
+            .and_then(|seen| seen.milliseconds())
+            .map(|(every, _)| every),
         error: &group.error,
         who: match &group.who {
             Ok((identity, node)) => Client::Known {

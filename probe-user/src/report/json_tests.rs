@@ -55,7 +55,7 @@ fn translated_addresses() {
     assert_eq!(shown.get("untranslated"), None);
 
     let mut record = samples::incident();
-    record.untranslated = Some(Untranslated::NoEntry);
+    record.untranslated = Some(model::translation::Untranslated::NoEntry);
     let shown = self::shown(&record);
     assert!(shown.contains(r#""untranslated":"no-entry""#), "{shown}");
 }

@@ -1,12 +1,10 @@
-//! What a connection began with, in words and in JSON.
+//! What a connection began with, in words.
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
 use crate::model::{
     Role,
-    tls::{Alert, FirstMessage, Incomplete, Protocol, Tls, Version, Why},
+    tls::{FirstMessage, Incomplete, Protocol, Tls, Why},
 };
 
 /// In one line, with what came from outside as it came.
@@ -72,109 +70,9 @@ fn fault<H>(side: Role, hello: &str, said: &FirstMessage<H>) -> Option<String> {
     }
 }
 
-/// `tls` of a connection in JSON.
-#[derive(Serialize)]
-pub struct Object<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sni: Option<&'a str>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    no_sni: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    alpn: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    alpn_chosen: Option<&'a str>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    versions_offered: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_tls: Option<Sides<&'static str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    incomplete: Option<Sides<Part>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    alerts: Vec<Sent>,
-}
-
-#[derive(Serialize)]
-struct Sides<T> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<T>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<T>,
-}
-
-impl<T> Sides<T> {
-    fn some(client: Option<T>, server: Option<T>) -> Option<Self> {
-        (client.is_some() || server.is_some()).then_some(Self { client, server })
-    }
-}
-
-#[derive(Serialize)]
-struct Part {
-    seen: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    of: Option<usize>,
-    why: &'static str,
-}
-
-#[derive(Serialize)]
-struct Sent {
-    from: &'static str,
-    level: &'static str,
-    description: &'static str,
-    code: u8,
-}
-
-impl<'a> Object<'a> {
-    pub fn new(tls: &'a Tls) -> Self {
-        let client = tls.client.hello();
-        let server = tls.server.hello();
-        Self {
-            sni: client.and_then(|hello| hello.server_name.as_deref()),
-            no_sni: client.is_some_and(|hello| hello.server_name.is_none()),
-            version: server.map(|hello| hello.version.to_string()),
-            alpn: client.map(|hello| hello.alpn.as_slice()).unwrap_or_default(),
-            alpn_chosen: server.and_then(|hello| hello.alpn.as_deref()),
-            versions_offered: client
-                .map(|hello| hello.versions.iter().map(Version::to_string).collect())
-                .unwrap_or_default(),
-            not_tls: Sides::some(other(&tls.client), other(&tls.server)),
-            incomplete: Sides::some(part(&tls.client), part(&tls.server)),
-            alerts: tls.alerts.iter().map(sent).collect(),
-        }
-    }
-}
-
-fn other<H>(said: &FirstMessage<H>) -> Option<&'static str> {
-    match said {
-        FirstMessage::Other(protocol) => Some(protocol.name()),
-        FirstMessage::Nothing | FirstMessage::Hello(_) | FirstMessage::Incomplete(_) => None,
-    }
-}
-
-fn part<H>(said: &FirstMessage<H>) -> Option<Part> {
-    match said {
-        FirstMessage::Incomplete(Incomplete { seen, of, why }) => Some(Part {
-            seen: *seen,
-            of: *of,
-            why: why.name(),
-        }),
-        FirstMessage::Nothing | FirstMessage::Hello(_) | FirstMessage::Other(_) => None,
-    }
-}
-
-fn sent(alert: &Alert) -> Sent {
-    Sent {
-        from: alert.from.name(),
-        level: alert.level(),
-        description: alert.description(),
-        code: alert.code,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Object, text};
+    use super::text;
     use crate::report::samples;
 
     #[test]
@@ -203,7 +101,7 @@ mod tests {
             r#"{"no_sni":true,"version":"TLS 1.2","versions_offered":["TLS 1.2"]}"#,
         ];
         for (tls, expected) in samples::tls().iter().zip(expected) {
-            assert_eq!(serde_json::to_string(&Object::new(tls)).unwrap(), expected);
+            assert_eq!(serde_json::to_string(tls).unwrap(), expected);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::object::NodeObject;
 
-use crate::model::{Node, Owner};
+use crate::model::{Node, Owner, owner::NodeSource};
 
 /// How often nodes are listed at the most: the list of a large cluster is long.
 const EVERY: Duration = Duration::from_secs(60);
@@ -45,7 +45,10 @@ impl Nodes {
                 continue;
             };
             let owner = Arc::new(Owner {
-                node: Some(Node { name: name.clone() }),
+                node: Some(Node {
+                    name: name.clone(),
+                    source: NodeSource::KubeApi,
+                }),
                 ..Owner::default()
             });
             let status = object.status.iter();

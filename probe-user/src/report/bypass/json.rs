@@ -4,13 +4,9 @@ use std::{io, net::IpAddr};
 
 use serde::Serialize;
 
-use super::super::{
-    clock::Clock,
-    json::{Container, Pod},
-    lines,
-};
+use super::super::{clock::Clock, lines};
 use crate::model::{
-    Finding,
+    Container, Finding, Pod,
     bypass::{
         View,
         diagnosis::protocol,
@@ -92,9 +88,9 @@ struct Stream<'a> {
 struct Owner<'a> {
     cgroup: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Container<'a>>,
+    container: Option<&'a Container>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<Pod<'a>>,
+    pod: Option<&'a Pod>,
     others: bool,
 }
 
@@ -179,8 +175,8 @@ fn stream<'a>(view: &'a View, seen: &'a JudgedStream) -> Stream<'a> {
 fn owner(sender: &Sender) -> Owner<'_> {
     Owner {
         cgroup: &sender.cgroup,
-        container: sender.owner.container.as_ref().map(Container::new),
-        pod: sender.owner.pod.as_ref().map(Pod::new),
+        container: sender.owner.container.as_ref(),
+        pod: sender.owner.pod.as_ref(),
         others: sender.others,
     }
 }

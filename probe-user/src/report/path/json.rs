@@ -1,9 +1,6 @@
 //! One object an exchange; docs/json.md describes it.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
 use jiff::Timestamp;
 use serde::{Serialize, Serializer, ser::SerializeMap};
@@ -11,13 +8,16 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::{
     super::{
         clock::Clock,
-        json::{End, line},
+        json::{Address, line},
     },
     Lost, Told, Totals,
 };
-use crate::model::path::{
-    self, Blamed, Journey, Outcome, Places, Tracking, What,
-    event::{Hook, HookVerdict},
+use crate::model::{
+    address::AddressPort,
+    path::{
+        self, Blamed, Journey, Outcome, Places, Tracking, What,
+        event::{Hook, HookVerdict},
+    },
 };
 
 #[derive(Serialize)]
@@ -93,8 +93,8 @@ struct Hop<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
     what: String,
-    source: End,
-    destination: End,
+    source: AddressPort,
+    destination: AddressPort,
     #[serde(skip_serializing_if = "Option::is_none")]
     tracking: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -131,12 +131,7 @@ struct Icmp {
 struct Tunnel {
     vni: u32,
     source: Address,
-    destination: End,
-}
-
-#[derive(Serialize)]
-struct Address {
-    address: IpAddr,
+    destination: AddressPort,
 }
 
 /// Appends one line.
@@ -211,8 +206,8 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
     let packet = &event.packet;
     // Port numbers of ICMP are an echo's identifier, or none.
     let end = |end: SocketAddr| match packet.icmp {
-        Some(_) => End::new(SocketAddr::new(end.ip(), 0)),
-        None => End::new(end),
+        Some(_) => AddressPort::new(SocketAddr::new(end.ip(), 0)),
+        None => AddressPort::new(end),
     };
     let mut told = Hop {
         after_ns: journey.after_ns(at),
@@ -240,7 +235,7 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
             source: Address {
                 address: tunnel.source,
             },
-            destination: End::new(tunnel.destination),
+            destination: AddressPort::new(tunnel.destination),
         }),
         rule: hop.rule.as_ref().map(rule),
         tables: &hop.tables,

@@ -1,0 +1,225 @@
+//! A connection as an object of JSON: what `probe watch` and the agent print, record and send, and what is read back.
+//!
+//! One flat object, where the model has owner, payload and interval as types of their own. Both directions take all fields apart
+//! by name, so that a new one that is forgotten here does not compile.
+
+use std::{borrow::Cow, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Connection, Payload};
+use crate::{
+    Cadence, Cause, Container, Outcome, Owner, Pod, Process, Role, address::AddressPort, names::Named,
+    tls::Tls, translation::Untranslated,
+};
+
+/// One endpoint of a TCP connection, with all that is known of it.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "Connection")
+)]
+pub struct ConnectionEvent<'a> {
+    /// Always `connection`.
+    #[cfg_attr(feature = "schema", schemars(extend("const" = "connection")))]
+    event: Cow<'a, str>,
+    /// When the connection ended (`open`: when it was reported), RFC 3339, UTC, microseconds.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]
+    time: Cow<'a, str>,
+    /// The side that this record describes.
+    role: Named<Role>,
+    /// What became of the connection: see [outcomes](outcomes.md).
+    outcome: Named<Outcome>,
+    /// Always the client's address and port. Absent if the kernel never chose one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<AddressPort>,
+    /// Always the server's address and port.
+    destination: AddressPort,
+    /// Payload from source to destination, as this side counted it. Absent for `open`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
+    /// Payload from destination to source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_received: Option<u64>,
+    /// From SYN (client) or finished handshake (server) to the end.
+    duration_us: u64,
+    /// The process of this side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Cow<'a, Process>>,
+    /// The container of this side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Cow<'a, Container>>,
+    /// The pod of this side.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Cow<'a, Pod>>,
+    /// The interval of this owner, destination and outcome, once three were seen and they are regular.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every_ms: Option<u64>,
+    // Fields are printed in this order: those that came later, later.
+    /// Inode of this side's network namespace.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    netns: u32,
+    /// The owner of the other side, if it is on this kernel or its address is a node's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Cow<'a, Owner>>,
+    /// Nine of ten intervals differ from `every_ms` by no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every_spread_ms: Option<u64>,
+    /// How many of these were seen, this one included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<u64>,
+    /// The client's address and port as the server sees them, if the node translates them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seen_as: Option<AddressPort>,
+    /// The address that the client dialled, if that is a Service; `destination` is then the server that answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dialled: Option<AddressPort>,
+    /// Why neither is known, on the client side: `no-entry` (conntrack has no entry for the connection), `reused` (the entry
+    /// belongs to a later one from the same port), `busy` (too many lookups), `unavailable` (conntrack is unavailable).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    untranslated: Option<Untranslated>,
+    /// Why it failed, if there is evidence ([how](outcomes.md#why-it-failed)).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<Cow<'a, Cause>>,
+    /// The first messages, with `watch --tls`. Absent if there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<Cow<'a, Tls>>,
+    /// The name of the node: the host's, or `--node-name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Cow<'a, str>>,
+}
+
+impl<'a> ConnectionEvent<'a> {
+    /// The value of `event`.
+    pub const NAME: &'static str = "connection";
+
+    /// The object of `connection`, which `node` recorded; `time` is its time as text.
+    pub fn new(connection: &'a Connection, time: &'a str, node: Option<&'a str>) -> Self {
+        let Connection {
+            time: _,
+            duration,
+            role,
+            outcome,
+            source,
+            destination,
+            dialled,
+            seen_as,
+            untranslated,
+            payload,
+            netns,
+            owner,
+            peer,
+            cause,
+            tls,
+            cadence,
+        } = connection;
+        // Only of a peer can the node alone be known.
+        let Owner {
+            process,
+            container,
+            pod,
+            node: _,
+        } = &**owner;
+        let (bytes_sent, bytes_received) = payload.map(|payload| (payload.sent, payload.received)).unzip();
+        let (every_ms, every_spread_ms) = cadence.as_ref().and_then(Cadence::milliseconds).unzip();
+        let peer = peer.as_deref().filter(|owner| owner.is_known());
+        Self {
+            event: Self::NAME.into(),
+            time: time.into(),
+            role: Named(*role),
+            outcome: Named(*outcome),
+            source: AddressPort::new(*source).known(),
+            destination: AddressPort::new(*destination),
+            bytes_sent,
+            bytes_received,
+            duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
+            process: process.as_ref().map(Cow::Borrowed),
+            container: container.as_ref().map(Cow::Borrowed),
+            pod: pod.as_ref().map(Cow::Borrowed),
+            every_ms,
+            netns: *netns,
+            peer: peer.map(Cow::Borrowed),
+            every_spread_ms,
+            count: cadence.map(|cadence| cadence.count),
+            seen_as: seen_as.map(AddressPort::new),
+            dialled: dialled.map(AddressPort::new),
+            untranslated: *untranslated,
+            cause: cause.as_deref().map(Cow::Borrowed),
+            tls: tls.as_deref().map(Cow::Borrowed),
+            node: node.map(Cow::Borrowed),
+        }
+    }
+
+    /// The connection in the object; `None`: the object is another event's.
+    ///
+    /// # Errors
+    /// When its time is none.
+    pub fn into_connection(self) -> Result<Option<Connection>, jiff::Error> {
+        let Self {
+            event,
+            time,
+            role: Named(role),
+            outcome: Named(outcome),
+            source,
+            destination,
+            bytes_sent,
+            bytes_received,
+            duration_us,
+            process,
+            container,
+            pod,
+            every_ms,
+            netns,
+            peer,
+            every_spread_ms,
+            count,
+            seen_as,
+            dialled,
+            untranslated,
+            cause,
+            tls,
+            // The node's record is its own, whatever it is called.
+            node: _,
+        } = self;
+        if event != Self::NAME {
+            return Ok(None);
+        }
+        let none = AddressPort {
+            address: None,
+            port: None,
+        };
+        let payload = bytes_sent.zip(bytes_received);
+        Ok(Some(Connection {
+            time: time.parse()?,
+            duration: Duration::from_micros(duration_us),
+            role,
+            outcome,
+            source: source.unwrap_or(none).socket(),
+            destination: destination.socket(),
+            dialled: dialled.map(AddressPort::socket),
+            seen_as: seen_as.map(AddressPort::socket),
+            untranslated,
+            payload: payload.map(|(sent, received)| Payload { sent, received }),
+            netns,
+            owner: Arc::new(Owner {
+                process: process.map(Cow::into_owned),
+                container: container.map(Cow::into_owned),
+                pod: pod.map(Cow::into_owned),
+                node: None,
+            }),
+            peer: peer.map(|peer| Arc::new(peer.into_owned())),
+            cause: cause.map(|cause| Box::new(cause.into_owned())),
+            tls: tls.map(|tls| Box::new(tls.into_owned())),
+            cadence: count.map(|count| Cadence {
+                count,
+                every: every_ms.map(Duration::from_millis),
+                spread: Duration::from_millis(every_spread_ms.unwrap_or_default()),
+            }),
+        }))
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
