@@ -19,14 +19,18 @@ const REUSED: Duration = Duration::from_secs(1);
 
 /// Who was behind recorded connections, as a reader tells them apart: a process that is started anew for each is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Identity {
     /// The node, of a process that is in no pod.
     #[serde(skip)]
     pub node: Option<String>,
+    /// The pod's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+    /// The pod's name, or its uid if only that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// The container's name, or its id if only that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
     /// The process's name.

@@ -94,5 +94,6 @@ mod tests {
         every_value_has_a_line::<vxlan::Fault>();
         every_value_has_a_line::<bypass::finding::Fault>();
         every_value_has_a_line::<Check>();
+        every_value_has_a_line::<crate::JsonEvent>();
     }
 }

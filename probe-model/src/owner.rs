@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{selector::Labels, workload::Workload};
 
-/// All that is known; every part may be missing.
+/// The owner of an endpoint. Every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Owner {
@@ -54,7 +54,8 @@ impl Owner {
     }
 }
 
-/// A process. Its texts are not escaped: a process chooses its own name.
+// Its texts are not escaped: a process chooses its own name.
+/// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Process {

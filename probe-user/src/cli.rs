@@ -25,7 +25,7 @@ pub use agent::{Agent, AgentArgs, ConfigError, Log, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
 pub use cluster::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs};
 pub use doctor::{Doctor, DoctorArgs};
-pub use generated::{CompletionsArgs, ManArgs};
+pub use generated::{CompletionsArgs, ManArgs, SchemaArgs};
 pub use pace::Pace;
 pub use path::{Path, PathArgs, PathTarget, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
@@ -82,6 +82,7 @@ pub enum Command {
     Doctor(DoctorArgs),
     Check(CheckArgs),
     Agent(AgentArgs),
+    Schema(SchemaArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

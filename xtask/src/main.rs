@@ -9,6 +9,7 @@ mod cargo;
 mod demo;
 mod deny;
 mod dist;
+mod docs;
 mod image;
 mod kube;
 mod matrix;
@@ -46,6 +47,8 @@ enum Task {
     Demo(demo::Args),
     /// Build the archive to install a host from: static binary, completions, manual pages, systemd unit
     Dist(dist::Args),
+    /// Check, or write, the parts of docs/ that are generated from the types
+    Docs(docs::Args),
     /// Build the container image that deploy/ runs: one static binary; needs no docker
     Image(image::Args),
     /// Check on a running cluster that every rejected connection to etcd is attributed to the right pod
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Dist(args) => dist::run(&args),
+        Task::Docs(args) => docs::run(&args),
         Task::Image(args) => image::run(&args),
         Task::KubeTest(args) => kube::run(&args),
         Task::Matrix(args) => matrix::run(&args),

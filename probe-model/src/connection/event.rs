@@ -22,7 +22,6 @@ use crate::{
 )]
 pub struct ConnectionEvent<'a> {
     /// Always `connection`.
-    #[cfg_attr(feature = "schema", schemars(extend("const" = "connection")))]
     event: Cow<'a, str>,
     /// When the connection ended (`open`: when it was reported), RFC 3339, UTC, microseconds.
     #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time")))]

@@ -43,7 +43,11 @@ struct TlsObject<'a> {
 
 /// The same of both sides.
 #[derive(Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "{T}Sides")
+)]
 struct Sides<T> {
     /// The client.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -216,7 +216,8 @@ mod tests {
             | Parsed::Check(_)
             | Parsed::Agent(_)
             | Parsed::Completions(_)
-            | Parsed::Man(_) => None,
+            | Parsed::Man(_)
+            | Parsed::Schema(_) => None,
         }
     }
 
@@ -266,7 +267,8 @@ mod tests {
             | Parsed::Check(_)
             | Parsed::Agent(_)
             | Parsed::Completions(_)
-            | Parsed::Man(_) => None,
+            | Parsed::Man(_)
+            | Parsed::Schema(_) => None,
         }
     }
 

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap_complete::Shell;
 
-use super::help;
+use super::{help, named};
+use crate::model::JsonEvent;
 
 /// Print a completion script for a shell
 ///
@@ -16,6 +17,27 @@ pub struct CompletionsArgs {
     /// Shell to complete for
     #[arg(value_enum, value_name = "SHELL")]
     pub shell: Shell,
+}
+
+/// Print the JSON Schema of the output
+///
+/// The schema (draft 2020-12) of everything that probe prints with -o json, records, or sends between agent and client. With
+/// EVENT that of one kind of object. Fields may be added in later versions; fields described here keep their names and meaning.
+#[derive(Args, Debug)]
+#[command(after_help = schema_help())]
+pub struct SchemaArgs {
+    /// Kind of object (listed below). Default: all
+    #[arg(value_name = "EVENT", value_parser = named::<JsonEvent>(), hide_possible_values = true)]
+    pub event: Option<JsonEvent>,
+}
+
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  probe schema >probe.schema.json               all of them
+  probe schema connection                       a connection of watch, recordings, the agent";
+
+fn schema_help() -> String {
+    help::sections(&[SCHEMA_EXAMPLES, &help::list::<JsonEvent>("Events")])
 }
 
 /// Write manual pages, one per command

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
     use crate::{
         cli::Cli,
-        model::{Outcome, bypass, doctor::Check, path, vxlan},
+        model::{JsonEvent, Outcome, bypass, doctor::Check, path, vxlan},
     };
 
     fn commands() -> Vec<Command> {
@@ -73,6 +73,7 @@ mod tests {
         lists_all::<vxlan::Fault>("vxlan");
         lists_all::<bypass::finding::Fault>("bypass");
         lists_all::<Check>("doctor");
+        lists_all::<JsonEvent>("schema");
     }
 
     #[test]

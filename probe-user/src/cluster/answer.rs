@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::{
-    model::Connection,
+    model::{
+        Connection,
+        history::{Gap, HistoryEnd},
+    },
     recording::connection::{LineError, read},
 };
 
@@ -15,7 +18,7 @@ use crate::{
 pub enum AnswerLine {
     Connection(Box<Connection>),
     /// All that the agent holds was told.
-    End(Memory),
+    End(HistoryEnd),
     /// Nothing to tell until then.
     Alive(Timestamp),
     /// So many were left out: they came faster than they were read.
@@ -24,36 +27,16 @@ pub enum AnswerLine {
     Other,
 }
 
-/// What an agent remembers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-pub struct Memory {
-    /// Connections.
-    #[serde(default)]
-    pub held: u64,
-    /// How far back it goes.
-    pub oldest: Option<Timestamp>,
-    /// Connections that have left it.
-    #[serde(default)]
-    pub forgotten: u64,
-    /// Connections that the kernel side could not tell of.
-    #[serde(default)]
-    pub lost: u64,
-}
-
 #[derive(Deserialize)]
 struct Event<'a> {
     #[serde(borrow)]
     event: Cow<'a, str>,
 }
 
+/// The time of a line.
 #[derive(Deserialize)]
-struct Alive {
+struct Timed {
     time: Timestamp,
-}
-
-#[derive(Deserialize)]
-struct Gap {
-    lost: u64,
 }
 
 /// Reads one line.
@@ -65,7 +48,7 @@ pub fn line(line: &[u8]) -> Result<AnswerLine, LineError> {
     Ok(match &*event {
         "connection" => AnswerLine::Connection(Box::new(read(line)?)),
         "end" => AnswerLine::End(serde_json::from_slice(line)?),
-        "alive" => AnswerLine::Alive(serde_json::from_slice::<Alive>(line)?.time),
+        "alive" => AnswerLine::Alive(serde_json::from_slice::<Timed>(line)?.time),
         "gap" => AnswerLine::Gap(serde_json::from_slice::<Gap>(line)?.lost),
         _ => AnswerLine::Other,
     })

@@ -6,11 +6,11 @@ use tokio::sync::mpsc;
 
 use super::{
     Agent, AgentError, all,
-    answer::{AnswerLine, Memory, line},
+    answer::{AnswerLine, line},
     ask::{Connect, lines},
     body::BodyLine,
 };
-use crate::model::Connection;
+use crate::model::{Connection, history::HistoryEnd};
 
 /// Connections on their way.
 const WAITING: usize = 64;
@@ -22,7 +22,7 @@ const MOST: u64 = 2 << 30;
 pub struct Fetched {
     pub node: String,
     /// What it remembers, or why it did not tell all of it.
-    pub memory: Result<Memory, AgentError>,
+    pub memory: Result<HistoryEnd, AgentError>,
     pub connections: u64,
     /// Lines that are none of an agent's.
     pub malformed: u64,
@@ -73,7 +73,7 @@ async fn read<C: Connect>(
     path: &str,
     sender: &mpsc::Sender<(Arc<str>, Box<Connection>)>,
     fetched: &mut Fetched,
-) -> Result<Memory, AgentError> {
+) -> Result<HistoryEnd, AgentError> {
     let node: Arc<str> = agent.node.as_str().into();
     let mut answer = lines(ways, agent, path, false).await?;
     while let Some(next) = answer.lines.next().await? {

@@ -46,6 +46,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
         }
         Command::Agent(args) => block_on(agent::run(args.into())).map(healthy),
         Command::Completions(args) => generated::completions(args.shell).map(healthy),
+        Command::Schema(args) => generated::schema(args.event).map(healthy),
         Command::Man(args) => generated::man(&args.directory).map(healthy),
         Command::Vxlan(args) => match (args.looks(), Vxlan::try_from(args)) {
             (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("vxlan", settings)),

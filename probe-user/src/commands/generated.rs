@@ -1,4 +1,4 @@
-//! `probe completions` and `probe man`: what is made of the arguments' definitions.
+//! `probe completions`, `probe man` and `probe schema`: what is made of probe's own definitions.
 
 use std::{
     fs,
@@ -11,15 +11,26 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 
 use super::quiet_if_closed;
-use crate::cli::Cli;
+use crate::{cli::Cli, model::JsonEvent, report::schema};
 
 /// # Errors
 /// When the output can't be written.
 pub fn completions(shell: Shell) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "probe", &mut text);
+    print(&text)
+}
+
+/// # Errors
+/// When the output can't be written.
+pub fn schema(event: Option<JsonEvent>) -> Result<()> {
+    let text = schema::text(event)? + "\n";
+    print(text.as_bytes())
+}
+
+fn print(text: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
-    let written = out.write_all(&text).and_then(|()| out.flush());
+    let written = out.write_all(text).and_then(|()| out.flush());
     written.map_err(anyhow::Error::from).or_else(quiet_if_closed)
 }
 

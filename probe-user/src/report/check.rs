@@ -1,8 +1,9 @@
 //! `probe check`: what runs here, for people and as JSON.
 
+use std::collections::BTreeMap;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::{escape, lines};
 use crate::model::check::{CheckedHook, Command, KernelCheck, Program, Runs};
@@ -98,63 +99,110 @@ fn refusals(command: &Command) -> impl Iterator<Item = String> {
     })
 }
 
+/// What `probe check` prints: one object.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Check"))]
+pub(super) struct CheckEvent<'a> {
+    /// Always `check`.
+    event: &'static str,
+    /// The kernel's release.
+    kernel: &'a str,
+    #[serde(flatten)]
+    #[cfg_attr(test, schemars(with = "tests::Facts"))]
+    facts: BTreeMap<&'static str, &'a str>,
+    /// Each command.
+    commands: Vec<CheckCommand<'a>>,
+}
+
+/// How a command runs here.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct CheckCommand<'a> {
+    /// `watch`, `vxlan`, `bypass` or `path`.
+    command: &'static str,
+    /// `fully`, `degraded` or `not at all`.
+    runs: &'static str,
+    /// What is lost, if degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    without: Option<Vec<String>>,
+    /// Why, if not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Each hook that it wants.
+    hooks: Vec<CheckHook<'a>>,
+}
+
+/// A hook that a command wants.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+struct CheckHook<'a> {
+    /// What it reports.
+    gives: &'static str,
+    /// True if the command can't run without it.
+    required: bool,
+    /// The tracepoint, function or netfilter hook in use; absent: what the hook reports is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tracepoint: Option<&'static str>,
+    /// The program in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    program: Option<&'static str>,
+    /// The programs that this kernel refused, each with the reason.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    refused: BTreeMap<&'static str, &'a str>,
+}
+
 /// One object.
 pub fn json(check: &KernelCheck) -> serde_json::Result<String> {
-    #[derive(Serialize)]
-    struct Line<'a> {
-        event: &'static str,
-        kernel: &'a str,
-        #[serde(flatten)]
-        facts: Map<String, Value>,
-        commands: Vec<Value>,
-    }
-    let facts = check
-        .facts
-        .iter()
-        .map(|fact| (fact.name.to_owned(), fact.value.clone().into()));
-    lines::to_string(&Line {
+    let KernelCheck {
+        kernel,
+        facts,
+        commands,
+    } = check;
+    lines::to_string(&CheckEvent {
         event: "check",
-        kernel: &check.kernel,
-        facts: facts.collect(),
-        commands: check.commands.iter().map(command).collect(),
+        kernel,
+        facts: facts
+            .iter()
+            .map(|fact| (fact.name, fact.value.as_str()))
+            .collect(),
+        commands: commands.iter().map(command).collect(),
     })
 }
 
-fn command(command: &Command) -> Value {
+fn command(command: &Command) -> CheckCommand<'_> {
     let runs = command.runs();
-    let mut object = Map::new();
-    object.insert("command".to_owned(), command.name.into());
-    object.insert("runs".to_owned(), runs.name().into());
-    match runs {
-        Runs::Fully => {}
-        Runs::Degraded(lost) => {
-            object.insert("without".to_owned(), lost.into());
-        }
-        Runs::Not(why) => {
-            object.insert("reason".to_owned(), why.into());
-        }
+    let name = runs.name();
+    let (without, reason) = match runs {
+        Runs::Fully => (None, None),
+        Runs::Degraded(lost) => (Some(lost), None),
+        Runs::Not(why) => (None, Some(why)),
+    };
+    CheckCommand {
+        command: command.name,
+        runs: name,
+        without,
+        reason,
+        hooks: command.hooks.iter().map(hook).collect(),
     }
-    object.insert("hooks".to_owned(), command.hooks.iter().map(hook).collect());
-    Value::Object(object)
 }
 
-fn hook(hook: &CheckedHook) -> Value {
-    let mut object = Map::new();
-    object.insert("gives".to_owned(), hook.gives.into());
-    object.insert("required".to_owned(), hook.required.into());
-    if let Some(used) = hook.used() {
-        object.insert("tracepoint".to_owned(), used.tracepoint.into());
-        object.insert("program".to_owned(), used.name.into());
-    }
-    let refused: Map<_, _> = hook
-        .programs
+fn hook(hook: &CheckedHook) -> CheckHook<'_> {
+    let CheckedHook {
+        gives,
+        required,
+        programs,
+    } = hook;
+    let used = hook.used();
+    let refused = programs
         .iter()
-        .filter_map(|program| Some((program.name.to_owned(), program.refused.clone()?.into())))
-        .collect();
-    if !refused.is_empty() {
-        object.insert("refused".to_owned(), refused.into());
+        .filter_map(|program| Some((program.name, program.refused.as_deref()?)));
+    CheckHook {
+        gives,
+        required: *required,
+        tracepoint: used.map(|used| used.tracepoint),
+        program: used.map(|used| used.name),
+        refused: refused.collect(),
     }
-    Value::Object(object)
 }
 
 /// Words of the kernel and of files, fit for a terminal.
@@ -164,8 +212,28 @@ fn safe(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::model::check::{Fact, Loss, Program};
+
+    /// The facts by name: `commands/check.rs` finds them, in words.
+    #[derive(schemars::JsonSchema)]
+    #[expect(dead_code, reason = "for its schema")]
+    pub struct Facts {
+        /// Type information of the kernel.
+        btf: String,
+        /// Lockdown, which can forbid to read kernel memory.
+        lockdown: String,
+        /// Where tracefs is mounted.
+        tracefs: String,
+        /// The version of cgroups.
+        control_groups: String,
+        /// conntrack.
+        conntrack: String,
+        /// The capabilities of this process.
+        capabilities: String,
+    }
 
     fn sample() -> KernelCheck {
         let program = |tracepoint, name, refused: Option<&str>| Program {

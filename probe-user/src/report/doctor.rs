@@ -5,13 +5,26 @@ use serde::Serialize;
 use super::{finding, lines, snapshot::safe};
 use crate::model::doctor::{Answer, Check, Verdict};
 
-/// One object of JSON.
+/// What `probe doctor` prints, one object a check.
 #[derive(Serialize)]
-struct Event<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Doctor"))]
+pub(super) struct DoctorEvent<'a> {
+    /// Always `doctor`.
     event: &'static str,
+    /// The name of the node.
     node: &'a str,
     #[serde(flatten)]
     answer: &'a Answer,
+}
+
+/// The last line of an agent's answer, after the last check.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct DoctorEnd<'a> {
+    /// Always `end`.
+    event: &'static str,
+    /// The name of the node.
+    node: &'a str,
 }
 
 /// Which checks there are, and what each looks at.
@@ -58,7 +71,15 @@ pub fn summary(answers: &[Answer]) -> String {
 /// When it can't be written as JSON.
 pub fn json(answer: &Answer, node: &str) -> serde_json::Result<String> {
     let event = "doctor";
-    lines::to_string(&Event { event, node, answer })
+    lines::to_string(&DoctorEvent { event, node, answer })
+}
+
+/// The line that says that all checks are done.
+///
+/// # Errors
+/// When it can't be written as JSON.
+pub fn end(node: &str) -> serde_json::Result<String> {
+    lines::to_string(&DoctorEnd { event: "end", node })
 }
 
 #[cfg(test)]

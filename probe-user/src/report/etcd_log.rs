@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{clock::Clock, escape, json, text};
+#[cfg(test)]
+use crate::model::{Container, Pod, Process};
 use crate::model::{
     etcd_log::{
         Endpoint, Rejected,
@@ -260,9 +262,13 @@ fn raw(object: &Option<Box<str>>) -> Option<&RawValue> {
     serde_json::from_str(object.as_deref()?).ok()
 }
 
+/// An address with its port.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogAddress"))]
 struct Address {
+    /// The address.
     address: std::net::IpAddr,
+    /// The port.
     port: u16,
 }
 
@@ -277,16 +283,26 @@ impl From<SocketAddr> for Address {
 
 /// A client that was found.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 struct FoundClient<'a> {
+    /// The pod, as of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Pod>"))]
     pod: Option<&'a RawValue>,
+    /// The container, as of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Container>"))]
     container: Option<&'a RawValue>,
+    /// The process, as of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Process>"))]
     process: Option<&'a RawValue>,
+    /// The node that recorded it.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+    /// The client's own address and port.
     source: Address,
+    /// From the time asked for to the connection: 0 if it is within the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     distance_ms: Option<u64>,
 }
@@ -306,25 +322,39 @@ impl<'a> FoundClient<'a> {
     }
 }
 
+/// One rejected connection in the log, from `probe etcd-log`.
 #[derive(Serialize)]
-struct Object<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLog"))]
+pub(super) struct RejectedEvent<'a> {
+    /// Always `etcd-log`.
     event: &'static str,
+    /// The time of the log line; absent if the line has none.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
+    /// The client as etcd saw it.
     peer: Address,
+    /// The error in the line.
     error: &'a str,
+    /// The server name in the line; absent if the client sent none.
     #[serde(skip_serializing_if = "str::is_empty")]
     server_name: &'a str,
+    /// `client` or `peer`, from etcd 3.5.15 on.
     #[serde(skip_serializing_if = "Option::is_none")]
     endpoint: Option<&'static str>,
     #[serde(flatten)]
     found: Option<FoundClient<'a>>,
+    /// Instead of the client: why no connection matches, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     unmatched: Option<String>,
 }
 
-fn object<'a>(clock: &mut Clock, rejected: &'a Rejected, found: &Result<Near<'a>, Unmatched>) -> Object<'a> {
-    Object {
+fn object<'a>(
+    clock: &mut Clock,
+    rejected: &'a Rejected,
+    found: &Result<Near<'a>, Unmatched>,
+) -> RejectedEvent<'a> {
+    RejectedEvent {
         event: "etcd-log",
         time: rejected.time.map(|time| utc(clock, time)),
         peer: rejected.peer.into(),
@@ -342,70 +372,112 @@ fn object<'a>(clock: &mut Clock, rejected: &'a Rejected, found: &Result<Near<'a>
     }
 }
 
+/// A connection that an address had, the nearest in time first, from `probe who`.
 #[derive(Serialize)]
-struct Who<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct Who<'a> {
+    /// Always `who`.
     event: &'static str,
+    /// The address on the command line.
     address: Address,
+    /// When the connection began.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     began: String,
+    /// When it ended.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     ended: String,
+    /// As of a connection.
     outcome: &'static str,
+    /// The server's address and port.
     destination: Address,
     #[serde(flatten)]
     found: FoundClient<'a>,
 }
 
+/// The last line of `probe etcd-log`.
 #[derive(Serialize)]
-struct Summary<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSummary"))]
+pub(super) struct EtcdLogSummary<'a> {
+    /// Always `summary`.
     event: &'static str,
+    /// Lines of the log.
     lines: u64,
+    /// Rejected connections.
     rejected: u64,
+    /// Rejected connections whose client was found.
     matched: u64,
+    /// Rejected connections whose client was not found, by reason.
     unmatched: Reasons,
+    /// Rejected connections whose line could not be read.
     unreadable: u64,
+    /// Lines of clients for which `sources`, 10,000 at most, has no room.
     ungrouped: u64,
+    /// Each client and error, most frequent first.
     sources: Vec<Source<'a>>,
 }
 
+/// Why no connection matched.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogUnmatched"))]
 struct Reasons {
+    /// No recording has a connection of this address.
     not_recorded: u64,
+    /// Only the server's node recorded it.
     server_only: u64,
+    /// The nearest recorded connection is too far away in time.
     too_far: u64,
+    /// Several clients had this port at that time.
     reused: u64,
 }
 
+/// A client and an error.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSource"))]
 struct Source<'a> {
+    /// How often it is in the log.
     logged: u64,
+    /// How often the kernel saw the same meanwhile.
     #[serde(skip_serializing_if = "Option::is_none")]
     seen: Option<u64>,
+    /// The interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_ms: Option<u64>,
+    /// The error.
     error: &'a str,
     #[serde(flatten)]
     who: Client<'a>,
+    /// The time of the first line.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     first: Option<String>,
+    /// The time of the last line.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<String>,
+    /// What to do.
     advice: &'static str,
 }
 
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
 #[serde(untagged)]
 enum Client<'a> {
+    /// A client that was found.
     Known {
         #[serde(flatten)]
         identity: &'a Identity,
+        /// The node that recorded it.
         #[serde(skip_serializing_if = "Option::is_none")]
         node: Option<&'a str>,
     },
+    /// A client that was not.
     Unknown {
+        /// The client's address, if it was not found.
         address: std::net::IpAddr,
     },
 }
 
-fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> Summary<'a> {
+fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> EtcdLogSummary<'a> {
     let sources = groups.iter().map(|group| Source {
         logged: group.logged,
         seen: group.seen.map(|seen| seen.count),
@@ -425,7 +497,7 @@ fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> Summary
         last: group.last.map(|time| utc(clock, time)),
         advice: advice(&group.error),
     });
-    Summary {
+    EtcdLogSummary {
         event: "summary",
         sources: sources.collect(),
         lines: total.lines,

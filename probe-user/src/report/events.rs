@@ -16,22 +16,30 @@ pub struct Lines {
     line: Vec<u8>,
 }
 
-/// A finding, and the command that finds it.
+/// From `probe agent`: a finding that begins or ends.
 #[derive(Serialize)]
-struct OfFeature<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "AgentFinding"))]
+pub(super) struct OfFeature<'a> {
+    /// `begins` or `ends`.
+    state: &'static str,
+    /// The command that finds it: `vxlan` or `bypass`.
     feature: &'static str,
     #[serde(flatten)]
     finding: &'a Finding,
 }
 
+/// An event of the agent.
 #[derive(Serialize)]
-struct Event<'a, T> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "{T}Event"))]
+pub(super) struct Event<'a, T> {
+    /// The event.
     event: &'static str,
+    /// When it was, RFC 3339, UTC, microseconds.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
     #[serde(flatten)]
     body: T,
+    /// The name of the node.
     node: &'a str,
 }
 
@@ -65,23 +73,22 @@ impl Lines {
     pub fn finding(&mut self, finding: &Finding, begins: bool) -> Vec<u8> {
         let state = if begins { "begins" } else { "ends" };
         let feature = finding.kind.feature();
-        self.event("finding", Some(state), OfFeature { feature, finding })
+        let body = OfFeature {
+            state,
+            feature,
+            finding,
+        };
+        self.event("finding", body)
     }
 
     /// Anything else that has a name.
-    pub fn event(
-        &mut self,
-        event: &'static str,
-        state: Option<&'static str>,
-        body: impl Serialize,
-    ) -> Vec<u8> {
+    pub fn event(&mut self, event: &'static str, body: impl Serialize) -> Vec<u8> {
         self.scratch.clear();
         self.clock.utc(&mut self.scratch, Timestamp::now());
         let time = String::from_utf8_lossy(&self.scratch).into_owned();
         let event = Event {
             event,
             time,
-            state,
             body,
             node: &self.node,
         };

@@ -39,7 +39,6 @@ pub fn connection(
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WatchSummary"))]
 pub(super) struct Total<'a> {
     /// Always `summary`.
-    #[cfg_attr(test, schemars(extend("const" = "summary")))]
     event: &'static str,
     /// When the watch began.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]

@@ -13,6 +13,7 @@ pub mod lines;
 pub mod metrics;
 pub mod node;
 pub mod path;
+pub mod schema;
 pub mod snapshot;
 mod style;
 mod summary;
@@ -95,6 +96,12 @@ pub struct Reporter<W> {
 const MOST_NODE: usize = 24;
 
 impl<W: Write> Reporter<W> {
+    /// What was written.
+    #[cfg(test)]
+    pub(in crate::report) fn into_inner(self) -> W {
+        self.out
+    }
+
     /// `width` in columns, `None` where `out` is not a terminal: then it is 140. Times are shown in the
     /// system's time zone.
     pub fn new(format: Format, width: Option<usize>, colour: bool, out: W) -> Self {

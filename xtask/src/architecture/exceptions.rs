@@ -49,10 +49,5 @@ pub const TODAY: &[Exception] = &[
     of(OneDefinition, "probe-model/src", "View", WORDS),
     of(OneDefinition, "probe-model/src", "Blamed", WORDS),
     of(OneName, "probe-user/src/recording/read.rs", "End", VAGUE),
-    of(OneName, "probe-user/src/report/bypass/json.rs", "End", VAGUE),
     of(OneName, "probe-user/src/recording/read.rs", "Line", VAGUE),
-    of(OneName, "probe-user/src/report/bypass/json.rs", "Line", VAGUE),
-    of(OneName, "probe-user/src/report/check.rs", "Line", VAGUE),
-    of(OneName, "probe-user/src/report/path/json.rs", "Line", VAGUE),
-    of(OneName, "probe-user/src/report/vxlan/json.rs", "Line", VAGUE),
 ];

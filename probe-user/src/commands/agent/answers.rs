@@ -11,7 +11,6 @@ use futures_util::{Stream, StreamExt as _, stream};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
-use serde::Serialize;
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
     time::{Instant, timeout_at},
@@ -22,7 +21,8 @@ use crate::{
     cli::Agent,
     model::{
         doctor::Check,
-        part::{Part, State},
+        history::{Alive, Gap, HistoryEnd},
+        part::{AgentStatus, Part, State},
     },
     recording::history::{Filter, Kept},
     report::{
@@ -180,44 +180,15 @@ fn ready(shared: &Shared) -> Response<Body> {
     text(status, lines)
 }
 
-#[derive(Serialize)]
-struct NodeStatus<'a> {
-    node: &'a str,
-    version: &'static str,
-    kernel: &'a str,
-    parts: std::collections::BTreeMap<&'static str, How<'a>>,
-}
-
-#[derive(Serialize)]
-struct How<'a> {
-    state: &'static str,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    lacks: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<&'a str>,
-}
-
 fn node(shared: &Shared) -> Vec<u8> {
     let parts = shared.parts();
-    let node = NodeStatus {
+    let node = AgentStatus {
         node: &shared.node,
         version: env!("CARGO_PKG_VERSION"),
         kernel: &shared.kernel,
         parts: parts
             .iter()
-            .map(|(part, state)| {
-                let (lacks, reason) = match state {
-                    State::Runs { lacks } => (lacks.as_slice(), None),
-                    State::Failed(reason) => (Default::default(), Some(reason.as_str())),
-                    State::Off | State::Starts => (Default::default(), None),
-                };
-                let how = How {
-                    state: state.name(),
-                    lacks,
-                    reason,
-                };
-                (part.name(), how)
-            })
+            .map(|(part, state)| (part.name(), state.into()))
             .collect(),
     };
     // Text always can be written.
@@ -280,36 +251,19 @@ impl Questions {
     }
 }
 
-#[derive(Serialize)]
-struct MemoryEnd {
-    held: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oldest: Option<String>,
-    forgotten: u64,
-    lost: u64,
-}
-
-#[derive(Serialize)]
-struct Gap {
-    lost: u64,
-}
-
-#[derive(Serialize)]
-struct Nothing {}
-
 fn lines(shared: &Shared) -> Lines {
     Lines::new(shared.node.clone())
 }
 
 fn connections(shared: &Arc<Shared>, filter: &Filter) -> Response<Body> {
     let (found, reach) = shared.find(filter);
-    let end = MemoryEnd {
-        held: reach.held,
-        oldest: reach.oldest.map(|time| time.to_string()),
+    let end = HistoryEnd {
+        held: reach.held as u64,
+        oldest: reach.oldest,
         forgotten: reach.forgotten,
         lost: reach.lost,
     };
-    let end = lines(shared).event("end", None, end);
+    let end = lines(shared).event("end", end);
     streamed(stream::iter(chunks(found).chain([Bytes::from(end)])))
 }
 
@@ -359,10 +313,10 @@ impl Follower {
                 Ok(Ok(kept)) if self.filter.wants(&kept) => kept.line.clone(),
                 // What it does not want does not keep it from hearing that all is well.
                 Ok(Ok(_)) if self.alive.elapsed() < ALIVE => continue,
-                Ok(Ok(_)) => self.lines.event("alive", None, Nothing {}).into(),
-                Ok(Err(RecvError::Lagged(lost))) => self.lines.event("gap", None, Gap { lost }).into(),
+                Ok(Ok(_)) => self.lines.event("alive", Alive {}).into(),
+                Ok(Err(RecvError::Lagged(lost))) => self.lines.event("gap", Gap { lost }).into(),
                 Ok(Err(RecvError::Closed)) => return None,
-                Err(_) => self.lines.event("alive", None, Nothing {}).into(),
+                Err(_) => self.lines.event("alive", Alive {}).into(),
             };
             self.alive = Instant::now();
             return Some(line);

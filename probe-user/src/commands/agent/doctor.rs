@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::mpsc::{self, Receiver};
 
 use super::{node, shared::Shared};
@@ -25,7 +24,7 @@ use crate::{
         vxlan,
     },
     recording::{connection, history::Filter},
-    report::{self, lines},
+    report,
 };
 
 /// Answers on their way.
@@ -42,12 +41,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
     }
-}
-
-#[derive(Serialize)]
-struct DoctorEnd<'a> {
-    event: &'static str,
-    node: &'a str,
 }
 
 impl DoctorLock {
@@ -89,12 +82,8 @@ impl DoctorLock {
                 }),
             };
             if told.is_ok() {
-                let end = DoctorEnd {
-                    event: "end",
-                    node: &name,
-                };
                 // As above.
-                let _ = send(lines::to_string(&end));
+                let _ = send(report::doctor::end(&name));
             }
         })?;
         Ok(Some(stream::unfold(

@@ -9,12 +9,11 @@ use super::{Cluster, local, tell_silent};
 use crate::{
     cluster::{
         Agent, AgentError, agents,
-        answer::Memory,
         fetch::{Fetched, fetch},
         question::Connections,
     },
     commands::progress::Progress,
-    model::{Connection, flow::Flows},
+    model::{Connection, flow::Flows, history::HistoryEnd},
     recording::read,
     report::{json_line, say},
 };
@@ -23,7 +22,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Remembered {
     /// How far back each goes that told all it has.
-    pub memories: Vec<(String, Memory)>,
+    pub memories: Vec<(String, HistoryEnd)>,
     /// Some did not answer, or not wholly.
     pub incomplete: bool,
 }

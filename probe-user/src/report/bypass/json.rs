@@ -10,104 +10,165 @@ use crate::model::{
     bypass::{
         View,
         diagnosis::protocol,
-        rule::Rule,
+        rule::{Intended, Rule},
         stream::Server,
         view::{JudgedStream, RuleState, SeenBy, Sender},
     },
     finding::ago_ms,
 };
 
+/// What `probe bypass` prints, one object an interval. The last has the event `summary`. Counters are since probe began.
 #[derive(Serialize)]
-struct Line<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Bypass"))]
+pub(in crate::report) struct BypassEvent<'a> {
+    /// `bypass`, or `summary` for the last.
     event: &'static str,
+    /// When it was, RFC 3339, UTC, microseconds.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
+    /// The name of the node: the host's, or `--node-name`.
     node: &'a str,
+    /// True if there is no finding.
     healthy: bool,
+    /// Untracked packets, most first.
     streams: Vec<Stream<'a>>,
+    /// Every rule that sets notrack.
     rules: Vec<RuleLine<'a>>,
+    /// How many Services the node's rules have.
     services: usize,
+    /// [Findings](#finding) of these kinds: [bypass.md](bypass.md).
     findings: Vec<&'a Finding>,
+    /// What could not be counted.
     lost: Lost,
+    /// The programs that see the packets.
     hooks: Vec<Hook>,
+    /// Packets that this kernel does not show.
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     unseen: &'a [&'static str],
+    /// Why rules could not be read.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     unread: &'a [String],
 }
 
+/// What could not be counted.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassLost"))]
 struct Lost {
+    /// Packets counted in no stream for lack of room.
     packets: u64,
 }
 
-/// As `probe check` tells it.
+/// A program and its place in the kernel.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassHook"))]
 struct Hook {
+    /// The packets that it sees.
     gives: &'static str,
+    /// Its tracepoint, function or netfilter hook, as with `check`.
     tracepoint: &'static str,
+    /// The program.
     program: &'static str,
 }
 
+/// An endpoint of untracked packets.
 #[derive(Serialize)]
-struct End<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassEnd"))]
+struct BypassEnd<'a> {
+    /// The address.
     address: IpAddr,
+    /// The port, on the server side.
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
+    /// The pod that has the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
+    /// The pod's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<&'a str>,
 }
 
+/// Untracked packets of one direction.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassStream"))]
 struct Stream<'a> {
-    source: End<'a>,
-    destination: End<'a>,
+    /// The source.
+    source: BypassEnd<'a>,
+    /// The destination.
+    destination: BypassEnd<'a>,
+    /// The IP protocol.
     protocol: String,
+    /// `forwarded`, `outgoing` or `delivered`.
     direction: &'static str,
+    /// The input device; null if none.
     input: Option<&'a str>,
+    /// The output device; null if none.
     output: Option<&'a str>,
+    /// Packets: segments on the wire.
     packets: u64,
+    /// Packets as rules count them.
     frames: u64,
+    /// Bytes from the IP header on.
     bytes: u64,
+    /// SYN.
     syn: u64,
+    /// SYN-ACK.
     syn_ack: u64,
+    /// RST.
     rst: u64,
+    /// The first, milliseconds ago; null if never.
     first_seen_ms: Option<u64>,
+    /// The latest, milliseconds ago; null if never.
     last_seen_ms: Option<u64>,
+    /// The rules that exempt it from conntrack; empty if none were found.
     rules: Vec<&'a str>,
+    /// What exempts it on purpose.
     #[serde(skip_serializing_if = "Option::is_none")]
-    intended: Option<&'static str>,
+    intended: Option<Intended>,
+    /// The Service that it breaks.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
+    /// The owner of the node's own packets, by the socket of the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<Owner<'a>>,
 }
 
+/// The sender of the node's own packets.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassOwner"))]
 struct Owner<'a> {
+    /// The last levels of the path of the cgroup.
     cgroup: &'a str,
+    /// As of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     container: Option<&'a Container>,
+    /// As of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a Pod>,
+    /// True if another cgroup sent too.
     others: bool,
 }
 
+/// A rule that sets notrack.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassRule"))]
 struct RuleLine<'a> {
+    /// The rule.
     rule: &'a str,
+    /// Its counter; null if it has none.
     packets: Option<u64>,
+    /// Its increase since probe began.
     since: Option<u64>,
-    state: &'static str,
+    /// `hit`: its counter moved; `latent`: it did not, or there is none.
+    state: RuleState,
+    /// What exempts packets on purpose.
     #[serde(skip_serializing_if = "Option::is_none")]
-    intended: Option<&'static str>,
+    intended: Option<Intended>,
 }
 
 pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> io::Result<Vec<u8>> {
     let mut time = Vec::new();
     clock.utc(&mut time, view.time);
-    let line = Line {
+    let line = BypassEvent {
         event,
         time: String::from_utf8_lossy(&time).into_owned(),
         node,
@@ -132,9 +193,9 @@ fn hook(by: &SeenBy) -> Hook {
     }
 }
 
-fn end(view: &View, address: IpAddr, port: Option<u16>) -> End<'_> {
+fn end(view: &View, address: IpAddr, port: Option<u16>) -> BypassEnd<'_> {
     let name = view.names.get(&address);
-    End {
+    BypassEnd {
         address,
         port,
         pod: name.map(|name| name.pod.as_str()),
@@ -166,7 +227,7 @@ fn stream<'a>(view: &'a View, seen: &'a JudgedStream) -> Stream<'a> {
             .iter()
             .map(|candidate| candidate.rule.as_str())
             .collect(),
-        intended: seen.intended.map(|intended| intended.name()),
+        intended: seen.intended,
         service: seen.service.as_deref(),
         owner: seen.sender.as_ref().map(owner),
     }
@@ -186,7 +247,7 @@ fn rule(rule: &Rule) -> RuleLine<'_> {
         rule: &rule.text,
         packets: rule.packets,
         since: rule.since,
-        state: RuleState::of(rule).name(),
-        intended: rule.intended.map(|intended| intended.name()),
+        state: RuleState::of(rule),
+        intended: rule.intended,
     }
 }

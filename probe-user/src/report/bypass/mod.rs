@@ -7,6 +7,8 @@ use std::io;
 
 use jiff::Timestamp;
 
+#[cfg(test)]
+pub(super) use self::json::BypassEvent;
 use super::{clock::Clock, finding, snapshot::Snapshot};
 use crate::model::bypass::View;
 

@@ -10,7 +10,7 @@ use crate::report::samples;
 fn documentation() -> String {
     let mut text = String::from(
         "# Metrics of `probe agent`\n\n\
-         Made of the definitions in the source; a test holds it to them (`PROBE_WRITE_DOCS=1` writes it anew).\n\n\
+         Made of the definitions in the source; a test holds it to them (`cargo xtask docs --write` writes it anew).\n\n\
          `http://…:9471/metrics`, OpenMetrics. Text from outside (names of pods, rules) is escaped and at most 200 columns\n\
          long. There are at most `metrics.max_series` series (10,000 by default), of one workload at most 64 ports: what\n\
          comes later is counted under the label value `other`, for lack of series in `probe_series_overflow_total` as well.\n\
@@ -44,7 +44,7 @@ fn the_documentation_is_of_these_definitions() {
     assert_eq!(
         std::fs::read_to_string(&file).unwrap(),
         documentation(),
-        "run this test with PROBE_WRITE_DOCS=1"
+        "run `cargo xtask docs --write`"
     );
 }
 

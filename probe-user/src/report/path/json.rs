@@ -20,117 +20,190 @@ use crate::model::{
     },
 };
 
+/// What `probe path` prints, one object an exchange: a request, its answer, and the other packets of the flow meanwhile.
 #[derive(Serialize)]
-struct Line<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Path"))]
+pub(in crate::report) struct PathEvent<'a> {
+    /// Always `path`.
     event: &'static str,
+    /// The time of the exchange's first event.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
+    /// The name of the node: the host's, or `--node-name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+    /// A number, the same in all exchanges of a flow.
     flow: u64,
-    outcome: &'static str,
+    /// `delivered` (it reached its socket; the answer came back), `refused` (no such socket, or RST), `dropped` (it, its reply,
+    /// or a later packet), `untranslated` (it left for a Service, or its reply for the client, untracked), `unreachable` (an
+    /// ICMP error came), `unanswered`, `no-request` (only the answer was seen).
+    outcome: Outcome,
+    /// Where the request ended and why, in a sentence.
     conclusion: String,
+    /// A command that would undo the cause; probe never runs it.
     #[serde(skip_serializing_if = "Option::is_none")]
     remedy: Option<String>,
+    /// If packets for a Service bypassed conntrack.
     #[serde(skip_serializing_if = "Option::is_none")]
     untracked: Option<Untracked<'a>>,
+    /// The listener where the request was delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
     listener: Option<Listener<'a>>,
+    /// Points of packets beyond those kept: 64 packets an exchange.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
+    /// Each packet of the exchange, in the order they began.
     packets: Vec<Packet<'a>>,
 }
 
+/// Packets for a Service that bypassed conntrack.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathUntracked"))]
 struct Untracked<'a> {
+    /// The rule responsible.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Rule<'a>>,
+    /// The Service.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<&'a str>,
 }
 
+/// A listening socket.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathListener"))]
 struct Listener<'a> {
+    /// The process that holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     process: Option<&'a str>,
+    /// Connections to be accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     waiting: Option<u32>,
 }
 
+/// A rule of the packet filter.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathRule"))]
 struct Rule<'a> {
+    /// The rule.
     text: &'a str,
+    /// A command that would remove it.
     #[serde(skip_serializing_if = "str::is_empty")]
     remedy: &'a str,
-    /// It is the one; else it is what fits.
+    /// True if the packet meets all its conditions.
     certain: bool,
 }
 
+/// A packet and its way.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathPacket"))]
 struct Packet<'a> {
+    /// `request` or `reply`.
     direction: &'static str,
+    /// What it is, in words: `SYN`, `1448 bytes`, `ICMP echo request`.
     title: String,
+    /// IP protocol number.
     protocol: u8,
+    /// True: TCP sent it before (retransmission).
     #[serde(skip_serializing_if = "is_false")]
     again: bool,
+    /// True: an ICMP error about a packet of the flow.
     #[serde(skip_serializing_if = "is_false")]
     about: bool,
+    /// `delivered`, `dropped`, `left` (a device sent it, and nothing more was seen), `arrived` (nothing was seen to drop it).
     end: &'static str,
+    /// From its first point to the one that shows the end.
     duration_ns: u64,
+    /// Its points beyond 192.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
+    /// Each point that it passed, in order.
     hops: Vec<Hop<'a>>,
 }
 
+/// A point that a packet passed.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathHop"))]
 struct Hop<'a> {
+    /// Since the packet's first point.
     after_ns: u64,
+    /// `sent` (by a device), `received`, `dropped`, `consumed` (delivered), `hook` (of netfilter), `route`, `forward`, `local`,
+    /// `output`, `socket`, `icmp` (an error is sent because of it), `conntrack`, `nat`, `encapsulate`, `decapsulate` (VXLAN).
     point: &'static str,
+    /// The kernel's function or tracepoint of the event.
     function: &'static str,
+    /// Inode of the network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     netns: Option<u32>,
+    /// The name of the network namespace.
     #[serde(skip_serializing_if = "String::is_empty")]
     place: String,
+    /// The device; absent if it has none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<&'a str>,
+    /// What happened, in words.
     what: String,
+    /// The source at this point; in a tunnel the inner one.
     source: AddressPort,
+    /// The destination at this point; in a tunnel the inner one.
     destination: AddressPort,
+    /// conntrack's state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    tracking: Option<&'static str>,
+    tracking: Option<Tracking>,
+    /// The mark, if it is not 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     mark: Option<u32>,
+    /// Packets on the wire that it is cut into or put together of, if there are more than one.
     #[serde(skip_serializing_if = "Option::is_none")]
     segments: Option<u16>,
+    /// Of `dropped`: the kernel's reason (absent before 5.17).
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    /// Of `dropped`: the function that dropped it.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<&'a str>,
+    /// Of `hook`: the hook of netfilter.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hook: Option<&'static str>,
+    hook: Option<Hook>,
+    /// Of `hook`: the verdict.
     #[serde(skip_serializing_if = "Option::is_none")]
-    verdict: Option<&'static str>,
+    verdict: Option<HookVerdict>,
+    /// Of `route`: whether there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     found: Option<bool>,
+    /// Of `icmp`: type and code of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     icmp: Option<Icmp>,
+    /// VXLAN's outer header.
     #[serde(skip_serializing_if = "Option::is_none")]
     tunnel: Option<Tunnel>,
+    /// The rule that dropped it, or exempted it from conntrack.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Rule<'a>>,
+    /// Of a netfilter hook that accepted it: the tables with chains there, in their order, as they were read at most 10 s
+    /// before (`iptables-legacy raw`, `nft inet shop pre`).
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     tables: &'a [String],
 }
 
+/// Type and code of an ICMP error.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathIcmp"))]
 struct Icmp {
+    /// The type.
     r#type: u8,
+    /// The code.
     code: u8,
 }
 
+/// VXLAN's outer header.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathTunnel"))]
 struct Tunnel {
+    /// The VNI.
     vni: u32,
+    /// The outer source.
     source: Address,
+    /// The outer destination.
     destination: AddressPort,
 }
 
@@ -140,12 +213,12 @@ pub fn exchange(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, told: 
     let conclusion = exchange.conclusion(told.places);
     line(
         out,
-        &Line {
+        &PathEvent {
             event: "path",
             time: utc(clock, told.time),
             node,
             flow: exchange.flow,
-            outcome: conclusion.outcome.name(),
+            outcome: conclusion.outcome,
             conclusion: conclusion.text,
             remedy: conclusion.remedy,
             untracked: exchange.untracked.as_ref().map(|untracked| Untracked {
@@ -219,9 +292,7 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
         what: journey.words(at),
         source: end(packet.source),
         destination: end(packet.destination),
-        tracking: Some(event.tracking)
-            .filter(|tracking| *tracking != Tracking::None)
-            .map(Tracking::name),
+        tracking: Some(event.tracking).filter(|tracking| *tracking != Tracking::None),
         mark: Some(event.mark).filter(|mark| *mark != 0),
         segments: Some(event.segments).filter(|segments| *segments > 1),
         reason: None,
@@ -246,8 +317,8 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
             told.at = at.as_deref();
         }
         What::Hook { hook, verdict } => {
-            told.hook = hook.map(Hook::name);
-            told.verdict = verdict.map(HookVerdict::name);
+            told.hook = *hook;
+            told.verdict = *verdict;
         }
         What::Route { found } => told.found = Some(*found),
         What::Icmp { kind, code } => {
@@ -261,21 +332,39 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
     told
 }
 
+/// The last line of `probe path`.
 #[derive(Serialize)]
-struct Summary<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathSummary"))]
+pub(in crate::report) struct PathSummary<'a> {
+    /// Always `summary`.
     event: &'static str,
+    /// When it began.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     started: String,
+    /// When it ended.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     ended: String,
+    /// What was watched, in words.
     watched: &'a str,
+    /// The name of the node: the host's, or `--node-name`.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+    /// The number of exchanges.
     exchanges: u64,
+    /// The number of packets.
     packets: u64,
+    /// How many exchanges of each outcome.
     outcomes: Counts<'a>,
+    /// What was not seen.
     lost: Lost,
 }
 
 /// An object of counts.
+#[cfg_attr(
+    test,
+    derive(schemars::JsonSchema),
+    schemars(inline, with = "std::collections::BTreeMap<String, u64>")
+)]
 struct Counts<'a>(&'a [(Outcome, u64)]);
 
 impl Serialize for Counts<'_> {
@@ -292,7 +381,7 @@ impl Serialize for Counts<'_> {
 pub fn last(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, totals: &Totals) -> io::Result<()> {
     line(
         out,
-        &Summary {
+        &PathSummary {
             event: "summary",
             started: utc(clock, totals.started),
             ended: utc(clock, totals.ended),

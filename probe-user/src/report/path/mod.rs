@@ -12,6 +12,8 @@ use std::io::{self, Write};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
+#[cfg(test)]
+pub(super) use self::json::{PathEvent, PathSummary};
 pub use self::pcap::PcapWriter;
 use super::{Format, clock::Clock, table::DEFAULT_WIDTH};
 use crate::model::path::{Exchange, Outcome, Places};
@@ -38,18 +40,19 @@ pub struct Totals {
     pub watched: String,
 }
 
-/// What was not seen, or not told.
+/// What was not seen, or not reported.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathLost"))]
 pub struct Lost {
-    /// Events that found the ring full.
+    /// Points of packets that found the ring full.
     pub ring: u64,
-    /// Events beyond the most a second.
+    /// Points beyond the limit per second.
     pub budget: u64,
     /// Flows and packets that found no room.
     pub flows: u64,
     /// Runs of programs that the kernel skipped.
     pub skipped: u64,
-    /// Events that could not be read.
+    /// Points that could not be read.
     pub malformed: u64,
 }
 
@@ -68,6 +71,12 @@ pub struct Reporter<W> {
 }
 
 impl<W: Write> Reporter<W> {
+    /// What was written.
+    #[cfg(test)]
+    pub(in crate::report) fn into_inner(self) -> W {
+        self.out
+    }
+
     /// `width` in columns, `None` where `out` is not a terminal. Times are shown in the system's time zone.
     pub fn new(format: Format, width: Option<usize>, colour: bool, out: W) -> Self {
         Self {
@@ -153,6 +162,6 @@ impl<W: Write> Reporter<W> {
 }
 
 #[cfg(test)]
-mod samples;
+pub(super) mod samples;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! One object a look; docs/json.md describes it.
 
-use std::{io, net::IpAddr};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 use serde::Serialize;
 
@@ -9,142 +9,245 @@ use crate::model::{
     Finding,
     finding::ago_ms,
     vxlan::{
-        overlay::{Overlay, PeerEntry},
-        traffic::{Layer, VxlanCount},
+        overlay::{Overlay, PeerEntry, PeerSource},
+        traffic::{IcmpErrorKind, Layer, VxlanCount},
         view::{PeerView, View},
     },
 };
 
+/// What `probe vxlan` prints, one object an interval. The last has the event `summary`. Counters are since probe began.
 #[derive(Serialize)]
-struct Line<'a> {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "Vxlan"))]
+pub(in crate::report) struct VxlanEvent<'a> {
+    /// `vxlan`, or `summary` for the last.
     event: &'static str,
+    /// When it was, RFC 3339, UTC, microseconds.
+    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     time: String,
+    /// The name of the node: the host's, or `--node-name`.
     node: &'a str,
+    /// Each VXLAN device.
     devices: Vec<Device<'a>>,
+    /// Each configured peer, and each that sends.
     peers: Vec<Peer<'a>>,
-    /// Every stream on the wire, those of no device too.
+    /// The packets on the wire, of any VXLAN port and VNI.
     streams: Vec<Stream<'a>>,
+    /// ICMP errors about VXLAN packets.
     errors: Vec<Error>,
+    /// VXLAN packets dropped on this node.
     drops: Vec<Drop<'a>>,
+    /// Each direction of each inner connection, most bytes first, with `--flows`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     flows: Vec<Flow<'a>>,
+    /// [Findings](#finding) of these kinds: [vxlan.md](vxlan.md).
     findings: Vec<&'a Finding>,
+    /// True if there is no finding.
     healthy: bool,
-    lost: serde_json::Map<String, serde_json::Value>,
+    /// Not counted for lack of room: `packets`, `errors`, `drop_destinations` (counted without their addresses), `drops`,
+    /// `flow_packets`; `skipped`: drops that an interrupt hid from the program.
+    lost: BTreeMap<&'static str, u64>,
+    /// Why the packet filter's rules could not be read.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     unread: &'a [String],
 }
 
+/// A VXLAN device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanDevice"))]
 struct Device<'a> {
+    /// The name.
     name: &'a str,
+    /// True if it is up.
     up: bool,
+    /// The VNI.
     vni: u32,
+    /// The UDP port.
     port: u16,
+    /// The local address; null if none is set.
     local: Option<IpAddr>,
+    /// The underlay device; null if it is not known.
     underlay: Option<&'a str>,
+    /// The MTU of the underlay device.
     underlay_mtu: Option<u32>,
+    /// The MTU of the device.
     mtu: u32,
+    /// The MAC address.
     mac: Option<String>,
-    kind: &'static str,
-    /// As the device itself counts.
+    /// Where its peers come from: `entries` (configured), `learning`, `external`.
+    kind: PeerSource,
+    /// Packets received, as the device counts.
     received: u64,
+    /// Packets sent, as the device counts.
     sent: u64,
+    /// Packets that the device could not send.
     send_failures: u64,
 }
 
+/// Packets since probe began.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanCounts"))]
 struct Counts {
+    /// Packets: segments on the wire.
     packets: u64,
+    /// Frames, as devices and tcpdump count.
     frames: u64,
+    /// Bytes of the outer frames on the wire.
     bytes: u64,
+    /// The latest, milliseconds ago; null if never.
     last_seen_ms: Option<u64>,
+    /// Inner SYN.
     syn: u64,
+    /// Inner SYN-ACK.
     syn_ack: u64,
+    /// Inner RST.
     rst: u64,
+    /// Packets in fragments.
     fragments: u64,
+    /// Packets with a malformed header.
     malformed: u64,
 }
 
+/// A peer of a VXLAN device.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanPeer"))]
 struct Peer<'a> {
+    /// The VXLAN device.
     device: &'a str,
+    /// The address on the underlay; null if the forwarding entry is missing.
     vtep: Option<IpAddr>,
+    /// The MAC address of the peer's device.
     mac: Option<String>,
+    /// The address of the peer's device, by which its pods are routed.
     gateway: Option<IpAddr>,
+    /// The networks routed to it.
     routes: Vec<String>,
-    lacks: Vec<&'static str>,
+    /// The entries that are missing.
+    lacks: &'a [PeerEntry],
+    /// True if the device has entries for it.
     expected: bool,
+    /// Packets from it.
     received: Counts,
+    /// Packets to it.
     sent: Counts,
+    /// Packets from or to it that were dropped on this node.
     dropped: u64,
+    /// `ok`, `idle`, `no entries`, or the kinds of its findings.
     state: String,
 }
 
+/// VXLAN packets of one direction between two addresses.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanStream"))]
 struct Stream<'a> {
+    /// The address on this node.
     local: IpAddr,
+    /// The address of the peer.
     peer: IpAddr,
+    /// The VNI.
     vni: u32,
+    /// The UDP destination port.
     port: u16,
+    /// The underlay device.
     underlay: Option<&'a str>,
+    /// `in` or `out`.
     direction: &'static str,
     #[serde(flatten)]
     counts: Counts,
 }
 
+/// ICMP errors about VXLAN packets.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanError"))]
 struct Error {
+    /// The sender of the errors.
     reporter: IpAddr,
+    /// The source of the VXLAN packets.
     source: IpAddr,
+    /// Their destination.
     destination: IpAddr,
+    /// Their UDP destination port.
     port: u16,
-    error: &'static str,
+    /// The error.
+    error: IcmpErrorKind,
+    /// `in` or `out`.
     direction: &'static str,
+    /// The number of errors.
     packets: u64,
+    /// The largest packet that would pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     mtu: Option<u32>,
+    /// The latest, milliseconds ago; null if never.
     last_seen_ms: Option<u64>,
 }
 
+/// Packets dropped on this node.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanDrop"))]
 struct Drop<'a> {
+    /// `outside`: the VXLAN packet; `inside`: the packet at the VXLAN device.
     place: &'static str,
+    /// The kernel's reason; null before 5.17.
     reason: Option<&'a str>,
+    /// The device.
     device: Option<&'a str>,
+    /// The source of the VXLAN packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<IpAddr>,
+    /// The destination of the VXLAN packet; `inside`, of the inner one.
     destination: IpAddr,
+    /// The VNI.
     #[serde(skip_serializing_if = "Option::is_none")]
     vni: Option<u32>,
+    /// The UDP destination port.
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
+    /// The EtherType, such as `0x0800`.
     ethertype: String,
+    /// The number of packets.
     packets: u64,
+    /// The latest, milliseconds ago; null if never.
     last_seen_ms: Option<u64>,
 }
 
+/// An endpoint of an inner flow.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "InnerFlowEnd"))]
 struct FlowEnd<'a> {
+    /// The address.
     address: IpAddr,
+    /// The port.
     port: u16,
+    /// The pod that has the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<&'a str>,
+    /// The pod's namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     namespace: Option<&'a str>,
 }
 
+/// One direction of an inner connection.
 #[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "InnerFlow"))]
 struct Flow<'a> {
+    /// The source.
     source: FlowEnd<'a>,
+    /// The destination.
     destination: FlowEnd<'a>,
+    /// The IP protocol.
     protocol: String,
+    /// The VNI.
     vni: u32,
+    /// `in` or `out`.
     direction: &'static str,
+    /// Packets.
     packets: u64,
+    /// Bytes.
     bytes: u64,
+    /// The first, milliseconds ago.
     first_seen_ms: Option<u64>,
+    /// The latest, milliseconds ago.
     last_seen_ms: Option<u64>,
+    /// All TCP flags seen, as one number.
     tcp_flags: u8,
 }
 
@@ -167,7 +270,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         source: error.source,
         destination: error.destination,
         port: error.port,
-        error: error.kind.name(),
+        error: error.kind,
         direction: error.direction.name(),
         packets: count.packets,
         mtu: (count.mtu > 0).then_some(count.mtu),
@@ -201,7 +304,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         tcp_flags: count.tcp_flags,
     });
     let losses = view.traffic.losses.iter();
-    let line = Line {
+    let line = VxlanEvent {
         event,
         time: String::from_utf8_lossy(&time).into_owned(),
         node,
@@ -213,9 +316,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         flows: flows.collect(),
         findings: view.findings.iter().map(|found| &found.finding).collect(),
         healthy: view.findings.is_empty(),
-        lost: losses
-            .map(|(name, lost)| ((*name).to_owned(), (*lost).into()))
-            .collect(),
+        lost: losses.copied().collect(),
         unread: &view.unread,
     };
     Ok(lines::to_vec(&line)?)
@@ -247,7 +348,7 @@ fn device_of(overlay: &Overlay) -> Device<'_> {
         underlay_mtu: overlay.underlay.as_ref().map(|underlay| underlay.mtu),
         mtu: device.mtu,
         mac: device.mac.map(|mac| mac.to_string()),
-        kind: overlay.kind.name(),
+        kind: overlay.kind,
         received: device.received,
         sent: device.sent,
         send_failures: device.send_failures,
@@ -264,9 +365,7 @@ fn peer_of<'a>(view: &PeerView<'a>, now: u64) -> Peer<'a> {
         routes: peer
             .map(|peer| peer.routes.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        lacks: peer
-            .map(|peer| peer.lacks.iter().copied().map(PeerEntry::name).collect())
-            .unwrap_or_default(),
+        lacks: peer.map(|peer| peer.lacks.as_slice()).unwrap_or_default(),
         expected: peer.is_some(),
         received: counts(&view.received, now),
         sent: counts(&view.sent, now),

@@ -7,6 +7,8 @@ use std::io;
 
 use jiff::Timestamp;
 
+#[cfg(test)]
+pub(super) use self::json::VxlanEvent;
 use super::{clock::Clock, finding, snapshot::Snapshot};
 use crate::model::vxlan::view::View;
 

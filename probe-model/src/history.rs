@@ -1,0 +1,36 @@
+//! Lines between the connections in an agent's answer about its history.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The last line of an answer: what the agent's history holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct HistoryEnd {
+    /// Connections in its history.
+    #[serde(default)]
+    pub held: u64,
+    /// The time of the oldest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", extend("format" = "date-time")))]
+    pub oldest: Option<Timestamp>,
+    /// How many left the history.
+    #[serde(default)]
+    pub forgotten: u64,
+    /// Losses of the kernel side.
+    #[serde(default)]
+    pub lost: u64,
+}
+
+/// Connections that a slow reader lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Gap {
+    /// The number of connections.
+    pub lost: u64,
+}
+
+/// No new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Alive {}
