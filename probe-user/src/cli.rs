@@ -6,6 +6,8 @@ mod cluster;
 mod doctor;
 mod generated;
 mod help;
+#[cfg(test)]
+mod list_tests;
 mod pace;
 mod path;
 mod recordings;
