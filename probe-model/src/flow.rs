@@ -1,7 +1,11 @@
 //! Recorded connections, and which of them an address and a time speak of.
 
+pub mod matching;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, hash_map::Entry},
     fmt,
     hash::Hash,
     net::SocketAddr,
@@ -11,11 +15,8 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::Outcome;
-
-/// Two that had the same address and port so shortly after one another can't be told apart: clocks of nodes differ, and
-/// logs round.
-const REUSED: Duration = Duration::from_secs(1);
+pub use self::matching::{LineKey, Near, Unmatched};
+use super::{Outcome, recording_scope::RecordingScope};
 
 /// Who was behind recorded connections, as a reader tells them apart: a process that is started anew for each is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -84,6 +85,8 @@ pub struct Flow {
     pub source: SocketAddr,
     pub destination: SocketAddr,
     pub outcome: Outcome,
+    /// The client as its server saw it.
+    seen_as: SocketAddr,
     /// What the client dialled.
     asked: SocketAddr,
     /// The node that recorded it knows what its addresses were translated to.
@@ -135,6 +138,8 @@ pub struct Recorded {
     pub outcome: Outcome,
     /// `None` for the record of a server's end.
     pub client: Option<Client>,
+    /// The node that recorded it.
+    pub node: Option<String>,
 }
 
 /// Recorded connections by the client's address: its own, and the one that its server sees.
@@ -143,8 +148,12 @@ pub struct Flows {
     flows: Vec<Flow>,
     /// Places in `flows`.
     clients: HashMap<SocketAddr, Vec<u32>>,
-    /// Clients that servers' nodes have recorded.
-    servers: HashSet<SocketAddr>,
+    /// Clients that servers' nodes have recorded, each with the place of the latest one's node.
+    servers: HashMap<SocketAddr, u32>,
+    /// Of all records.
+    nodes: Places<Option<String>>,
+    /// How each recording was filtered.
+    scopes: Vec<RecordingScope>,
     /// Each with the place of its identity.
     who: Places<(u32, Client)>,
     identities: Places<Identity>,
@@ -188,30 +197,6 @@ fn place(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// A recorded connection, and how near it is to the time asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Near<'a> {
-    pub flow: &'a Flow,
-    pub client: &'a Client,
-    /// Place of the client's identity among all.
-    pub who: u32,
-    /// `None` where no time was asked for.
-    pub distance: Option<Duration>,
-}
-
-/// Why an address can't be given a name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unmatched {
-    /// In no recording.
-    NotRecorded,
-    /// Only the node of the server recorded it.
-    ServerOnly,
-    /// The nearest record is this far away.
-    TooFar(Duration),
-    /// Several had it at about that time.
-    Reused(Vec<String>),
-}
-
 impl Flows {
     pub fn add(&mut self, recorded: Recorded) {
         let Recorded {
@@ -224,9 +209,11 @@ impl Flows {
             translated,
             outcome,
             client,
+            node,
         } = recorded;
+        let node = self.nodes.of(node);
         let Some(client) = client else {
-            self.servers.insert(source);
+            self.servers.insert(source, node);
             return;
         };
         let identity = self.identities.of(client.identity.clone());
@@ -236,6 +223,7 @@ impl Flows {
             source,
             destination,
             outcome,
+            seen_as: seen_as.unwrap_or(source),
             asked: dialled.unwrap_or(destination),
             translated,
             client: self.who.of((identity, client)),
@@ -267,213 +255,27 @@ impl Flows {
         }
     }
 
-    /// Client ends that had this address, the nearest in time first; without a time the latest first.
-    pub fn near(&self, address: SocketAddr, at: Option<Timestamp>) -> Vec<Near<'_>> {
-        let mut near: Vec<_> = self
-            .clients
-            .get(&address)
-            .into_iter()
-            .flatten()
-            .filter_map(|place| {
-                let flow = self.flows.get(*place as usize)?;
-                let (who, client) = self.who.get(flow.client)?;
-                Some(Near {
-                    flow,
-                    client,
-                    who: *who,
-                    distance: at.map(|at| flow.distance(at)),
-                })
-            })
-            .collect();
-        near.sort_by_key(|near| (near.distance, std::cmp::Reverse(near.flow.ended)));
-        near
+    /// Notes how a recording that was added was filtered.
+    pub fn add_scope(&mut self, scope: RecordingScope) {
+        if !self.scopes.contains(&scope) {
+            self.scopes.push(scope);
+        }
     }
 
-    /// The one client end that had this address at that time, give or take `within`.
-    ///
-    /// # Errors
-    /// Why it can't be told.
-    pub fn find(
-        &self,
-        address: SocketAddr,
-        at: Option<Timestamp>,
-        within: Duration,
-    ) -> Result<Near<'_>, Unmatched> {
-        let near = self.near(address, at);
-        let Some(nearest) = near.first() else {
-            return Err(if self.servers.contains(&address) {
-                Unmatched::ServerOnly
-            } else {
-                Unmatched::NotRecorded
-            });
-        };
-        if let Some(distance) = nearest.distance.filter(|distance| *distance > within) {
-            return Err(Unmatched::TooFar(distance));
-        }
-        // Without a time, all that ever had it.
-        let as_good = |other: &&Near<'_>| other.distance.is_none_or(|distance| distance <= REUSED);
-        let others: Vec<_> = near
-            .iter()
-            .skip(1)
-            .take_while(as_good)
-            .filter(|other| other.who != nearest.who)
-            .collect();
-        if others.is_empty() {
-            return Ok(*nearest);
-        }
-        let mut names: Vec<String> = Vec::new();
-        for name in [nearest]
-            .into_iter()
-            .chain(others)
-            .map(|near| near.client.identity.to_string())
-        {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
-        Err(Unmatched::Reused(names))
+    /// How the recordings were filtered, each way once.
+    pub fn scopes(&self) -> &[RecordingScope] {
+        &self.scopes
     }
 
-    /// Every recorded client end, with the place of its identity.
-    pub fn all(&self) -> impl Iterator<Item = (u32, &Flow)> {
+    /// Every recorded client side with its place, and the place of its identity.
+    pub fn all(&self) -> impl Iterator<Item = (u32, u32, &Flow)> {
         self.flows
             .iter()
-            .filter_map(|flow| Some((self.who.get(flow.client)?.0, flow)))
+            .zip(0..)
+            .filter_map(|(flow, place)| Some((place, self.who.get(flow.client)?.0, flow)))
     }
 
     pub fn is_empty(&self) -> bool {
         self.flows.is_empty() && self.servers.is_empty()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(seconds: f64) -> Timestamp {
-        Timestamp::from_microsecond((seconds * 1e6) as i64).unwrap()
-    }
-
-    fn address(text: &str) -> SocketAddr {
-        text.parse().unwrap()
-    }
-
-    fn identity(pod: &str) -> Identity {
-        Identity {
-            namespace: Some("monitoring".to_owned()),
-            pod: Some(pod.to_owned()),
-            ..Identity::default()
-        }
-    }
-
-    fn client(pod: &str, source: &str, seen_as: Option<&str>, began: f64, ended: f64) -> Recorded {
-        Recorded {
-            began: at(began),
-            ended: at(ended),
-            destination: address("192.168.88.11:2379"),
-            source: address(source),
-            seen_as: seen_as.map(address),
-            dialled: None,
-            translated: true,
-            outcome: Outcome::HalfOpen,
-            client: Some(Client {
-                identity: identity(pod),
-                ..Client::default()
-            }),
-        }
-    }
-
-    const NODE: &str = "192.168.88.12:62134";
-
-    #[test]
-    fn who_had_it() {
-        let mut flows = Flows::default();
-        for recorded in [
-            client("a", "10.244.2.2:1", Some(NODE), 10.0, 10.01),
-            client("b", "10.244.2.3:1", Some(NODE), 200.0, 200.01),
-            // So soon after the other that the log can't tell them apart.
-            client("c", "10.244.2.4:1", Some(NODE), 200.5, 200.51),
-            // The same again: no question who it was.
-            client("a", "10.244.2.2:1", Some(NODE), 10.3, 10.31),
-            Recorded {
-                client: None,
-                ..client("", "192.168.88.13:5", None, 10.0, 10.1)
-            },
-        ] {
-            flows.add(recorded);
-        }
-        let within = Duration::from_secs(10);
-        for (asked, time, expected) in [
-            (NODE, Some(10.012), Ok(("a", 2_000))),
-            (NODE, Some(10.005), Ok(("a", 0))),
-            (NODE, Some(9.0), Ok(("a", 1_000_000))),
-            (NODE, Some(30.31), Err(Unmatched::TooFar(Duration::from_secs(20)))),
-            (
-                NODE,
-                Some(200.012),
-                Err(Unmatched::Reused(vec![
-                    "monitoring/b".to_owned(),
-                    "monitoring/c".to_owned(),
-                ])),
-            ),
-            ("10.244.2.4:1", Some(200.512), Ok(("c", 2_000))),
-            ("10.244.2.4:1", None, Ok(("c", u64::MAX))),
-            ("192.168.88.12:1", Some(10.0), Err(Unmatched::NotRecorded)),
-            ("192.168.88.13:5", Some(10.0), Err(Unmatched::ServerOnly)),
-        ] {
-            let found = flows.find(address(asked), time.map(at), within);
-            let found = found.map(|near| {
-                let distance = near
-                    .distance
-                    .map_or(u64::MAX, |distance| distance.as_micros() as u64);
-                (near.client.identity.pod.clone().unwrap(), distance)
-            });
-            let expected = expected.map(|(pod, distance): (&str, u64)| (pod.to_owned(), distance));
-            assert_eq!(found, expected, "{asked} {time:?}");
-        }
-        // Without a time, nobody can say which of three it was.
-        assert!(
-            matches!(flows.find(address(NODE), None, within), Err(Unmatched::Reused(names)) if names.len() == 3)
-        );
-    }
-
-    /// Two probes on one kernel: the record of the node that the pod is on counts, and counts once.
-    #[test]
-    fn records_of_one_connection() {
-        let mine = client("a", "10.244.2.2:1", Some(NODE), 10.0, 10.01);
-        let mut other = Recorded {
-            seen_as: None,
-            translated: false,
-            began: at(10.001),
-            ended: at(10.02),
-            ..mine.clone()
-        };
-        // The same node's are two.
-        let mut flows = Flows::default();
-        for recorded in [mine.clone(), other.clone()] {
-            flows.add(recorded);
-        }
-        assert_eq!(flows.all().count(), 2);
-
-        other.client.as_mut().unwrap().node = Some("alpha".to_owned());
-        // A pod on the node's own network: both know all but its name, which its own node knows.
-        let mut unnamed = other.clone();
-        unnamed.translated = true;
-        unnamed.client.as_mut().unwrap().identity.namespace = None;
-        for both in [[mine.clone(), unnamed.clone()], [unnamed, mine.clone()]] {
-            let mut flows = Flows::default();
-            both.into_iter().for_each(|recorded| flows.add(recorded));
-            let near = flows.near(address("10.244.2.2:1"), None);
-            assert_eq!((near.len(), near[0].client.identity.clone()), (1, identity("a")));
-        }
-        for both in [[mine.clone(), other.clone()], [other, mine]] {
-            let mut flows = Flows::default();
-            both.into_iter().for_each(|recorded| flows.add(recorded));
-            assert_eq!(flows.all().count(), 1);
-            for asked in [NODE, "10.244.2.2:1"] {
-                let near = flows.near(address(asked), None);
-                assert_eq!((near.len(), near[0].flow.translated), (1, true));
-            }
-        }
     }
 }

@@ -24,6 +24,7 @@ pub mod pairing;
 pub mod part;
 pub mod path;
 pub mod plural;
+pub mod recording_scope;
 pub mod selector;
 pub mod settings;
 pub mod summary;

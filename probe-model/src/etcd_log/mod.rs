@@ -2,6 +2,7 @@
 //! and journald give them.
 
 pub mod advice;
+pub mod matching;
 mod quoted;
 pub mod summary;
 mod time;
@@ -44,7 +45,7 @@ pub struct Rejected {
     pub server: Option<SocketAddr>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     Client,
     Peer,

@@ -1,7 +1,7 @@
 //! Rejected connections by who made them and what was wrong with them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -12,7 +12,8 @@ use super::{Rejected, advice::kind};
 use crate::{
     Cadence, Outcome,
     cadence::Tracker,
-    flow::{Flows, Identity, Near, Unmatched},
+    flow::{Flow, Flows, Identity, Near, Unmatched},
+    outcome::is_healthy,
 };
 
 /// Groups told apart; what comes after is counted together.
@@ -37,11 +38,14 @@ pub struct Group {
     pub peer: SocketAddr,
     pub first: Option<Timestamp>,
     pub last: Option<Timestamp>,
-    /// Connections like these that the kernel saw while the log was written; `None` where it is not known who it was.
+    /// The recorded connections of these lines, and those like them of which the log has no line: of the same client, to the
+    /// same server, with the same unhealthy outcome, from the first line to the last. `None` where it is not known who it was.
     pub seen: Option<Cadence>,
     place: Option<u32>,
     /// Outcomes and destinations of those found.
-    like: Vec<(Outcome, SocketAddr)>,
+    like: HashSet<(Outcome, SocketAddr)>,
+    /// Places of those found.
+    matched: HashSet<u32>,
 }
 
 /// What a whole log says.
@@ -55,6 +59,10 @@ pub struct Total {
     pub server_only: u64,
     pub too_far: u64,
     pub reused: u64,
+    pub other_server: u64,
+    pub node_unknown: u64,
+    pub zone_unknown: u64,
+    pub time_unknown: u64,
     pub unreadable: u64,
     /// Rejected connections that found no group.
     pub ungrouped: u64,
@@ -71,6 +79,10 @@ impl Total {
             Err(Unmatched::ServerOnly) => &mut self.server_only,
             Err(Unmatched::TooFar(_)) => &mut self.too_far,
             Err(Unmatched::Reused(_)) => &mut self.reused,
+            Err(Unmatched::OtherServer(_)) => &mut self.other_server,
+            Err(Unmatched::NodeUnknown) => &mut self.node_unknown,
+            Err(Unmatched::ZoneUnknown(_)) => &mut self.zone_unknown,
+            Err(Unmatched::TimeUnknown) => &mut self.time_unknown,
         } += 1;
         if let Some(time) = rejected.time {
             let (first, last) = self.between.get_or_insert((time, time));
@@ -99,16 +111,15 @@ impl Total {
             last: None,
             seen: None,
             place: found.as_ref().ok().map(|near| near.who),
-            like: Vec::new(),
+            like: HashSet::new(),
+            matched: HashSet::new(),
         });
         group.logged += 1;
         group.first = [group.first, rejected.time].into_iter().flatten().min();
         group.last = group.last.max(rejected.time);
         if let Ok(near) = found {
-            let like = (near.flow.outcome, near.flow.destination);
-            if !group.like.contains(&like) {
-                group.like.push(like);
-            }
+            group.like.insert((near.flow.outcome, near.flow.destination));
+            group.matched.insert(near.place);
         }
     }
 
@@ -117,16 +128,9 @@ impl Total {
         self.between.map(|(first, _)| first)
     }
 
-    /// The groups, the most frequent first, with what the kernel saw of each while the log was written, give or take
-    /// `within`.
+    /// The groups, the most frequent first, with the recorded connections of each, `within` of its first and last line.
     pub fn groups(&mut self, flows: &Flows, within: Duration) -> Vec<Group> {
         let margin = SignedDuration::try_from(within).unwrap_or(SignedDuration::MAX);
-        let between = self.between.map(|(first, last)| {
-            (
-                first.checked_sub(margin).unwrap_or(Timestamp::MIN),
-                last.checked_add(margin).unwrap_or(Timestamp::MAX),
-            )
-        });
         let mut groups: Vec<_> = self.groups.drain().map(|(_, group)| group).collect();
         let mut by_place: HashMap<u32, Vec<(usize, Tracker)>> = HashMap::new();
         for (index, group) in groups.iter().enumerate() {
@@ -137,21 +141,60 @@ impl Total {
                     .push((index, Tracker::default()));
             }
         }
-        for (place, flow) in flows.all() {
-            let inside = between.is_none_or(|(first, last)| (first..=last).contains(&flow.ended));
-            let Some(trackers) = by_place.get_mut(&place).filter(|_| inside) else {
+        for (number, who, flow) in flows.all() {
+            let Some(trackers) = by_place.get_mut(&who) else {
                 continue;
             };
-            for (index, tracker) in trackers {
-                if groups[*index].like.contains(&(flow.outcome, flow.destination)) {
-                    tracker.seen(flow.ended);
-                }
+            if let Some(own) = of_line(trackers, &groups, number) {
+                own.seen(flow.ended);
+                continue;
+            }
+            // A healthy one may be like that of a line and not be rejected.
+            if is_healthy(flow.outcome) {
+                continue;
+            }
+            let mut alike = trackers.iter_mut().filter(|(index, _)| {
+                groups
+                    .get(*index)
+                    .is_some_and(|group| group.is_like(flow, margin))
+            });
+            // Of two errors that look the same in the kernel it could be either.
+            if let (Some((_, tracker)), None) = (alike.next(), alike.next()) {
+                tracker.seen(flow.ended);
             }
         }
         for (index, tracker) in by_place.into_values().flatten() {
-            groups[index].seen = Some(tracker.cadence());
+            if let Some(group) = groups.get_mut(index) {
+                group.seen = Some(tracker.cadence());
+            }
         }
         groups.sort_by(|a, b| (b.logged, &a.error, a.peer.ip()).cmp(&(a.logged, &b.error, b.peer.ip())));
         groups
+    }
+}
+
+/// The tracker of the group whose line the connection at this place is of.
+fn of_line<'t>(
+    trackers: &'t mut [(usize, Tracker)],
+    groups: &[Group],
+    place: u32,
+) -> Option<&'t mut Tracker> {
+    let own = trackers.iter_mut().find(|(index, _)| {
+        groups
+            .get(*index)
+            .is_some_and(|group| group.matched.contains(&place))
+    });
+    own.map(|(_, tracker)| tracker)
+}
+
+impl Group {
+    /// Whether a connection of this client could be of another such line.
+    fn is_like(&self, flow: &Flow, margin: SignedDuration) -> bool {
+        let (Some(first), Some(last)) = (self.first, self.last) else {
+            return false;
+        };
+        flow.ended.duration_since(first) >= -margin
+            && flow.ended.duration_since(last) <= margin
+            && self.like.contains(&(flow.outcome, flow.destination))
     }
 }

@@ -67,10 +67,13 @@ pub struct EtcdLogArgs {
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub within: SignedDuration,
 
-    /// Query the agents for these ports of etcd; repeat or separate by commas
-    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', default_value = "2379,2380", requires = "cluster",
-          value_parser = clap::value_parser!(u16).range(1..))]
+    /// Ports of the server that wrote the log; repeat or separate by commas. Default: 2379 and 2380, and those of the recordings
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
     pub ports: Vec<u16>,
+
+    /// Node whose server wrote the log: only its processes connect from a loopback address. Default: from the recordings
+    #[arg(long, value_name = "NODE")]
+    pub node_name: Option<String>,
 
     #[command(flatten)]
     pub recordings: RecordingsArgs,
@@ -148,8 +151,10 @@ pub struct EtcdLog {
     pub within: Duration,
     pub flows: Vec<PathBuf>,
     pub agents: Option<Agents>,
-    /// The server ports that agents are asked for.
-    pub ports: Vec<u16>,
+    /// The server's ports, where they were named.
+    pub ports: Option<Vec<u16>>,
+    /// The node that wrote the log.
+    pub node: Option<String>,
     pub json: bool,
 }
 
@@ -158,11 +163,19 @@ impl From<EtcdLogArgs> for EtcdLog {
         Self {
             agents: args.agents(),
             log: args.log,
-            ports: args.ports,
+            ports: Some(args.ports).filter(|ports| !ports.is_empty()),
+            node: args.node_name,
             within: args.within.unsigned_abs(),
             flows: [args.recordings.flows, args.further_flows].concat(),
             json: args.recordings.output == AnswerFormat::Json,
         }
+    }
+}
+
+impl EtcdLog {
+    /// The server ports that agents are asked for.
+    pub fn agent_ports(&self) -> Vec<u16> {
+        self.ports.clone().unwrap_or_else(|| vec![2379, 2380])
     }
 }
 

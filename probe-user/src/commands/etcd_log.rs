@@ -19,14 +19,22 @@ use crate::{
     cli::EtcdLog as Settings,
     model::{
         Exit,
-        etcd_log::{Line, REJECTED, Reader, summary::Total},
+        etcd_log::{
+            Line, REJECTED, Reader,
+            matching::{MatchOptions, Matcher},
+            summary::Total,
+        },
         flow::Flows,
     },
-    report::{etcd_log::Report, say},
+    report::{
+        etcd_log::{InferredOffset, Report},
+        say,
+    },
 };
 
 /// A line longer than this is cut: etcd's about rejected connections are shorter.
 const LONGEST: u64 = 1 << 20;
+
 /// Written out when it holds so many bytes.
 const FULL: usize = 64 << 10;
 
@@ -44,7 +52,7 @@ pub async fn run(settings: Settings) -> Result<Exit> {
         }
         Some(agents) => {
             let cluster = Cluster::open(agents).await?;
-            let remembered = remembered::of_ports(&cluster, &settings.ports, &mut flows).await?;
+            let remembered = remembered::of_ports(&cluster, &settings.agent_ports(), &mut flows).await?;
             if flows.is_empty() && remembered.memories.is_empty() {
                 bail!("no agent answered: there is nothing to name anybody by");
             }
@@ -78,10 +86,20 @@ fn answer(
     let mut stdout = io::stdout().lock();
     let reader = Reader::new(TimeZone::system(), Timestamp::now());
     let rejected = Finder::new(REJECTED);
-    let mut report = Report::new(settings.json, TimeZone::system());
+    let mut report = Report::new(settings.json, TimeZone::system()).scopes(flows.scopes());
     let mut progress = ReadSoFar::new(size);
     let mut total = Total::default();
-    let (mut line, mut out) = (Vec::new(), Vec::with_capacity(FULL));
+    let mut matcher = Matcher::new(
+        flows,
+        MatchOptions {
+            within: settings.within,
+            ports: settings.ports.clone(),
+            node: settings.node.clone(),
+            infers_offset: true,
+        },
+    );
+    let mut rejected_lines = 0;
+    let (mut line, mut out) = (Vec::new(), Vec::new());
     loop {
         line.clear();
         let read = log
@@ -93,7 +111,7 @@ fn answer(
             break;
         }
         total.lines += 1;
-        progress.step(read, total.rejected);
+        progress.step(read, rejected_lines);
         if rejected.find(&line).is_none() {
             continue;
         }
@@ -110,24 +128,46 @@ fn answer(
                 }
             }
             Line::Rejected(rejected) => {
-                let found = flows.find(rejected.peer, rejected.time, settings.within);
-                total.seen(&rejected, &found);
-                report.rejected(&mut out, &rejected, &found)?;
-                if out.len() >= FULL {
-                    stdout.write_all(&out).context("can't write")?;
-                    out.clear();
+                rejected_lines += 1;
+                if matcher.push(rejected) {
+                    for (rejected, found) in matcher.settle(false) {
+                        total.seen(&rejected, &found);
+                        report.rejected(&mut out, &rejected, &found)?;
+                        write_if_full(&mut stdout, &mut out)?;
+                    }
                 }
             }
         }
     }
+    for (rejected, found) in matcher.settle(true) {
+        total.seen(&rejected, &found);
+        report.rejected(&mut out, &rejected, &found)?;
+        write_if_full(&mut stdout, &mut out)?;
+    }
     progress.clear();
     let groups = total.groups(flows, settings.within);
-    report.summary(&mut out, &total, &groups)?;
+    let inferred = matcher.inferred();
+    let inferred = inferred.map(|inferred| InferredOffset::new(&inferred, &TimeZone::system()));
+    report.summary(&mut out, &total, &groups, inferred.as_ref())?;
     stdout
         .write_all(&out)
         .and_then(|()| stdout.flush())
         .context("can't write")?;
+    if let Some(InferredOffset { utc_offset, lines }) = inferred {
+        say(format_args!(
+            "probe: the times of {name} have no zone: they are {utc_offset}, as {lines} recorded connections show \
+             (--utc-offset sets it)"
+        ));
+    }
     Ok((total.rejected > 0, total.began()))
+}
+
+fn write_if_full(stdout: &mut impl Write, out: &mut Vec<u8>) -> Result<()> {
+    if out.len() >= FULL {
+        stdout.write_all(out).context("can't write")?;
+        out.clear();
+    }
+    Ok(())
 }
 
 /// Unreadable lines told one by one; all are counted.

@@ -151,6 +151,7 @@ impl Line<'_> {
                 .into_iter()
                 .find(|outcome| outcome.name() == self.outcome)?,
             client: (self.role == Role::Client.name()).then(|| self.client()),
+            node: self.node.as_deref().map(str::to_owned),
         })
     }
 

@@ -14,9 +14,11 @@ use crate::model::{
     etcd_log::{
         Endpoint, Rejected,
         advice::advice,
+        matching::Inferred,
         summary::{Group, Total},
     },
-    flow::{Identity, Near, Unmatched},
+    flow::{Identity, Near, Unmatched, matching::is_of_one_node},
+    recording_scope::RecordingScope,
 };
 
 /// Columns for who it was.
@@ -26,22 +28,52 @@ const ERROR: usize = 80;
 /// Groups shown; JSON has them all.
 const ROWS: usize = 30;
 
-/// Why a rejected connection has no name.
-fn why(unmatched: &Unmatched, peer: SocketAddr) -> String {
+/// Why a rejected connection has no name, and what to do; `partial`: what the recordings leave out.
+fn why(unmatched: &Unmatched, peer: SocketAddr, partial: Option<&str>) -> String {
+    let node = || {
+        if is_of_one_node(peer.ip()) {
+            format!(
+                "the node that wrote this log: {} is an address of its own",
+                peer.ip()
+            )
+        } else {
+            format!("the node {}", peer.ip())
+        }
+    };
+    let partial = partial.map(|partial| format!(" ({partial})")).unwrap_or_default();
     match unmatched {
-        Unmatched::NotRecorded => format!(
-            "in no recording: record on the node {} while it happens",
-            peer.ip()
-        ),
+        Unmatched::NotRecorded => {
+            format!("in no recording{partial}: record while it happens on {}", node())
+        }
         Unmatched::ServerOnly => format!(
-            "only its server's node recorded it: record on the node {} too",
+            "only its server's node recorded it{partial}: record on {} too",
+            node()
+        ),
+        Unmatched::OtherServer(server) => format!(
+            "its only record is of a connection to {server}, which is not the server of this log \
+             (--port names ports other than 2379 and 2380)"
+        ),
+        Unmatched::NodeUnknown => format!(
+            "{} is an address of every node: --node-name names the one that wrote this log",
             peer.ip()
         ),
         Unmatched::TooFar(distance) => format!(
             "the nearest recorded connection from there is {} away (--within allows more)",
             span(*distance)
         ),
-        Unmatched::Reused(names) => format!("several had this port at that time: {}", names.join(", ")),
+        Unmatched::ZoneUnknown(distance) => format!(
+            "the line's time has no zone, and the nearest recorded connection from there is {} away: set --utc-offset (or TZ=)",
+            span(*distance)
+        ),
+        Unmatched::TimeUnknown => {
+            "the line has no time, and its only record is not from between the lines around it".to_owned()
+        }
+        Unmatched::Reused(names) => {
+            format!(
+                "ambiguous, several had this port at that time: {}",
+                names.join(", ")
+            )
+        }
     }
 }
 
@@ -55,6 +87,8 @@ fn span(duration: Duration) -> String {
 pub struct Report {
     json: bool,
     clock: Clock,
+    /// What the recordings leave out.
+    partial: Option<String>,
 }
 
 impl Report {
@@ -62,7 +96,15 @@ impl Report {
         Self {
             json,
             clock: Clock::new(zone),
+            partial: None,
         }
+    }
+
+    /// Of answers from recordings that were filtered so.
+    pub fn scopes(mut self, scopes: &[RecordingScope]) -> Self {
+        let partial = scopes.iter().find(|scope| scope.is_partial());
+        self.partial = partial.map(|scope| format!("recorded {scope}"));
+        self
     }
 
     /// One rejected connection.
@@ -76,7 +118,10 @@ impl Report {
         found: &Result<Near<'_>, Unmatched>,
     ) -> io::Result<()> {
         if self.json {
-            return json::line(out, &object(&mut self.clock, rejected, found));
+            return json::line(
+                out,
+                &object(&mut self.clock, rejected, found, self.partial.as_deref()),
+            );
         }
         match rejected.time {
             Some(time) => self.clock.local(out, time, true),
@@ -86,10 +131,16 @@ impl Report {
         let width = text::end(out, rejected.peer);
         text::spaces(out, 21_usize.saturating_sub(width) + 1);
         match found {
-            Ok(near) => self.near(out, near),
+            Ok(near) => {
+                self.near(out, near);
+                if rejected.time.is_none() {
+                    text::ascii(out, ", time unknown");
+                }
+            }
             Err(unmatched) => {
                 text::ascii(out, "? ");
-                escape::push(out, &why(unmatched, rejected.peer), 2 * WHO);
+                let why = why(unmatched, rejected.peer, self.partial.as_deref());
+                escape::push(out, &why, 2 * WHO);
             }
         }
         text::ascii(out, "  ");
@@ -148,9 +199,15 @@ impl Report {
     ///
     /// # Errors
     /// None in practice: writing to memory does not fail.
-    pub fn summary(&mut self, out: &mut Vec<u8>, total: &Total, groups: &[Group]) -> io::Result<()> {
+    pub fn summary(
+        &mut self,
+        out: &mut Vec<u8>,
+        total: &Total,
+        groups: &[Group],
+        inferred: Option<&InferredOffset>,
+    ) -> io::Result<()> {
         if self.json {
-            return json::line(out, &summary(&mut self.clock, total, groups));
+            return json::line(out, &summary(&mut self.clock, total, groups, inferred));
         }
         let Total {
             lines,
@@ -344,6 +401,9 @@ pub(super) struct RejectedEvent<'a> {
     endpoint: Option<&'static str>,
     #[serde(flatten)]
     found: Option<FoundClient<'a>>,
+    /// What a match rests on, where it is less than a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certainty: Option<&'static str>,
     /// Instead of the client: why no connection matches, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     unmatched: Option<String>,
@@ -353,6 +413,7 @@ fn object<'a>(
     clock: &mut Clock,
     rejected: &'a Rejected,
     found: &Result<Near<'a>, Unmatched>,
+    partial: Option<&str>,
 ) -> RejectedEvent<'a> {
     RejectedEvent {
         event: "etcd-log",
@@ -365,10 +426,11 @@ fn object<'a>(
             Endpoint::Peer => "peer",
         }),
         found: found.as_ref().ok().map(FoundClient::new),
+        certainty: (found.is_ok() && rejected.time.is_none()).then_some("time-unknown"),
         unmatched: found
             .as_ref()
             .err()
-            .map(|unmatched| why(unmatched, rejected.peer)),
+            .map(|unmatched| why(unmatched, rejected.peer, partial)),
     }
 }
 
@@ -412,8 +474,35 @@ pub(super) struct EtcdLogSummary<'a> {
     unreadable: u64,
     /// Lines of clients for which `sources`, 10,000 at most, has no room.
     ungrouped: u64,
+    /// The offset from UTC of the log's times, inferred from its own matches.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inferred_offset: Option<&'a InferredOffset>,
     /// Each client and error, most frequent first.
     sources: Vec<Source<'a>>,
+}
+
+/// The offset from UTC of a log's times, as its own matches show it.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct InferredOffset {
+    /// As `--utc-offset` takes it: `+08:00`.
+    pub utc_offset: String,
+    /// Lines that agree on it.
+    pub lines: u64,
+}
+
+impl InferredOffset {
+    /// What `zone`, in which the times were read, makes of what was inferred.
+    pub fn new(inferred: &Inferred, zone: &TimeZone) -> Self {
+        let read_as = i64::from(zone.to_offset(inferred.at).seconds());
+        let offset = read_as - inferred.shift.as_secs();
+        let minutes = offset.abs() / 60;
+        let sign = if offset < 0 { '-' } else { '+' };
+        Self {
+            utc_offset: format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60),
+            lines: inferred.lines,
+        }
+    }
 }
 
 /// Why no connection matched.
@@ -428,6 +517,14 @@ struct Reasons {
     too_far: u64,
     /// Several clients had this port at that time.
     reused: u64,
+    /// The recorded connections of this address went to another server.
+    other_server: u64,
+    /// A loopback or link-local client, and the node that logged is not known.
+    node_unknown: u64,
+    /// The line's time has no offset from UTC, and the log shows none.
+    zone_unknown: u64,
+    /// The line has no time, and more than one connection may be meant.
+    time_unknown: u64,
 }
 
 /// A client and an error.
@@ -477,7 +574,12 @@ enum Client<'a> {
     },
 }
 
-fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> EtcdLogSummary<'a> {
+fn summary<'a>(
+    clock: &mut Clock,
+    total: &Total,
+    groups: &'a [Group],
+    inferred: Option<&'a InferredOffset>,
+) -> EtcdLogSummary<'a> {
     let sources = groups.iter().map(|group| Source {
         logged: group.logged,
         seen: group.seen.map(|seen| seen.count),
@@ -499,6 +601,7 @@ fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> EtcdLog
     });
     EtcdLogSummary {
         event: "summary",
+        inferred_offset: inferred,
         sources: sources.collect(),
         lines: total.lines,
         rejected: total.rejected,
@@ -508,6 +611,10 @@ fn summary<'a>(clock: &mut Clock, total: &Total, groups: &'a [Group]) -> EtcdLog
             server_only: total.server_only,
             too_far: total.too_far,
             reused: total.reused,
+            other_server: total.other_server,
+            node_unknown: total.node_unknown,
+            zone_unknown: total.zone_unknown,
+            time_unknown: total.time_unknown,
         },
         unreadable: total.unreadable,
         ungrouped: total.ungrouped,
