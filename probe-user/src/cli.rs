@@ -31,7 +31,7 @@ pub use generated::{CompletionsArgs, ManArgs, SchemaArgs};
 pub use pace::Pace;
 pub use path::{Path, PathArgs, PathTarget, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
-pub use settings::Watch;
+pub use settings::{Stored, Watch};
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use crate::{
@@ -257,7 +257,8 @@ pub struct WatchArgs {
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pub pod_logs: PathBuf,
 
-    /// Record to this file too, for `probe who` and `probe etcd-log`: JSON, the older half in FILE.1
+    /// Record every connection to the watched ports, also those that are not shown, for `probe who` and `probe etcd-log`: JSON,
+    /// the older half in FILE.1. Only --port and --peer limit it
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
 

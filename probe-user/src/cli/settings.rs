@@ -12,6 +12,7 @@ use crate::{
     model::{
         Connection, Outcome, Role,
         outcome::{has_side, unhealthy},
+        recording_scope::RecordingScope,
         selector::{PodFilter, PodName, Selection, Selector},
         settings::{ConnectionOptions, KernelSource, KubernetesSettings, RuntimeSocket},
     },
@@ -35,6 +36,8 @@ pub struct Watch {
     pub outcomes: Vec<Outcome>,
     /// Filters that only user space can apply.
     pub pods: PodFilter,
+    /// What is stored besides what is shown.
+    pub stored: Stored,
     pub format: Format,
     pub duration: Option<Duration>,
     pub count: Option<u64>,
@@ -54,6 +57,29 @@ pub struct Watch {
     pub tls: bool,
 }
 
+/// The connections that a recording or a history has besides those that are shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Stored {
+    /// None: there is no recording.
+    #[default]
+    Shown,
+    /// Every watched one.
+    Watched,
+    /// Every one of these server ports.
+    Ports(Vec<u16>),
+}
+
+impl Stored {
+    /// Whether one of this server port is stored, whatever became of it.
+    pub fn has(&self, port: u16) -> bool {
+        match self {
+            Self::Shown => false,
+            Self::Watched => true,
+            Self::Ports(ports) => ports.contains(&port),
+        }
+    }
+}
+
 impl Watch {
     /// Both ends and every outcome that is worth telling, of these server ports, by the calling thread's network namespace.
     pub fn of(ports: Vec<u16>, source: KernelSource) -> Self {
@@ -71,6 +97,7 @@ impl Watch {
             role: None,
             outcomes,
             pods: PodFilter::default(),
+            stored: Stored::Shown,
             format: Format::Json,
             duration: None,
             count: None,
@@ -107,6 +134,15 @@ impl Watch {
         self.role.is_none_or(|asked| asked == role)
             && self.outcomes.contains(&outcome)
             && (self.kernel.peers.is_empty() || self.kernel.peers.iter().any(|peer| peer.contains(&other)))
+    }
+
+    /// What a recording of this run leaves out.
+    pub fn recording_scope(&self) -> RecordingScope {
+        RecordingScope {
+            ports: self.kernel.ports.clone(),
+            peers: self.kernel.peers.iter().map(IpNet::to_string).collect(),
+            ..RecordingScope::default()
+        }
     }
 
     /// In words that follow "watching" or "watched".
@@ -182,6 +218,8 @@ impl TryFrom<WatchArgs> for Watch {
         } else if outcomes.is_empty() {
             outcomes = unhealthy().collect();
         }
+        // A recording answers questions that nobody had when it was begun: what is shown does not limit it.
+        let records = args.record.is_some();
         let pods = pod_filter(args.pod, args.namespace, args.selector)?;
         let ring_bytes = ring(args.ring_size).map_err(|why| usage(format!("--ring-size {why}")))?;
         let duration = args
@@ -199,16 +237,21 @@ impl TryFrom<WatchArgs> for Watch {
                 peers: args.peers,
                 // A server's record names a local client by that client's own: both ends are followed for it.
                 roles: match role {
-                    Some(Role::Client) => vec![Role::Client],
-                    Some(Role::Server) | None => Role::ALL.to_vec(),
+                    Some(Role::Client) if !records => vec![Role::Client],
+                    Some(Role::Client | Role::Server) | None => Role::ALL.to_vec(),
                 },
-                outcomes: outcomes.clone(),
+                outcomes: if records {
+                    Outcome::ALL.to_vec()
+                } else {
+                    outcomes.clone()
+                },
                 ring_bytes,
                 source: args.source.into(),
             },
             role,
             outcomes,
             pods,
+            stored: if records { Stored::Watched } else { Stored::Shown },
             format: args.output.into(),
             duration,
             count: args.count,
@@ -363,6 +406,17 @@ mod tests {
         assert_eq!(watch("--role client").unwrap().kernel.roles, [Role::Client]);
         assert_eq!(watch("--role server").unwrap().kernel.roles, Role::ALL);
         assert_eq!(watch("--all").unwrap().outcomes, Outcome::ALL);
+        // What is shown does not limit a recording.
+        for filters in ["", "--outcome refused", "--role client", "--pod web", "--all"] {
+            let settings = watch(&format!("--port 2379 --record flows.jsonl {filters}")).unwrap();
+            assert_eq!(settings.kernel.outcomes, Outcome::ALL, "{filters}");
+            assert_eq!(settings.kernel.roles, Role::ALL, "{filters}");
+            assert!(settings.stored.has(1) && !settings.recording_scope().is_partial());
+            assert_eq!(settings.recording_scope().ports, [2379]);
+        }
+        let settings = watch("--record flows.jsonl --peer ::1").unwrap();
+        assert_eq!(settings.recording_scope().peers, ["::1/128"]);
+        assert!(!watch("--all").unwrap().stored.has(2379));
         assert_eq!(watch("--ring-size 65KiB").unwrap().kernel.ring_bytes, 131_072);
         assert_eq!(
             watch("--peer ::1").unwrap().kernel.peers[0].to_string(),

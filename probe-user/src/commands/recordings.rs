@@ -14,6 +14,7 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
     let mut flows = Flows::default();
     for file in files {
         let found = read(file, |recorded| flows.add(recorded))?;
+        found.scopes.into_iter().for_each(|scope| flows.add_scope(scope));
         if found.malformed > 0 {
             say(format_args!(
                 "probe: {} lines of {} are no JSON of probe watch and were left out",

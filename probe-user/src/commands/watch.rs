@@ -15,6 +15,7 @@ mod selection;
 pub(super) mod session;
 pub(super) mod sink;
 mod status;
+mod storage;
 mod tls;
 mod translation;
 
@@ -38,8 +39,9 @@ use crate::{
     cli::Watch,
     host::node_name,
     kernel::capabilities,
+    model::recording_scope::RecordingScope,
     recording::write::Recording,
-    report::{self, Format, Reporter, say},
+    report::{self, Format, Reporter, say, scope_line},
 };
 
 /// How long to wait for the cluster's first answer, who was asked for.
@@ -61,7 +63,15 @@ pub async fn run(settings: Watch) -> Result<()> {
         .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose();
     let explainer = explainer.context("can't start the thread that looks for causes")?;
-    let output = Output::new(reporter(&settings), recorder(&settings)?);
+    let recorder = recorder(&settings, &settings.recording_scope())?;
+    if settings.record.is_some() && settings.kernel.ports.is_empty() {
+        say(format_args!(
+            "probe: every connection of this node is recorded, healthy ones too: some 600 bytes each, the latest {} are kept. \
+             --port records those of a server only",
+            bytesize::ByteSize(settings.record_bytes).display().si()
+        ));
+    }
+    let output = Output::new(reporter(&settings), recorder);
     let sources = OwnerSources {
         runtime: pods::runtime(&settings.cri)?,
         cluster: cluster(&settings)?,
@@ -103,15 +113,16 @@ pub fn reporter(settings: &Watch) -> Reporter<Box<dyn Write>> {
     .node(node_name(settings.node.as_deref()))
 }
 
-/// Writes the recording, where one is asked for.
+/// Writes the recording, where one is asked for, under a header that says what it has.
 ///
 /// # Errors
 /// When its file can't be made.
-pub fn recorder(settings: &Watch) -> Result<Option<Reporter<Recording>>> {
+pub fn recorder(settings: &Watch, scope: &RecordingScope) -> Result<Option<Reporter<Recording>>> {
     let Some(path) = &settings.record else {
         return Ok(None);
     };
-    let recording = Recording::open(path, settings.record_bytes)
+    let header = scope_line(scope, &node_name(settings.node.as_deref()))?;
+    let recording = Recording::open(path, settings.record_bytes, header)
         .with_context(|| format!("can't record to {}", path.display()))?;
     Ok(Some(
         Reporter::new(Format::Json, None, false, recording).node(node_name(settings.node.as_deref())),

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::model::{Connection, Outcome, Role};
+use crate::model::{Connection, Outcome, Role, outcome::is_healthy};
 
 /// What is remembered at the most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,9 @@ pub struct Bounds {
 
 /// A source has at most this part of the room.
 const SHARE: usize = 8;
+/// Healthy connections have at most this part of it, and it is theirs: without it they would push out those that failed, or these
+/// them.
+const HEALTHY: usize = 4;
 
 /// Why connections are no longer remembered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,6 +109,9 @@ impl Filter {
     }
 }
 
+/// When it came, and whose it is.
+type Entry = (Instant, u64, Arc<Kept>);
+
 /// The memory.
 #[derive(Debug)]
 pub struct History {
@@ -113,10 +119,13 @@ pub struct History {
     /// Bytes taken.
     size: usize,
     next: u64,
-    /// By their number, each with when it came.
-    all: BTreeMap<u64, (Instant, u64, Arc<Kept>)>,
-    /// Numbers of each source's.
-    sources: HashMap<u64, VecDeque<u64>>,
+    /// By their number: those that are not healthy.
+    all: BTreeMap<u64, Entry>,
+    healthy: BTreeMap<u64, Entry>,
+    /// Bytes that these take.
+    healthy_size: usize,
+    /// Numbers of each source's, healthy or not.
+    sources: HashMap<(u64, bool), VecDeque<u64>>,
     forgotten: Forgotten,
 }
 
@@ -127,6 +136,8 @@ impl History {
             size: 0,
             next: 0,
             all: BTreeMap::new(),
+            healthy: BTreeMap::new(),
+            healthy_size: 0,
             sources: HashMap::new(),
             forgotten: Forgotten::default(),
         }
@@ -143,62 +154,108 @@ impl History {
         if self.bounds.connections == 0 {
             return;
         }
-        let share = (self.bounds.connections / SHARE).max(1);
-        let crowded = self.sources.get(&source).filter(|theirs| theirs.len() >= share);
+        let is_healthy = is_healthy(kept.outcome);
+        let room = self.bounds.connections / if is_healthy { HEALTHY } else { 1 };
+        let share = (room / SHARE).max(1);
+        let theirs = self.sources.get(&(source, is_healthy));
+        let crowded = theirs.filter(|theirs| theirs.len() >= share);
         if let Some(oldest) = crowded.and_then(|theirs| theirs.front().copied()) {
-            self.forget(oldest);
+            self.forget(oldest, is_healthy);
             self.forgotten.source += 1;
         }
-        self.size += kept.size();
-        self.all.insert(self.next, (now, source, kept));
-        self.sources.entry(source).or_default().push_back(self.next);
+        let size = kept.size();
+        self.size += size;
+        let entry = (now, source, kept);
+        if is_healthy {
+            self.healthy_size += size;
+            self.healthy.insert(self.next, entry);
+        } else {
+            self.all.insert(self.next, entry);
+        }
+        self.sources
+            .entry((source, is_healthy))
+            .or_default()
+            .push_back(self.next);
         self.next += 1;
         self.tidy(now);
     }
 
     /// Forgets what is too old, or too much.
     pub fn tidy(&mut self, now: Instant) {
-        while let Some((number, (came, ..))) = self.all.first_key_value() {
-            let number = *number;
-            if now.duration_since(*came) > self.bounds.age {
-                self.forgotten.age += 1;
-            } else if self.all.len() > self.bounds.connections || self.size > self.bounds.size {
-                self.forgotten.count += 1;
-            } else {
-                return;
+        let Bounds {
+            connections,
+            size,
+            age,
+        } = self.bounds;
+        for is_healthy in [true, false] {
+            while let Some((number, (came, ..))) = self.part(is_healthy).first_key_value() {
+                let number = *number;
+                let too_many = if is_healthy {
+                    self.healthy.len() > connections / HEALTHY || self.healthy_size > size / HEALTHY
+                } else {
+                    self.count() > connections || self.size > size
+                };
+                if now.duration_since(*came) > age {
+                    self.forgotten.age += 1;
+                } else if too_many {
+                    self.forgotten.count += 1;
+                } else {
+                    break;
+                }
+                self.forget(number, is_healthy);
             }
-            self.forget(number);
         }
     }
 
-    fn forget(&mut self, number: u64) {
-        let Some((_, source, kept)) = self.all.remove(&number) else {
+    fn part(&self, is_healthy: bool) -> &BTreeMap<u64, Entry> {
+        if is_healthy { &self.healthy } else { &self.all }
+    }
+
+    fn forget(&mut self, number: u64, is_healthy: bool) {
+        let part = if is_healthy {
+            &mut self.healthy
+        } else {
+            &mut self.all
+        };
+        let Some((_, source, kept)) = part.remove(&number) else {
             return;
         };
         self.size -= kept.size();
-        if let Some(theirs) = self.sources.get_mut(&source) {
+        if is_healthy {
+            self.healthy_size -= kept.size();
+        }
+        if let Some(theirs) = self.sources.get_mut(&(source, is_healthy)) {
             // Always their oldest, as all are in order.
             theirs.pop_front();
             if theirs.is_empty() {
-                self.sources.remove(&source);
+                self.sources.remove(&(source, is_healthy));
             }
         }
     }
 
     /// Those asked for, oldest first.
     pub fn find(&self, filter: &Filter) -> Vec<Arc<Kept>> {
-        let all = self.all.values().map(|(.., kept)| kept);
-        all.filter(|kept| filter.wants(kept)).cloned().collect()
+        let both = self.all.iter().chain(&self.healthy);
+        let mut found: Vec<_> = both.filter(|(_, (.., kept))| filter.wants(kept)).collect();
+        found.sort_unstable_by_key(|(number, _)| **number);
+        found
+            .into_iter()
+            .map(|(_, (.., kept))| Arc::clone(kept))
+            .collect()
     }
 
     /// How far back it reaches.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.all.values().map(|(.., kept)| kept.time).next()
+        let first = |part: &BTreeMap<u64, Entry>| part.first_key_value().map(|(_, (.., kept))| kept.time);
+        [first(&self.all), first(&self.healthy)]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// How many are remembered.
     pub fn count(&self) -> usize {
-        self.all.len()
+        self.all.len() + self.healthy.len()
     }
 
     pub fn forgotten(&self) -> Forgotten {
@@ -293,6 +350,51 @@ mod tests {
         assert_eq!(lines.len(), 11);
         assert_eq!((&*lines[0], &*lines[1], &*lines[10]), ("0", "9991", "10000"));
         assert_eq!(held.forgotten().source, 9_990);
+    }
+
+    #[test]
+    fn healthy_ones_have_a_share_of_their_own() {
+        let closed = |number: u64| {
+            let connection = Connection {
+                outcome: Outcome::Closed,
+                ..samples::incident()
+            };
+            Arc::new(Kept::new(&connection, format!("h{number}").into()))
+        };
+        let now = Instant::now();
+        let mut held = History::new(bounds(80));
+        for number in 0..80 {
+            held.keep(kept(number), number, now);
+        }
+        for number in 0..1000 {
+            held.keep(closed(number), number, now);
+        }
+        // A quarter is theirs, and the rest stays.
+        let is_healthy = |line: &String| line.starts_with('h');
+        let all = lines(&held);
+        assert_eq!(
+            (all.len(), all.iter().filter(|line| is_healthy(line)).count()),
+            (80, 20)
+        );
+        assert_eq!((&*all[0], &*all[79]), ("20", "h999"));
+        // Nor do those that failed push these out.
+        for number in 80..1000 {
+            held.keep(kept(number), number, now);
+        }
+        let all = lines(&held);
+        assert_eq!(
+            (all.len(), all.iter().filter(|line| is_healthy(line)).count()),
+            (80, 20)
+        );
+        // One source's healthy ones leave room for others' and for its own failures.
+        let mut held = History::new(bounds(80));
+        held.keep(kept(0), 7, now);
+        for number in 0..1000 {
+            held.keep(closed(number), 7, now);
+        }
+        assert_eq!(lines(&held), ["0", "h998", "h999"]);
+        held.tidy(now + Duration::from_secs(7200));
+        assert_eq!((held.count(), held.size, held.healthy_size), (0, 0, 0));
     }
 
     #[test]

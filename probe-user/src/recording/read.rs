@@ -16,6 +16,8 @@ use super::write::older;
 use crate::model::{
     Outcome, Role,
     flow::{Client, Identity, Objects, Recorded},
+    outcome::is_healthy,
+    recording_scope::RecordingScope,
 };
 
 /// A line longer than this is no record.
@@ -30,9 +32,11 @@ pub struct RecordingError {
 }
 
 /// What was in recordings besides connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     pub connections: u64,
+    /// How they were filtered, each way once.
+    pub scopes: Vec<RecordingScope>,
     /// Lines that are no JSON of `probe watch`: cut off, or another's.
     pub malformed: u64,
 }
@@ -55,23 +59,51 @@ pub fn read(path: &Path, mut each: impl FnMut(Recorded)) -> Result<Read, Recordi
     Ok(total)
 }
 
+impl Read {
+    fn add_scope(&mut self, scope: RecordingScope) {
+        if !self.scopes.contains(&scope) {
+            self.scopes.push(scope);
+        }
+    }
+}
+
 fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::Result<()> {
     let mut reader = BufReader::with_capacity(1 << 18, File::open(path)?);
     let mut line = Vec::new();
+    // Of connections above any header: whether there are any, and healthy ones.
+    let mut unnamed = None;
+    let mut has_header = false;
     loop {
         line.clear();
         if io::Read::take(&mut reader, LONGEST).read_until(b'\n', &mut line)? == 0 {
-            return Ok(());
+            break;
         }
-        match self::line(&line) {
-            Ok(Some(recorded)) => {
+        match serde_json::from_slice::<Line<'_>>(&line) {
+            Ok(line) if line.event == "recording" => has_header = true,
+            Ok(line) => {
+                let Some(recorded) = line.connection() else {
+                    continue;
+                };
                 total.connections += 1;
+                if !has_header {
+                    *unnamed.get_or_insert(false) |= is_healthy(recorded.outcome);
+                }
                 each(recorded);
+                continue;
             }
-            Ok(None) => {}
-            Err(_) => total.malformed += 1,
+            Err(_) => {
+                total.malformed += 1;
+                continue;
+            }
+        }
+        if let Ok(scope) = serde_json::from_slice(&line) {
+            total.add_scope(scope);
         }
     }
+    if let Some(has_healthy) = unnamed {
+        total.add_scope(RecordingScope::unnamed(has_healthy));
+    }
+    Ok(())
 }
 
 /// Reads one line: a connection that somebody may ask for, or something else that probe records.
@@ -80,8 +112,7 @@ fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::
 /// When it is no JSON of `probe watch`.
 pub fn line(bytes: &[u8]) -> serde_json::Result<Option<Recorded>> {
     let line: Line<'_> = serde_json::from_slice(bytes)?;
-    // Where no SYN left there is no port, nobody saw it, and nobody will ask.
-    Ok((line.event == "connection").then(|| line.recorded()).flatten())
+    Ok(line.connection())
 }
 
 /// Of all events; those other than a connection have few of these.
@@ -134,6 +165,11 @@ struct Named {
 }
 
 impl Line<'_> {
+    /// Where no SYN left there is no port, nobody saw it, and nobody will ask.
+    fn connection(&self) -> Option<Recorded> {
+        (self.event == "connection").then(|| self.recorded()).flatten()
+    }
+
     fn recorded(&self) -> Option<Recorded> {
         let ended: Timestamp = self.time.parse().ok()?;
         let began = ended
@@ -185,6 +221,89 @@ impl Line<'_> {
             identity,
             node,
             objects,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{json_line, samples, scope_line};
+
+    fn lines_of(outcomes: &[Outcome]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for outcome in outcomes {
+            let connection = crate::model::Connection {
+                outcome: *outcome,
+                ..samples::incident()
+            };
+            json_line(&mut out, "beta", &connection).unwrap();
+        }
+        out
+    }
+
+    /// Recordings say what they leave out; those of earlier versions are known by saying nothing.
+    #[test]
+    fn what_a_recording_leaves_out() {
+        let header = |scope: &RecordingScope| scope_line(scope, "beta").unwrap();
+        let etcd = RecordingScope {
+            ports: vec![2379],
+            ..RecordingScope::default()
+        };
+        let of_peer = RecordingScope {
+            peers: vec!["::1/128".to_owned()],
+            ..etcd.clone()
+        };
+        let shown = RecordingScope::unnamed(false);
+        let all = RecordingScope::unnamed(true);
+        let failed = lines_of(&[Outcome::HalfOpen]);
+        let closed = lines_of(&[Outcome::HalfOpen, Outcome::Closed]);
+        for (what, text, connections, scopes) in [
+            ("nothing", vec![], 0, vec![]),
+            ("an earlier version's", failed.clone(), 1, vec![shown.clone()]),
+            ("the same with --all", closed.clone(), 2, vec![all]),
+            (
+                "this version's",
+                [header(&etcd), failed.clone()].concat(),
+                1,
+                vec![etcd.clone()],
+            ),
+            ("no connection yet", header(&etcd), 0, vec![etcd.clone()]),
+            (
+                "this one's behind an earlier's",
+                [failed.clone(), header(&etcd), closed.clone()].concat(),
+                3,
+                vec![etcd.clone(), shown],
+            ),
+            (
+                "two runs with different filters",
+                [
+                    header(&etcd),
+                    closed.clone(),
+                    header(&of_peer),
+                    closed,
+                    header(&etcd),
+                ]
+                .concat(),
+                4,
+                vec![etcd, of_peer],
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("flows.jsonl");
+            std::fs::write(&path, text).unwrap();
+            let mut count = 0;
+            let read = read(&path, |recorded| {
+                count += 1;
+                assert_eq!(recorded.node.as_deref(), Some("beta"));
+            })
+            .unwrap();
+            assert_eq!(
+                (read.connections, count, read.malformed),
+                (connections, connections, 0),
+                "{what}"
+            );
+            assert_eq!(read.scopes, scopes, "{what}");
         }
     }
 }

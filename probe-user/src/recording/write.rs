@@ -15,6 +15,8 @@ pub struct Recording {
     size: u64,
     half: u64,
     lines: Vec<u8>,
+    /// The first line of each file.
+    header: Vec<u8>,
 }
 
 /// Where the older half is.
@@ -25,20 +27,35 @@ pub fn older(path: &Path) -> PathBuf {
 }
 
 impl Recording {
-    /// Goes on where an earlier one ended; both files together hold at most `limit` bytes.
+    /// Goes on where an earlier one ended; both files together hold at most `limit` bytes. The header, a whole line or nothing,
+    /// is written at once, and again at the begin of each file.
     ///
     /// # Errors
     /// When the file can't be made or written.
-    pub fn open(path: &Path, limit: u64) -> io::Result<Self> {
+    pub fn open(path: &Path, limit: u64, header: Vec<u8>) -> io::Result<Self> {
         let file = open(path)?;
         let size = file.metadata()?.len();
-        Ok(Self {
+        let mut recording = Self {
             path: path.to_owned(),
             file,
             size,
             half: limit / 2,
             lines: Vec::new(),
-        })
+            header,
+        };
+        recording.begin()?;
+        Ok(recording)
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        self.file.write_all(&self.header)?;
+        self.size += self.header.len() as u64;
+        Ok(())
+    }
+
+    /// Nothing but the header is in the file.
+    fn is_empty(&self) -> bool {
+        self.size <= self.header.len() as u64
     }
 }
 
@@ -49,14 +66,16 @@ impl Write for Recording {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut lines = self.lines.as_slice();
+        let waiting = std::mem::take(&mut self.lines);
+        let mut lines = waiting.as_slice();
         while !lines.is_empty() {
             let room = usize::try_from(self.half.saturating_sub(self.size)).unwrap_or(usize::MAX);
             let fit = whole_lines(lines, room);
-            if fit == 0 && self.size != 0 {
+            if fit == 0 && !self.is_empty() {
                 fs::rename(&self.path, older(&self.path))?;
                 self.file = open(&self.path)?;
                 self.size = 0;
+                self.begin()?;
                 continue;
             }
             // A line longer than half of what is allowed still is one line.
@@ -66,6 +85,7 @@ impl Write for Recording {
             self.size += now.len() as u64;
             lines = later;
         }
+        self.lines = waiting;
         self.lines.clear();
         Ok(())
     }
@@ -111,7 +131,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flows.jsonl");
         // Twelve bytes a half: three lines of four.
-        let mut recording = Recording::open(&path, 24).unwrap();
+        let mut recording = Recording::open(&path, 24, Vec::new()).unwrap();
         for number in 0..10 {
             writeln!(recording, "{number:03}").unwrap();
             if number % 4 == 3 {
@@ -125,7 +145,7 @@ mod tests {
         );
 
         // Another goes on.
-        let mut recording = Recording::open(&path, 24).unwrap();
+        let mut recording = Recording::open(&path, 24, Vec::new()).unwrap();
         writeln!(recording, "010").unwrap();
         recording.flush().unwrap();
         assert_eq!(read(&path), "009\n010\n");
@@ -136,5 +156,26 @@ mod tests {
         recording.flush().unwrap();
         assert_eq!(read(&older(&path)), format!("{:020}\n", 11));
         assert_eq!(read(&path), "012\n");
+    }
+
+    #[test]
+    fn each_file_begins_with_the_header() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flows.jsonl");
+        let header = || b"head\n".to_vec();
+        // Twelve bytes a half: the header and one line.
+        let mut recording = Recording::open(&path, 24, header()).unwrap();
+        assert_eq!(read(&path), "head\n");
+        for number in 0..4 {
+            writeln!(recording, "{number:03}").unwrap();
+        }
+        recording.flush().unwrap();
+        assert_eq!(
+            (read(&older(&path)), read(&path)),
+            ("head\n002\n".into(), "head\n003\n".into())
+        );
+        // Another run says its own.
+        drop(Recording::open(&path, 100, header()).unwrap());
+        assert_eq!(read(&path), "head\n003\nhead\n");
     }
 }

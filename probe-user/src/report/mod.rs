@@ -36,7 +36,7 @@ use jiff::tz::TimeZone;
 
 pub use self::style::colour;
 use self::{clock::Clock, table::Columns};
-use crate::model::{Connection, Summary};
+use crate::model::{Connection, Summary, recording_scope::RecordingScope};
 
 probe_model::names! {
     /// `-o`.
@@ -69,6 +69,28 @@ pub fn say(what: fmt::Arguments<'_>) {
 pub fn json_line(out: &mut Vec<u8>, node: &str, connection: &Connection) -> io::Result<()> {
     let mut clock = Clock::new(TimeZone::UTC);
     json::connection(out, &mut clock, &mut Vec::new(), Some(node), connection)
+}
+
+/// The first line of a recording.
+///
+/// # Errors
+/// None in practice: writing to memory does not fail.
+pub fn scope_line(scope: &RecordingScope, node: &str) -> io::Result<Vec<u8>> {
+    #[derive(serde::Serialize)]
+    struct Header<'a> {
+        event: &'static str,
+        node: &'a str,
+        #[serde(flatten)]
+        scope: &'a RecordingScope,
+    }
+    let mut out = Vec::new();
+    let header = Header {
+        event: "recording",
+        node,
+        scope,
+    };
+    json::line(&mut out, &header)?;
+    Ok(out)
 }
 
 /// The buffer is written out when it holds so many bytes, and at each [`Reporter::flush`].

@@ -130,6 +130,7 @@ impl Default for Snapshots {
 #[serde(default, deny_unknown_fields)]
 pub struct History {
     pub connections: u32,
+    pub ports: Vec<u16>,
     #[serde(deserialize_with = "bytes")]
     pub size: ByteSize,
     #[serde(deserialize_with = "time")]
@@ -140,6 +141,7 @@ impl Default for History {
     fn default() -> Self {
         Self {
             connections: 8192,
+            ports: vec![2379, 2380],
             size: ByteSize::mib(12),
             age: SignedDuration::from_hours(24),
         }

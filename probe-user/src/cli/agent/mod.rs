@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 
 use self::file::{DEFAULT, File, Namespaces};
-use super::{Bypass, Doctor, KubeArgs, SourceArgs, Vxlan, Watch, help, settings};
+use super::{Bypass, Doctor, KubeArgs, SourceArgs, Stored, Vxlan, Watch, help, settings};
 use crate::{
     model::{
         Outcome, Role,
@@ -157,6 +157,13 @@ impl Agent {
         let ring_bytes =
             settings::ring(file.watch.ring_size).map_err(|why| format!("watch.ring_size {why}"))?;
         let ports = settings::ports(file.watch.ports).map_err(|why| format!("watch.ports: {why}"))?;
+        let all_of = settings::ports(file.memory.ports).map_err(|why| format!("memory.ports: {why}"))?;
+        let stored = match file.memory.connections {
+            0 => Stored::Shown,
+            _ if !ports.is_empty() => Stored::Watched,
+            _ if all_of.is_empty() => Stored::Shown,
+            _ => Stored::Ports(all_of),
+        };
         let within = |name: &str, value: u32, from: u32, to: u32| {
             if (from..=to).contains(&value) {
                 Ok(value)
@@ -178,12 +185,17 @@ impl Agent {
                 ports,
                 peers: file.watch.peers,
                 roles: Role::ALL.to_vec(),
-                outcomes: outcomes.clone(),
+                outcomes: if stored == Stored::Shown {
+                    outcomes.clone()
+                } else {
+                    Outcome::ALL.to_vec()
+                },
                 ring_bytes,
                 max_connections: within("watch.max_connections", file.watch.max_connections, 16, 4_194_304)?,
                 source: source.clone(),
             },
             outcomes,
+            stored,
             pod_logs: file.names.pod_logs.clone(),
             node: Some(node.clone()),
             ..Watch::of(Vec::new(), source.clone())
@@ -270,6 +282,19 @@ mod tests {
         assert_eq!(watch.kernel.ports, [2379, 2380]);
         assert_eq!(watch.kernel.ring_bytes, 131_072);
         assert_eq!(watch.outcomes, [Outcome::Closed]);
+        assert_eq!(
+            (watch.stored, watch.kernel.outcomes.len()),
+            (Stored::Watched, Outcome::ALL.len())
+        );
+        for (text, stored) in [
+            ("", Stored::Ports(vec![2379, 2380])),
+            ("[memory]\nports = [5432]\n", Stored::Ports(vec![5432])),
+            ("[memory]\nports = []\n", Stored::Shown),
+            ("[memory]\nconnections = 0\n", Stored::Shown),
+            ("[watch]\nports = [443]\n", Stored::Watched),
+        ] {
+            assert_eq!(agent(text).unwrap().watch.unwrap().stored, stored, "{text}");
+        }
         assert_eq!(some.node, "beta");
         assert!(
             some.vxlan.is_none()

@@ -58,6 +58,13 @@ impl Sink for Collector {
         Ok(())
     }
 
+    fn unshown(&mut self, connection: &Connection) -> io::Result<()> {
+        self.shared.metrics.connection(connection);
+        let line = Bytes::copy_from_slice(self.lines.connection(connection)?);
+        self.shared.keep(Kept::new(connection, line), source(connection));
+        Ok(())
+    }
+
     fn flush(&mut self) -> Result<()> {
         self.shared.watched();
         Ok(())

@@ -39,7 +39,7 @@ use crate::{
         quiet_if_closed,
         watch::{recorder, reporter},
     },
-    model::{Connection, Summary, selector::Selection},
+    model::{Connection, Summary, recording_scope::RecordingScope, selector::Selection},
     recording::write::Recording,
     report::{Reporter, say},
 };
@@ -69,7 +69,12 @@ pub async fn run(settings: Watch, whom: Agents) -> Result<()> {
     ));
     let names = agents.iter().map(|agent| agent.node.as_str());
     let reporter = reporter(&settings).nodes(names);
-    let recorder = recorder(&settings)?;
+    // Which outcomes an agent keeps is in its configuration.
+    let scope = RecordingScope {
+        ports: settings.kernel.ports.clone(),
+        ..RecordingScope::unnamed(false)
+    };
+    let recorder = recorder(&settings, &scope)?;
     let duration = settings.duration;
     let (list, known) = watch::channel(agents);
     tokio::spawn(discover(Arc::clone(&cluster), list));
@@ -191,18 +196,20 @@ impl<W: Write> Watching<W> {
     }
 
     fn merged(&mut self, node: &Arc<str>, connection: Connection) -> Result<()> {
-        if self.is_selected(&connection) {
-            self.reporting.report(node, connection)?;
+        if !self.is_watched(&connection) {
+            return Ok(());
         }
-        Ok(())
+        if self.settings.select(&connection) != Selection::Selected {
+            return self.reporting.record(node, &connection);
+        }
+        self.reporting.report(node, connection)
     }
 
     /// Agents filter what they send; it is not relied on.
-    fn is_selected(&self, connection: &Connection) -> bool {
+    fn is_watched(&self, connection: &Connection) -> bool {
         let ports = &self.settings.kernel.ports;
         let asked = [connection.destination.port(), connection.asked().port()];
-        (ports.is_empty() || asked.iter().any(|port| ports.contains(port)))
-            && self.settings.select(connection) == Selection::Selected
+        ports.is_empty() || asked.iter().any(|port| ports.contains(port))
     }
 
     /// The last round: what waits, the summary, and which nodes did not answer.

@@ -1,4 +1,4 @@
-//! The stages of a record, in order: decode → owner → pairing → TLS → translation → scope → selection → explain → report. No
+//! The stages of a record, in order: decode → storage → owner → pairing → TLS → translation → scope → selection → explain → report. No
 //! stage knows another; all connections between them are here.
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
@@ -20,13 +20,14 @@ use super::{
     selection::Filter,
     sink::Sink,
     status::Status,
+    storage::Storage,
     tls::TlsCapture,
     translation::Translator,
 };
 use crate::{
     attribution::{Attribution, Paths, cri::Runtime, kube::Cluster, node_scope::NodeScope},
     capture::{clock::Clock, connection::Side},
-    cli::Watch,
+    cli::{Stored, Watch},
     commands::clock,
     kernel::connection::{ConnectionProbe, Records, Tables},
     model::{
@@ -60,6 +61,7 @@ struct Stages<S> {
     counters: CounterDelta,
     // In the order in which a record passes them.
     decoder: Decoder,
+    storage: Storage,
     owners: Owners,
     pairing: Pairing,
     tls: Option<TlsCapture>,
@@ -91,6 +93,7 @@ impl<S: Sink> Pipeline<S> {
             open: OpenConnections::default(),
             counters: CounterDelta::default(),
             decoder: Decoder::default(),
+            storage: Storage::default(),
             owners: Owners::new(attribution),
             pairing: Pairing::new(),
             tls,
@@ -135,7 +138,9 @@ impl<S: Sink> Pipeline<S> {
     /// When the kernel's map can't be read.
     pub fn count(&mut self, mut each: impl FnMut(Role, Outcome, u16, &Owner, u64)) -> Result<()> {
         let Self { probe, stages } = self;
-        for (key, count) in stages.counters.more(&mut probe.tables)? {
+        let unstored = stages.storage.take();
+        let counted = stages.counters.more(&mut probe.tables)?;
+        for (key, count) in counted.into_iter().chain(unstored) {
             let (Some(role), Some(outcome)) = (Role::from_u8(key.role), Outcome::from_u8(key.outcome)) else {
                 continue;
             };
@@ -205,6 +210,9 @@ impl<S: Sink> Stages<S> {
     }
 
     fn decoded(&mut self, side: Side, tables: &Tables) {
+        if !self.storage.has(&self.settings, &side) {
+            return;
+        }
         let owner = self.owners.find(&side, tables);
         if let Some(paired) = self.pairing.push(side, owner) {
             self.paired(paired);
@@ -225,7 +233,13 @@ impl<S: Sink> Stages<S> {
             return;
         }
         self.owners.complete(&mut connection);
-        if self.reporting.is_closed() || !self.filter.has(&self.settings, &connection) {
+        if self.reporting.is_closed() {
+            return;
+        }
+        if !self.filter.has(&self.settings, &connection) {
+            if self.settings.stored.has(connection.asked().port()) {
+                self.reporting.store(&connection);
+            }
             return;
         }
         let connection = match &mut self.explainer {
@@ -290,11 +304,15 @@ impl<S: Sink> Stages<S> {
     }
 
     fn read_open(&mut self, tables: &Tables) -> Result<()> {
-        if !self.settings.outcomes.contains(&Outcome::Open) {
+        let shown = self.settings.outcomes.contains(&Outcome::Open);
+        if !shown && self.settings.stored == Stored::Shown {
             return Ok(());
         }
         for sides in open::all(tables)? {
             for side in sides {
+                if !shown && !self.settings.stored.has(side.server().port()) {
+                    continue;
+                }
                 self.decoded(side, tables);
             }
             self.release_translated(true);

@@ -46,6 +46,13 @@ impl<S: Sink> Reporting<S> {
         self.failed = self.sink.connection(&connection).err();
     }
 
+    /// Hands over one that is stored and not shown.
+    pub fn store(&mut self, connection: &Connection) {
+        if self.failed.is_none() {
+            self.failed = self.sink.unshown(connection).err();
+        }
+    }
+
     /// Whether the limit is reached.
     pub fn is_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.reported >= limit)

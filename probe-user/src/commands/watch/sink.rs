@@ -18,6 +18,14 @@ pub trait Sink {
     /// Those that are to end the run.
     fn connection(&mut self, connection: &Connection) -> io::Result<()>;
 
+    /// Takes a connection that is not shown, and kept all the same.
+    ///
+    /// # Errors
+    /// Those that are to end the run.
+    fn unshown(&mut self, _: &Connection) -> io::Result<()> {
+        Ok(())
+    }
+
     /// After a batch of connections, also where there was none.
     ///
     /// # Errors
@@ -50,12 +58,17 @@ impl<W: Write> Output<W> {
 
 impl<W: Write> Sink for Output<W> {
     fn connection(&mut self, connection: &Connection) -> io::Result<()> {
+        self.unshown(connection)?;
+        self.reporter.connection(connection)
+    }
+
+    fn unshown(&mut self, connection: &Connection) -> io::Result<()> {
         if let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.connection(connection)
         {
             self.unrecorded.get_or_insert(error);
         }
-        self.reporter.connection(connection)
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::{
     capture::connection::Side,
     model::{
         Connection, Role,
+        outcome::is_healthy,
         pairing::Pair,
         summary::Tally,
         translation::{Translation, Untranslated, translation},
@@ -148,7 +149,16 @@ impl Translator {
 
     fn look_up(&mut self, connection: &Connection) -> Result<Translation, Untranslated> {
         let conntrack = self.conntrack.as_mut().map_err(|_| Untranslated::Unavailable)?;
-        self.left = self.left.checked_sub(1).ok_or(Untranslated::Busy)?;
+        // Half of the lookups are for connections that failed, however many others there are.
+        let reserved = if is_healthy(connection.outcome) {
+            A_SECOND / 2
+        } else {
+            0
+        };
+        if self.left <= reserved {
+            return Err(Untranslated::Busy);
+        }
+        self.left -= 1;
         let Connection {
             source, destination, ..
         } = *connection;

@@ -72,8 +72,8 @@ impl Followers {
             turns: Arc::new(Semaphore::new(AT_ONCE)),
             question: Connections {
                 ports: settings.kernel.ports.clone(),
-                role: settings.role,
-                outcomes: settings.outcomes.clone(),
+                role: settings.role.filter(|_| settings.record.is_none()),
+                outcomes: settings.kernel.outcomes.clone(),
                 ..Connections::default()
             },
             known,

@@ -52,12 +52,20 @@ impl<W: Write> Reporting<W> {
             connection.cadence.get_or_insert(here);
         }
         self.reported += 1;
-        if let Some(recorder) = &mut self.recorder {
-            recorder
-                .of_node(node, &connection)
-                .context("can't write the recording")?;
-        }
+        self.record(node, &connection)?;
         Ok(self.reporter.of_node(node, &connection)?)
+    }
+
+    /// Records one, shown or not.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn record(&mut self, node: &Arc<str>, connection: &Connection) -> Result<()> {
+        let Some(recorder) = &mut self.recorder else {
+            return Ok(());
+        };
+        let recorded = recorder.of_node(node, connection);
+        recorded.context("can't write the recording")
     }
 
     /// Whether the limit is reached.
