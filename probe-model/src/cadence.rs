@@ -7,115 +7,47 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use lru::LruCache;
 
 use super::{Connection, summary::Row};
 
-/// What the latest intervals between occurrences say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+mod periods;
+mod tracker;
+
+pub use self::tracker::Tracker;
+
+/// What the latest times of occurrences say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cadence {
     /// Occurrences seen since the start, this one included.
     pub count: u64,
-    /// The median of the latest intervals; `None` when they are too irregular to speak of one.
+    /// The interval; `None` when they are too irregular to speak of one. Of several the one that explains most of them.
     pub every: Option<Duration>,
     /// Nine of ten of the latest intervals differ from `every`, or from the multiple of it that a missed
-    /// beat leaves, by no more. Zero where `every` is `None`.
+    /// one leaves, by no more. Zero where `every` is `None`.
     pub spread: Duration,
+    /// Occurrences in each interval where there are several: 2 of a source that connects twice every 10 s, or of two sources.
+    pub per_interval: Option<u8>,
+    /// A second interval, of the same source or of another behind the same address.
+    pub also: Option<Duration>,
 }
 
 impl Cadence {
     /// Interval and spread, in milliseconds, where there is one.
     pub fn milliseconds(&self) -> Option<(u64, u64)> {
-        let milliseconds = |duration: Duration| {
-            let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-            micros.saturating_add(500) / 1000
-        };
         self.every
             .map(|every| (milliseconds(every), milliseconds(self.spread)))
     }
+
+    /// The second interval, in milliseconds.
+    pub fn also_milliseconds(&self) -> Option<u64> {
+        self.also.map(milliseconds)
+    }
 }
 
-/// Intervals that a [`Tracker`] keeps.
-const INTERVALS: usize = 16;
-/// A median below this is a stream of connections, not a beat. Microseconds.
-const SHORTEST: u64 = 100_000;
-/// An interval of up to so many medians may be missed beats.
-const MULTIPLES: u64 = 3;
-
-/// Follows the occurrences of one thing.
-///
-/// `every` is the median of the latest 16 intervals, and is told when all of this holds:
-/// - three occurrences were seen, and the median is 100 ms or more;
-/// - nine of ten intervals are within a fifth of the median (a tenth while fewer than five are known: of two
-///   random intervals one pair in five would pass the wider test), or within as much of two or three medians;
-/// - at most a quarter of the intervals are such missed beats.
-///
-/// The latest times are kept in order, so records that arrive late fall into their place.
-#[derive(Clone, Debug, Default)]
-pub struct Tracker {
-    count: u64,
-    /// Microseconds since 1970, oldest first.
-    times: [i64; INTERVALS + 1],
-    kept: usize,
-}
-
-impl Tracker {
-    /// Takes one occurrence; times may be slightly out of order.
-    pub fn seen(&mut self, at: Timestamp) -> Cadence {
-        self.count += 1;
-        self.keep(at.as_microsecond());
-        self.cadence()
-    }
-
-    fn keep(&mut self, at: i64) {
-        let known = self.times.get(..self.kept).unwrap_or_default();
-        let place = self.kept - known.iter().rev().take_while(|time| **time > at).count();
-        if self.kept < self.times.len() {
-            self.times.copy_within(place..self.kept, place + 1);
-            self.kept += 1;
-            self.times[place] = at;
-        } else if let Some(place) = place.checked_sub(1) {
-            self.times.copy_within(1..=place, 0);
-            self.times[place] = at;
-        }
-        // Otherwise it is older than all that is kept: counted, and that is all.
-    }
-
-    /// What the occurrences so far say.
-    pub fn cadence(&self) -> Cadence {
-        let (every, spread) = self.beat().unzip();
-        Cadence {
-            count: self.count,
-            every,
-            spread: spread.unwrap_or_default(),
-        }
-    }
-
-    fn beat(&self) -> Option<(Duration, Duration)> {
-        let known = self.kept.checked_sub(1).filter(|known| *known >= 2)?;
-        let mut buffer = [0; INTERVALS];
-        for (interval, pair) in buffer.iter_mut().zip(self.times.windows(2)) {
-            *interval = pair[1].abs_diff(pair[0]);
-        }
-        let intervals = buffer.get_mut(..known)?;
-        intervals.sort_unstable();
-        let median = intervals[(known - 1) / 2].midpoint(intervals[known / 2]);
-        if median < SHORTEST {
-            return None;
-        }
-        let tolerance = if known < 5 { median / 10 } else { median / 5 };
-        let mut missed = 0;
-        for interval in &mut *intervals {
-            let multiple = ((*interval + median / 2) / median).clamp(1, MULTIPLES);
-            *interval = interval.abs_diff(multiple * median);
-            missed += usize::from(multiple > 1 && *interval <= tolerance);
-        }
-        intervals.sort_unstable();
-        let spread = intervals[known - 1 - known / 10];
-        (spread <= tolerance && missed * 4 <= known)
-            .then(|| (Duration::from_micros(median), Duration::from_micros(spread)))
-    }
+fn milliseconds(duration: Duration) -> u64 {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    micros.saturating_add(500) / 1000
 }
 
 /// Sources that [`Cadences`] follows by default.
@@ -159,7 +91,7 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// One source: the same owner, destination, outcome and role.
+/// One source: the same owner, destination, outcome and role. What connects with changing outcomes is several, with one interval.
 struct Source {
     tracker: Tracker,
     row: Row,
@@ -170,6 +102,8 @@ pub struct Cadences {
     /// By a keyed hash of the source, so that nothing of it is copied: among 8192 of 64 bits one collision in
     /// half a million million runs.
     sources: LruCache<u64, Source>,
+    /// The same whatever the outcome.
+    whole: LruCache<u64, Tracker>,
     hasher: RandomState,
     fell_out: u64,
 }
@@ -178,6 +112,7 @@ impl Cadences {
     pub fn new(capacity: NonZeroUsize) -> Self {
         Self {
             sources: LruCache::sparse(capacity),
+            whole: LruCache::sparse(capacity),
             hasher: RandomState::new(),
             fell_out: 0,
         }
@@ -185,6 +120,7 @@ impl Cadences {
 
     /// Takes one connection; the caller keeps the answer in [`Connection::cadence`].
     pub fn seen(&mut self, connection: &Connection) -> Cadence {
+        let whole = self.note(connection);
         let Connection { role, outcome, .. } = *connection;
         let destination = connection.asked();
         let key = self
@@ -192,14 +128,28 @@ impl Cadences {
             .hash_one((Actor::of(connection), destination, outcome, role));
         let Some(source) = self.sources.get_mut(&key) else {
             let mut tracker = Tracker::default();
-            let cadence = tracker.seen(connection.time);
+            let cadence = with_whole(tracker.seen(connection.time), whole);
             let row = Row::new(connection, cadence);
             let full = self.sources.push(key, Source { tracker, row }).is_some();
             self.fell_out += u64::from(full);
             return cadence;
         };
-        let cadence = source.tracker.seen(connection.time);
+        let cadence = with_whole(source.tracker.seen(connection.time), whole);
         source.row.seen(connection, cadence);
+        cadence
+    }
+
+    /// Takes one that is not shown: it belongs to the interval of its source all the same.
+    pub fn note(&mut self, connection: &Connection) -> Cadence {
+        let key = self
+            .hasher
+            .hash_one((Actor::of(connection), connection.asked(), connection.role));
+        if let Some(tracker) = self.whole.get_mut(&key) {
+            return tracker.seen(connection.time);
+        }
+        let mut tracker = Tracker::default();
+        let cadence = tracker.seen(connection.time);
+        self.whole.push(key, tracker);
         cadence
     }
 
@@ -214,12 +164,27 @@ impl Cadences {
     }
 }
 
+/// The interval of one outcome of a source, or that of the whole source: a check every 10 s whose outcome changes has each outcome
+/// every 20 s, or irregularly.
+fn with_whole(own: Cadence, whole: Cadence) -> Cadence {
+    let is_simple = whole.per_interval.is_none() && whole.also.is_none();
+    if whole.every.is_none() || (own.every.is_some() && !is_simple) {
+        return own;
+    }
+    Cadence {
+        count: own.count,
+        ..whole
+    }
+}
+
 impl Default for Cadences {
     fn default() -> Self {
         Self::new(SOURCES)
     }
 }
 
+#[cfg(test)]
+mod generated_tests;
 #[cfg(test)]
 #[path = "cadence_tests.rs"]
 mod tests;

@@ -1,5 +1,7 @@
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::*;
 use crate::{Container, Outcome, Owner, Process, ProcessSource, Role};
 
@@ -18,7 +20,11 @@ fn at(second: f64) -> Timestamp {
 
 /// Deviations that look random, and are the same each time: -1 to 1.
 fn noise(index: usize) -> f64 {
-    f64::from((index as u32).wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 23) - 1.0
+    // Mixed twice: multiples of one number come again after 5, 8 and 13 of them, as several sources do.
+    let mixed = (index as u32).wrapping_mul(2_654_435_761);
+    let mixed = (mixed ^ mixed >> 15).wrapping_mul(0x2c1b_3c6d);
+    let mixed = (mixed ^ mixed >> 13).wrapping_mul(0x297a_2d39);
+    f64::from((mixed ^ mixed >> 16) >> 8) / f64::from(1 << 23) - 1.0
 }
 
 /// Occurrences at `start`, and each time after one of `intervals`.
@@ -60,7 +66,11 @@ fn cadence_table() {
             vec![0.0, 5.0, 10.0, 20.0],
             None,
         ),
-        ("one of three missed", after([5.0, 5.0, 10.0].repeat(5)), None),
+        (
+            "one of three missed: three in each 20 s",
+            after([5.0, 5.0, 10.0].repeat(5)),
+            Some((20.0, 0.0, 0.0)),
+        ),
         (
             "60 s ±0.1",
             beats(30, 60.0, 0.05).collect(),
@@ -121,12 +131,12 @@ fn cadence_table() {
             (0..30)
                 .map(|i| f64::from(i / 2) * 60.0 + f64::from(i % 2) * 0.001)
                 .collect(),
-            None,
+            Some((60.0, 0.0, 0.0)),
         ),
         (
             "two of 60 s interleaved, 20 s apart",
             after([20.0, 40.0].repeat(8)),
-            None,
+            Some((60.0, 0.0, 0.0)),
         ),
         (
             "two of 60 s interleaved, half-way",
@@ -134,9 +144,9 @@ fn cadence_table() {
             Some((30.0, 0.0, 0.0)),
         ),
         (
-            "a beat and its double in turn",
+            "an interval and its double in turn",
             after([10.0, 20.0].repeat(8)),
-            None,
+            Some((30.0, 0.0, 0.0)),
         ),
         (
             "drift of 1 % a beat",
@@ -333,4 +343,113 @@ fn a_row_keeps_the_latest_owner_and_both_times() {
     let row = cadences.rows().next().unwrap();
     assert_eq!((row.first, row.last, row.cadence.count), (at(0.0), at(10.0), 3));
     assert_eq!(row.owner.process.as_ref().unwrap().pid, 3);
+}
+
+/// Several connections in each interval, and two intervals.
+#[test]
+fn more_than_one_interval() {
+    let every = |count: usize, every: f64, phase: f64| (0..count).map(move |i| phase + i as f64 * every);
+    let merged = |streams: Vec<Vec<f64>>| {
+        let mut times = streams.concat();
+        times.sort_by(f64::total_cmp);
+        times
+    };
+    let seconds = |seconds: u64| Some(Duration::from_secs(seconds));
+    for (what, streams, expected) in [
+        (
+            "kube-apiserver's check of etcd: pairs every 10 s",
+            vec![every(12, 10.0, 0.0).collect(), every(12, 10.0, 0.306).collect()],
+            (seconds(10), Some(2), None),
+        ),
+        (
+            "the first six of such a pair every 5 s",
+            vec![every(3, 5.0, 0.0).collect(), every(3, 5.0, 0.3).collect()],
+            (seconds(5), Some(2), None),
+        ),
+        (
+            "the first five: too early to tell",
+            vec![every(3, 5.0, 0.0).collect(), every(2, 5.0, 0.3).collect()],
+            (None, None, None),
+        ),
+        (
+            "three pods behind one address, every 60 s each",
+            vec![
+                every(12, 60.0, 0.0).collect(),
+                every(12, 60.0, 7.0).collect(),
+                every(12, 60.0, 31.0).collect(),
+            ],
+            (seconds(60), Some(3), None),
+        ),
+        (
+            "a DaemonSet of one phase: four connections at once",
+            (0..4)
+                .map(|i| every(9, 30.0, f64::from(i) * 0.002).collect())
+                .collect(),
+            (seconds(30), Some(4), None),
+        ),
+        (
+            "a check every 10 s, and another every minute",
+            vec![every(60, 10.0, 0.0).collect(), every(10, 60.0, 3.7).collect()],
+            (seconds(10), None, seconds(60)),
+        ),
+        (
+            "a stream of 20 ms has no interval of five of them",
+            vec![every(60, 0.02, 0.0).collect()],
+            (None, None, None),
+        ),
+    ] {
+        let cadence = cadence(merged(streams));
+        let found = (cadence.every, cadence.per_interval, cadence.also);
+        assert_eq!(found, expected, "{what}");
+    }
+}
+
+/// A check whose outcome changes keeps its interval, whatever outcomes are shown.
+#[test]
+fn an_interval_across_outcomes() {
+    let at_second = |second: f64, outcome| {
+        let mut connection = connection(1, "check", None, second);
+        connection.outcome = outcome;
+        connection
+    };
+    // In turn; and mostly one that is not shown.
+    let random = [0, 3, 4, 9, 10, 11, 17, 20, 21, 22, 30];
+    let mut cadences = (Cadences::default(), Cadences::default());
+    for i in 0..32 {
+        let second = f64::from(i) * 10.0;
+        let refused = i % 2 == 0;
+        cadences.0.seen(&at_second(
+            second,
+            if refused {
+                Outcome::Refused
+            } else {
+                Outcome::HalfOpen
+            },
+        ));
+        if random.contains(&i) {
+            cadences.1.seen(&at_second(second, Outcome::HalfOpen));
+        } else {
+            cadences.1.note(&at_second(second, Outcome::Closed));
+        }
+    }
+    let of = |cadences: &Cadences| {
+        let mut rows: Vec<_> = cadences
+            .rows()
+            .map(|row| (row.cadence.count, row.cadence.every))
+            .collect();
+        rows.sort();
+        rows
+    };
+    let ten = Some(Duration::from_secs(10));
+    assert_eq!(of(&cadences.0), [(16, ten), (16, ten)]);
+    assert_eq!(of(&cadences.1), [(11, ten)]);
+    // Two checks of one source, one of them refused: each has its own.
+    let mut cadences = Cadences::default();
+    for i in 0..60 {
+        cadences.seen(&at_second(f64::from(i) * 10.0, Outcome::HalfOpen));
+        if i % 6 == 0 {
+            cadences.seen(&at_second(f64::from(i) * 10.0 + 3.7, Outcome::Refused));
+        }
+    }
+    assert_eq!(of(&cadences), [(10, Some(Duration::from_secs(60))), (60, ten)]);
 }

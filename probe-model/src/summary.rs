@@ -99,8 +99,7 @@ impl Row {
             peer: None,
             cadence: Cadence {
                 count,
-                every: None,
-                spread: Duration::ZERO,
+                ..Cadence::default()
             },
             first,
             last,

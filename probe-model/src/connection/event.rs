@@ -52,7 +52,8 @@ pub struct ConnectionEvent<'a> {
     /// The pod of this side.
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<Cow<'a, Pod>>,
-    /// The interval of this owner, destination and outcome, once three were seen and they are regular.
+    /// The interval of this owner and destination, whatever the outcome, once three were seen and they are regular; of several the
+    /// one of most connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_ms: Option<u64>,
     // Fields are printed in this order: those that came later, later.
@@ -65,6 +66,13 @@ pub struct ConnectionEvent<'a> {
     /// Nine of ten intervals differ from `every_ms` by no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_spread_ms: Option<u64>,
+    /// Connections in each interval, where there are several: 2 of a check that connects twice, or of two sources behind one
+    /// address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_interval: Option<u8>,
+    /// A second interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also_every_ms: Option<u64>,
     /// How many of these were seen, this one included.
     #[serde(skip_serializing_if = "Option::is_none")]
     count: Option<u64>,
@@ -140,6 +148,8 @@ impl<'a> ConnectionEvent<'a> {
             netns: *netns,
             peer: peer.map(Cow::Borrowed),
             every_spread_ms,
+            per_interval: cadence.and_then(|cadence| cadence.per_interval),
+            also_every_ms: cadence.as_ref().and_then(Cadence::also_milliseconds),
             count: cadence.map(|cadence| cadence.count),
             seen_as: seen_as.map(AddressPort::new),
             dialled: dialled.map(AddressPort::new),
@@ -172,6 +182,8 @@ impl<'a> ConnectionEvent<'a> {
             netns,
             peer,
             every_spread_ms,
+            per_interval,
+            also_every_ms,
             count,
             seen_as,
             dialled,
@@ -214,6 +226,8 @@ impl<'a> ConnectionEvent<'a> {
                 count,
                 every: every_ms.map(Duration::from_millis),
                 spread: Duration::from_millis(every_spread_ms.unwrap_or_default()),
+                per_interval,
+                also: also_every_ms.map(Duration::from_millis),
             }),
         }))
     }

@@ -221,7 +221,7 @@ mod tests {
             cadence: Cadence {
                 count,
                 every: every.map(Duration::from_secs),
-                spread: Duration::ZERO,
+                ..Cadence::default()
             },
             first: Timestamp::UNIX_EPOCH,
             last: Timestamp::UNIX_EPOCH,

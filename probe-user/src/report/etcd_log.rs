@@ -260,7 +260,7 @@ fn table(out: &mut Vec<u8>, groups: &[Group]) {
             .map_or_else(|| "?".to_owned(), |seen| seen.count.to_string());
         let every = group.seen.and_then(|seen| {
             let mut cell = Vec::new();
-            text::every(&mut cell, seen.every?, Some(seen.spread));
+            text::intervals(&mut cell, &seen);
             String::from_utf8(cell).ok()
         });
         let (who, node) = match &group.who {
@@ -539,6 +539,13 @@ struct Source<'a> {
     /// The interval.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_ms: Option<u64>,
+    /// Connections in each interval, where there are several: 2 of a check that connects twice, or of two sources behind one
+    /// address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_interval: Option<u8>,
+    /// A second interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also_every_ms: Option<u64>,
     /// The error.
     error: &'a str,
     #[serde(flatten)]
@@ -587,6 +594,8 @@ fn summary<'a>(
             .seen
             .and_then(|seen| seen.milliseconds())
             .map(|(every, _)| every),
+        per_interval: group.seen.and_then(|seen| seen.per_interval),
+        also_every_ms: group.seen.and_then(|seen| seen.also_milliseconds()),
         error: &group.error,
         who: match &group.who {
             Ok((identity, node)) => Client::Known {

@@ -96,6 +96,12 @@ struct Source<'a> {
     /// As of a connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_spread_ms: Option<u64>,
+    /// As of a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    per_interval: Option<u8>,
+    /// As of a connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    also_every_ms: Option<u64>,
     /// The time of the first.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     first: String,
@@ -160,6 +166,8 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
             every_ms,
             peer: row.peer.as_deref().filter(|peer| peer.is_known()),
             every_spread_ms,
+            per_interval: row.cadence.per_interval,
+            also_every_ms: row.cadence.also_milliseconds(),
             first: time(row.first),
             last: time(row.last),
             node: row.node.as_deref(),

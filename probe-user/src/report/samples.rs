@@ -84,6 +84,7 @@ pub fn cadence(count: u64, every: f64, spread: f64) -> Option<Cadence> {
         count,
         every: Some(Duration::from_secs_f64(every)).filter(|every| !every.is_zero()),
         spread: Duration::from_secs_f64(spread),
+        ..Cadence::default()
     })
 }
 
@@ -305,16 +306,14 @@ pub fn summary() -> Summary {
                 record,
                 record.cadence.unwrap_or(Cadence {
                     count: 1,
-                    every: None,
-                    spread: Duration::ZERO,
+                    ..Cadence::default()
                 }),
             )
         })
         .collect();
     let once = Cadence {
         count: 1,
-        every: None,
-        spread: Duration::ZERO,
+        ..Cadence::default()
     };
     let more: Vec<_> = (1..=10)
         .map(|last| Row {

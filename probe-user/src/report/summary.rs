@@ -85,9 +85,8 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
     let every: Vec<_> = shown
         .iter()
         .map(|row| {
-            row.cadence
-                .every
-                .map(|every| cell(|out| text::every(out, every, Some(row.cadence.spread))))
+            let has_interval = row.cadence.every.is_some();
+            has_interval.then(|| cell(|out| text::intervals(out, &row.cadence)))
         })
         .map(Option::unwrap_or_default)
         .collect();

@@ -200,6 +200,19 @@ pub fn every(out: &mut Vec<u8>, every: Duration, spread: Option<Duration>) -> us
     }
 }
 
+/// `10.0 s ±0.1, 2 each` of a source with several connections in each interval, `10.0 s, 60.0 s` of one with two intervals.
+pub fn intervals(out: &mut Vec<u8>, cadence: &Cadence) -> usize {
+    let Some(time) = cadence.every else { return 0 };
+    let mut width = every(out, time, Some(cadence.spread));
+    if let Some(each) = cadence.per_interval {
+        width += ascii(out, ", ") + decimal(out, each.into()) + ascii(out, " each");
+    }
+    if let Some(also) = cadence.also {
+        width += ascii(out, ", ") + every(out, also, None);
+    }
+    width
+}
+
 /// `5.0 s ±0.1 ×12`, with no cadence `×2`, for a first occurrence nothing.
 pub fn cadence(out: &mut Vec<u8>, cadence: &Cadence, spread: bool) -> usize {
     if cadence.count < 2 {
@@ -295,6 +308,7 @@ mod tests {
                 count,
                 every,
                 spread: Duration::from_secs_f64(spread),
+                ..Cadence::default()
             };
             assert_eq!(text(|out| cadence(out, &value, false)), narrow);
             assert_eq!(text(|out| cadence(out, &value, true)), wide);

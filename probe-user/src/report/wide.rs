@@ -53,6 +53,15 @@ pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, node: Option<&st
     if let Some(cadence) = connection.cadence.filter(|cadence| cadence.count > 1) {
         text::ascii(out, if cadence.every.is_some() { "  every " } else { "  " });
         text::cadence(out, &cadence, true);
+        if let Some(each) = cadence.per_interval {
+            text::ascii(out, " (");
+            text::decimal(out, each.into());
+            text::ascii(out, " each)");
+        }
+        if let Some(also) = cadence.also {
+            text::ascii(out, " and ");
+            text::every(out, also, None);
+        }
     }
     text::ascii(out, "  seen by ");
     text::ascii(out, connection.role.name());

@@ -49,6 +49,7 @@ impl<S: Sink> Reporting<S> {
     /// Hands over one that is stored and not shown.
     pub fn store(&mut self, connection: &Connection) {
         if self.failed.is_none() {
+            self.cadences.note(connection);
             self.failed = self.sink.unshown(connection).err();
         }
     }
