@@ -1,6 +1,7 @@
 //! Pure types and rules: no aya, no tokio, no files.
 
 pub mod address;
+pub mod addresses;
 pub mod bypass;
 pub mod cadence;
 pub mod cause;

@@ -13,9 +13,10 @@ Examples:
   probe watch --port 2379 --record flows.jsonl       on every node, beforehand
   probe who 192.168.88.12:62134 --flows beta.jsonl   the owner, from a recording
   probe who 192.168.88.12:62134 --cluster            the owner, from the history of the node's agent
+  journalctl -u sshd | probe who --from-text - --flows beta.jsonl
   probe who 192.168.88.12:62134 --at '2026-11-23 09:10:14' --flows alpha.jsonl --flows beta.jsonl";
 
-/// Find the owner of a client address and port, from recordings or the agents' history
+/// Find the owners of client addresses and ports, from recordings or the agents' history
 ///
 /// Reads recordings of `probe watch --record`, and with --cluster the history of the agents. Matches the client's own address and
 /// the translated address that its server saw. An address can have several owners over time: the nearest to --at is first, each
@@ -23,9 +24,14 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = help::sections(&[WHO_EXAMPLES]))]
 pub struct WhoArgs {
-    /// Client address and port as a server or its log shows them: 192.168.88.12:62134, [fd00::12]:62134
-    #[arg(value_name = "ADDRESS:PORT", value_parser = address)]
-    pub address: SocketAddr,
+    /// Client addresses and ports as a server or its log shows them: 192.168.88.12:62134, [fd00::12]:62134; `-` reads them from
+    /// standard input
+    #[arg(value_name = "ADDRESS:PORT", value_parser = WhoAddress::parse, required_unless_present = "from_text")]
+    pub addresses: Vec<WhoAddress>,
+
+    /// Take every address and port out of this text, also `ADDRESS port PORT`; `-` is standard input. At most 100,000
+    #[arg(long, value_name = "FILE", conflicts_with = "addresses")]
+    pub from_text: Option<PathBuf>,
 
     /// Time of the connection: 2026-11-23T09:10:14Z, '2026-11-23 09:10:14', or 09:10:14 for today; local time without a zone.
     /// Default: the latest first
@@ -34,6 +40,22 @@ pub struct WhoArgs {
 
     #[command(flatten)]
     pub recordings: RecordingsArgs,
+}
+
+/// One that was named, or all that standard input has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhoAddress {
+    Named(SocketAddr),
+    StandardInput,
+}
+
+impl WhoAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "-" => Ok(Self::StandardInput),
+            _ => address(text).map(Self::Named),
+        }
+    }
 }
 
 const ETCD_LOG_EXAMPLES: &str = "\
@@ -125,7 +147,9 @@ pub enum AnswerFormat {
 /// What `probe who` does.
 #[derive(Clone, Debug)]
 pub struct Who {
-    pub address: SocketAddr,
+    pub addresses: Vec<SocketAddr>,
+    /// A text with further ones; `-` is standard input.
+    pub text: Option<PathBuf>,
     pub at: Option<Timestamp>,
     pub flows: Vec<PathBuf>,
     pub agents: Option<Agents>,
@@ -136,7 +160,18 @@ impl From<WhoArgs> for Who {
     fn from(args: WhoArgs) -> Self {
         Self {
             agents: args.agents(),
-            address: args.address,
+            text: match args.addresses.contains(&WhoAddress::StandardInput) {
+                true => Some(PathBuf::from("-")),
+                false => args.from_text,
+            },
+            addresses: args
+                .addresses
+                .into_iter()
+                .filter_map(|address| match address {
+                    WhoAddress::Named(address) => Some(address),
+                    WhoAddress::StandardInput => None,
+                })
+                .collect(),
             at: args.at,
             flows: args.recordings.flows,
             json: args.recordings.output == AnswerFormat::Json,
@@ -241,7 +276,12 @@ mod tests {
         for (line, says) in [
             ("probe etcd-log etcd.log", "--flows"),
             ("probe etcd-log etcd.log b --cluster", "--flows"),
-            ("probe who 10.0.0.1:1 --flows a b", "unexpected argument 'b'"),
+            ("probe who 10.0.0.1:1 --flows a b", "not an address and a port"),
+            ("probe who --flows a", "ADDRESS:PORT"),
+            (
+                "probe who 10.0.0.1:1 --from-text b --flows a",
+                "cannot be used with",
+            ),
         ] {
             let words = line.split_whitespace().map(Into::into);
             let error = Cli::of(words).expect_err(line).to_string();

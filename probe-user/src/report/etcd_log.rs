@@ -166,11 +166,17 @@ impl Report {
         }
     }
 
-    /// One connection that an address was of.
+    /// One connection that an address was of; `shown`: the address itself, where several were asked for.
     ///
     /// # Errors
     /// None in practice: writing to memory does not fail.
-    pub fn who(&mut self, out: &mut Vec<u8>, address: SocketAddr, near: &Near<'_>) -> io::Result<()> {
+    pub fn who(
+        &mut self,
+        out: &mut Vec<u8>,
+        shown: Option<SocketAddr>,
+        address: SocketAddr,
+        near: &Near<'_>,
+    ) -> io::Result<()> {
         if self.json {
             let found = FoundClient::new(near);
             let who = Who {
@@ -184,6 +190,10 @@ impl Report {
             };
             return json::line(out, &who);
         }
+        if let Some(shown) = shown {
+            let width = text::end(out, shown);
+            text::spaces(out, 21_usize.saturating_sub(width) + 1);
+        }
         self.near(out, near);
         text::ascii(out, ", ");
         text::ascii(out, near.flow.outcome.name());
@@ -193,6 +203,35 @@ impl Report {
         text::ascii(out, &date);
         out.push(b'\n');
         Ok(())
+    }
+
+    /// An address that nobody had, among several.
+    ///
+    /// # Errors
+    /// None in practice: writing to memory does not fail.
+    pub fn nobody(&mut self, out: &mut Vec<u8>, address: SocketAddr) -> io::Result<()> {
+        let why = self.not_recorded(address);
+        if self.json {
+            let nobody = Nobody {
+                event: "who",
+                address: address.into(),
+                unmatched: why,
+            };
+            return json::line(out, &nobody);
+        }
+        let width = text::end(out, address);
+        text::spaces(out, 21_usize.saturating_sub(width) + 1);
+        out.extend_from_slice(format!("? {why}\n").as_bytes());
+        Ok(())
+    }
+
+    /// That no recording has an address, and what to do.
+    pub fn not_recorded(&self, address: SocketAddr) -> String {
+        let partial = self.partial.as_ref();
+        format!(
+            "no recording has a client with the address {address}{}. Record on the node that has it, or whose pod it is",
+            partial.map(|partial| format!(" ({partial})")).unwrap_or_default()
+        )
     }
 
     /// The end.
@@ -458,9 +497,20 @@ pub(super) struct Who<'a> {
 
 /// The last line of `probe etcd-log`.
 #[derive(Serialize)]
+<<<<<<< HEAD
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSummary"))]
 pub(super) struct EtcdLogSummary<'a> {
     /// Always `summary`.
+=======
+struct Nobody {
+    event: &'static str,
+    address: Address,
+    unmatched: String,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+>>>>>>> 52ff1f0 (Answer who for many addresses, also out of any text)
     event: &'static str,
     /// Lines of the log.
     lines: u64,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How the agents answered.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Remembered {
     /// How far back each goes that told all it has.
     pub memories: Vec<(String, HistoryEnd)>,
@@ -37,6 +37,16 @@ impl Remembered {
                     local(oldest),
                     local(began)
                 ));
+            }
+        }
+    }
+
+    /// Adds the answers to another question.
+    pub fn add(&mut self, other: Self) {
+        self.incomplete |= other.incomplete;
+        for (node, memory) in other.memories {
+            if !self.memories.iter().any(|(known, _)| *known == node) {
+                self.memories.push((node, memory));
             }
         }
     }
