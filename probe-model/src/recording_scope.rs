@@ -8,6 +8,7 @@ use super::{Outcome, outcome::is_healthy};
 
 /// The filters of one recording; nothing set: every connection of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct RecordingScope {
     /// The server ports that were watched; empty: every port.

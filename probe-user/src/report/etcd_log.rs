@@ -495,22 +495,23 @@ pub(super) struct Who<'a> {
     found: FoundClient<'a>,
 }
 
-/// The last line of `probe etcd-log`.
+/// An address that no recorded connection explains.
 #[derive(Serialize)]
-<<<<<<< HEAD
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSummary"))]
-pub(super) struct EtcdLogSummary<'a> {
-    /// Always `summary`.
-=======
-struct Nobody {
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WhoUnmatched"))]
+pub(super) struct Nobody {
+    /// Always `who`.
     event: &'static str,
+    /// The address that was asked for.
     address: Address,
+    /// Why nobody is named, in words.
     unmatched: String,
 }
 
+/// The last line of `probe etcd-log`.
 #[derive(Serialize)]
-struct Summary<'a> {
->>>>>>> 52ff1f0 (Answer who for many addresses, also out of any text)
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSummary"))]
+pub(super) struct EtcdLogSummary<'a> {
+    /// Always `summary`.
     event: &'static str,
     /// Lines of the log.
     lines: u64,

@@ -7,8 +7,21 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use super::{clock::Clock, lines};
 use crate::model::{
     self, Container, Outcome, Owner, Pod, Process, Role, Summary, address::AddressPort,
-    cause::causes::Counted, connection::ConnectionEvent, names::Named, summary::Tally,
+    cause::causes::Counted, connection::ConnectionEvent, names::Named, recording_scope::RecordingScope,
+    summary::Tally,
 };
+
+/// The first line of a recording: what it was filtered by.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct RecordingHeader<'a> {
+    /// Always `recording`.
+    pub event: &'static str,
+    /// The name of the node.
+    pub node: &'a str,
+    #[serde(flatten)]
+    pub scope: &'a RecordingScope,
+}
 
 /// How many connections a cause explains.
 #[derive(Serialize)]

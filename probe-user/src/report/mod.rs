@@ -76,15 +76,8 @@ pub fn json_line(out: &mut Vec<u8>, node: &str, connection: &Connection) -> io::
 /// # Errors
 /// None in practice: writing to memory does not fail.
 pub fn scope_line(scope: &RecordingScope, node: &str) -> io::Result<Vec<u8>> {
-    #[derive(serde::Serialize)]
-    struct Header<'a> {
-        event: &'static str,
-        node: &'a str,
-        #[serde(flatten)]
-        scope: &'a RecordingScope,
-    }
     let mut out = Vec::new();
-    let header = Header {
+    let header = json::RecordingHeader {
         event: "recording",
         node,
         scope,

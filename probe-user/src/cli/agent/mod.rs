@@ -157,8 +157,8 @@ impl Agent {
         let ring_bytes =
             settings::ring(file.watch.ring_size).map_err(|why| format!("watch.ring_size {why}"))?;
         let ports = settings::ports(file.watch.ports).map_err(|why| format!("watch.ports: {why}"))?;
-        let all_of = settings::ports(file.memory.ports).map_err(|why| format!("memory.ports: {why}"))?;
-        let stored = match file.memory.connections {
+        let all_of = settings::ports(file.history.ports).map_err(|why| format!("history.ports: {why}"))?;
+        let stored = match file.history.connections {
             0 => Stored::Shown,
             _ if !ports.is_empty() => Stored::Watched,
             _ if all_of.is_empty() => Stored::Shown,

@@ -31,7 +31,7 @@ use crate::model::{
     doctor::{Answer, Check},
     etcd_log::summary::Total,
     finding::{Affected, Fix, Kind},
-    flow::Flows,
+    flow::{Flows, LineKey},
     history::{Alive, Gap, HistoryEnd},
     network::{Device, Mac, Vxlan},
     owner::Name,
@@ -273,7 +273,7 @@ fn recordings() {
     let near = flows.near(source, Some(samples::time()));
     let mut report = etcd_log::Report::new(true, TimeZone::UTC);
     let mut out = Vec::new();
-    report.who(&mut out, source, &near[0]).unwrap();
+    report.who(&mut out, None, source, &near[0]).unwrap();
     holds(JsonEvent::Who, &text(out));
 
     let line = r#"{"level":"warn","ts":"2026-11-23T09:10:14.145Z","msg":"rejected connection on client endpoint","remote-addr":"10.244.2.2:41234","server-name":"","error":"EOF"}"#;
@@ -285,7 +285,7 @@ fn recordings() {
     let mut total = Total::default();
     for peer in [source, "10.9.9.9:1".parse().unwrap()] {
         rejected.peer = peer;
-        let found = flows.find(peer, rejected.time, Duration::from_secs(10));
+        let found = flows.find(&LineKey::of_client(peer), rejected.time, Duration::from_secs(10));
         let mut out = Vec::new();
         report.rejected(&mut out, &rejected, &found).unwrap();
         holds(JsonEvent::EtcdLog, &text(out));
@@ -294,7 +294,7 @@ fn recordings() {
     let groups = total.groups(&flows, Duration::from_secs(10));
     assert_eq!(groups.len(), 2);
     let mut out = Vec::new();
-    report.summary(&mut out, &total, &groups).unwrap();
+    report.summary(&mut out, &total, &groups, None).unwrap();
     holds(JsonEvent::EtcdLogSummary, &text(out));
 }
 

@@ -24,6 +24,8 @@ fn schema(event: JsonEvent, generator: &mut SchemaGenerator) -> Schema {
         JsonEvent::EtcdLog => of::<etcd_log::RejectedEvent<'static>>(generator),
         JsonEvent::EtcdLogSummary => of::<etcd_log::EtcdLogSummary<'static>>(generator),
         JsonEvent::Who => of::<etcd_log::Who<'static>>(generator),
+        JsonEvent::WhoUnmatched => of::<etcd_log::Nobody>(generator),
+        JsonEvent::Recording => of::<watch::RecordingHeader<'static>>(generator),
         JsonEvent::Vxlan => of::<vxlan::VxlanEvent<'static>>(generator),
         JsonEvent::Bypass => of::<bypass::BypassEvent<'static>>(generator),
         JsonEvent::Path => of::<path::PathEvent<'static>>(generator),
