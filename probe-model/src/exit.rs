@@ -59,6 +59,15 @@ impl Exit {
         }
     }
 
+    /// Of lines that were looked up; `read`: all of them could be read. One that could not may be the one that matters.
+    pub const fn of_lines(found: bool, read: bool) -> Self {
+        match (found, read) {
+            (_, false) => Self::CouldNotRun,
+            (true, true) => Self::Healthy,
+            (false, true) => Self::NothingMatched,
+        }
+    }
+
     /// Of a search; `answered`: every node that was asked. Nothing found is an answer only if all of them gave theirs.
     pub const fn of_search(found: bool, answered: bool) -> Self {
         match (found, answered) {

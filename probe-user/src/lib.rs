@@ -8,6 +8,7 @@ pub mod commands;
 mod error;
 pub mod host;
 pub mod kernel;
+pub mod logs;
 mod namespace;
 pub mod netfilter;
 pub mod recording;

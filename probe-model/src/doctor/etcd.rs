@@ -6,7 +6,11 @@ use jiff::Timestamp;
 
 use super::{Answer, Check, Finding, Kind};
 use crate::{
-    Cadence, Owner, cadence::Tracker, etcd_log::Rejected, outcome::is_silent_client, plural::counted,
+    Cadence, Owner,
+    cadence::Tracker,
+    etcd_log::{Rejected, advice::kind},
+    outcome::is_silent_client,
+    plural::counted,
     summary::Row,
 };
 
@@ -37,7 +41,7 @@ struct Client {
 impl Logged {
     /// Takes one.
     pub fn seen(&mut self, rejected: &Rejected) {
-        let key = (rejected.peer.ip(), rejected.error.clone());
+        let key = (rejected.peer.ip(), kind(&rejected.error));
         if self.clients.len() >= CLIENTS && !self.clients.contains_key(&key) {
             self.rest += 1;
             return;
@@ -273,6 +277,7 @@ mod tests {
             has_offset: true,
             zone: None,
             server: None,
+            logged_by: crate::etcd_log::ServerKind::Etcd,
         }
     }
 

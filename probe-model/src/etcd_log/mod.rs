@@ -1,48 +1,106 @@
-//! The lines of an etcd log that tell of a rejected connection, in every shape that etcd 3.2 to 3.7, container runtimes
-//! and journald give them.
+//! Lines of a log about connections that its server gave up: etcd's, in every shape that etcd 3.2 to 3.7, container runtimes,
+//! journald and collectors give them, and those of other servers.
 
+mod address;
 pub mod advice;
+mod block;
+mod json;
+mod kind;
 pub mod matching;
+mod pairs;
 mod quoted;
+mod servers;
+mod shapes;
 pub mod summary;
 mod time;
+mod wrappers;
 
 #[cfg(test)]
 mod many_tests;
 #[cfg(test)]
+mod server_tests;
+#[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, net::SocketAddr};
+use std::net::SocketAddr;
 
-use jiff::{Timestamp, tz::TimeZone};
-use serde::Deserialize;
+use jiff::{
+    Timestamp,
+    tz::{Offset, TimeZone},
+};
 
-use self::{quoted::quoted, time::Reading};
+pub use self::{address::address, block::CONTEXT, time::offset};
 
-/// What every such line has in it, whatever is around.
+/// What every such line of etcd has in it, whatever is around.
 pub const REJECTED: &str = "rejected connection";
 
-/// Wrappers in wrappers that are followed: a container runtime's around docker's around etcd's own.
-const DEPTH: u8 = 4;
+/// The same as journald writes a message of bytes into JSON: before systemd 236 with blanks.
+const REJECTED_BYTES: [&str; 2] = [
+    "114,101,106,101,99,116,101,100,32,99,111,110,110,101,99,116,105,111,110",
+    "114, 101, 106, 101, 99, 116, 101, 100, 32, 99, 111, 110, 110, 101, 99, 116, 105, 111, 110",
+];
 
-/// A connection that etcd gave up before it was one.
+crate::names! {
+    /// Whose log it is.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+    pub enum ServerKind {
+        /// etcd, also inside k3s, k0s, PD and others.
+        Etcd = "etcd",
+        /// A server of Go's net/http or gRPC: kube-apiserver, webhooks.
+        Go = "go",
+        PostgreSql = "postgresql",
+        /// MySQL and MariaDB.
+        MySql = "mysql",
+        Redis = "redis",
+        Sshd = "sshd",
+        HaProxy = "haproxy",
+        Nginx = "nginx",
+    }
+}
+
+impl ServerKind {
+    /// For sentences.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Go => "a Go server",
+            Self::PostgreSql => "PostgreSQL",
+            Self::MySql => "MySQL",
+            Self::Redis => "Redis",
+            Self::Sshd => "sshd",
+            Self::HaProxy => "HAProxy",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    /// The words by which lines about such connections are found in its log.
+    pub fn patterns(self) -> impl Iterator<Item = &'static str> {
+        let etcd = (self == Self::Etcd).then_some([REJECTED, REJECTED_BYTES[0], REJECTED_BYTES[1]]);
+        let others = servers::ROWS.iter().filter(move |row| row.kind == self);
+        etcd.into_iter().flatten().chain(others.map(|row| row.pattern))
+    }
+}
+
+/// A connection that a server gave up before it was one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
-    /// When etcd said so, or when the runtime or journald took the line. `None` where neither is in the line.
+    /// When the server logged it, or when the runtime or journald took the line. `None` where neither is in the line.
     pub time: Option<Timestamp>,
-    /// As etcd sees the client.
+    /// The client, as the server sees it.
     pub peer: SocketAddr,
     pub error: String,
     /// The name the client asked for (SNI); empty where it sent none.
     pub server_name: String,
     /// Which of etcd's listeners, since 3.5.15.
     pub endpoint: Option<Endpoint>,
-    /// Whether `time` was written with its offset from UTC. Else the zone is the reader's assumption.
+    /// Whether the offset of `time` from UTC is known: written with it, or given. Else the zone is the reader's assumption.
     pub has_offset: bool,
     /// The zone of an IPv6 link-local peer: the name of an interface of the node that logged.
     pub zone: Option<String>,
     /// The server's own address, where the error names it: `read tcp SERVER->CLIENT: …`.
     pub server: Option<SocketAddr>,
+    /// Which kind of server logged it.
+    pub logged_by: ServerKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -61,6 +119,27 @@ pub enum Line {
     Unreadable(&'static str),
 }
 
+/// A line and what is around it in the log: some shapes take several lines.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Excerpt<'a> {
+    /// What comes before the line, [`CONTEXT`] bytes of it at most.
+    pub before: &'a [u8],
+    pub line: &'a str,
+    /// What comes after the line.
+    pub after: &'a [u8],
+    /// Whether more than `after` may follow.
+    pub more: bool,
+}
+
+/// How far an excerpt was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// The lines of `after` that were part of it.
+    pub lines: usize,
+    /// The line may be readable with more of what follows.
+    pub wants_more: bool,
+}
+
 /// What a line itself does not say about its time.
 #[derive(Clone, Debug)]
 pub struct Reader {
@@ -68,204 +147,97 @@ pub struct Reader {
     zone: TimeZone,
     /// Journald leaves out the year: the latest that is not after this.
     now: Timestamp,
+    /// Whether that zone is known, not assumed.
+    is_zone_known: bool,
+    /// Whose lines are read.
+    kinds: Vec<ServerKind>,
 }
 
 impl Reader {
+    /// Of etcd's lines.
     pub fn new(zone: TimeZone, now: Timestamp) -> Self {
-        Self { zone, now }
+        Self {
+            zone,
+            now,
+            is_zone_known: false,
+            kinds: vec![ServerKind::Etcd],
+        }
     }
 
-    /// Reads one line, without its line feed.
+    /// Of a log whose times without an offset are of this one.
+    #[must_use]
+    pub fn in_offset(self, offset: Offset) -> Self {
+        Self {
+            zone: TimeZone::fixed(offset),
+            is_zone_known: true,
+            ..self
+        }
+    }
+
+    /// Of the lines of these servers.
+    #[must_use]
+    pub fn with_kinds(self, kinds: &[ServerKind]) -> Self {
+        Self {
+            kinds: kinds.to_vec(),
+            ..self
+        }
+    }
+
+    /// The words by which its lines are found.
+    pub fn patterns(&self) -> Vec<&'static str> {
+        self.kinds.iter().flat_map(|kind| kind.patterns()).collect()
+    }
+
+    /// Reads one line, without its line feed. Of several connections in it, the first.
     pub fn read(&self, line: &str) -> Line {
-        self.unwrap(line, None, DEPTH)
-    }
-
-    /// `outer` is when a wrapper says the line was written.
-    fn unwrap(&self, line: &str, outer: Option<Timestamp>, depth: u8) -> Line {
-        let line = line.trim();
-        let Some(depth) = depth.checked_sub(1) else {
-            return Line::Unreadable("it is wrapped too often");
+        let mut lines = Vec::new();
+        let excerpt = Excerpt {
+            line,
+            ..Excerpt::default()
         };
-        if !line.contains(REJECTED) {
-            return Line::Other;
+        self.read_excerpt(&excerpt, &mut lines);
+        lines.into_iter().next().unwrap_or(Line::Other)
+    }
+
+    /// The first time that stands before anything else in a line, whatever it is about.
+    pub fn time(&self, line: &str) -> Option<Timestamp> {
+        wrappers::time_of(self, line)
+    }
+
+    /// Appends what a line is about to `out`: nothing where it is about something else.
+    pub fn read_excerpt(&self, excerpt: &Excerpt<'_>, out: &mut Vec<Line>) -> Extent {
+        let start = out.len();
+        let extent = self.read_lines(excerpt, out);
+        if self.is_zone_known {
+            for line in &mut out[start..] {
+                if let Line::Rejected(rejected) = line {
+                    rejected.has_offset = rejected.time.is_some();
+                }
+            }
         }
-        if let Some((time, rest)) = runtime_prefix(line) {
-            return self.unwrap(rest, Some(time), depth);
-        }
-        if line.starts_with('{') {
-            return match serde_json::from_str(line) {
-                Ok(object) => self.object(object, outer, depth),
-                Err(_) => Line::Unreadable("its JSON is broken or cut off"),
-            };
-        }
-        let Some((before, after)) = line.split_once(REJECTED) else {
-            return Line::Other;
+        extent
+    }
+
+    fn read_lines(&self, excerpt: &Excerpt<'_>, out: &mut Vec<Line>) -> Extent {
+        let start = out.len();
+        let outer = block::journal_time(self, excerpt);
+        wrappers::text(self, excerpt, outer, out);
+        let is_read = |line: &Line| matches!(line, Line::Rejected(_));
+        // A field of an entry that takes several lines: its time is another field.
+        let is_field = |line: &Line| {
+            matches!(line, Line::Rejected(rejected) if rejected.time.is_none())
+                && excerpt.line.trim_start().starts_with('"')
         };
-        if let Some(after) = after.strip_prefix(" from ") {
-            let reading = time::before(before, &self.zone, self.now);
-            plain(after, reading, outer)
-        } else if before.ends_with('\t') {
-            let reading = time::before(before, &self.zone, self.now);
-            console(after, reading, outer)
-        } else if let Some((prefix, _)) = before.split_once('{') {
-            let reading = time::before(prefix, &self.zone, self.now);
-            let outer = time::choose(reading, outer).map(Reading::time);
-            self.unwrap(&line[prefix.len()..], outer, depth)
-        } else {
-            Line::Other
+        if out[start..].iter().all(|line| is_read(line) && !is_field(line)) {
+            return Extent::default();
         }
-    }
-
-    fn object(&self, object: Object<'_>, outer: Option<Timestamp>, depth: u8) -> Line {
-        if let Some(message) = &object.msg {
-            let reading = object.ts.as_ref().and_then(time::of_field);
-            return zap(message, &object.fields, reading, outer);
+        // It may be a part of what takes several lines.
+        let mut whole = Vec::new();
+        let extent = block::read(self, excerpt, &mut whole);
+        if whole.iter().any(is_read) {
+            out.truncate(start);
+            out.append(&mut whole);
         }
-        if let Some(log) = object.log {
-            let time = object.time.and_then(|time| time.parse().ok());
-            return self.unwrap(&log, time.or(outer), depth);
-        }
-        if let Some(message) = object.message {
-            let time = object
-                .realtime
-                .and_then(|micros| Timestamp::from_microsecond(micros.parse().ok()?).ok());
-            return self.unwrap(&message, time.or(outer), depth);
-        }
-        Line::Other
+        extent
     }
-}
-
-/// zap's own object, docker's around a line, or journald's (`journalctl -o json`).
-#[derive(Deserialize)]
-struct Object<'a> {
-    #[serde(borrow)]
-    msg: Option<Cow<'a, str>>,
-    ts: Option<time::Field>,
-    #[serde(flatten, borrow)]
-    fields: Fields<'a>,
-    #[serde(borrow)]
-    log: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    time: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "MESSAGE")]
-    message: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "__REALTIME_TIMESTAMP")]
-    realtime: Option<Cow<'a, str>>,
-}
-
-/// What zap adds to the message.
-#[derive(Deserialize)]
-struct Fields<'a> {
-    #[serde(borrow, rename = "remote-addr")]
-    peer: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    error: Option<Cow<'a, str>>,
-    #[serde(borrow, rename = "server-name")]
-    server_name: Option<Cow<'a, str>>,
-}
-
-/// `2026-11-23T09:10:10.613456789Z stderr F ` of containerd and CRI-O.
-fn runtime_prefix(line: &str) -> Option<(Timestamp, &str)> {
-    let (time, rest) = line.split_once(' ')?;
-    let (stream, rest) = rest.split_once(' ')?;
-    let (_, rest) = rest.split_once(' ')?;
-    matches!(stream, "stdout" | "stderr").then_some((time.parse().ok()?, rest))
-}
-
-/// `"IP:port" (error "EOF", ServerName "")`, strings as Go quotes them.
-fn plain(text: &str, reading: Option<Reading>, outer: Option<Timestamp>) -> Line {
-    let read = || {
-        let (peer, rest) = quoted(text)?;
-        let (error, rest) = quoted(rest.strip_prefix(" (error ")?)?;
-        let server_name = rest
-            .strip_prefix(", ServerName ")
-            .and_then(quoted)
-            .map(|(name, _)| name);
-        Some((peer, error, server_name.unwrap_or_default()))
-    };
-    match read() {
-        None => Line::Unreadable("it is cut off"),
-        Some((peer, error, server_name)) => {
-            rejected(&peer, error, server_name, None, time::choose(reading, outer))
-        }
-    }
-}
-
-/// ` on client endpoint\t{"remote-addr": …}` of zap's console encoder.
-fn console(text: &str, reading: Option<Reading>, outer: Option<Timestamp>) -> Line {
-    let Some((rest, fields)) = text.split_once('\t') else {
-        return Line::Unreadable("it is cut off");
-    };
-    match serde_json::from_str(fields) {
-        Ok(fields) => zap(&format!("{REJECTED}{rest}"), &fields, reading, outer),
-        Err(_) => Line::Unreadable("its JSON is broken or cut off"),
-    }
-}
-
-fn zap(message: &str, fields: &Fields<'_>, reading: Option<Reading>, outer: Option<Timestamp>) -> Line {
-    let endpoint = match message {
-        REJECTED => None,
-        "rejected connection on client endpoint" => Some(Endpoint::Client),
-        "rejected connection on peer endpoint" => Some(Endpoint::Peer),
-        _ => return Line::Other,
-    };
-    let text = |field: &Option<Cow<'_, str>>| field.as_deref().unwrap_or_default().to_owned();
-    match &fields.peer {
-        None => Line::Unreadable("it has no remote-addr"),
-        Some(peer) => rejected(
-            peer,
-            text(&fields.error),
-            text(&fields.server_name),
-            endpoint,
-            time::choose(reading, outer),
-        ),
-    }
-}
-
-fn rejected(
-    peer: &str,
-    error: String,
-    server_name: String,
-    endpoint: Option<Endpoint>,
-    reading: Option<Reading>,
-) -> Line {
-    let Some(address) = address(peer) else {
-        return Line::Unreadable("its address is not one");
-    };
-    let server = server(&error, address);
-    Line::Rejected(Rejected {
-        time: reading.map(Reading::time),
-        has_offset: matches!(reading, Some(Reading::Exact(_))),
-        zone: zone(peer).map(str::to_owned),
-        server,
-        peer: address,
-        error,
-        server_name,
-        endpoint,
-    })
-}
-
-/// The interface of a link-local address: `[fe80::1%eth0]:2379`.
-fn zone(peer: &str) -> Option<&str> {
-    let (_, rest) = peer.split_once('%')?;
-    rest.split_once(']').map(|(zone, _)| zone)
-}
-
-/// Go's errors of a connection name both addresses, its own first: `read tcp SERVER->CLIENT: i/o timeout`.
-fn server(error: &str, peer: SocketAddr) -> Option<SocketAddr> {
-    error.split_ascii_whitespace().find_map(|word| {
-        let (own, other) = word.split_once("->")?;
-        let other = address(other.trim_end_matches(':'))?;
-        (other == peer).then(|| address(own)).flatten()
-    })
-}
-
-/// An address and port, IPv4 mapped into IPv6 as IPv4. Go writes an IPv6 zone by its name, which says nothing here.
-pub fn address(text: &str) -> Option<SocketAddr> {
-    let parsed = match text.split_once('%') {
-        Some((address, rest)) => format!("{address}{}", &rest[rest.find(']')?..]).parse(),
-        None => text.parse::<SocketAddr>(),
-    };
-    let address = parsed.ok()?;
-    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }

@@ -32,6 +32,8 @@ pub struct Group {
     /// Who, and on which node; or the address it is not known of.
     pub who: Result<(Identity, Option<String>), IpAddr>,
     pub error: String,
+    /// Whether the client sent a ClientHello: the lines have a server name.
+    pub sent_hello: bool,
     /// Lines in the log.
     pub logged: u64,
     /// The first one's client, as etcd saw it.
@@ -51,7 +53,7 @@ pub struct Group {
 /// What a whole log says.
 #[derive(Debug, Default)]
 pub struct Total {
-    groups: HashMap<(Who, String), Group>,
+    groups: HashMap<(Who, String, bool), Group>,
     pub lines: u64,
     pub rejected: u64,
     pub matched: u64,
@@ -93,7 +95,8 @@ impl Total {
             Ok(near) => Who::Known(near.who),
             Err(_) => Who::Unknown(rejected.peer.ip()),
         };
-        let key = (who, kind(&rejected.error).to_owned());
+        let sent_hello = !rejected.server_name.is_empty();
+        let key = (who, kind(&rejected.error), sent_hello);
         if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
             self.ungrouped += 1;
             return;
@@ -105,6 +108,7 @@ impl Total {
                 Err(_) => Err(rejected.peer.ip()),
             },
             error,
+            sent_hello,
             logged: 0,
             peer: rejected.peer,
             first: None,

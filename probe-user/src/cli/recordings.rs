@@ -2,11 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
-use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
+use jiff::{
+    SignedDuration, Timestamp, civil,
+    tz::{Offset, TimeZone},
+};
 
 use super::{Agents, ClusterArgs, KubeconfigArgs, help};
-use crate::model::etcd_log;
+use crate::model::etcd_log::{self, ServerKind};
 
 const WHO_EXAMPLES: &str = "\
 Examples:
@@ -67,23 +73,28 @@ Examples:
   journalctl -u etcd -o json | probe etcd-log --flows alpha.jsonl";
 
 const ETCD_LOG_NOTES: &str = "\
+    Servers for --format: etcd, go (kube-apiserver, webhooks), postgresql, mysql, redis, sshd, haproxy, nginx. \
     LOGGED counts lines of the log, SEEN connections in the kernel during the same time: etcd's log leaves out lines \
-    under load. A log without rejected connections ends with exit code 3.";
+    under load. A log without rejected connections ends with exit code 3, one with lines that can't be read with 4.";
 
 /// Find the pod behind each rejected connection of an etcd log, from recordings or the agents' history
 ///
-/// Reads logs of etcd 3.2 to 3.7: text or JSON, with the prefix of a container runtime, inside docker's JSON, or from journald.
-/// Lines without a match are reported with the reason.
+/// Reads logs of etcd 3.2 to 3.7 as they come: text or JSON, with any prefix, inside the JSON of docker, journald or a collector.
+/// Reads the same kind of line of other servers too. Lines without a match, or that can't be read, are reported with the reason.
 #[derive(Args, Debug)]
 #[command(after_help = help::sections(&[ETCD_LOG_EXAMPLES, ETCD_LOG_NOTES]))]
 pub struct EtcdLogArgs {
-    /// Log file; `-` is standard input
+    /// Log files, or directories of rotated ones, also compressed (.gz, .zst); `-` is standard input
     #[arg(value_name = "LOG", default_value = "-")]
-    pub log: PathBuf,
+    pub logs: Vec<PathBuf>,
 
-    /// Further recordings of a `--flows` with several
-    #[arg(value_name = "FILE", hide = true, requires = "flows")]
-    pub further_flows: Vec<PathBuf>,
+    /// Kind of server whose log it is; `auto` reads the lines of all
+    #[arg(long, value_name = "SERVER", default_value = AUTO, value_parser = log_format(), hide_possible_values = true)]
+    pub format: LogFormat,
+
+    /// Offset from UTC of times that are written without one: +02:00, -07, UTC. Default: that of this machine
+    #[arg(long, value_name = "OFFSET", value_parser = offset, allow_hyphen_values = true)]
+    pub utc_offset: Option<Offset>,
 
     /// Largest difference between the log's time and the connection's end: clocks of nodes differ
     #[arg(long, value_name = "TIME", default_value = "10s")]
@@ -99,6 +110,31 @@ pub struct EtcdLogArgs {
 
     #[command(flatten)]
     pub recordings: RecordingsArgs,
+}
+
+/// `--format`: one server, or `auto`.
+const AUTO: &str = "auto";
+
+/// Whose lines are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Auto,
+    Only(ServerKind),
+}
+
+impl LogFormat {
+    pub fn kinds(self) -> Vec<ServerKind> {
+        match self {
+            Self::Auto => ServerKind::ALL.to_vec(),
+            Self::Only(kind) => vec![kind],
+        }
+    }
+}
+
+fn log_format() -> impl TypedValueParser<Value = LogFormat> {
+    let names = [AUTO].into_iter().chain(ServerKind::NAMES);
+    PossibleValuesParser::new(names)
+        .map(|name| ServerKind::from_name(&name).map_or(LogFormat::Auto, LogFormat::Only))
 }
 
 #[derive(Args, Debug)]
@@ -182,7 +218,10 @@ impl From<WhoArgs> for Who {
 /// What `probe etcd-log` does.
 #[derive(Clone, Debug)]
 pub struct EtcdLog {
-    pub log: PathBuf,
+    pub logs: Vec<PathBuf>,
+    /// Whose lines are read.
+    pub kinds: Vec<ServerKind>,
+    pub utc_offset: Option<Offset>,
     pub within: Duration,
     pub flows: Vec<PathBuf>,
     pub agents: Option<Agents>,
@@ -197,11 +236,13 @@ impl From<EtcdLogArgs> for EtcdLog {
     fn from(args: EtcdLogArgs) -> Self {
         Self {
             agents: args.agents(),
-            log: args.log,
+            kinds: args.format.kinds(),
+            utc_offset: args.utc_offset,
+            logs: args.logs,
             ports: Some(args.ports).filter(|ports| !ports.is_empty()),
             node: args.node_name,
             within: args.within.unsigned_abs(),
-            flows: [args.recordings.flows, args.further_flows].concat(),
+            flows: args.recordings.flows,
             json: args.recordings.output == AnswerFormat::Json,
         }
     }
@@ -210,13 +251,21 @@ impl From<EtcdLogArgs> for EtcdLog {
 impl EtcdLog {
     /// The server ports that agents are asked for.
     pub fn agent_ports(&self) -> Vec<u16> {
-        self.ports.clone().unwrap_or_else(|| vec![2379, 2380])
+        let usual = || match self.kinds.contains(&ServerKind::Etcd) {
+            true => vec![2379, 2380],
+            false => Vec::new(),
+        };
+        self.ports.clone().unwrap_or_else(usual)
     }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
     etcd_log::address(text)
         .ok_or_else(|| "not an address and a port such as 192.168.88.12:62134 or [fd00::12]:62134".to_owned())
+}
+
+fn offset(text: &str) -> Result<Offset, String> {
+    etcd_log::offset(text).ok_or_else(|| "not an offset such as +02:00, -07 or UTC".to_owned())
 }
 
 /// A time with a zone, or one where the operator is: with a date, or of today.
@@ -249,33 +298,39 @@ mod tests {
         }
     }
 
-    /// Recordings never swallow the log.
+    /// Recordings never swallow a log.
     #[test]
-    fn the_log_and_the_recordings() {
-        for (line, log, flows) in [
-            ("probe etcd-log --flows a etcd.log", "etcd.log", &["a"][..]),
-            ("probe etcd-log etcd.log --flows a", "etcd.log", &["a"]),
+    fn the_logs_and_the_recordings() {
+        for (line, logs, flows) in [
+            ("probe etcd-log --flows a etcd.log", &["etcd.log"][..], &["a"][..]),
+            ("probe etcd-log etcd.log --flows a", &["etcd.log"], &["a"]),
             (
                 "probe etcd-log --flows a --flows b etcd.log",
-                "etcd.log",
+                &["etcd.log"],
                 &["a", "b"],
             ),
-            ("probe etcd-log --flows a", "-", &["a"]),
-            // The former spelling.
+            ("probe etcd-log --flows a", &["-"], &["a"]),
+            (
+                "probe etcd-log a.log b.log --flows a",
+                &["a.log", "b.log"],
+                &["a"],
+            ),
+            // The former spelling: what is a recording is found when it is read.
             (
                 "probe etcd-log etcd.log -o json --flows a b",
-                "etcd.log",
-                &["a", "b"],
+                &["etcd.log", "b"],
+                &["a"],
             ),
         ] {
             let settings = etcd_log(line).unwrap();
-            assert_eq!(settings.log, PathBuf::from(log), "{line}");
-            let flows: Vec<_> = flows.iter().map(PathBuf::from).collect();
-            assert_eq!(settings.flows, flows, "{line}");
+            let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+            assert_eq!(settings.logs, paths(logs), "{line}");
+            assert_eq!(settings.flows, paths(flows), "{line}");
         }
         for (line, says) in [
             ("probe etcd-log etcd.log", "--flows"),
-            ("probe etcd-log etcd.log b --cluster", "--flows"),
+            ("probe etcd-log --flows a --format elephant", "elephant"),
+            ("probe etcd-log --flows a --utc-offset CET", "+02:00"),
             ("probe who 10.0.0.1:1 --flows a b", "not an address and a port"),
             ("probe who --flows a", "ADDRESS:PORT"),
             (
@@ -286,6 +341,27 @@ mod tests {
             let words = line.split_whitespace().map(Into::into);
             let error = Cli::of(words).expect_err(line).to_string();
             assert!(error.contains(says), "{line}: {error}");
+        }
+    }
+    #[test]
+    fn servers_and_offsets() {
+        for (options, kinds, offset) in [
+            ("", ServerKind::ALL.to_vec(), None),
+            ("--format auto", ServerKind::ALL.to_vec(), None),
+            ("--format postgresql", vec![ServerKind::PostgreSql], None),
+            (
+                "--utc-offset -07:00",
+                ServerKind::ALL.to_vec(),
+                Some(Offset::constant(-7)),
+            ),
+            ("--utc-offset UTC", ServerKind::ALL.to_vec(), Some(Offset::UTC)),
+        ] {
+            let settings = etcd_log(&format!("probe etcd-log --flows a {options}")).unwrap();
+            assert_eq!(
+                (settings.kinds, settings.utc_offset),
+                (kinds, offset),
+                "{options}"
+            );
         }
     }
 }

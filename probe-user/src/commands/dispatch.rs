@@ -67,14 +67,7 @@ pub fn run(cli: Cli) -> Result<Exit> {
             Err(error) => error.exit(),
         },
         Command::Who(args) => block_on(who::run(args.into())),
-        Command::EtcdLog(args) => {
-            if !args.further_flows.is_empty() {
-                say(format_args!(
-                    "warning: --flows takes one recording; repeat it for each of several"
-                ));
-            }
-            block_on(etcd_log::run(args.into()))
-        }
+        Command::EtcdLog(args) => block_on(etcd_log::run(args.into())),
         Command::Doctor(args) => match (args.agents(), Doctor::try_from(args)) {
             (Some(agents), Ok(settings)) => block_on(cluster::doctor::run(settings, agents)),
             (None, Ok(settings)) => diagnose(settings).map(Exit::of_health),

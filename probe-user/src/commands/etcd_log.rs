@@ -1,14 +1,13 @@
-//! `probe etcd-log`: names the pod behind every rejected connection of an etcd log.
+//! `probe etcd-log`: names the pod behind every rejected connection of a log of etcd, or of another server.
 
 use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, Read, Write},
-    path::Path,
+    collections::BTreeMap,
+    io::{self, Write},
+    path::PathBuf,
 };
 
 use anyhow::{Context, Result, bail};
 use jiff::{Timestamp, tz::TimeZone};
-use memchr::memmem::Finder;
 
 use super::{
     cluster::{Cluster, remembered},
@@ -17,32 +16,33 @@ use super::{
 };
 use crate::{
     cli::EtcdLog as Settings,
+    logs::{self, Hit, LogSource, Scanner},
     model::{
         Exit,
         etcd_log::{
-            Line, REJECTED, Reader,
+            Excerpt, Extent, Line, Reader, ServerKind,
             matching::{MatchOptions, Matcher},
             summary::Total,
         },
         flow::Flows,
     },
     report::{
-        etcd_log::{InferredOffset, Report},
+        etcd_log::{InferredOffset, Report, Unread},
         say,
     },
 };
 
-/// A line longer than this is cut: etcd's about rejected connections are shorter.
-const LONGEST: u64 = 1 << 20;
-
 /// Written out when it holds so many bytes.
 const FULL: usize = 64 << 10;
+/// Unreadable lines reported one by one; all are counted.
+const UNREADABLE_TOLD: u64 = 10;
 
 /// Prints a line for each rejected connection, then their owners.
 ///
 /// # Errors
-/// When the log or a recording can't be read, no agent answers, or the answer can't be written.
-pub async fn run(settings: Settings) -> Result<Exit> {
+/// When a log or a recording can't be opened, no agent answers, or the answer can't be written.
+pub async fn run(mut settings: Settings) -> Result<Exit> {
+    take_recordings(&mut settings);
     let settings = &settings;
     let mut flows = recordings::flows(&settings.flows)?;
     let remembered = match settings.agents.clone() {
@@ -59,125 +59,269 @@ pub async fn run(settings: Settings) -> Result<Exit> {
             Some(remembered)
         }
     };
-    let found = if settings.log == Path::new("-") {
-        answer(settings, &flows, "standard input", io::stdin().lock(), None)
-    } else {
-        let name = settings.log.display().to_string();
-        let file = File::open(&settings.log).with_context(|| format!("can't read the log {name}"))?;
-        let size = file.metadata().ok().map(|metadata| metadata.len());
-        answer(settings, &flows, &name, file, size)
+    let reader = Reader::new(TimeZone::system(), Timestamp::now()).with_kinds(&settings.kinds);
+    let reader = match settings.utc_offset {
+        Some(offset) => reader.in_offset(offset),
+        None => reader,
     };
-    let (found, began) = found.or_else(|error| quiet_if_closed(error).map(|()| (true, None)))?;
-    if let (Some(remembered), Some(began)) = (remembered, began) {
+    let sources = logs::sources(&settings.logs, |line| reader.time(line))?;
+    let scanner = Scanner::new(&reader.patterns())?;
+    let mut reading = Reading {
+        settings,
+        flows: &flows,
+        reader,
+        report: Report::new(settings.json, TimeZone::system()).scopes(flows.scopes()),
+        servers: BTreeMap::new(),
+        unread: None,
+        is_whole: true,
+        rejected: 0,
+        lines: Vec::new(),
+        out: Vec::with_capacity(FULL),
+    };
+    reading.read(&scanner, &sources).or_else(quiet_if_closed)?;
+    if let (Some(remembered), Some(began)) = (remembered, reading.began()) {
         remembered.tell_younger_than(began);
     }
-    Ok(Exit::of_search(found, true))
+    Ok(reading.exit())
 }
 
-/// Whether there was any, and when the first was.
-fn answer(
-    settings: &Settings,
-    flows: &Flows,
-    name: &str,
-    log: impl Read,
-    size: Option<u64>,
-) -> Result<(bool, Option<Timestamp>)> {
-    let mut log = BufReader::with_capacity(1 << 18, log);
-    let mut stdout = io::stdout().lock();
-    let reader = Reader::new(TimeZone::system(), Timestamp::now());
-    let rejected = Finder::new(REJECTED);
-    let mut report = Report::new(settings.json, TimeZone::system()).scopes(flows.scopes());
-    let mut progress = ReadSoFar::new(size);
-    let mut total = Total::default();
-    let mut matcher = Matcher::new(
-        flows,
-        MatchOptions {
+/// `--flows` took several files once: what else is a recording is one of them.
+fn take_recordings(settings: &mut Settings) {
+    let is_recording = |path: &PathBuf| logs::is_recording(path);
+    let (mut further, logs): (Vec<_>, Vec<_>) = settings.logs.drain(..).partition(is_recording);
+    settings.logs = logs;
+    if settings.flows.is_empty() || settings.logs.is_empty() {
+        settings.logs.append(&mut further);
+    }
+    if !further.is_empty() {
+        say(format_args!(
+            "warning: --flows takes one recording; repeat it for each of several"
+        ));
+        settings.flows.append(&mut further);
+    }
+}
+
+/// What the logs say of one kind of server.
+struct OfServer<'a> {
+    total: Total,
+    matcher: Matcher<'a>,
+}
+
+impl<'a> OfServer<'a> {
+    fn new(kind: ServerKind, settings: &Settings, flows: &'a Flows) -> Self {
+        // Other servers than etcd have no ports that are known beforehand.
+        let any = || (kind != ServerKind::Etcd).then(Vec::new);
+        let options = MatchOptions {
             within: settings.within,
-            ports: settings.ports.clone(),
+            ports: settings.ports.clone().or_else(any),
             node: settings.node.clone(),
-            infers_offset: true,
-        },
-    );
-    let mut rejected_lines = 0;
-    let (mut line, mut out) = (Vec::new(), Vec::new());
-    loop {
-        line.clear();
-        let read = log
-            .by_ref()
-            .take(LONGEST)
-            .read_until(b'\n', &mut line)
-            .with_context(|| format!("can't read the log {name}"))?;
-        if read == 0 {
-            break;
+            infers_offset: settings.utc_offset.is_none(),
+        };
+        Self {
+            total: Total::default(),
+            matcher: Matcher::new(flows, options),
         }
-        total.lines += 1;
-        progress.step(read, rejected_lines);
-        if rejected.find(&line).is_none() {
-            continue;
+    }
+}
+
+/// Logs being read.
+struct Reading<'a> {
+    settings: &'a Settings,
+    flows: &'a Flows,
+    reader: Reader,
+    report: Report,
+    /// Of each kind of server; of etcd always.
+    servers: BTreeMap<ServerKind, OfServer<'a>>,
+    /// The first line that can't be read.
+    unread: Option<Unread>,
+    /// Whether every log was read to its end.
+    is_whole: bool,
+    /// Rejected connections so far.
+    rejected: u64,
+    /// Of the line that is being read.
+    lines: Vec<Line>,
+    out: Vec<u8>,
+}
+
+impl<'a> Reading<'a> {
+    fn read(&mut self, scanner: &Scanner, sources: &[LogSource]) -> Result<()> {
+        let mut lines = 0;
+        for source in sources {
+            lines += self.source(scanner, source)?;
         }
-        match reader.read(&String::from_utf8_lossy(&line)) {
-            Line::Other => {}
-            Line::Unreadable(why) => {
-                total.unreadable += 1;
-                if total.unreadable <= UNREADABLE_TOLD {
-                    progress.clear();
-                    say(format_args!(
-                        "probe: line {} of {name} can't be read: {why}",
-                        total.lines
-                    ));
-                }
+        let kinds: Vec<_> = self.servers.keys().copied().collect();
+        for kind in kinds {
+            self.settle(kind, true)?;
+        }
+        self.of(ServerKind::Etcd).total.lines = lines;
+        self.tell_others(sources);
+        for (kind, OfServer { total, matcher }) in &mut self.servers {
+            total.lines = lines;
+            let groups = total.groups(self.flows, self.settings.within);
+            // Of which server an unreadable line is, is not known: they are all in the first summary.
+            let unread = self.unread.as_ref().filter(|_| *kind == ServerKind::Etcd);
+            let inferred = matcher.inferred();
+            let inferred = inferred.map(|inferred| InferredOffset::new(&inferred, &TimeZone::system()));
+            self.report
+                .summary(&mut self.out, *kind, total, &groups, (unread, inferred.as_ref()))?;
+            if let Some(InferredOffset { utc_offset, lines }) = inferred {
+                say(format_args!(
+                    "probe: the log's times have no zone: they are {utc_offset}, as {lines} recorded connections show \
+                     (--utc-offset sets it)"
+                ));
             }
-            Line::Rejected(rejected) => {
-                rejected_lines += 1;
-                if matcher.push(rejected) {
-                    for (rejected, found) in matcher.settle(false) {
-                        total.seen(&rejected, &found);
-                        report.rejected(&mut out, &rejected, &found)?;
-                        write_if_full(&mut stdout, &mut out)?;
+        }
+        let mut stdout = io::stdout().lock();
+        stdout
+            .write_all(&self.out)
+            .and_then(|()| stdout.flush())
+            .context("can't write")
+    }
+
+    /// Reads one log, and counts its lines.
+    fn source(&mut self, scanner: &Scanner, source: &LogSource) -> Result<u64> {
+        let (input, size) = source.open()?;
+        let (input, packed) = match logs::decoded(input) {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.is_whole = false;
+                say(format_args!(
+                    "probe: the log {} can't be read: {error}",
+                    source.name
+                ));
+                return Ok(0);
+            }
+        };
+        // Of a compressed log nobody knows how much there is.
+        let progress = std::cell::RefCell::new(ReadSoFar::new(size.filter(|_| packed.is_none())));
+        let scanned = scanner.scan(
+            input,
+            |hit| {
+                self.hit(source, hit, || progress.borrow_mut().clear())
+                    .inspect(|_| progress.borrow_mut().rejected = self.rejected)
+            },
+            |bytes| progress.borrow_mut().step(bytes),
+        )?;
+        progress.borrow_mut().clear();
+        if let Some(error) = scanned.error {
+            self.is_whole = false;
+            say(format_args!(
+                "probe: the log {} can't be read after line {}: {error}",
+                source.name, scanned.lines
+            ));
+        }
+        Ok(scanned.lines)
+    }
+
+    fn hit(&mut self, source: &LogSource, hit: &Hit<'_>, clear: impl Fn()) -> Result<Extent> {
+        let line = String::from_utf8_lossy(hit.line);
+        let excerpt = Excerpt {
+            before: hit.before,
+            line: &line,
+            after: hit.after,
+            more: hit.more,
+        };
+        let mut lines = std::mem::take(&mut self.lines);
+        let extent = self.reader.read_excerpt(&excerpt, &mut lines);
+        if !extent.wants_more {
+            for one in &lines {
+                match one {
+                    Line::Other => {}
+                    Line::Unreadable(why) => {
+                        clear();
+                        self.unreadable(source, hit.number, &line, why);
+                    }
+                    Line::Rejected(rejected) => {
+                        self.rejected += 1;
+                        let kind = rejected.logged_by;
+                        if self.of(kind).matcher.push(rejected.clone()) {
+                            self.settle(kind, false)?;
+                        }
                     }
                 }
             }
         }
+        lines.clear();
+        self.lines = lines;
+        Ok(extent)
     }
-    for (rejected, found) in matcher.settle(true) {
-        total.seen(&rejected, &found);
-        report.rejected(&mut out, &rejected, &found)?;
-        write_if_full(&mut stdout, &mut out)?;
+
+    fn unreadable(&mut self, source: &LogSource, number: u64, line: &str, why: &'static str) {
+        let total = &mut self.of(ServerKind::Etcd).total;
+        total.unreadable += 1;
+        if total.unreadable <= UNREADABLE_TOLD {
+            say(format_args!(
+                "probe: line {number} of {} can't be read: {why}",
+                source.name
+            ));
+        }
+        self.unread.get_or_insert_with(|| Unread {
+            log: source.name.clone(),
+            line: number,
+            why,
+            text: line.trim().to_owned(),
+        });
     }
-    progress.clear();
-    let groups = total.groups(flows, settings.within);
-    let inferred = matcher.inferred();
-    let inferred = inferred.map(|inferred| InferredOffset::new(&inferred, &TimeZone::system()));
-    report.summary(&mut out, &total, &groups, inferred.as_ref())?;
-    stdout
-        .write_all(&out)
-        .and_then(|()| stdout.flush())
-        .context("can't write")?;
-    if let Some(InferredOffset { utc_offset, lines }) = inferred {
+
+    fn of(&mut self, kind: ServerKind) -> &mut OfServer<'a> {
+        let (settings, flows) = (self.settings, self.flows);
+        self.servers
+            .entry(kind)
+            .or_insert_with(|| OfServer::new(kind, settings, flows))
+    }
+
+    /// Reports the lines that have found their connection, at the end all.
+    fn settle(&mut self, kind: ServerKind, end: bool) -> Result<()> {
+        for (rejected, found) in self.of(kind).matcher.settle(end) {
+            self.of(kind).total.seen(&rejected, &found);
+            self.report.rejected(&mut self.out, &rejected, &found)?;
+            if self.out.len() >= FULL {
+                io::stdout().lock().write_all(&self.out).context("can't write")?;
+                self.out.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whose lines there are, if none is of etcd.
+    fn tell_others(&mut self, sources: &[LogSource]) {
+        if !self.settings.kinds.contains(&ServerKind::Etcd) || self.of(ServerKind::Etcd).total.rejected > 0 {
+            return;
+        }
+        let name = match sources {
+            [one] => one.name.clone(),
+            all => format!("{} logs", all.len()),
+        };
+        let others: Vec<_> = self
+            .servers
+            .iter()
+            .filter(|(_, server)| server.total.rejected > 0)
+            .map(|(kind, server)| format!("; {} of {}", server.total.rejected, kind.title()))
+            .collect();
         say(format_args!(
-            "probe: the times of {name} have no zone: they are {utc_offset}, as {lines} recorded connections show \
-             (--utc-offset sets it)"
+            "probe: {name}: no line about a connection that etcd rejected{}",
+            others.concat()
         ));
     }
-    Ok((total.rejected > 0, total.began()))
-}
 
-fn write_if_full(stdout: &mut impl Write, out: &mut Vec<u8>) -> Result<()> {
-    if out.len() >= FULL {
-        stdout.write_all(out).context("can't write")?;
-        out.clear();
+    /// When the first was.
+    fn began(&self) -> Option<Timestamp> {
+        self.servers.values().filter_map(|server| server.total.began()).min()
     }
-    Ok(())
-}
 
-/// Unreadable lines told one by one; all are counted.
-const UNREADABLE_TOLD: u64 = 10;
+    fn exit(&self) -> Exit {
+        let found = self.servers.values().any(|server| server.total.rejected > 0);
+        let unreadable = self.servers.values().any(|server| server.total.unreadable > 0);
+        Exit::of_lines(found, self.is_whole && !unreadable)
+    }
+}
 
 /// How much of the log is read.
 struct ReadSoFar {
     progress: Progress,
     size: Option<u64>,
     read: u64,
+    rejected: u64,
 }
 
 impl ReadSoFar {
@@ -186,10 +330,11 @@ impl ReadSoFar {
             progress: Progress::new(),
             size,
             read: 0,
+            rejected: 0,
         }
     }
 
-    fn step(&mut self, bytes: usize, rejected: u64) {
+    fn step(&mut self, bytes: usize) {
         let before = self.read >> 24;
         self.read += bytes as u64;
         // The clock is looked at every 16 MB.
@@ -198,9 +343,10 @@ impl ReadSoFar {
         }
         let of = self.size.map(|size| format!(" of {}", bytesize::ByteSize(size)));
         self.progress.show(format_args!(
-            "{}{} read, {rejected} rejected connections",
+            "{}{} read, {} rejected connections",
             bytesize::ByteSize(self.read),
-            of.unwrap_or_default()
+            of.unwrap_or_default(),
+            self.rejected
         ));
     }
 

@@ -12,7 +12,7 @@ use super::{clock::Clock, escape, json, text};
 use crate::model::{Container, Pod, Process};
 use crate::model::{
     etcd_log::{
-        Endpoint, Rejected,
+        Endpoint, Rejected, ServerKind,
         advice::advice,
         matching::Inferred,
         summary::{Group, Total},
@@ -25,6 +25,8 @@ use crate::model::{
 const WHO: usize = 100;
 /// Columns for an error, which a client may have a say in.
 const ERROR: usize = 80;
+/// Columns for a line that can't be read.
+const QUOTED: usize = 160;
 /// Groups shown; JSON has them all.
 const ROWS: usize = 30;
 
@@ -241,12 +243,14 @@ impl Report {
     pub fn summary(
         &mut self,
         out: &mut Vec<u8>,
+        kind: ServerKind,
         total: &Total,
         groups: &[Group],
-        inferred: Option<&InferredOffset>,
+        (unread, inferred): (Option<&Unread>, Option<&InferredOffset>),
     ) -> io::Result<()> {
         if self.json {
-            return json::line(out, &summary(&mut self.clock, total, groups, inferred));
+            let summary = summary(&mut self.clock, kind, total, groups, (unread, inferred));
+            return json::line(out, &summary);
         }
         let Total {
             lines,
@@ -256,7 +260,11 @@ impl Report {
             ..
         } = total;
         let text = format!(
-            "\n{lines} lines, {rejected} rejected connections, {matched} of them named{}.\n",
+            "\n{lines} lines, {rejected} {}, {matched} of them named{}.\n",
+            match kind {
+                ServerKind::Etcd => "rejected connections".to_owned(),
+                other => format!("of {} about such connections", other.title()),
+            },
             if *unreadable == 0 {
                 String::new()
             } else {
@@ -264,6 +272,17 @@ impl Report {
             }
         );
         out.extend_from_slice(text.as_bytes());
+        if let Some(unread) = unread {
+            text::ascii(out, "The first that can't be read is line ");
+            text::ascii(out, &unread.line.to_string());
+            text::ascii(out, " of ");
+            escape::push(out, &unread.log, WHO);
+            text::ascii(out, ": ");
+            text::ascii(out, unread.why);
+            text::ascii(out, "\n  ");
+            escape::push(out, &unread.text, QUOTED);
+            out.push(b'\n');
+        }
         if groups.is_empty() {
             return Ok(());
         }
@@ -276,7 +295,7 @@ impl Report {
             );
             out.extend_from_slice(more.as_bytes());
         }
-        remedies(out, groups);
+        remedies(out, kind, groups);
         Ok(())
     }
 }
@@ -333,18 +352,37 @@ fn table(out: &mut Vec<u8>, groups: &[Group]) {
 }
 
 /// What to do about each error, once.
-fn remedies(out: &mut Vec<u8>, groups: &[Group]) {
-    let mut told: Vec<&str> = Vec::new();
+fn remedies(out: &mut Vec<u8>, kind: ServerKind, groups: &[Group]) {
+    let mut told: Vec<(&str, &str)> = Vec::new();
     for group in groups {
-        let advice = advice(&group.error);
-        if told.contains(&advice) {
+        let advice = advice(&group.error, group.sent_hello, kind);
+        let error = group.error.as_str();
+        if told.contains(&(error, advice)) {
             continue;
         }
-        told.push(advice);
+        told.push((error, advice));
         out.push(b'\n');
-        escape::push(out, &group.error, ERROR);
+        escape::push(out, error, ERROR);
         out.extend_from_slice(format!(": {advice}\n").as_bytes());
     }
+}
+
+/// A line that can't be read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Unread {
+    pub log: String,
+    /// Its number, from 1.
+    pub line: u64,
+    pub why: &'static str,
+    /// JSON has as much of it as lines for people have.
+    #[serde(serialize_with = "cut")]
+    pub text: String,
+}
+
+fn cut<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut out = Vec::new();
+    escape::push(&mut out, text, QUOTED);
+    serializer.serialize_str(&String::from_utf8_lossy(&out))
 }
 
 fn utc(clock: &mut Clock, time: Timestamp) -> String {
@@ -422,8 +460,11 @@ impl<'a> FoundClient<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLog"))]
 pub(super) struct RejectedEvent<'a> {
-    /// Always `etcd-log`.
+    /// `etcd-log`; of another server `server-log`.
     event: &'static str,
+    /// The kind of server that logged it, other than etcd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logged_by: Option<ServerKind>,
     /// The time of the log line; absent if the line has none.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -455,7 +496,11 @@ fn object<'a>(
     partial: Option<&str>,
 ) -> RejectedEvent<'a> {
     RejectedEvent {
-        event: "etcd-log",
+        event: match other_server(rejected.logged_by) {
+            None => "etcd-log",
+            Some(_) => "server-log",
+        },
+        logged_by: other_server(rejected.logged_by),
         time: rejected.time.map(|time| utc(clock, time)),
         peer: rejected.peer.into(),
         error: &rejected.error,
@@ -495,6 +540,11 @@ pub(super) struct Who<'a> {
     found: FoundClient<'a>,
 }
 
+/// etcd is what the command is about: only other servers are named.
+fn other_server(kind: ServerKind) -> Option<ServerKind> {
+    (kind != ServerKind::Etcd).then_some(kind)
+}
+
 /// An address that no recorded connection explains.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WhoUnmatched"))]
@@ -507,12 +557,15 @@ pub(super) struct Nobody {
     unmatched: String,
 }
 
-/// The last line of `probe etcd-log`.
+/// The last line of `probe etcd-log`, or of one kind of server.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSummary"))]
 pub(super) struct EtcdLogSummary<'a> {
     /// Always `summary`.
     event: &'static str,
+    /// The kind of server, other than etcd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logged_by: Option<ServerKind>,
     /// Lines of the log.
     lines: u64,
     /// Rejected connections.
@@ -523,6 +576,9 @@ pub(super) struct EtcdLogSummary<'a> {
     unmatched: Reasons,
     /// Rejected connections whose line could not be read.
     unreadable: u64,
+    /// The first line that could not be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_unreadable: Option<&'a Unread>,
     /// Lines of clients for which `sources`, 10,000 at most, has no room.
     ungrouped: u64,
     /// The offset from UTC of the log's times, inferred from its own matches.
@@ -634,9 +690,10 @@ enum Client<'a> {
 
 fn summary<'a>(
     clock: &mut Clock,
+    kind: ServerKind,
     total: &Total,
     groups: &'a [Group],
-    inferred: Option<&'a InferredOffset>,
+    (unread, inferred): (Option<&'a Unread>, Option<&'a InferredOffset>),
 ) -> EtcdLogSummary<'a> {
     let sources = groups.iter().map(|group| Source {
         logged: group.logged,
@@ -657,10 +714,12 @@ fn summary<'a>(
         },
         first: group.first.map(|time| utc(clock, time)),
         last: group.last.map(|time| utc(clock, time)),
-        advice: advice(&group.error),
+        advice: advice(&group.error, group.sent_hello, kind),
     });
     EtcdLogSummary {
         event: "summary",
+        logged_by: other_server(kind),
+        first_unreadable: unread,
         inferred_offset: inferred,
         sources: sources.collect(),
         lines: total.lines,
