@@ -209,7 +209,7 @@ impl Unwrapping<'_> {
 
     /// What follows an object or a quoted line: another one.
     fn rest(&self, rest: &str, around: Around, out: &mut Vec<Line>) {
-        if self.mention(rest).is_some() && (rest.contains('{') || rest.contains('"')) {
+        if rest.contains(['{', '"']) && self.mention(rest).is_some() {
             match around.within(None) {
                 Some(around) => self.text(rest, around, out),
                 None => out.push(Line::Unreadable(TOO_OFTEN)),

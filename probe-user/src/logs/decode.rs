@@ -46,9 +46,9 @@ pub fn decoded(input: impl Read + 'static) -> io::Result<(Box<dyn Read>, Option<
 /// The first bytes, and all of them again.
 fn peek(mut input: impl Read) -> io::Result<(Vec<u8>, impl Read)> {
     let mut head = Vec::new();
-    // A pipe gives little at a time, and its writer may not have more yet: four bytes are enough for a compression.
+    // A pipe gives little at a time, and its writer may not have more yet: the longest of these names has eight bytes.
     let mut part = [0; HEAD];
-    while head.len() < 4 {
+    while head.len() < JOURNAL.len() {
         match input.read(&mut part)? {
             0 => break,
             read => head.extend_from_slice(&part[..read]),
@@ -74,12 +74,13 @@ fn text(input: impl Read + 'static) -> io::Result<Box<dyn Read>> {
             .count()
     };
     let (even, odd) = (zeros(0), zeros(1));
-    let most = head.len() / 2 * 4 / 5;
+    let (most, few) = (head.len() / 2 * 4 / 5, head.len() / 20);
     let big_endian = match head.as_slice() {
         [0xff, 0xfe, ..] => Some(false),
         [0xfe, 0xff, ..] => Some(true),
-        _ if head.len() >= 4 && odd > most => Some(false),
-        _ if head.len() >= 4 && even > most => Some(true),
+        // Text has no zero in the other half.
+        _ if head.len() >= 4 && odd > most && even <= few => Some(false),
+        _ if head.len() >= 4 && even > most && odd <= few => Some(true),
         _ => None,
     };
     match big_endian {

@@ -57,6 +57,9 @@ fn behind_file(word: &str) -> Option<&str> {
 }
 
 fn of_word(one: &str, words: &[&str]) -> Option<(Written, usize)> {
+    if !one.bytes().any(|byte| byte.is_ascii_digit()) {
+        return month_first(one, words);
+    }
     if let Some(time) = exact(one) {
         return Some((Written::Exact(time), 1));
     }
