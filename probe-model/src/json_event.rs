@@ -34,7 +34,7 @@ impl JsonEvent {
         match self {
             Self::Connection => &["connection"],
             Self::WatchSummary | Self::EtcdLogSummary | Self::PathSummary => &["summary"],
-            Self::EtcdLog => &["etcd-log"],
+            Self::EtcdLog => &["etcd-log", "server-log"],
             Self::Who | Self::WhoUnmatched => &["who"],
             Self::Recording => &["recording"],
             Self::Vxlan => &["vxlan", "summary"],
@@ -54,7 +54,7 @@ impl JsonEvent {
         match self {
             Self::Connection => "one endpoint of a connection: watch, recordings, the agent",
             Self::WatchSummary => "the last line of watch",
-            Self::EtcdLog => "a rejected connection in etcd's log",
+            Self::EtcdLog => "a rejected connection in a log of etcd or of another server",
             Self::EtcdLogSummary => "the last line of etcd-log",
             Self::Who => "a connection that an address had",
             Self::WhoUnmatched => "an address that no recorded connection had",

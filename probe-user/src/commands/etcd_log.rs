@@ -306,7 +306,10 @@ impl<'a> Reading<'a> {
 
     /// When the first was.
     fn began(&self) -> Option<Timestamp> {
-        self.servers.values().filter_map(|server| server.total.began()).min()
+        self.servers
+            .values()
+            .filter_map(|server| server.total.began())
+            .min()
     }
 
     fn exit(&self) -> Exit {

@@ -369,12 +369,15 @@ fn remedies(out: &mut Vec<u8>, kind: ServerKind, groups: &[Group]) {
 
 /// A line that can't be read.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "UnreadableLine"))]
 pub struct Unread {
+    /// The log's name.
     pub log: String,
-    /// Its number, from 1.
+    /// The line's number, from 1.
     pub line: u64,
+    /// Why it can't be read.
     pub why: &'static str,
-    /// JSON has as much of it as lines for people have.
+    /// The line, cut.
     #[serde(serialize_with = "cut")]
     pub text: String,
 }

@@ -29,7 +29,7 @@ use crate::model::{
     cause::causes::Counted,
     check::{CheckedHook, Command, Fact, KernelCheck, Program},
     doctor::{Answer, Check},
-    etcd_log::summary::Total,
+    etcd_log::{ServerKind, summary::Total},
     finding::{Affected, Fix, Kind},
     flow::{Flows, LineKey},
     history::{Alive, Gap, HistoryEnd},
@@ -294,7 +294,9 @@ fn recordings() {
     let groups = total.groups(&flows, Duration::from_secs(10));
     assert_eq!(groups.len(), 2);
     let mut out = Vec::new();
-    report.summary(&mut out, &total, &groups, None).unwrap();
+    report
+        .summary(&mut out, ServerKind::Etcd, &total, &groups, (None, None))
+        .unwrap();
     holds(JsonEvent::EtcdLogSummary, &text(out));
 }
 
