@@ -105,26 +105,35 @@ pub enum Fix {
 }
 
 impl Fix {
-    /// A command of these words.
+    /// A command of these words. They may have anything in them, as names of devices and comments of rules do: what a terminal
+    /// would not print as it is could not be pasted, and is no command.
     pub fn run<I: IntoIterator<Item = S>, S: Into<String>>(argv: I, why: impl Into<String>) -> Self {
-        Self::Command {
-            argv: argv.into_iter().map(Into::into).collect(),
-            why: why.into(),
+        let argv: Vec<String> = argv.into_iter().map(Into::into).collect();
+        let why = why.into();
+        if argv.iter().all(|word| word.chars().all(prints_itself)) {
+            return Self::Command { argv, why };
         }
-    }
-
-    /// One command that is written already, such as a rule's removal. Its words may have anything in them, as comments of rules do:
-    /// they are quoted anew, so that a shell takes none of it for its own. Words that can't be told apart are no command.
-    pub fn line(line: &str, why: impl Into<String>) -> Self {
-        match shlex::split(line).filter(|words| !words.is_empty()) {
-            Some(argv) => Self::run(argv, why),
-            None => Self::text(line),
-        }
+        let program = argv.first().filter(|program| program.chars().all(prints_itself));
+        let program = program.map_or("the tool", String::as_str);
+        Self::Text(format!(
+            "Change it with {program}. No command is printed, since a name or comment in it has characters that a terminal does not \
+             show."
+        ))
     }
 
     pub fn text(text: impl Into<String>) -> Self {
         Self::Text(text.into())
     }
+}
+
+/// Whether a terminal shows a character as it is: printable ASCII, and letters and digits that take columns of their own. A
+/// combining or filling character does not, nor does one that stands for another.
+pub fn prints_itself(character: char) -> bool {
+    matches!(character, ' '..='~')
+        || character.is_alphanumeric()
+            && matches!(character,
+                '\u{a1}'..='\u{2ff}' | '\u{370}'..='\u{52f}' | '\u{3041}'..='\u{3096}' | '\u{30a1}'..='\u{30fa}'
+                | '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
 }
 
 /// As it is printed, to be pasted.
@@ -137,11 +146,23 @@ impl Display for Fix {
                 if why.is_empty() {
                     Ok(())
                 } else {
-                    write!(f, "  # {}", why.replace('\n', " "))
+                    write!(f, "  # {}", harmless(why))
                 }
             }
         }
     }
+}
+
+/// A comment that does nothing in a shell either that takes `#` for a word, as zsh does by default.
+fn harmless(why: &str) -> String {
+    let plain = |c: char| {
+        if c.is_control() || "`$;|&<>(){}*?!'\"\\~#[]".contains(c) {
+            ' '
+        } else {
+            c
+        }
+    };
+    why.chars().map(plain).collect()
 }
 
 /// Words as a shell takes them. A word with a NUL can't be an argument: it is left out.
@@ -175,9 +196,6 @@ enum FixJson {
         /// What to do.
         text: String,
     },
-    /// Agents of before the first release send sentences.
-    #[cfg_attr(feature = "schema", schemars(skip))]
-    Sentence(String),
 }
 
 impl Serialize for Fix {
@@ -208,8 +226,8 @@ impl schemars::JsonSchema for Fix {
 impl<'de> Deserialize<'de> for Fix {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match FixJson::deserialize(deserializer)? {
-            FixJson::Command { argv, why, .. } => Self::Command { argv, why },
-            FixJson::Text { text } | FixJson::Sentence(text) => Self::Text(text),
+            FixJson::Command { argv, why, .. } => Self::run(argv, why),
+            FixJson::Text { text } => Self::Text(text),
         })
     }
 }
@@ -331,6 +349,12 @@ impl Finding {
         self
     }
 
+    #[must_use]
+    pub fn fixed_by(mut self, fixes: impl IntoIterator<Item = Fix>) -> Self {
+        self.fixes.extend(fixes);
+        self
+    }
+
     /// What to do, in words.
     #[must_use]
     pub fn advise(self, text: impl Into<String>) -> Self {
@@ -387,24 +411,12 @@ mod tests {
                 vec!["ip", "link", "delete", "a b;reboot"],
             ),
             (
-                Fix::line(
-                    r#"iptables -t raw -D OUTPUT -m comment --comment "a b" -j CT"#,
-                    "",
+                Fix::run(
+                    ["iptables", "--comment", "a b", "-j", "CT"],
+                    "why $(reboot); `id`",
                 ),
-                "iptables -t raw -D OUTPUT -m comment --comment 'a b' -j CT",
-                vec![
-                    "iptables",
-                    "-t",
-                    "raw",
-                    "-D",
-                    "OUTPUT",
-                    "-m",
-                    "comment",
-                    "--comment",
-                    "a b",
-                    "-j",
-                    "CT",
-                ],
+                "iptables --comment 'a b' -j CT  # why   reboot    id ",
+                vec!["iptables", "--comment", "a b", "-j", "CT"],
             ),
             (
                 Fix::run(
@@ -438,22 +450,9 @@ mod tests {
                 vec!["sh", "-c", "conntrack -L | sort"],
             ),
             (
-                Fix::line(r#"iptables -D OUTPUT -m comment --comment "$(reboot); `id`""#, ""),
-                "iptables -D OUTPUT -m comment --comment '$(reboot); `id`'",
-                vec![
-                    "iptables",
-                    "-D",
-                    "OUTPUT",
-                    "-m",
-                    "comment",
-                    "--comment",
-                    "$(reboot); `id`",
-                ],
-            ),
-            (
-                Fix::line("nft chain inet own web '{ policy accept; }'", ""),
-                "nft chain inet own web '{ policy accept; }'",
-                vec!["nft", "chain", "inet", "own", "web", "{ policy accept; }"],
+                Fix::run(["iptables", "--comment", "$(reboot); `id`"], ""),
+                "iptables --comment '$(reboot); `id`'",
+                vec!["iptables", "--comment", "$(reboot); `id`"],
             ),
         ] {
             assert_eq!(fix.to_string(), printed);
@@ -469,8 +468,20 @@ mod tests {
         let json = serde_json::to_string(&text).unwrap();
         assert_eq!(json, r#"{"text":"Allow UDP port 8472."}"#);
         assert_eq!(serde_json::from_str::<Fix>(&json).unwrap(), text);
-        let before = serde_json::from_str::<Fix>(r#""Allow it.""#).unwrap();
-        assert_eq!(before, Fix::text("Allow it."));
+        // What can't be pasted is no command, from an agent either.
+        let hostile = r#"{"shell":"ip","argv":["ip","a\u001b[2J"],"why":""}"#;
+        for fix in [
+            Fix::run(["ip", "a\u{202e}"], ""),
+            Fix::run(["ip", "a\nb"], ""),
+            Fix::run(["ip", "a\u{fffd}"], ""),
+            Fix::run(["ip", "a\0"], ""),
+            serde_json::from_str(hostile).unwrap(),
+        ] {
+            assert!(
+                matches!(&fix, Fix::Text(text) if text.starts_with("Change it with ip. ")),
+                "{fix:?}"
+            );
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub mod part;
 pub mod path;
 pub mod plural;
 pub mod recording_scope;
+pub mod rule;
 pub mod selector;
 pub mod settings;
 pub mod summary;

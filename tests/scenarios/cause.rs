@@ -79,7 +79,7 @@ fn untracked() {
             (&"shop/web:https".into(), &true.into())
         );
         assert!(cause["rule"].as_str().unwrap().starts_with(&named), "{record:#}");
-        let remedy = cause["remedy"].as_str().unwrap();
+        let remedy = cause["fixes"][0]["shell"].as_str().unwrap();
         assert!(remedy.contains(&format!("{tool} -t raw -D {rule}")), "{remedy}");
 
         // Without the rule it works again, and nothing is blamed for what fails now.
@@ -137,7 +137,7 @@ fn a_service_without_endpoints() {
         "{record:#}"
     );
     assert_eq!(record["cause"]["service"], "shop/empty:http");
-    let remedy = record["cause"]["remedy"].as_str().unwrap();
+    let remedy = record["cause"]["fixes"][0]["shell"].as_str().unwrap();
     assert!(remedy.contains("kubectl -n shop get endpoints empty"), "{remedy}");
 }
 

@@ -128,7 +128,7 @@ fn told_of(probe: &Probe, is: impl Fn(&Value) -> bool) -> Value {
 fn brief(exchange: &Value) -> String {
     let mut text = format!(
         "{} {}: {} {}\n",
-        exchange["flow"], exchange["outcome"], exchange["conclusion"], exchange["remedy"]
+        exchange["flow"], exchange["outcome"], exchange["conclusion"], exchange["fixes"]
     );
     for packet in exchange["packets"].as_array().into_iter().flatten() {
         let of = |name: &str| packet[name].as_str().unwrap_or_default().to_owned();
@@ -321,7 +321,7 @@ fn a_pod_to_its_neighbour() {
         at(&exchange, packet, "received", &alpha.netns, veth[0]);
         at(&exchange, packet, "sent", &alpha.netns, veth[1]);
     }
-    assert!(exchange.get("remedy").is_none());
+    assert!(exchange.get("fixes").is_none());
 }
 
 #[test]
@@ -574,9 +574,9 @@ fn dropped_in_every_chain() {
         assert_eq!(hop["rule"]["certain"], true, "{}", brief(&exchange));
         assert!(hop["rule"]["text"].as_str().unwrap().contains(rule), "{hop:#}");
         let removal = format!("{tool} -t {table} -D {rule}");
-        for remedy in [&hop["rule"]["remedy"], &exchange["remedy"]] {
+        for fixes in [&hop["rule"]["fixes"], &exchange["fixes"]] {
             assert!(
-                remedy.as_str().unwrap().contains(&removal),
+                fixes[0]["shell"].as_str().unwrap().contains(&removal),
                 "{}",
                 brief(&exchange)
             );
@@ -608,7 +608,7 @@ fn a_reply_that_is_dropped() {
     let hop = drop_of(&exchange, packet(&exchange, "reply"));
     assert!(is_in(hop, shop.node()), "{}", brief(&exchange));
     because(&exchange, hop, &["NETFILTER_DROP"], &["nf_hook_slow"]);
-    let remedy = exchange["remedy"].as_str().unwrap();
+    let remedy = exchange["fixes"][0]["shell"].as_str().unwrap();
     assert!(remedy.contains(&format!("-D {rule}")), "{remedy}");
 }
 
@@ -638,25 +638,28 @@ fn dropped_by_native_nft_and_by_a_policy() {
     );
     let hop = drop_of(&exchange, packet(&exchange, "request"));
     assert!(is_in(hop, &alpha.netns), "{}", brief(&exchange));
-    let remedy = exchange["remedy"].as_str().unwrap();
+    let remedy = exchange["fixes"][0]["shell"].as_str().unwrap();
     assert!(
         remedy.contains("nft delete rule inet own web handle "),
         "{remedy}"
     );
 
     // What a chain does with what no rule took; without it, the packets come through.
-    for (line, named) in [
+    for (line, named, undo) in [
         (
             "nft add chain inet own last '{ type filter hook forward priority 7; policy drop; }'",
             "nft: inet own last policy drop",
+            "nft chain inet own last '{ policy accept; }'",
         ),
         (
             "iptables-legacy -P FORWARD DROP",
             "iptables-legacy: filter FORWARD policy DROP",
+            "iptables-legacy -P FORWARD ACCEPT",
         ),
         (
             "iptables-nft -P FORWARD DROP",
             "iptables-nft: filter FORWARD policy DROP",
+            "iptables-nft -P FORWARD ACCEPT",
         ),
     ] {
         let port = unique_port();
@@ -667,7 +670,10 @@ fn dropped_by_native_nft_and_by_a_policy() {
         concludes(&exchange, "dropped", &["the packet filter", named]);
         drop(dialled);
         let seen = probe.seen();
-        shell(&alpha.netns, exchange["remedy"].as_str().unwrap());
+        // The policy stays: request and reply are accepted before it.
+        for fix in exchange["fixes"].as_array().unwrap() {
+            shell(&alpha.netns, fix["shell"].as_str().unwrap());
+        }
         let _dialled = dial(&client.netns, (server.address, port));
         let delivered = || {
             let told = probe.since(seen);
@@ -676,6 +682,7 @@ fn dropped_by_native_nft_and_by_a_policy() {
                 .then_some(())
         };
         wait_until("it is delivered", Duration::from_secs(20), delivered).unwrap();
+        shell(&alpha.netns, undo);
     }
 }
 
@@ -706,7 +713,7 @@ fn rejected() {
         concludes(&exchange, "dropped", &["SYN was dropped", &named, &rule, told]);
         let hop = drop_of(&exchange, packet(&exchange, "request"));
         assert!(is_in(hop, &alpha.netns), "{}", brief(&exchange));
-        let remedy = exchange["remedy"].as_str().unwrap();
+        let remedy = exchange["fixes"][0]["shell"].as_str().unwrap();
         assert!(
             remedy.contains(&format!("{tool} -t filter -D {rule}")),
             "{remedy}"
@@ -755,8 +762,8 @@ fn untracked() {
         assert_eq!(untracked["service"], NAMED);
         assert_eq!(untracked["rule"]["certain"], true);
         assert!(untracked["rule"]["text"].as_str().unwrap().starts_with(&named));
-        for remedy in [&untracked["rule"]["remedy"], &exchange["remedy"]] {
-            let remedy = remedy.as_str().unwrap();
+        for fixes in [&untracked["rule"]["fixes"], &exchange["fixes"]] {
+            let remedy = fixes[0]["shell"].as_str().unwrap();
             assert!(remedy.contains(&format!("{tool} -t raw -D {rule}")), "{remedy}");
         }
         let direction = if ports == "--dports" { "request" } else { "reply" };
@@ -813,7 +820,7 @@ fn no_route() {
         "{}",
         brief(&exchange)
     );
-    assert!(exchange.get("remedy").is_none());
+    assert!(exchange.get("fixes").is_none());
 }
 
 /// The way back to a source is by another device, and the host is strict about that.
@@ -950,7 +957,7 @@ fn vxlan_that_is_filtered() {
     let hop = drop_of(&exchange, packet(&exchange, "request"));
     assert!(is_at(hop, &beta.netns, "eth0"), "{}", brief(&exchange));
     assert_eq!(hop["tunnel"]["vni"], 1, "{}", brief(&exchange));
-    let remedy = exchange["remedy"].as_str().unwrap();
+    let remedy = exchange["fixes"][0]["shell"].as_str().unwrap();
     assert!(remedy.contains(&format!("-D {rule}")), "{remedy}");
     assert!(exchange.get("untracked").is_none(), "{}", brief(&exchange));
 }

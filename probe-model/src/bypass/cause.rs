@@ -1,6 +1,7 @@
 //! Which rules let a stream past, from look to look: a rule that is gone did it all the same.
 
-use super::{rule::CandidateRule, stream::UntrackedCount};
+use super::stream::UntrackedCount;
+use crate::rule::CandidateRule;
 
 /// Who let a stream past, as far as its packets and the rules were known then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,7 @@ impl StreamCause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rule::samples::notrack;
 
     fn count(packets: u64, last_ns: u64) -> UntrackedCount {
         UntrackedCount {
@@ -64,11 +66,7 @@ mod tests {
     }
 
     fn by(rules: &[&str]) -> Vec<CandidateRule> {
-        let rule = |rule: &&str| CandidateRule {
-            rule: (*rule).to_owned(),
-            certain: true,
-        };
-        rules.iter().map(rule).collect()
+        rules.iter().map(|name| notrack(name)).collect()
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     finding::Fault,
-    rule::{CandidateRule, Intended, NODE_LOCAL, NODE_LOCAL_PORTS, Rule},
+    rule::{Intended, NODE_LOCAL, NODE_LOCAL_PORTS, NotrackRule},
     service::{Service, Services},
     stream::{Server, UntrackedCount, UntrackedStream},
     view::JudgedStream,
@@ -16,6 +16,7 @@ use super::{
 use crate::{
     finding::{Affected, Finding, Fix, Kind, ago_ms},
     owner::Name,
+    rule::{CandidateRule, PacketPath, RuleFlow},
 };
 
 /// What shows in packets is over when none showed it for so long.
@@ -23,15 +24,25 @@ const OVER: Duration = Duration::from_secs(10);
 /// Streams, and names of whom it hits, that a finding tells.
 const TOLD: usize = 5;
 
+/// Packets that were not seen.
+pub(crate) const ANY: RuleFlow = RuleFlow {
+    path: PacketPath::Forward,
+    protocol: None,
+    source: None,
+    destination: None,
+    source_port: None,
+    destination_port: None,
+};
+
 /// What makes one finding: the damage, the Service, the rules.
-type Group<'a> = (Fault, Option<&'a str>, Vec<&'a str>);
+type Group<'a> = (Fault, Option<&'a str>, Vec<String>);
 
 /// What is known of the node.
 #[derive(Clone, Copy, Debug)]
 pub struct BypassFacts<'a> {
     pub services: &'a Services,
-    /// By their texts, those that are gone too.
-    pub rules: &'a HashMap<String, Rule>,
+    /// By their names, those that are gone too.
+    pub rules: &'a HashMap<String, NotrackRule>,
     /// The node's own addresses.
     pub own: &'a HashSet<IpAddr>,
     pub names: &'a HashMap<IpAddr, Name>,
@@ -81,11 +92,14 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
     };
     let node_local =
         |address| address == NODE_LOCAL || known.own.contains(&address) && known.services.is_dns(address);
-    if server.is_some_and(node_local) && NODE_LOCAL_PORTS.contains(&stream.port) {
+    let is_intended = |rule: &CandidateRule| Intended::of_rule(rule) == Some(Intended::NodeLocalDns);
+    let by_rule = |address| known.own.contains(&address) && rules.iter().any(is_intended);
+    let is_node_local = server.is_some_and(|address| node_local(address) || by_rule(address));
+    if is_node_local && NODE_LOCAL_PORTS.contains(&stream.port) {
         return Some(Intended::NodeLocalDns);
     }
     let of = |rule: &CandidateRule| {
-        let rule = known.rules.get(&rule.rule)?;
+        let rule = known.rules.get(&rule.to_string())?;
         rule.intended.filter(|intended| *intended == Intended::Cilium)
     };
     let (first, rest) = rules.split_first()?;
@@ -127,7 +141,7 @@ pub fn diagnose(
         .iter()
         .filter(|seen| seen.intended.is_none() && current(&seen.count))
     {
-        let rules = seen.rules.iter().map(|rule| rule.rule.as_str()).collect();
+        let rules = seen.rules.iter().map(ToString::to_string).collect();
         groups
             .entry((seen.fault, seen.service.as_deref(), rules))
             .or_default()
@@ -139,9 +153,10 @@ pub fn diagnose(
         .collect();
     if findings.is_empty() {
         // Whose packets were seen, and are no more, is over.
-        let was_seen = |rule: &Rule| {
+        let was_seen = |rule: &NotrackRule| {
+            let name = rule.name();
             let mut candidates = streams.iter().flat_map(|seen| &seen.rules);
-            candidates.any(|candidate| candidate.rule == rule.text)
+            candidates.any(|candidate| candidate.to_string() == name)
         };
         let mut unseen: Vec<Finding> = known
             .rules
@@ -158,15 +173,15 @@ pub fn diagnose(
 }
 
 /// A rule's counter moves, and no packet was seen behind it.
-fn never_left(rule: &Rule, now_ns: u64) -> Finding {
+fn never_left(rule: &NotrackRule, now_ns: u64) -> Finding {
     let what = format!(
         "packets slip past conntrack by {}{}, and were not seen to leave: they are dropped, or nobody has the address that \
          they go to untranslated, or they are delivered where this kernel does not show it",
-        rule.text,
+        rule.name(),
         moved(rule)
     );
     Finding {
-        rules: vec![rule.text.clone()],
+        rules: vec![rule.name()],
         certain: false,
         packets: Some(rule.since.unwrap_or(0)),
         since_ms: ago_ms(now_ns, rule.moved_ns),
@@ -174,18 +189,11 @@ fn never_left(rule: &Rule, now_ns: u64) -> Finding {
     }
     .seen(format!(
         "{}; it counted {} packets{}",
-        rule.text,
-        rule.packets.unwrap_or(0),
+        rule.name(),
+        rule.rule.packets.unwrap_or(0),
         moved(rule)
     ))
-    .fix(removal(rule))
-}
-
-fn removal(rule: &Rule) -> Fix {
-    Fix::line(
-        &rule.remedy,
-        "or narrow the rule; find out who sets it, or it comes back",
-    )
+    .fixed_by(rule.rule.fixes(&ANY))
 }
 
 fn finding(
@@ -209,14 +217,14 @@ fn finding(
         }
     }
     let sure = !first.rules.is_empty() && first.rules.iter().all(|rule| rule.certain);
-    let rules: Vec<&Rule> = first
+    let rules: Vec<&NotrackRule> = first
         .rules
         .iter()
-        .filter_map(|rule| known.rules.get(&rule.rule))
+        .filter_map(|rule| known.rules.get(&rule.to_string()))
         .collect();
     let by = match (rules.first(), sure) {
-        (Some(rule), true) => format!("by {}{}", rule.text, moved(rule)),
-        (Some(rule), false) => format!("perhaps by {}{}", rule.text, moved(rule)),
+        (Some(rule), true) => format!("by {}{}", rule.name(), moved(rule)),
+        (Some(rule), false) => format!("perhaps by {}{}", rule.name(), moved(rule)),
         (None, _) => "by no rule that could be found".to_owned(),
     };
     let named = damage(&first.stream, known.services)
@@ -240,9 +248,9 @@ fn finding(
     if group.len() > TOLD {
         evidence.push(format!("and {} streams more", group.len() - TOLD));
     }
-    evidence.extend(rules.iter().map(|rule| match rule.packets {
-        Some(packets) => format!("{}; it counted {packets} packets{}", rule.text, moved(rule)),
-        None => format!("{}; it has no counter", rule.text),
+    evidence.extend(rules.iter().map(|rule| match rule.rule.packets {
+        Some(packets) => format!("{}; it counted {packets} packets{}", rule.name(), moved(rule)),
+        None => format!("{}; it has no counter", rule.name()),
     }));
     let fixes = if rules.is_empty() {
         vec![Fix::text(
@@ -250,13 +258,16 @@ fn finding(
              be read matches.",
         )]
     } else {
-        rules.iter().map(|rule| removal(rule)).collect()
+        rules
+            .iter()
+            .flat_map(|rule| rule.rule.fixes(&first.stream.rule_flow()))
+            .collect()
     };
     let first_ns = group.iter().map(|seen| seen.count.first_ns).min();
     Some(Finding {
         evidence,
         fixes,
-        rules: rules.iter().map(|rule| rule.text.clone()).collect(),
+        rules: rules.iter().map(|rule| rule.name()).collect(),
         service: first.service.clone(),
         felt_by: felt_by
             .iter()
@@ -272,7 +283,7 @@ fn finding(
 }
 
 /// `(+412 packets)`
-pub fn moved(rule: &Rule) -> String {
+pub fn moved(rule: &NotrackRule) -> String {
     match rule.since {
         Some(since) => format!(" (+{since} packets)"),
         None => String::new(),

@@ -2,21 +2,25 @@
 
 use std::net::IpAddr;
 
-/// A rule that sets notrack.
+use crate::rule::{CandidateRule, RuleOwner};
+
+/// A rule that sets notrack, and its counter from snapshot to snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rule {
-    /// `iptables-legacy: raw PREROUTING rule 3: -A PREROUTING -p tcp -j CT --notrack`
-    pub text: String,
-    /// Its own counter, where it has one.
-    pub packets: Option<u64>,
-    /// What was added to it since probe began; `None`: it has no counter.
+pub struct NotrackRule {
+    pub rule: CandidateRule,
+    /// What was added to its counter since probe began; `None`: it has no counter.
     pub since: Option<u64>,
     /// When its counter was last seen to have moved, `CLOCK_MONOTONIC` nanoseconds; 0: not yet.
     pub moved_ns: u64,
-    /// What takes it away, as a command.
-    pub remedy: String,
-    /// Whose rule it is, where it has to be.
+    /// What it serves, where that is by design.
     pub intended: Option<Intended>,
+}
+
+impl NotrackRule {
+    /// As reports name it, and what distinguishes it from others of one snapshot.
+    pub fn name(&self) -> String {
+        self.rule.to_string()
+    }
 }
 
 crate::names! {
@@ -31,12 +35,13 @@ crate::names! {
 }
 
 impl Intended {
-    /// By the rule's chain, comment and addresses, as its maker writes them.
-    pub fn of_rule(chain: &str, text: &str) -> Option<Self> {
-        if chain.starts_with("CILIUM_") || chain.starts_with("OLD_CILIUM_") || text.contains("\"cilium:") {
-            return Some(Self::Cilium);
+    /// By the rule's owner, or by the address that only NodeLocal DNSCache has.
+    pub fn of_rule(rule: &CandidateRule) -> Option<Self> {
+        match rule.owner {
+            Some(RuleOwner::Cilium) => Some(Self::Cilium),
+            Some(RuleOwner::NodeLocalDns) => Some(Self::NodeLocalDns),
+            Some(_) | None => rule.text.contains("169.254.20.10").then_some(Self::NodeLocalDns),
         }
-        (text.contains("NodeLocal DNS Cache") || text.contains("169.254.20.10")).then_some(Self::NodeLocalDns)
     }
 }
 
@@ -44,12 +49,3 @@ impl Intended {
 pub const NODE_LOCAL: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(169, 254, 20, 10));
 /// Of NodeLocal DNSCache: DNS, health, metrics.
 pub const NODE_LOCAL_PORTS: [u16; 4] = [53, 8080, 9253, 9353];
-
-/// A rule that a stream may bypass conntrack by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CandidateRule {
-    /// [`Rule::text`].
-    pub rule: String,
-    /// All that it asks for is met by the packets.
-    pub certain: bool,
-}

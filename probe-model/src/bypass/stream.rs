@@ -7,7 +7,10 @@ use std::{
 
 pub use probe_ebpf::contract::bypass::{Direction, Server};
 
-use crate::network::Device;
+use crate::{
+    network::Device,
+    rule::{PacketPath, RuleFlow},
+};
 
 /// What is counted apart: all connections of one client to one server's port, one way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +28,33 @@ pub struct UntrackedStream {
     pub input: Option<u32>,
     /// Index of the device it leaves by; `None`: delivered here.
     pub output: Option<u32>,
+}
+
+impl UntrackedStream {
+    /// The hooks that its packets pass.
+    pub const fn path(&self) -> PacketPath {
+        match self.direction {
+            Direction::Forwarded => PacketPath::Forward,
+            Direction::Outgoing => PacketPath::Out,
+            Direction::Delivered => PacketPath::In,
+        }
+    }
+
+    /// Its packets, as rules see them.
+    pub fn rule_flow(&self) -> RuleFlow {
+        let flow = RuleFlow::between(self.path(), self.protocol, self.source, self.destination);
+        match self.server {
+            Server::Neither => flow,
+            Server::Destination => RuleFlow {
+                destination_port: Some(self.port),
+                ..flow
+            },
+            Server::Source => RuleFlow {
+                source_port: Some(self.port),
+                ..flow
+            },
+        }
+    }
 }
 
 /// Packets of one stream since probe began.

@@ -6,12 +6,18 @@ use std::{
 use super::{
     diagnosis::{BypassFacts, diagnose, see, settle},
     finding::Fault,
-    rule::{CandidateRule, Intended, Rule},
+    rule::{Intended, NotrackRule},
     service::{Mode, Service, Services},
     stream::{Direction, Server, UntrackedCount, UntrackedStream, once},
     view::JudgedStream,
 };
-use crate::network::Device;
+use crate::{
+    network::Device,
+    rule::{
+        Action, CandidateRule, Tool,
+        samples::{iptables, notrack},
+    },
+};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -57,31 +63,29 @@ fn services() -> Services {
     ])
 }
 
-fn rule(text: &str, since: u64) -> Rule {
-    Rule {
-        text: text.to_owned(),
-        packets: Some(since + 7),
+fn rule(name: &str, since: u64) -> NotrackRule {
+    NotrackRule {
+        rule: CandidateRule {
+            packets: Some(since + 7),
+            ..notrack(name)
+        },
         since: Some(since),
         moved_ns: SECOND,
-        remedy: format!("undo {text}"),
         intended: None,
     }
 }
 
 struct Node {
     services: Services,
-    rules: HashMap<String, Rule>,
+    rules: HashMap<String, NotrackRule>,
     own: HashSet<IpAddr>,
 }
 
 impl Node {
-    fn new(rules: &[Rule]) -> Self {
+    fn new(rules: &[NotrackRule]) -> Self {
         Self {
             services: services(),
-            rules: rules
-                .iter()
-                .map(|rule| (rule.text.clone(), rule.clone()))
-                .collect(),
+            rules: rules.iter().map(|rule| (rule.name(), rule.clone())).collect(),
             own: HashSet::new(),
         }
     }
@@ -102,11 +106,11 @@ impl Node {
         let mut seen: Vec<JudgedStream> = streams
             .iter()
             .map(|(stream, count, rule)| {
-                let candidate = CandidateRule {
-                    rule: (*rule).to_owned(),
-                    certain: true,
+                let candidates = if rule.is_empty() {
+                    vec![]
+                } else {
+                    vec![notrack(rule)]
                 };
-                let candidates = if rule.is_empty() { vec![] } else { vec![candidate] };
                 see(*stream, *count, candidates, known)
             })
             .collect();
@@ -119,7 +123,10 @@ impl Node {
                     "{} {} {} {}",
                     finding.kind.name(),
                     finding.service.as_deref().unwrap_or("-"),
-                    finding.rules.join(","),
+                    finding
+                        .rules
+                        .join(",")
+                        .replace("iptables-nft: raw PREROUTING rule 3: -A PREROUTING ", ""),
                     finding.packets.unwrap_or(0)
                 )
             })
@@ -168,7 +175,7 @@ fn what_breaks() {
 
 #[test]
 fn what_is_intended() {
-    let mut node = Node::new(&[Rule {
+    let mut node = Node::new(&[NotrackRule {
         intended: Some(Intended::Cilium),
         ..rule("cilium", 9)
     }]);
@@ -189,21 +196,70 @@ fn what_is_intended() {
 }
 
 #[test]
-fn makers_of_rules() {
-    for (chain, text, expected) in [
+fn rules_that_serve_a_purpose() {
+    for (words, expected) in [
         (
-            "CILIUM_PRE_raw",
-            "-A CILIUM_PRE_raw -j CT --notrack",
+            &["CILIUM_PRE_raw", "-j", "CT", "--notrack"][..],
             Some(Intended::Cilium),
         ),
         (
-            "PREROUTING",
-            "-A PREROUTING -d 169.254.20.10/32 -p udp -j CT --notrack",
+            &["PREROUTING", "-d", "169.254.20.10/32", "-j", "NOTRACK"],
             Some(Intended::NodeLocalDns),
         ),
-        ("PREROUTING", "-A PREROUTING -p tcp -j CT --notrack", None),
+        (
+            &[
+                "OUTPUT",
+                "-s",
+                "169.254.25.10/32",
+                "-m",
+                "comment",
+                "--comment",
+                "NodeLocal DNS Cache: skip conntrack",
+                "-j",
+                "NOTRACK",
+            ],
+            Some(Intended::NodeLocalDns),
+        ),
+        (&["PREROUTING", "-p", "tcp", "-j", "NOTRACK"], None),
     ] {
-        assert_eq!(Intended::of_rule(chain, text), expected, "{text}");
+        let rule = iptables(Tool::IptablesNft, "raw", Action::NoTrack, words);
+        assert_eq!(Intended::of_rule(&rule), expected, "{rule}");
+    }
+}
+
+/// NodeLocal DNSCache may listen on any address; its rules without an address of this node are left over.
+#[test]
+fn rules_of_node_local_dns() {
+    let words = [
+        "PREROUTING",
+        "-m",
+        "comment",
+        "--comment",
+        "NodeLocal DNS Cache: skip conntrack",
+    ];
+    let of_cache = NotrackRule {
+        rule: iptables(Tool::IptablesNft, "raw", Action::NoTrack, &words),
+        ..rule("", 9)
+    };
+    let dns = stream("10.244.1.5", "169.254.25.10", 53, Server::Destination);
+    let names = HashMap::new();
+    let mut node = Node::new(std::slice::from_ref(&of_cache));
+    for (is_own, expected) in [(true, Some(Intended::NodeLocalDns)), (false, None)] {
+        if is_own {
+            node.own.insert(ip("169.254.25.10"));
+        } else {
+            node.own.clear();
+        }
+        let known = BypassFacts {
+            services: &node.services,
+            rules: &node.rules,
+            own: &node.own,
+            names: &names,
+        };
+        let seen = see(dns, count(1, 1), vec![of_cache.rule.clone()], known);
+        assert_eq!(seen.intended, expected);
+        let findings = diagnose(&[seen], known, 2 * SECOND, true);
+        assert_eq!(findings.is_empty(), is_own);
     }
 }
 

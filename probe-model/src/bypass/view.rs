@@ -6,12 +6,13 @@ use jiff::Timestamp;
 
 use super::{
     finding::Fault,
-    rule::{CandidateRule, Intended, Rule},
+    rule::{Intended, NotrackRule},
     stream::{UntrackedCount, UntrackedStream},
 };
 use crate::{
     Finding,
     owner::{Name, Owner},
+    rule::CandidateRule,
 };
 
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub struct View {
     /// Most packets first.
     pub streams: Vec<JudgedStream>,
     /// Every rule that sets notrack.
-    pub rules: Vec<Rule>,
+    pub rules: Vec<NotrackRule>,
     pub findings: Vec<Finding>,
     /// Services that the node has rules for.
     pub services: usize,
@@ -107,7 +108,7 @@ crate::names! {
 }
 
 impl RuleState {
-    pub fn of(rule: &Rule) -> Self {
+    pub fn of(rule: &NotrackRule) -> Self {
         match rule.since {
             Some(1..) => Self::Hit,
             Some(0) | None => Self::Latent,

@@ -28,13 +28,13 @@ impl Causes {
                 &known.rule,
                 &known.service,
                 &known.reason,
-                &known.remedy,
+                &known.fixes,
             ) == (
                 cause.kind,
                 &cause.rule,
                 &cause.service,
                 &cause.reason,
-                &cause.remedy,
+                &cause.fixes,
             )
         };
         if let Some(counted) = self.all.iter_mut().find(same) {
@@ -75,7 +75,7 @@ mod tests {
             rule: Some(rule.to_owned()),
             service: None,
             reason: None,
-            remedy: None,
+            fixes: Vec::new(),
             certain: true,
         };
         let mut causes = Causes::default();

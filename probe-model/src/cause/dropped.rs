@@ -1,10 +1,19 @@
 //! Dropped TCP packets, and what they say of a connection.
 
-use std::net::SocketAddr;
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use jiff::Timestamp;
 
-use crate::{Connection, bypass::service::Service};
+use crate::{
+    Connection,
+    bypass::service::Service,
+    rule::{PacketPath, RuleFlow},
+};
+
+const TCP: u8 = 6;
 
 /// Dropped packets of one way of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +84,32 @@ impl DroppedPackets {
             None | Some("NOT_SPECIFIED") => Weight::Nothing,
             Some(reason) if HEALTHY.contains(&reason) => Weight::Nothing,
             Some(_) => Weight::Other,
+        }
+    }
+
+    /// The hooks that it passes; `own`: the addresses of the network namespace.
+    pub fn path(&self, own: &HashSet<IpAddr>) -> PacketPath {
+        match self.input {
+            None => PacketPath::Out,
+            Some(_) if own.contains(&self.destination.ip()) => PacketPath::In,
+            Some(_) => PacketPath::Forward,
+        }
+    }
+
+    /// The packets, without the client's port: the next connection has another.
+    pub fn rule_flow(&self, connection: &Connection, own: &HashSet<IpAddr>) -> RuleFlow {
+        let flow = RuleFlow::between(self.path(own), TCP, self.source.ip(), self.destination.ip());
+        let client = |end: SocketAddr| end == connection.source || Some(end) == connection.seen_as;
+        if client(self.source) {
+            RuleFlow {
+                destination_port: Some(self.destination.port()),
+                ..flow
+            }
+        } else {
+            RuleFlow {
+                source_port: Some(self.source.port()),
+                ..flow
+            }
         }
     }
 

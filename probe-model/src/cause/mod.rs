@@ -23,6 +23,8 @@ use super::{
         service::Services,
         stream::{Direction, Server, UntrackedStream},
     },
+    finding::Fix,
+    rule::{CandidateRule, RuleFlow, endpoints},
     vxlan::finding::Fault,
 };
 
@@ -68,10 +70,15 @@ pub struct Cause {
     /// The kernel's reason for dropping a packet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// A command that would undo the cause; probe never runs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub remedy: Option<String>,
-    /// The evidence is about this very connection; else it is inferred.
+    /// How to fix it, the best first; probe never does it itself.
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        default,
+        alias = "remedy",
+        deserialize_with = "fixes_or_remedy"
+    )]
+    pub fixes: Vec<Fix>,
+    /// The rule or the fault is the one; else it is what fits.
     pub certain: bool,
 }
 
@@ -91,24 +98,30 @@ pub struct FaultyTunnel {
     pub fault: Fault,
     pub networks: Vec<IpNet>,
     pub what: String,
-    pub remedy: String,
+    pub fixes: Vec<Fix>,
     pub certain: bool,
 }
 
-/// A rule that did it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blamed {
-    pub rule: String,
-    pub certain: bool,
-    pub remedy: String,
+/// Recordings of version 0.1 have one sentence, as `remedy`.
+fn fixes_or_remedy<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Fix>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read {
+        Fixes(Vec<Fix>),
+        Remedy(String),
+    }
+    Ok(match Read::deserialize(deserializer)? {
+        Read::Fixes(fixes) => fixes,
+        Read::Remedy(text) => vec![Fix::Text(text)],
+    })
 }
 
-/// Who knows the rules.
-pub trait Blame {
-    /// Which rule let a stream past conntrack.
-    fn untracked(&self, untracked: &UntrackedPackets) -> Option<Blamed>;
-    /// Which rule dropped these packets.
-    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed>;
+/// The rules of the node, for packets that were seen.
+pub trait RuleSource {
+    /// The rule that exempted a stream from conntrack.
+    fn untracked(&self, untracked: &UntrackedPackets) -> Option<CandidateRule>;
+    /// The rule that dropped these packets.
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<CandidateRule>;
 }
 
 /// What was seen on this node.
@@ -121,7 +134,7 @@ pub struct Evidence<'a> {
     pub own: &'a HashSet<IpAddr>,
     /// Inode of the node's network namespace.
     pub netns: u32,
-    pub rules: &'a dyn Blame,
+    pub rules: &'a dyn RuleSource,
 }
 
 /// Why a connection failed, where something was seen that tells. What its own packets met comes before the state of the
@@ -152,25 +165,13 @@ fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
     if !service.refused || connection.role != Role::Client {
         return None;
     }
-    let name = service.name.as_deref().and_then(|name| name.split(':').next());
-    // A rule's comment may say anything: into a command goes what Kubernetes takes as a name.
-    let plain = |name: &str| {
-        name.bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
-    };
-    let remedy = match name.and_then(|name| name.split_once('/')) {
-        Some((namespace, name)) if plain(namespace) && plain(name) => format!(
-            "Look whether its selector fits any pod, and whether one is ready: kubectl -n {namespace} get endpoints {name}"
-        ),
-        Some(_) | None => "Look whether its selector fits any pod, and whether one is ready.".to_owned(),
-    };
     Some(Cause {
         kind: CauseKind::NoEndpoints,
         what: format!("{service} has no endpoints"),
         rule: None,
         service: Some(service.title()),
         reason: None,
-        remedy: Some(remedy),
+        fixes: vec![endpoints(service.name.as_deref().unwrap_or_default())],
         certain: true,
     })
 }
@@ -213,15 +214,15 @@ fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> 
             Server::Destination | Server::Source => None,
         };
         if let Some((what, service)) = found {
-            let blamed = evidence.rules.untracked(seen);
+            let rule = evidence.rules.untracked(seen);
             return Some(Cause {
                 kind: CauseKind::Untracked,
-                what: format!("{what}: {}", by("exempted from conntrack", blamed.as_ref())),
+                what: format!("{what}: {}", by("exempted from conntrack", rule.as_ref())),
                 service,
                 reason: None,
-                certain: blamed.as_ref().is_some_and(|blamed| blamed.certain),
-                remedy: blamed.as_ref().map(|blamed| blamed.remedy.clone()),
-                rule: blamed.map(|blamed| blamed.rule),
+                certain: rule.as_ref().is_some_and(|rule| rule.certain),
+                fixes: fixes(rule.as_ref(), &stream.rule_flow()),
+                rule: rule.map(|rule| rule.to_string()),
             });
         }
     }
@@ -265,12 +266,16 @@ fn reply(connection: &Connection, evidence: &Evidence<'_>) -> (String, Option<St
     }
 }
 
-fn by(did: &str, blamed: Option<&Blamed>) -> String {
-    match blamed {
-        Some(blamed) if blamed.certain => format!("{did} by {}", blamed.rule),
-        Some(blamed) => format!("{did} perhaps by {}", blamed.rule),
+fn by(did: &str, rule: Option<&CandidateRule>) -> String {
+    match rule {
+        Some(rule) if rule.certain => format!("{did} by {rule}"),
+        Some(rule) => format!("{did} perhaps by {rule}"),
         None => format!("{did} by no rule that could be found"),
     }
+}
+
+fn fixes(rule: Option<&CandidateRule>, flow: &RuleFlow) -> Vec<Fix> {
+    rule.map_or_else(Vec::new, |rule| rule.fixes(flow))
 }
 
 /// Packets of one way slip past conntrack, and the packet filter drops those of the other, which belong to no connection
@@ -291,9 +296,9 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
             && stream.protocol == TCP
             && meets(connection, seen.first, seen.last)
     })?;
-    let blamed = evidence.rules.untracked(seen);
+    let rule = evidence.rules.untracked(seen);
     let dropper = match evidence.rules.dropped(dropped) {
-        Some(dropper) => format!(" by {}", dropper.rule),
+        Some(dropper) => format!(" by {dropper}"),
         None => String::new(),
     };
     Some(Cause {
@@ -302,13 +307,13 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
             "packets from {} to {from} are {}; those that come back belong to no connection that conntrack knows, and are \
              dropped{dropper}",
             to.ip(),
-            by("exempted from conntrack", blamed.as_ref())
+            by("exempted from conntrack", rule.as_ref())
         ),
         service: None,
         reason: dropped.reason.clone(),
-        certain: blamed.as_ref().is_some_and(|blamed| blamed.certain),
-        remedy: blamed.as_ref().map(|blamed| blamed.remedy.clone()),
-        rule: blamed.map(|blamed| blamed.rule),
+        certain: rule.as_ref().is_some_and(|rule| rule.certain),
+        fixes: fixes(rule.as_ref(), &seen.stream.rule_flow()),
+        rule: rule.map(|rule| rule.to_string()),
     })
 }
 
@@ -341,7 +346,7 @@ fn drops<'a>(connection: &Connection, evidence: &Evidence<'a>, by_rule: bool) ->
 
 fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> Option<Cause> {
     let dropped = *drops(connection, evidence, by_rule).first()?;
-    let blamed = (by_rule && dropped.netns == evidence.netns)
+    let rule = (by_rule && dropped.netns == evidence.netns)
         .then(|| evidence.rules.dropped(dropped))
         .flatten();
     let here = if dropped.netns == evidence.netns {
@@ -370,7 +375,7 @@ fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> O
     let what = match dropped.weight() {
         Weight::NoSocket => format!("{packets} found no socket {here}{named}"),
         Weight::Filter if dropped.netns == evidence.netns => {
-            format!("{packets}{named}: {}", by("dropped", blamed.as_ref()))
+            format!("{packets}{named}: {}", by("dropped", rule.as_ref()))
         }
         Weight::Nothing | Weight::Filter | Weight::Other => format!("{packets}, dropped {here}{named}"),
     };
@@ -379,9 +384,9 @@ fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> O
         what,
         service: None,
         reason: dropped.reason.clone(),
-        certain: !by_rule || blamed.as_ref().is_some_and(|blamed| blamed.certain),
-        remedy: blamed.as_ref().map(|blamed| blamed.remedy.clone()),
-        rule: blamed.map(|blamed| blamed.rule),
+        certain: !by_rule || rule.as_ref().is_some_and(|rule| rule.certain),
+        fixes: fixes(rule.as_ref(), &dropped.rule_flow(connection, evidence.own)),
+        rule: rule.map(|rule| rule.to_string()),
     })
 }
 
@@ -401,7 +406,7 @@ fn tunnel(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
         rule: None,
         service: None,
         reason: None,
-        remedy: Some(found.remedy.clone()),
+        fixes: found.fixes.clone(),
         certain: found.certain,
     })
 }

@@ -4,6 +4,10 @@ use super::*;
 use crate::{
     Owner,
     bypass::service::{Mode, Service},
+    rule::{
+        Action, Tool,
+        samples::{iptables, notrack},
+    },
 };
 
 fn at(millis: i64) -> Timestamp {
@@ -76,20 +80,15 @@ fn drop(source: &str, destination: &str, reason: &str) -> DroppedPackets {
 
 struct Rules;
 
-impl Blame for Rules {
-    fn untracked(&self, _: &UntrackedPackets) -> Option<Blamed> {
-        Some(Blamed {
-            rule: "raw PREROUTING rule 1".to_owned(),
-            certain: true,
-            remedy: "take it away".to_owned(),
-        })
+impl RuleSource for Rules {
+    fn untracked(&self, _: &UntrackedPackets) -> Option<CandidateRule> {
+        Some(notrack("a"))
     }
 
-    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed> {
-        (dropped.destination.port() == 443).then(|| Blamed {
-            rule: "filter FORWARD rule 1".to_owned(),
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<CandidateRule> {
+        (dropped.destination.port() == 443).then(|| CandidateRule {
             certain: false,
-            remedy: "take it away".to_owned(),
+            ..iptables(Tool::IptablesNft, "filter", Action::Drop, &["FORWARD", "b"])
         })
     }
 }
@@ -181,16 +180,16 @@ fn no_command_of_what_is_no_name() {
     let mut connection = failed();
     for (address, command) in [("10.96.5.5:80", true), ("10.96.5.6:80", false)] {
         connection.destination = address.parse().unwrap();
-        let remedy = told(&connection, &Seen::default()).and_then(|cause| cause.remedy);
-        assert_eq!(remedy.unwrap().contains("kubectl"), command, "{address}");
+        let fixes = told(&connection, &Seen::default()).unwrap().fixes;
+        assert_eq!(matches!(fixes[0], Fix::Command { .. }), command, "{address}");
     }
 }
 
 #[test]
 fn requests_that_were_not_translated() {
     let request = || stream("10.244.1.5", "10.96.7.7", 443, Server::Destination);
-    let words = "packets to Service shop/web:https (10.96.7.7:443) left untranslated: exempted from conntrack by raw \
-                 PREROUTING rule 1";
+    let words = "packets to Service shop/web:https (10.96.7.7:443) left untranslated: exempted from conntrack by \
+                 iptables-nft: raw PREROUTING rule 3: -A PREROUTING a";
     assert_eq!(untracked_of(&failed(), request()).as_deref(), Some(words));
     // Somebody else's, or at another time.
     for other in [
@@ -222,7 +221,7 @@ fn packets_that_were_not_masqueraded() {
     assert_eq!(
         untracked_of(&connection, request()).as_deref(),
         Some(
-            "packets left the node as from 10.244.1.5, not masqueraded: exempted from conntrack by raw PREROUTING rule 1"
+            "packets left the node as from 10.244.1.5, not masqueraded: exempted from conntrack by iptables-nft: raw PREROUTING rule 3: -A PREROUTING a"
         )
     );
     let inside = UntrackedPackets {
@@ -244,7 +243,7 @@ fn replies_that_were_not_translated_back() {
         untracked_of(&translated(), reply()).as_deref(),
         Some(
             "replies of 10.244.2.7:8443, an endpoint of Service shop/web:https (10.96.7.7:443), came back untranslated: \
-             exempted from conntrack by raw PREROUTING rule 1"
+             exempted from conntrack by iptables-nft: raw PREROUTING rule 3: -A PREROUTING a"
         )
     );
     let mut direct = failed();
@@ -254,7 +253,7 @@ fn replies_that_were_not_translated_back() {
     assert_eq!(
         untracked_of(&direct, reply()).as_deref(),
         Some(
-            "replies of 10.244.2.7:8443 came back untranslated: exempted from conntrack by raw PREROUTING rule 1"
+            "replies of 10.244.2.7:8443 came back untranslated: exempted from conntrack by iptables-nft: raw PREROUTING rule 3: -A PREROUTING a"
         )
     );
     assert_eq!(untracked_of(&failed(), reply()), None);
@@ -267,7 +266,7 @@ fn packets_that_were_dropped() {
     assert_eq!(
         dropped_of(&failed(), filtered(client, "10.96.7.7:443")).as_deref(),
         Some(
-            "a packet from 10.244.1.5:40000 to 10.96.7.7:443 (NETFILTER_DROP): dropped perhaps by filter FORWARD rule 1"
+            "a packet from 10.244.1.5:40000 to 10.96.7.7:443 (NETFILTER_DROP): dropped perhaps by iptables-nft: filter FORWARD rule 3: -A FORWARD b"
         )
     );
     // Behind the translation: to the Service's endpoint, though conntrack forgot it. Nobody knows the rule.
@@ -342,7 +341,7 @@ fn a_vxlan_peer_on_the_way() {
             fault,
             networks: vec![network.parse().unwrap()],
             what: "nothing comes back".to_owned(),
-            remedy: "look".to_owned(),
+            fixes: vec![Fix::text("look")],
             certain: false,
         }],
         ..Seen::default()
@@ -399,11 +398,14 @@ fn packets_that_conntrack_knows_one_way_only() {
     let cause = told(&connection, &seen).unwrap();
     assert_eq!(
         (cause.kind, cause.rule.as_deref()),
-        (CauseKind::Untracked, Some("raw PREROUTING rule 1"))
+        (
+            CauseKind::Untracked,
+            Some("iptables-nft: raw PREROUTING rule 3: -A PREROUTING a")
+        )
     );
     assert_eq!(
         cause.what,
-        "packets from 10.244.1.5 to 10.244.2.7:8443 are exempted from conntrack by raw PREROUTING rule 1; those that come \
+        "packets from 10.244.1.5 to 10.244.2.7:8443 are exempted from conntrack by iptables-nft: raw PREROUTING rule 3: -A PREROUTING a; those that come \
          back belong to no connection that conntrack knows, and are dropped"
     );
     // Untracked the same way as dropped: that explains nothing.

@@ -2,7 +2,8 @@
 
 use super::{Answer, Check, Finding, Kind};
 use crate::{
-    bypass::{View, view::RuleState},
+    bypass::{View, diagnosis::ANY, view::RuleState},
+    finding::Fix,
     plural::counted,
 };
 
@@ -31,15 +32,19 @@ pub fn judge(view: &View) -> Answer {
             .any(|finding| finding.rules.iter().any(|rule| rule == text))
     };
     let latent = view.rules.iter().filter(|rule| {
-        rule.intended.is_none() && RuleState::of(rule) == RuleState::Latent && !blamed(&rule.text)
+        rule.intended.is_none() && RuleState::of(rule) == RuleState::Latent && !blamed(&rule.name())
     });
     findings.extend(latent.map(|rule| {
         Finding::warning(
             Kind::Doctor(Check::Bypass),
             "a rule lets packets past conntrack, which nothing met while probe looked",
         )
-        .seen(rule.text.clone())
-        .advise("probe bypass shows what it does once there is traffic; if nobody meant it, take it away")
+        .seen(rule.name())
+        .fix(Fix::run(
+            ["probe", "bypass"],
+            "shows what it does once there is traffic",
+        ))
+        .fixed_by(rule.rule.fixes(&ANY))
     }));
     Answer::of(Check::Bypass, summary, findings).without(view.unread.clone())
 }

@@ -11,7 +11,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Answer, Check, Finding, Kind};
-use crate::vxlan::Overlay;
+use crate::{
+    rule::{CandidateRule, RuleFlow},
+    vxlan::Overlay,
+};
 
 const KIND: Kind = Kind::Doctor(Check::Settings);
 
@@ -102,12 +105,11 @@ pub struct DeviceSettings {
 /// A rule, or a policy, that certainly catches what goes from or to pods, if nothing before it lets it go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropper {
-    pub rule: String,
+    pub rule: CandidateRule,
     /// Which way.
     pub way: String,
-    pub packets: Option<u64>,
-    /// The command that takes it away.
-    pub removal: String,
+    /// The packets that it drops.
+    pub flow: RuleFlow,
 }
 
 /// The node's clock.

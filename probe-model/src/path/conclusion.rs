@@ -5,9 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     event::{Packet, Tcp, What},
     exchange::{Exchange, Listener, Untracked},
-    journey::{Blamed, Hop, Journey, JourneyEnd},
+    journey::{AppliedRule, Hop, Journey, JourneyEnd},
     reason::{self, Fate},
 };
+use crate::finding::Fix;
 
 crate::names! {
     /// What became of a request.
@@ -51,8 +52,8 @@ pub struct Conclusion {
     pub outcome: Outcome,
     /// Names in it are not escaped.
     pub text: String,
-    /// A command that would undo the cause; it is never run.
-    pub remedy: Option<String>,
+    /// How to undo the cause, the best first; probe never does it itself.
+    pub fixes: Vec<Fix>,
 }
 
 /// Names of network namespaces.
@@ -63,7 +64,7 @@ impl Conclusion {
         Self {
             outcome,
             text,
-            remedy: None,
+            fixes: Vec::new(),
         }
     }
 }
@@ -183,8 +184,8 @@ impl Exchange {
         );
         match &hop.rule {
             Some(rule) => {
-                let perhaps = if rule.certain { "" } else { "perhaps " };
-                text.push_str(&format!(", {perhaps}by {}", rule.text));
+                let perhaps = if rule.rule.certain { "" } else { "perhaps " };
+                text.push_str(&format!(", {perhaps}by {}", rule.rule));
             }
             None if journey.fate(at) == Some(Fate::Filter) => {
                 text.push_str(&format!(", by {}", by(None)));
@@ -197,7 +198,7 @@ impl Exchange {
         Conclusion {
             outcome: Outcome::Dropped,
             text,
-            remedy: hop.rule.as_ref().map(|rule| rule.remedy.clone()),
+            fixes: fixes(hop.rule.as_ref()),
         }
     }
 
@@ -288,7 +289,7 @@ impl Exchange {
                 "{title} {went} for {what} untranslated: {} exempted it from conntrack",
                 by(untracked.rule.as_ref()),
             ),
-            remedy: untracked.rule.as_ref().map(|rule| rule.remedy.clone()),
+            fixes: fixes(untracked.rule.as_ref()),
         })
     }
 
@@ -400,14 +401,18 @@ fn untracked_reply(untracked: &Untracked, reply: &Journey, places: Places<'_>) -
             "the reply came back as from {source}, not from {service}: in {place} {} exempted it from conntrack",
             by(untracked.rule.as_ref())
         ),
-        remedy: untracked.rule.as_ref().map(|rule| rule.remedy.clone()),
+        fixes: fixes(untracked.rule.as_ref()),
     }
 }
 
-fn by(rule: Option<&Blamed>) -> String {
-    match rule {
-        Some(rule) if rule.certain => rule.text.clone(),
-        Some(rule) => format!("perhaps {}", rule.text),
+fn fixes(applied: Option<&AppliedRule>) -> Vec<Fix> {
+    applied.map_or_else(Vec::new, |applied| applied.fixes.clone())
+}
+
+fn by(applied: Option<&AppliedRule>) -> String {
+    match applied.map(|applied| &applied.rule) {
+        Some(rule) if rule.certain => rule.to_string(),
+        Some(rule) => format!("perhaps {rule}"),
         None => "a rule that could not be found".to_owned(),
     }
 }

@@ -5,6 +5,7 @@ use super::{
     },
     *,
 };
+use crate::rule::{CandidateRule, samples::notrack};
 
 const CLIENT: &str = "10.244.1.5:41234";
 const SERVICE: &str = "10.96.7.7:443";
@@ -32,7 +33,7 @@ fn concluded(walks: impl IntoIterator<Item = Walk>) -> (Outcome, String) {
 
 fn told(exchange: &Exchange) -> (Outcome, String) {
     let conclusion = exchange.conclusion(&places);
-    assert_eq!(conclusion.remedy, None);
+    assert_eq!(conclusion.fixes, []);
     (conclusion.outcome, conclusion.text)
 }
 
@@ -70,11 +71,13 @@ fn back(walk: Walk) -> Walk {
         .meets(What::Socket)
 }
 
-fn rule(certain: bool) -> Blamed {
-    Blamed {
-        text: "the rule".to_owned(),
-        remedy: "delete the rule".to_owned(),
-        certain,
+fn rule(certain: bool) -> AppliedRule {
+    AppliedRule {
+        rule: CandidateRule {
+            certain,
+            ..notrack("the-rule")
+        },
+        fixes: vec![Fix::text("delete the rule")],
     }
 }
 
@@ -284,9 +287,12 @@ fn dropped_on_its_way() {
     for (certain, by) in [(true, "by"), (false, "perhaps by")] {
         blamed.journeys[0].hops[2].rule = Some(rule(certain));
         let conclusion = blamed.conclusion(&places);
-        let text = text.replace("by a rule that could not be found", &format!("{by} the rule"));
+        let text = text.replace(
+            "by a rule that could not be found",
+            &format!("{by} {}", rule(true).rule),
+        );
         assert_eq!(conclusion.text, text);
-        assert_eq!(conclusion.remedy.as_deref(), Some("delete the rule"));
+        assert_eq!(conclusion.fixes, [Fix::text("delete the rule")]);
     }
 }
 
@@ -389,21 +395,21 @@ fn untranslated() {
     assert_eq!(conclusion.outcome, Outcome::Untranslated);
     assert_eq!(
         conclusion.text,
-        "SYN left alpha by eth0 for Service shop/web untranslated: the rule exempted it from conntrack"
+        "SYN left alpha by eth0 for Service shop/web untranslated: iptables-nft: raw PREROUTING rule 3: -A PREROUTING the-rule exempted it from conntrack"
     );
-    assert_eq!(conclusion.remedy.as_deref(), Some("delete the rule"));
+    assert_eq!(conclusion.fixes, [Fix::text("delete the rule")]);
     let conclusion = with(vec![left(past())], None, None);
     assert_eq!(
         conclusion.text,
         "SYN left alpha by eth0 for 10.96.7.7:443 untranslated: a rule that could not be found exempted it from \
          conntrack"
     );
-    assert_eq!(conclusion.remedy, None);
+    assert_eq!(conclusion.fixes, []);
     // That it then found no socket is no news.
     let nobody = past().meets(dropped("NO_SOCKET", "tcp_v4_rcv"));
     assert_eq!(
         with(vec![nobody], Some(false), None).text,
-        "SYN passed alpha for 10.96.7.7:443 untranslated: perhaps the rule exempted it from conntrack"
+        "SYN passed alpha for 10.96.7.7:443 untranslated: perhaps iptables-nft: raw PREROUTING rule 3: -A PREROUTING the-rule exempted it from conntrack"
     );
 
     // The reply keeps the server's address; from whom the client dialled it is as it should be.
@@ -437,8 +443,8 @@ fn untranslated() {
     assert_eq!(conclusion.outcome, Outcome::Untranslated);
     assert_eq!(
         conclusion.text,
-        "the reply came back as from 10.244.2.9:8443, not from Service shop/web: in beta the rule exempted it from \
+        "the reply came back as from 10.244.2.9:8443, not from Service shop/web: in beta iptables-nft: raw PREROUTING rule 3: -A PREROUTING the-rule exempted it from \
          conntrack"
     );
-    assert_eq!(conclusion.remedy.as_deref(), Some("delete the rule"));
+    assert_eq!(conclusion.fixes, [Fix::text("delete the rule")]);
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     event::{Direction, Event, Tcp},
-    journey::{Blamed, Journey, JourneyEnd},
+    journey::{AppliedRule, Journey, JourneyEnd},
 };
 
 /// How long a flow must be quiet before what was seen of it is told.
@@ -70,7 +70,7 @@ pub struct Exchange {
 /// A packet that slipped past conntrack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untracked {
-    pub rule: Option<Blamed>,
+    pub rule: Option<AppliedRule>,
     /// `Service shop/web:https (10.96.7.7:443)`
     pub service: Option<String>,
 }

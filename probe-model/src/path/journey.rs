@@ -6,18 +6,19 @@ use super::{
     event::{Direction, Event, Hook, Packet, Tcp, What},
     reason::{self, Fate},
 };
+use crate::{finding::Fix, rule::CandidateRule};
 
 /// Hops kept of one packet: more is a loop, or a flood of a bridge.
 const HOPS: usize = 192;
 /// What takes longer from one function to the next has waited for something.
 const AT_ONCE_NS: u64 = 1_000_000;
 
-/// One packet at one point, and the rule to blame for it.
+/// One packet at one point, and the rule that did it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hop {
     pub event: Event,
     /// The rule that dropped it, or that exempted it from conntrack.
-    pub rule: Option<Blamed>,
+    pub rule: Option<AppliedRule>,
     /// Of a netfilter hook that was passed: the tables that have chains there, in their order.
     pub tables: Vec<String>,
 }
@@ -32,15 +33,12 @@ impl Hop {
     }
 }
 
-/// A rule that did something to a packet.
+/// A rule that did something to a packet, and how to undo that.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blamed {
-    /// `iptables-nft: filter FORWARD rule 3: -A FORWARD -j DROP`
-    pub text: String,
-    /// What takes it away, as a command.
-    pub remedy: String,
-    /// All that it asks for is met by the packet.
-    pub certain: bool,
+pub struct AppliedRule {
+    pub rule: CandidateRule,
+    /// For this packet and those of its kind, the best first.
+    pub fixes: Vec<Fix>,
 }
 
 /// How a journey ended.

@@ -18,5 +18,5 @@ pub use self::{
     event::{Event, Packet, Tracking, Tunnel, What},
     exchange::{Exchange, Exchanges, Listener, Untracked},
     hop::Change,
-    journey::{Blamed, Hop, Journey, JourneyEnd},
+    journey::{AppliedRule, Hop, Journey, JourneyEnd},
 };

@@ -6,7 +6,12 @@ use std::{
 };
 
 use super::traffic::Direction;
-use crate::finding::{Finding, Fix, Kind};
+use crate::{
+    finding::{Finding, Kind},
+    rule::{self, Action, CandidateRule, PacketPath, RuleFlow},
+};
+
+const UDP: u8 = 17;
 
 crate::names! {
     /// A kind of fault.
@@ -117,33 +122,29 @@ pub struct FilteredPackets {
     pub latest_ns: u64,
 }
 
-/// A rule of the packet filter that may drop a finding's packets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DropRule {
-    /// `iptables-legacy: filter INPUT rule 3: -A INPUT -p udp --dport 8472 -j DROP`
-    pub rule: String,
-    /// Its own counter, where it has one.
-    pub packets: Option<u64>,
-    /// All that it asks for is met by the packets.
-    pub certain: bool,
-    /// It answers with an error, instead of silence.
-    pub rejects: bool,
+impl FilteredPackets {
+    /// Its packets, as rules see them. VXLAN's source port is a hash of what is inside.
+    pub fn rule_flow(&self) -> RuleFlow {
+        let path = match self.direction {
+            Direction::In => PacketPath::In,
+            Direction::Out => PacketPath::Out,
+        };
+        RuleFlow {
+            destination_port: Some(self.port),
+            ..RuleFlow::between(path, UDP, self.source, self.destination)
+        }
+    }
 }
 
 impl Diagnosed {
-    /// Names the rules that may be to blame; whether there is a fault at all: single packets that no reason and no rule
+    /// Names the rules that may drop its packets; whether there is a fault at all: single packets that no reason and no rule
     /// explains are none.
     #[must_use]
-    pub fn blame(&mut self, rules: &[DropRule]) -> bool {
+    pub fn explain(&mut self, rules: Vec<CandidateRule>) -> bool {
         let Some(packets) = &self.filtered else {
             return true;
         };
-        let sure: Vec<_> = rules.iter().filter(|rule| rule.certain).collect();
-        let (rules, word) = if sure.is_empty() {
-            (rules.iter().collect(), "perhaps by")
-        } else {
-            (sure, "by")
-        };
+        let rules = rule::decisive(rules);
         let Some(first) = rules.first() else {
             if self.fault != Fault::Filtered {
                 return packets.packets >= MANY;
@@ -160,24 +161,27 @@ impl Diagnosed {
             Direction::In => format!("{} sends", packets.source),
             Direction::Out => format!("this node sends to {}", packets.destination),
         };
-        let does = if first.rejects { "rejected" } else { "dropped" };
+        let does = match first.action {
+            Action::Reject => "rejected",
+            Action::Drop | Action::NoTrack => "dropped",
+        };
+        let word = if first.certain { "by" } else { "perhaps by" };
+        let fixes = first.fixes(&packets.rule_flow());
         self.fault = Fault::Filtered;
         self.kind = Kind::Vxlan(Fault::Filtered);
         self.what = format!(
-            "VXLAN packets that {which} to UDP port {port} are {does} on this node {word} a rule: {}",
-            first.rule
+            "VXLAN packets that {which} to UDP port {port} are {does} on this node {word} a rule: {first}"
         );
         for rule in rules {
             let counted = rule.packets.map_or_else(
                 || "it has no counter".to_owned(),
                 |packets| format!("it counted {packets} packets"),
             );
-            self.evidence.push(format!("{}; {counted}", rule.rule));
-            self.rules.push(rule.rule.clone());
+            let rule = rule.to_string();
+            self.evidence.push(format!("{rule}; {counted}"));
+            self.rules.push(rule);
         }
-        self.fixes = vec![Fix::text(format!(
-            "Remove that rule, or accept UDP port {port} between the nodes before it."
-        ))];
+        self.fixes = fixes;
         true
     }
 }

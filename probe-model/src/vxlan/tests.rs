@@ -4,7 +4,7 @@ use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use super::{
     diagnosis::{Diagnosis, HOLD},
-    finding::{Diagnosed, DropRule, Fault},
+    finding::{Diagnosed, Fault},
     overlay::{Overlay, PeerEntry, PeerSource, Tables},
     traffic::{
         Direction, DropCount, ErrorCount, IcmpError, IcmpErrorKind, Layer, Traffic, VxlanCount, VxlanDrop,
@@ -12,6 +12,7 @@ use super::{
     },
 };
 use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Reachability, Route, Vxlan};
+use crate::rule::{Action, CandidateRule, Tool, samples::iptables};
 
 const UNDERLAY: u32 = 2;
 const FLANNEL: u32 = 3;
@@ -460,40 +461,44 @@ fn a_port_that_somebody_else_has() {
 }
 
 #[test]
-fn rules_to_blame() {
-    let drop_rule = |certain: bool| DropRule {
-        rule: format!("rule {certain}"),
-        packets: certain.then_some(4),
+fn candidate_rules() {
+    let drop_rule = |certain: bool| CandidateRule {
         certain,
-        rejects: false,
+        packets: certain.then_some(4),
+        ..iptables(
+            Tool::IptablesNft,
+            "filter",
+            Action::Drop,
+            &["INPUT", &certain.to_string()],
+        )
     };
     for (rules, fault, word) in [
         (vec![], Fault::Filtered, "its packet filter"),
         (
             vec![drop_rule(false)],
             Fault::Filtered,
-            "perhaps by a rule: rule false",
+            "perhaps by a rule: iptables-nft: filter INPUT rule 3: -A INPUT false",
         ),
         (
             vec![drop_rule(false), drop_rule(true)],
             Fault::Filtered,
-            "by a rule: rule true",
+            "by a rule: iptables-nft: filter INPUT rule 3: -A INPUT true",
         ),
     ] {
         let mut findings = found(&tables(), |traffic| {
             drop_packets(traffic, dropped("NETFILTER_DROP"))
         });
-        assert!(findings[0].blame(&rules));
+        assert!(findings[0].explain(rules));
         assert_eq!(findings[0].fault, fault);
         assert!(findings[0].what.contains(word), "{}", findings[0].what);
     }
     // Without a reason it takes a rule to say that it was one.
     let mut findings = found(&tables(), |traffic| drop_packets(traffic, dropped("")));
-    assert!(findings[0].blame(&[]), "many packets");
+    assert!(findings[0].explain(Vec::new()), "many packets");
     findings[0].filtered.as_mut().unwrap().packets = 1;
-    assert!(!findings[0].blame(&[]), "a single packet");
+    assert!(!findings[0].explain(Vec::new()), "a single packet");
     assert_eq!(findings[0].fault, Fault::Dropped);
-    assert!(findings[0].blame(&[drop_rule(true)]));
+    assert!(findings[0].explain(vec![drop_rule(true)]));
     assert_eq!((findings[0].fault, findings[0].certain), (Fault::Filtered, false));
 }
 

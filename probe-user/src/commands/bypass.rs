@@ -7,7 +7,7 @@ mod snapshot;
 use anyhow::{Context, Result};
 
 pub(super) use self::snapshot::{NameSources, Poller};
-use super::{periodic, pods, privileges};
+use super::{periodic, pods, privileges, rule_book::RuleBook};
 use crate::{
     attribution::kube::{Access, ServiceList},
     cli::Bypass as Settings,
@@ -27,8 +27,8 @@ pub async fn run(settings: Settings) -> Result<bool> {
         runtime: pods::runtime(&settings.cri)?,
         services: services(&settings)?,
     };
-    let mut looker =
-        Poller::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(&settings, known, RuleBook::default())
+        .with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(
             "probe: bypass runs without {degraded} on kernel {kernel}"

@@ -15,7 +15,7 @@ mod watching;
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
-    sync::{Arc, OnceLock, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -23,18 +23,20 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::{progress::Progress, quiet_if_closed};
+use super::{
+    progress::Progress,
+    quiet_if_closed,
+    rule_book::{RuleBook, RuleSnapshot},
+};
 use crate::{
     cli::Doctor as Settings,
     host::{self, files::Root},
     model::{
-        Connection, Finding,
-        bypass::{self as bypass_view, service::Service},
+        Connection, Finding, bypass as bypass_view,
         doctor::{Answer, Check, Verdict, journal::tell as tell_of},
         finding::Kind,
         vxlan::view as vxlan_view,
     },
-    netfilter::rules::Rules,
     report,
 };
 
@@ -51,7 +53,7 @@ pub struct CheckContext {
     root: Root,
     settings: Settings,
     memory: Option<Arc<dyn Remembers>>,
-    rules: OnceLock<(Rules, Vec<Service>)>,
+    book: RuleBook,
 }
 
 impl CheckContext {
@@ -61,14 +63,14 @@ impl CheckContext {
             root: Root::new(settings.root.clone()),
             settings,
             memory,
-            rules: OnceLock::new(),
+            book: RuleBook::default(),
         }
     }
 
     /// The packet filter's rules and the Services among them, read once for all checks: other tools take their time. Called
     /// in the node's network namespace, as all of a check is.
-    fn rules(&self) -> &(Rules, Vec<Service>) {
-        self.rules.get_or_init(Rules::read_with_services)
+    fn rules(&self) -> Arc<RuleSnapshot> {
+        self.book.since(0)
     }
 }
 

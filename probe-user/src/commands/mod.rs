@@ -15,6 +15,7 @@ mod pods;
 mod privileges;
 mod progress;
 mod recordings;
+mod rule_book;
 mod rules;
 pub mod vxlan;
 pub mod watch;

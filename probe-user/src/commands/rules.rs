@@ -1,19 +1,23 @@
 //! Rules that set notrack, their counters from look to look, rules that drop, and the Services.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use super::rule_book::{RuleBook, RuleSnapshot};
 use crate::{
     attribution::{
         health::{Health, News},
         kube::ServiceList,
     },
     commands::periodic::now_ns,
-    model::bypass::{
-        rule::{CandidateRule, Intended, Rule},
-        service::{Service, Services},
-        stream::{Direction, Server, UntrackedCount, UntrackedStream},
+    model::{
+        bypass::{
+            rule::{Intended, NotrackRule},
+            service::{Service, Services},
+            stream::{Server, UntrackedCount, UntrackedStream},
+        },
+        rule::{Action, CandidateRule, decisive},
     },
-    netfilter::rules::{self, Action, Packet, Path, Suspect},
+    netfilter::rules::Packet,
     report::say,
 };
 
@@ -29,41 +33,16 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 const REMEMBERED: usize = 4096;
 
 pub struct Rules {
-    /// When the latest reading began, by the clock of the counts: `CLOCK_MONOTONIC` nanoseconds.
-    begun_ns: u64,
-    /// When it had come to its end, by the same clock.
-    read_ns: u64,
-    rules: rules::Rules,
+    book: RuleBook,
+    snapshot: Arc<RuleSnapshot>,
     services: Services,
     /// What Kubernetes says of Services, where it is asked.
     listed: Option<ServiceList>,
     /// Counters as they were when a rule was first seen.
     first: HashMap<String, u64>,
-    list: Vec<Rule>,
-    /// By their texts, those that are gone too: what they did is told for a while.
-    known: HashMap<String, Rule>,
-}
-
-/// A rule, wherever others push it in its chain.
-fn identity(suspect: &Suspect) -> String {
-    format!(
-        "{} {} {} {}",
-        suspect.tool.name(suspect.family),
-        suspect.table,
-        suspect.chain,
-        suspect.text
-    )
-}
-
-/// The first that is certain, or else the first that may have done it.
-pub fn first(suspects: Vec<Suspect>) -> Option<Suspect> {
-    let mut suspects: Vec<_> = suspects
-        .into_iter()
-        // A counter that never moved is an alibi.
-        .filter(|suspect| suspect.packets != Some(0))
-        .collect();
-    let certain = suspects.iter().position(|suspect| suspect.certain).unwrap_or(0);
-    (certain < suspects.len()).then(|| suspects.swap_remove(certain))
+    list: Vec<NotrackRule>,
+    /// By their names, those that are gone too: what they did is reported for a while.
+    known: HashMap<String, NotrackRule>,
 }
 
 /// Whether to read them again after so long; `puzzled`: they don't explain something, and whether that was seen first after the
@@ -78,13 +57,13 @@ fn is_due(age: Duration, busy: bool, puzzled: Option<bool>) -> bool {
 
 impl Rules {
     /// As they are now; what their counters have by now is not counted.
-    pub fn read() -> Self {
-        let mut rules = Self::read_late();
+    pub fn read(book: RuleBook) -> Self {
+        let mut rules = Self::read_late(book);
         // What is there from the beginning counts from there; a rule that comes later, from nothing.
-        let every = rules.rules.every(Action::NoTrack);
+        let every = rules.snapshot.rules.every(Action::NoTrack);
         rules.first = every
             .iter()
-            .filter_map(|suspect| Some((identity(suspect), suspect.packets?)))
+            .filter_map(|rule| Some((rule.identity(), rule.packets?)))
             .collect();
         rules.known.clear();
         rules.list();
@@ -92,18 +71,17 @@ impl Rules {
     }
 
     /// As they are now, with all that they ever counted: for who has seen packets before.
-    pub fn read_late() -> Self {
+    pub fn read_late(book: RuleBook) -> Self {
         let mut rules = Self {
-            begun_ns: 0,
-            read_ns: 0,
-            rules: rules::Rules::default(),
+            book,
+            snapshot: Arc::default(),
             services: Services::default(),
             listed: None,
             first: HashMap::new(),
             list: Vec::new(),
             known: HashMap::new(),
         };
-        rules.again();
+        rules.again(now_ns());
         rules
     }
 
@@ -111,22 +89,27 @@ impl Rules {
     /// first at that time (`CLOCK_MONOTONIC` nanoseconds). A rule may be younger than what was read: it is not said that there
     /// is none before they were read after such packets.
     pub fn refresh(&mut self, busy: bool, puzzled: Option<u64>) -> bool {
-        let age = Duration::from_nanos(now_ns().saturating_sub(self.read_ns));
+        let now_ns = now_ns();
+        let age = Duration::from_nanos(now_ns.saturating_sub(self.snapshot.read_ns));
         // A rule may let packets past that never leave: its counter is all there is to see.
         let busy = busy || self.list.iter().any(|rule| rule.intended.is_none());
-        let due = is_due(age, busy, puzzled.map(|first_ns| self.begun_ns <= first_ns));
+        let due = is_due(
+            age,
+            busy,
+            puzzled.map(|first_ns| self.snapshot.begun_ns <= first_ns),
+        );
         if due {
-            self.again();
+            // A snapshot that another feature took since then is as good.
+            let newest_ns = puzzled.map_or(0, |first_ns| first_ns.saturating_add(1));
+            let fresh_ns = now_ns.saturating_sub(AT_ONCE.as_nanos() as u64);
+            self.again(newest_ns.max(fresh_ns));
         }
         due
     }
 
-    fn again(&mut self) {
-        self.begun_ns = now_ns();
-        let (rules, services) = rules::Rules::read_with_services();
-        self.read_ns = now_ns();
-        self.rules = rules;
-        self.services = Services::with(services, self.listed());
+    fn again(&mut self, since_ns: u64) {
+        self.snapshot = self.book.since(since_ns);
+        self.services = Services::with(self.snapshot.services.clone(), self.listed());
         self.list();
     }
 
@@ -134,7 +117,7 @@ impl Rules {
     pub fn take(&mut self, listed: ServiceList) {
         listed.wait(FIRST_ANSWER);
         self.listed = Some(listed);
-        self.again();
+        self.again(self.snapshot.begun_ns);
     }
 
     fn listed(&self) -> Vec<Service> {
@@ -157,48 +140,46 @@ impl Rules {
     fn list(&mut self) {
         let (first, known) = (&self.first, &self.known);
         self.list = self
+            .snapshot
             .rules
             .every(Action::NoTrack)
-            .iter()
-            .map(|suspect| {
-                let text = suspect.to_string();
-                let since = suspect.packets.map(|packets| {
-                    packets.saturating_sub(first.get(&identity(suspect)).copied().unwrap_or(0))
-                });
-                let then = known.get(&text);
+            .into_iter()
+            .map(|rule| {
+                let since = rule
+                    .packets
+                    .map(|packets| packets.saturating_sub(first.get(&rule.identity()).copied().unwrap_or(0)));
+                let then = known.get(&rule.to_string());
                 let moved = since > then.map_or(Some(0), |then| then.since);
-                Rule {
+                NotrackRule {
                     since,
                     moved_ns: if moved {
                         now_ns()
                     } else {
                         then.map_or(0, |then| then.moved_ns)
                     },
-                    packets: suspect.packets,
-                    remedy: suspect.removal(),
-                    intended: Intended::of_rule(&suspect.chain, &suspect.text),
-                    text,
+                    intended: Intended::of_rule(&rule),
+                    rule,
                 }
             })
             .collect();
         if self.known.len() + self.list.len() > REMEMBERED {
             self.known.clear();
         }
-        let texts = self.list.iter().map(|rule| (rule.text.clone(), rule.clone()));
-        self.known.extend(texts);
+        let names = self.list.iter().map(|rule| (rule.name(), rule.clone()));
+        self.known.extend(names);
     }
 
     /// When they were read, `CLOCK_MONOTONIC` nanoseconds.
     pub fn read_ns(&self) -> u64 {
-        self.read_ns
+        self.snapshot.read_ns
     }
 
-    /// Those that are, and those that were, by their texts.
-    pub fn known(&self) -> &HashMap<String, Rule> {
+    /// Those that are, and those that were, by their names.
+    pub fn known(&self) -> &HashMap<String, NotrackRule> {
         &self.known
     }
 
-    pub fn all(&self) -> &[Rule] {
+    pub fn all(&self) -> &[NotrackRule] {
         &self.list
     }
 
@@ -208,7 +189,7 @@ impl Rules {
 
     /// What could not be read.
     pub fn unread(&self) -> &[String] {
-        self.rules.unread()
+        self.snapshot.rules.unread()
     }
 
     /// The rules that let a stream past: those that are certain, or else those that may be. `name`: of a device, as the
@@ -225,11 +206,7 @@ impl Rules {
             Server::Source => (ports(stream.port), ports(count.other_port)),
         };
         let packet = Packet {
-            path: match stream.direction {
-                Direction::Forwarded => Path::Forward,
-                Direction::Outgoing => Path::Out,
-                Direction::Delivered => Path::In,
-            },
+            path: stream.path(),
             protocol: stream.protocol,
             source: stream.source,
             destination: stream.destination,
@@ -238,38 +215,24 @@ impl Rules {
             input: stream.input.and_then(&name),
             output: stream.output.and_then(&name),
         };
-        let candidates: Vec<CandidateRule> = self
-            .rules
-            .suspects(&packet, &[Action::NoTrack])
-            .into_iter()
-            // A counter that never moved is an alibi.
-            .filter(|suspect| suspect.packets != Some(0))
-            .map(|suspect| CandidateRule {
-                rule: suspect.to_string(),
-                certain: suspect.certain,
-            })
-            .filter(|candidate| self.moved(candidate))
-            .collect();
-        if candidates.iter().any(|candidate| candidate.certain) {
-            // The first one on the way did it; the others found it done.
-            candidates
-                .into_iter()
-                .filter(|candidate| candidate.certain)
-                .take(1)
-                .collect()
-        } else {
-            candidates
+        let candidates = self.snapshot.rules.candidates(&packet, &[Action::NoTrack]);
+        let moved = candidates.into_iter().filter(|candidate| self.moved(candidate));
+        let mut candidates = decisive(moved.collect());
+        // The first one on the way did it; the others found it done.
+        if candidates.first().is_some_and(|candidate| candidate.certain) {
+            candidates.truncate(1);
         }
+        candidates
     }
 
     /// The rule that dropped such packets: the first that is certain, or else the first that may have.
-    pub fn dropper(&self, packet: &Packet) -> Option<Suspect> {
-        first(self.rules.suspects(packet, &[Action::Drop, Action::Reject]))
+    pub fn dropper(&self, packet: &Packet) -> Option<CandidateRule> {
+        self.snapshot.first(packet, &[Action::Drop, Action::Reject])
     }
 
     /// Whether the rule's counter moved while probe looked, where it has one.
     fn moved(&self, candidate: &CandidateRule) -> bool {
-        let rule = self.known.get(&candidate.rule);
+        let rule = self.known.get(&candidate.to_string());
         rule.is_none_or(|rule| rule.since != Some(0))
     }
 }

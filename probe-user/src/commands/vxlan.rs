@@ -8,7 +8,7 @@ mod underlays;
 use anyhow::{Context, Result};
 
 pub(super) use self::snapshot::Poller;
-use super::{periodic, privileges};
+use super::{periodic, privileges, rule_book::RuleBook};
 use crate::{
     cli::Vxlan as Settings,
     kernel::{self, capabilities},
@@ -23,7 +23,8 @@ pub async fn run(settings: Settings) -> Result<bool> {
     privileges::check("vxlan", &capabilities::VXLAN)?;
     let signals = periodic::Signals::new()?;
     let kernel = kernel::release();
-    let mut looker = Poller::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(&settings, RuleBook::default())
+        .with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(
             "probe: vxlan runs without {degraded} on kernel {kernel}"

@@ -96,7 +96,7 @@ mod tests {
             .seen("cni0: 10.244.7.1/24")
             .fix(Fix::run(
                 ["ip", "link", "del", "cni0"],
-                "the next pod's plugin makes it",
+                "the plugin of the next pod makes it",
             ));
         let warning = Finding::warning(kind, "2 reservations are of pods that are gone");
         let mut answer = Answer::of(
@@ -118,7 +118,7 @@ mod tests {
             "bridge    failed          flannel's subnet is 10.244.1.0/24\n\
              \x20 failed: cni0 has an address of another subnet\\x1b[2J\n\
              \x20   seen: cni0: 10.244.7.1/24\n\
-             \x20   do:   ip link del cni0  # the next pod's plugin makes it\n\
+             \x20   do:   ip link del cni0  # the plugin of the next pod makes it\n\
              \x20 warning: 2 reservations are of pods that are gone\n\
              \x20 log: in kubelet's log once, at noon: \\x1b[1mcni0\n\
              \x20 not looked at: the node's podCIDR: nobody to ask\n"

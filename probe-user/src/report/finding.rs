@@ -1,6 +1,6 @@
 //! A finding for people, the same for every command.
 
-use super::snapshot::safe;
+use super::snapshot::{safe, uncut};
 use crate::model::{Finding, finding::Kind};
 
 /// Its kind, what is wrong, the evidence, the fixes.
@@ -33,6 +33,6 @@ fn details(out: &mut String, finding: &Finding) {
         out.push_str(&format!("    seen: {}\n", safe(evidence)));
     }
     for fix in &finding.fixes {
-        out.push_str(&format!("    do:   {}\n", safe(&fix.to_string())));
+        out.push_str(&format!("    do:   {}\n", uncut(&fix.to_string())));
     }
 }

@@ -66,7 +66,7 @@ fn why_it_failed() {
     let what = "packets left untranslated: exempted by \u{1b}[2Jrule 1";
     assert_eq!(
         shown["cause"],
-        json!({"kind": "untracked", "what": what, "rule": "rule 1", "service": "shop/web:https", "remedy": "Take it away\nnow", "certain": true})
+        json!({"kind": "untracked", "what": what, "rule": "rule 1", "service": "shop/web:https", "fixes": [{"shell": "iptables -D '$(reboot)'  # now", "argv": ["iptables", "-D", "$(reboot)"], "why": "now"}, {"text": "Or\nnot"}], "certain": true})
     );
 }
 

@@ -9,6 +9,7 @@ use crate::model::{
     Runtime, Summary,
     cause::CauseKind,
     connection::Payload,
+    finding::Fix,
     summary::{Row, Tally},
     tls::{Alert, ClientHello, FirstMessage, Incomplete, Protocol, ServerHello, Tls, Version, Why},
 };
@@ -130,7 +131,10 @@ pub fn cause() -> Cause {
         rule: Some("rule 1".to_owned()),
         service: Some("shop/web:https".to_owned()),
         reason: None,
-        remedy: Some("Take it away\nnow".to_owned()),
+        fixes: vec![
+            Fix::run(["iptables", "-D", "$(reboot)"], "now"),
+            Fix::text("Or\nnot"),
+        ],
         certain: true,
     }
 }

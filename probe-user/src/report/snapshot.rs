@@ -41,6 +41,13 @@ pub fn safe(text: &str) -> String {
     escape::text(text, LONGEST)
 }
 
+/// The same, however long: what is to be pasted is never cut.
+pub fn uncut(text: &str) -> String {
+    let mut out = Vec::new();
+    escape::push(&mut out, text, usize::MAX);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// A time for people, to the second.
 pub fn local(time: Timestamp, clock: &mut Clock) -> String {
     let mut out = Vec::new();

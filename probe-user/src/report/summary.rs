@@ -213,9 +213,10 @@ fn causes(out: &mut Vec<u8>, causes: &[Counted]) {
         out.extend_from_slice("× ".as_bytes());
         escape::push(out, &cause.what, TEXT);
         out.push(b'\n');
-        if let Some(remedy) = &cause.remedy {
-            text::ascii(out, "    ");
-            escape::push(out, remedy, TEXT);
+        for fix in &cause.fixes {
+            text::ascii(out, "    do: ");
+            // To be pasted: never cut.
+            escape::push(out, &fix.to_string(), usize::MAX);
             out.push(b'\n');
         }
     }

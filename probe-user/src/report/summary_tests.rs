@@ -46,7 +46,7 @@ fn causes_with_what_to_do() {
     };
     summary.causes = vec![counted; 22];
     let text = shown(100, &summary);
-    let one = "  7× packets left untranslated: exempted by \\x1b[2Jrule 1\n    Take it away\\nnow\n";
+    let one = "  7× packets left untranslated: exempted by \\x1b[2Jrule 1\n    do: iptables -D '$(reboot)'  # now\n    do: Or\\nnot\n";
     let all = format!(
         "\nCauses of failed connections, each as last seen:\n{}  … and 2 more (-o json has all)\n",
         one.repeat(20)

@@ -47,6 +47,5 @@ pub const TODAY: &[Exception] = &[
     ),
     of(OneDefinition, "probe-model/src", "Fault", WORDS),
     of(OneDefinition, "probe-model/src", "View", WORDS),
-    of(OneDefinition, "probe-model/src", "Blamed", WORDS),
     of(OneName, "probe-user/src/recording/read.rs", "Line", VAGUE),
 ];

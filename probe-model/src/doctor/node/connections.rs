@@ -9,6 +9,7 @@ use crate::{
         Finding,
         server::{Dialled, Trust},
     },
+    finding::Fix,
     plural::counted,
 };
 
@@ -43,7 +44,7 @@ pub struct Ended {
 pub struct FailedDial {
     pub to: SocketAddr,
     pub what: String,
-    pub remedy: Option<String>,
+    pub fixes: Vec<Fix>,
 }
 
 /// The kubernetes Service, as this node's rules have it.
@@ -180,10 +181,7 @@ impl Because for Finding {
         let of_it = seen.causes.iter().filter(|why| why.to == to);
         of_it.take(1).fold(self, |fault, why| {
             let fault = fault.seen(format!("from here to {to}: {}", why.what));
-            match &why.remedy {
-                Some(remedy) => fault.advise(remedy.clone()),
-                None => fault,
-            }
+            fault.fixed_by(why.fixes.iter().cloned())
         })
     }
 }

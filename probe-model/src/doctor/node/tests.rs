@@ -365,7 +365,7 @@ fn what_follows_of_a_server_that_is_cut_off_is_its_evidence() {
             seen.causes = vec![FailedDial {
                 to: api,
                 what: "iptables: -A OUTPUT -j DROP drops it".to_owned(),
-                remedy: None,
+                fixes: Vec::new(),
             }];
             seen.users[0].dials = vec![api, api];
             if let Some(service) = &mut seen.service {

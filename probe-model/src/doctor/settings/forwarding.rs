@@ -121,7 +121,7 @@ fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
 fn dropped(seen: &SettingsFacts) -> Vec<Finding> {
     let fault = |dropper: &super::Dropper| {
         let says = format!("{} is dropped by a rule", dropper.way);
-        let (fault, counted) = match dropper.packets {
+        let (fault, counted) = match dropper.rule.packets {
             Some(0) => (
                 Finding::warning(
                     KIND,
@@ -139,14 +139,14 @@ fn dropped(seen: &SettingsFacts) -> Vec<Finding> {
             None => (Finding::warning(KIND, says), "; it does not count".to_owned()),
         };
         let fault = fault.seen(format!("{}{counted}", dropper.rule));
-        let fault = match seen.pods {
-            Some(pods) => fault.advise(format!(
-                "iptables -I FORWARD -s {pods} -j ACCEPT; iptables -I FORWARD -d {pods} -j ACCEPT   # flannel does it for the \
-                 whole pod network, in FLANNEL-FWD: see why it is not there"
-            )),
-            None => fault,
-        };
-        fault.advise(format!("or take it away: {}", dropper.removal))
+        let fault = fault.fixed_by(dropper.rule.fixes(&dropper.flow));
+        if seen.flannel_mtu.is_some() {
+            fault.advise(
+                "flannel accepts the whole pod network in its chain FLANNEL-FWD: find out why that chain is missing here.",
+            )
+        } else {
+            fault
+        }
     };
     seen.droppers.iter().map(fault).collect()
 }

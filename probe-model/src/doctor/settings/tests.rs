@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     doctor::{Verdict, shown::text},
     network,
+    rule::{CandidateRule, PacketPath, RuleFlow, Tool, samples::policy},
     vxlan::overlay::{PeerSource, Underlay},
 };
 
@@ -84,10 +85,19 @@ fn table(seen: &mut SettingsFacts) -> &mut Table {
 
 fn dropper(packets: Option<u64>) -> Dropper {
     Dropper {
-        rule: "iptables-nft: filter FORWARD policy DROP".to_owned(),
+        rule: CandidateRule {
+            packets,
+            ..policy(Tool::IptablesNft, "FORWARD", &[])
+        },
         way: "what goes from pods to pods of other nodes".to_owned(),
-        packets,
-        removal: "iptables-nft -t filter -P FORWARD ACCEPT".to_owned(),
+        flow: RuleFlow {
+            path: PacketPath::Forward,
+            protocol: None,
+            source: Some("10.244.1.0/24".parse().unwrap()),
+            destination: None,
+            source_port: None,
+            destination_port: None,
+        },
     }
 }
 

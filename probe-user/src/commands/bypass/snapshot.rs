@@ -18,6 +18,7 @@ use crate::{
     commands::{
         periodic::{Looks, now_ns},
         pods,
+        rule_book::RuleBook,
         rules::Rules,
     },
     kernel::bypass::{BypassProbe, Options},
@@ -26,12 +27,12 @@ use crate::{
             View,
             cause::StreamCause,
             diagnose, diagnosis,
-            rule::CandidateRule,
             stream::{self, UntrackedCount, UntrackedStream},
             view::{JudgedStream, SeenBy},
         },
         network::{Device, upper_name},
         plural::counted,
+        rule::CandidateRule,
     },
     rtnetlink::Routing,
 };
@@ -62,12 +63,12 @@ impl Poller {
     ///
     /// # Errors
     /// A kernel that can't do it, or tables that can't be read.
-    pub fn new(settings: &Settings, known: NameSources) -> Result<Self> {
+    pub fn new(settings: &Settings, known: NameSources, book: RuleBook) -> Result<Self> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .context("can't read this process's network namespace in /proc")?;
         let mut routing = Routing::open()?;
         // Before anything is counted: what their counters have by then is older.
-        let mut rules = Rules::read();
+        let mut rules = Rules::read(book);
         routing.devices()?;
         let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
         let mut probe = BypassProbe::load(&Options {

@@ -38,8 +38,8 @@ fn look(node: &CheckContext) -> Result<Answer> {
         services: None,
     };
     let kernel = kernel::release();
-    let mut looker =
-        Poller::new(&settings, known).with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(&settings, known, node.book.clone())
+        .with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     looker.look(false)?;
     sleep(node.settings.duration);
     let view = looker.look(true)?;

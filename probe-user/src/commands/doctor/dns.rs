@@ -86,7 +86,11 @@ fn look(
         seen.unknown
             .push(format!("the pods' dnsPolicy at the API: {why}"));
     }
-    let (_, services) = node.rules();
-    seen.services = services.iter().map(|service| service.address.ip()).collect();
+    let snapshot = node.rules();
+    seen.services = snapshot
+        .services
+        .iter()
+        .map(|service| service.address.ip())
+        .collect();
     seen
 }

@@ -61,8 +61,8 @@ pub fn run(node: &CheckContext) -> Answer {
             (Some(login), Some(Ok(target))) => {
                 let rules = scope.spawn(|| node.rules());
                 let dialled = server::dial(&node.root, target, login);
-                let found = rules.join().map(|(_, services)| services.as_slice());
-                let found = found.unwrap_or_default();
+                let rules = rules.join().unwrap_or_default();
+                let found = rules.services.as_slice();
                 let places = dialled.places.as_ref().map(Vec::as_slice).unwrap_or_default();
                 service = service::dial(found, login, places);
                 if service.is_none() {

@@ -17,11 +17,12 @@ use crate::{
             settings::{Clock, Counts, DeviceSettings, Dropper, Growth, Role, SettingsFacts, Table, judge},
         },
         finding::Kind,
+        rule::{Action, PacketPath, RuleFlow},
         vxlan::{Overlay, overlay::Tables},
     },
     netfilter::{
         conntrack::{self, Conntrack},
-        rules::{Action, Packet, Path as Way, Rules},
+        rules::{Packet, Rules},
     },
     rtnetlink::{RouteError, Routing, offload},
 };
@@ -109,8 +110,9 @@ pub fn run(node: &CheckContext) -> Answer {
 
     let (before, mut asker) = counts(&mut seen.unknown);
     let (errors, strays) = (checksums::udp(), checksums::reverse_path());
-    let (rules, services) = node.rules();
-    seen.services = services.len();
+    let snapshot = node.rules();
+    let rules = &snapshot.rules;
+    seen.services = snapshot.services.len();
     seen.unknown.extend(rules.unread().iter().cloned());
     if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
         seen.droppers = droppers(rules, pods, &bridge.name, &overlays);
@@ -233,7 +235,7 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
     let mut found: Vec<Dropper> = Vec::new();
     for (source, destination, input, output, way) in ways {
         let packet = Packet {
-            path: Way::Forward,
+            path: PacketPath::Forward,
             protocol: TCP,
             source,
             destination,
@@ -242,16 +244,24 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
             input,
             output,
         };
-        let suspects = rules.suspects(&packet, &[Action::Drop, Action::Reject]);
-        for suspect in suspects.into_iter().filter(|suspect| suspect.certain) {
-            let rule = suspect.to_string();
+        // All pods of this node, whatever they talk to.
+        let end = |address: IpAddr| (address == pod).then_some(pods);
+        let flow = RuleFlow {
+            path: PacketPath::Forward,
+            protocol: None,
+            source: end(source),
+            destination: end(destination),
+            source_port: None,
+            destination_port: None,
+        };
+        let candidates = rules.candidates(&packet, &[Action::Drop, Action::Reject]);
+        for rule in candidates.into_iter().filter(|candidate| candidate.certain) {
             match found.iter_mut().find(|known| known.rule == rule) {
                 Some(known) => known.way = format!("what goes between pods and {who}"),
                 None => found.push(Dropper {
                     rule,
                     way: way.clone(),
-                    packets: suspect.packets,
-                    removal: suspect.removal(),
+                    flow,
                 }),
             }
         }

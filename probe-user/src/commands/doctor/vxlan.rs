@@ -32,7 +32,8 @@ fn look(node: &CheckContext) -> Result<Answer> {
         ..Vxlan::faults(node.settings.source.clone())
     };
     let kernel = kernel::release();
-    let mut looker = Poller::new(&settings).with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(&settings, node.book.clone())
+        .with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
     if looker.overlays().is_empty() {
         return Ok(nothing());
     }

@@ -11,19 +11,17 @@ use std::{
 use super::namespaces::Namespaces;
 use crate::{
     attribution::{listener, procfs::Proc},
-    commands::{
-        periodic::{enter, now_ns},
-        rules::first,
-    },
+    commands::{periodic::enter, rule_book::RuleSnapshot},
     model::{
         bypass::service::Services,
         path::{
-            Blamed, Exchange, Hop, JourneyEnd, Listener, Untracked,
+            AppliedRule, Exchange, Hop, JourneyEnd, Listener, Untracked,
             event::{Direction, HookVerdict, What},
             reason::Fate,
         },
+        rule::{Action, PacketPath, RuleFlow},
     },
-    netfilter::rules::{Action, Packet, Path, Rules},
+    netfilter::rules::Packet,
     rtnetlink::Routing,
 };
 
@@ -43,15 +41,14 @@ const LISTENERS: usize = 1024;
 /// What a network namespace is set to.
 #[derive(Default)]
 struct Host {
-    rules: Rules,
+    snapshot: RuleSnapshot,
     services: Services,
     /// Its addresses.
     own: HashSet<IpAddr>,
     /// Names of its devices.
     devices: HashMap<u32, String>,
-    /// When this was read, by two clocks.
+    /// When this was read.
     read: Option<Instant>,
-    read_ns: u64,
 }
 
 /// Looks for reasons.
@@ -84,7 +81,10 @@ impl CauseFinder {
             } = hop.event.what
                 && let Some(host) = self.host_lately(hop, places)
             {
-                hop.tables = host.rules.passed(hook.name(), hop.event.packet.source.is_ipv6());
+                hop.tables = host
+                    .snapshot
+                    .rules
+                    .passed(hook.name(), hop.event.packet.source.is_ipv6());
             }
         }
         for journey in &mut exchange.journeys {
@@ -96,7 +96,7 @@ impl CauseFinder {
             }
             let rule = journey.hops.get(at).and_then(|hop| {
                 let host = self.host(hop, places)?;
-                host.blame(hop, &[Action::Drop, Action::Reject])
+                host.applied(hop, journey.direction, &[Action::Drop, Action::Reject])
             });
             if let Some(hop) = journey.hops.get_mut(at) {
                 hop.rule = rule;
@@ -128,7 +128,7 @@ impl CauseFinder {
                 }
             };
             let service = service.map(ToString::to_string);
-            let rule = host.blame(hop, &[Action::NoTrack]);
+            let rule = host.applied(hop, journey.direction, &[Action::NoTrack]);
             if rule.is_some() || service.is_some() {
                 return Some(Untracked { rule, service });
             }
@@ -172,7 +172,7 @@ impl CauseFinder {
     fn host(&mut self, hop: &Hop, places: &Namespaces) -> Option<&Host> {
         let is_new = |host: &Host| {
             let rested = host.read.is_none_or(|read| read.elapsed() >= EVERY);
-            host.read_ns > hop.event.time_ns || !rested
+            host.snapshot.begun_ns > hop.event.time_ns || !rested
         };
         self.host_where(hop, places, is_new)
     }
@@ -206,14 +206,15 @@ impl Host {
     /// By a thread that enters it.
     fn read(netns: &File) -> Option<Self> {
         let read = || {
-            let (read, read_ns) = (Instant::now(), now_ns());
+            let read = Instant::now();
             enter(netns).ok()?;
-            let (rules, services) = Rules::read_with_services();
+            let mut snapshot = RuleSnapshot::read();
+            let services = std::mem::take(&mut snapshot.services);
             let mut routing = Routing::open().ok()?;
             let own = routing.addresses().unwrap_or_default();
             let devices = routing.devices().unwrap_or_default();
             Some(Self {
-                rules,
+                snapshot,
                 services: Services::new(services),
                 own: own.into_iter().map(|(_, address)| address).collect(),
                 devices: devices
@@ -221,13 +222,13 @@ impl Host {
                     .map(|device| (device.index, device.name))
                     .collect(),
                 read: Some(read),
-                read_ns,
             })
         };
         thread::scope(|scope| scope.spawn(read).join().ok().flatten())
     }
 
-    fn blame(&self, hop: &Hop, actions: &[Action]) -> Option<Blamed> {
+    /// The rule that did something to the packet of a hop.
+    fn applied(&self, hop: &Hop, direction: Direction, actions: &[Action]) -> Option<AppliedRule> {
         let event = &hop.event;
         let name = |index: u32| self.devices.get(&index).cloned();
         // Before it is routed a packet has the device that it came by, after that the one that it leaves by.
@@ -248,9 +249,9 @@ impl Host {
         let port = |end: SocketAddr| Some(end.port()).filter(|port| *port != 0);
         let packet = Packet {
             path: match event.input {
-                None => Path::Out,
-                Some(_) if self.own.contains(&destination.ip()) => Path::In,
-                Some(_) => Path::Forward,
+                None => PacketPath::Out,
+                Some(_) if self.own.contains(&destination.ip()) => PacketPath::In,
+                Some(_) => PacketPath::Forward,
             },
             protocol,
             source: source.ip(),
@@ -260,10 +261,22 @@ impl Host {
             input: event.input.and_then(name),
             output,
         };
-        first(self.rules.suspects(&packet, actions)).map(|suspect| Blamed {
-            text: suspect.to_string(),
-            remedy: suspect.removal(),
-            certain: suspect.certain,
+        let rule = self.snapshot.first(&packet, actions)?;
+        let flow = RuleFlow::between(packet.path, protocol, packet.source, packet.destination);
+        // The client's port is another with the next connection.
+        let flow = match (direction, event.packet.tunnel) {
+            (_, Some(_)) | (Direction::Request, None) => RuleFlow {
+                destination_port: packet.destination_port,
+                ..flow
+            },
+            (Direction::Reply, None) => RuleFlow {
+                source_port: packet.source_port,
+                ..flow
+            },
+        };
+        Some(AppliedRule {
+            fixes: rule.fixes(&flow),
+            rule,
         })
     }
 }

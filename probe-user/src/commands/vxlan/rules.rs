@@ -1,47 +1,45 @@
-//! Which rule drops packets: read when it is asked for, and again after a while.
+//! Which rule drops packets: looked up in the rule book when a finding needs it.
 
-use std::{
-    collections::HashSet,
-    mem::take,
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, mem::take, net::IpAddr, sync::Arc, time::Duration};
 
 use crate::{
-    commands::periodic::now_ns,
-    model::vxlan::{
-        finding::{Diagnosed, DropRule, FilteredPackets},
-        traffic::Direction,
+    commands::rule_book::{RuleBook, RuleSnapshot},
+    model::{
+        rule::{Action, CandidateRule},
+        vxlan::{
+            finding::{Diagnosed, FilteredPackets},
+            traffic::Direction,
+        },
     },
-    netfilter::rules::{self, Action, Packet, Path},
+    netfilter::rules::Packet,
 };
 
 /// Reading takes some 100 ms of other tools' time.
 const EVERY: Duration = Duration::from_secs(2);
 const UDP: u8 = 17;
 
-/// Rules as they were, read after that moment.
-#[derive(Debug)]
-struct Read {
-    at: Instant,
-    /// The same by the clock of the counts, `CLOCK_MONOTONIC` nanoseconds.
-    at_ns: u64,
-    rules: rules::Rules,
-}
-
 /// Packets that one rule drops.
 type Identity = (Direction, IpAddr, IpAddr, u16);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rules {
-    read: Option<Read>,
-    /// Those for which a rule was named at the last look.
+    book: RuleBook,
+    latest: Option<Arc<RuleSnapshot>>,
+    /// Those for which a rule was named in the snapshot before.
     named: HashSet<Identity>,
 }
 
 impl Rules {
-    /// Names the rules to blame in findings of filtered packets, and takes away those whose rule has gone since.
-    pub fn blame(&mut self, findings: &mut Vec<Diagnosed>) {
+    pub fn new(book: RuleBook) -> Self {
+        Self {
+            book,
+            latest: None,
+            named: HashSet::new(),
+        }
+    }
+
+    /// Names the rules in findings of filtered packets, and takes away those whose rule has gone since.
+    pub fn explain(&mut self, findings: &mut Vec<Diagnosed>) {
         let before = take(&mut self.named);
         findings.retain_mut(|finding| {
             let Some(packets) = finding.filtered.clone() else {
@@ -58,50 +56,34 @@ impl Rules {
             if gone || !rules.is_empty() {
                 self.named.insert(identity);
             }
-            finding.blame(&rules) && !gone
+            finding.explain(rules) && !gone
         });
     }
 
     /// The rules that may drop these packets, and when they were read.
-    fn candidates(&mut self, packets: &FilteredPackets) -> (Vec<DropRule>, u64) {
-        let fresh = self.read.take().filter(|read| read.at.elapsed() < EVERY);
-        let read = self.read.insert(fresh.unwrap_or_else(|| Read {
-            at: Instant::now(),
-            at_ns: now_ns(),
-            rules: rules::Rules::read(),
-        }));
-        let (path, input, output) = match packets.direction {
-            Direction::In => (Path::In, packets.underlay.clone(), None),
-            Direction::Out => (Path::Out, None, packets.underlay.clone()),
+    fn candidates(&mut self, packets: &FilteredPackets) -> (Vec<CandidateRule>, u64) {
+        let snapshot = self.latest.insert(self.book.within(EVERY));
+        let flow = packets.rule_flow();
+        let (input, output) = match packets.direction {
+            Direction::In => (packets.underlay.clone(), None),
+            Direction::Out => (None, packets.underlay.clone()),
         };
         let packet = Packet {
-            path,
+            path: flow.path,
             protocol: UDP,
             source: packets.source,
             destination: packets.destination,
-            // VXLAN's source port is a hash of what is inside.
             source_port: None,
-            destination_port: Some(packets.port),
+            destination_port: flow.destination_port,
             input,
             output,
         };
-        let suspects = read
-            .rules
-            .suspects(&packet, &[Action::Drop, Action::Reject])
-            .into_iter()
-            // A rule whose counter is zero dropped nothing.
-            .filter(|suspect| suspect.packets != Some(0))
-            .map(|suspect| DropRule {
-                rule: suspect.to_string(),
-                packets: suspect.packets,
-                certain: suspect.certain,
-                rejects: suspect.action == Action::Reject,
-            });
-        (suspects.collect(), read.at_ns)
+        let candidates = snapshot.decisive(&packet, &[Action::Drop, Action::Reject]);
+        (candidates, snapshot.read_ns)
     }
 
     /// What could not be read.
     pub fn unread(&self) -> &[String] {
-        self.read.as_ref().map_or(&[], |read| read.rules.unread())
+        self.latest.as_ref().map_or(&[], |latest| latest.rules.unread())
     }
 }

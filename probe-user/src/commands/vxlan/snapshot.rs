@@ -18,6 +18,7 @@ use crate::{
     commands::{
         periodic::{Looks, now_ns},
         pods,
+        rule_book::RuleBook,
     },
     kernel::{
         KernelError,
@@ -47,7 +48,7 @@ pub struct Poller {
 }
 
 impl Poller {
-    pub fn new(settings: &Settings) -> Result<Self> {
+    pub fn new(settings: &Settings, book: RuleBook) -> Result<Self> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .context("can't read this process's network namespace in /proc")?;
         let probe = VxlanProbe::load(&Options {
@@ -60,7 +61,7 @@ impl Poller {
             underlays: Underlays::new()?,
             routing: Routing::open()?,
             diagnosis: Diagnosis::new(settings.pace.once),
-            rules: Rules::default(),
+            rules: Rules::new(book),
             runtime: if settings.flows {
                 pods::runtime(&settings.cri)?
             } else {
@@ -226,7 +227,7 @@ impl Looks for Poller {
         let own: HashSet<IpAddr> = tables.addresses.iter().map(|(_, address)| *address).collect();
         let mut findings = self.diagnosis.look(&self.overlays, &own, &traffic);
         if explain {
-            self.rules.blame(&mut findings);
+            self.rules.explain(&mut findings);
         }
         Ok(View {
             time: Timestamp::now(),

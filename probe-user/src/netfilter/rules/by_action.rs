@@ -1,14 +1,14 @@
 //! All rules that do a thing, whoever comes to them.
 
 use super::{
-    Action, Suspect,
-    model::{Rule, Statement, Step, Table},
+    Action, CandidateRule,
+    model::{Rule, RuleOrPolicy, Statement, Step, Table},
 };
 
 /// More rules of one kind than anybody writes.
 const MOST: usize = 1024;
 
-pub(super) fn rules(tables: &[Table], action: Action) -> Vec<Suspect> {
+pub(super) fn rules(tables: &[Table], action: Action) -> Vec<CandidateRule> {
     let mut found = Vec::new();
     for table in tables {
         for chain in table.chains() {
@@ -16,17 +16,7 @@ pub(super) fn rules(tables: &[Table], action: Action) -> Vec<Suspect> {
                 if found.len() == MOST {
                     return found;
                 }
-                found.push(Suspect {
-                    tool: table.tool,
-                    family: table.family,
-                    table: table.name.clone(),
-                    chain: chain.name.clone(),
-                    place: rule.place,
-                    text: rule.text.clone(),
-                    action,
-                    certain: false,
-                    packets: rule.packets,
-                });
+                found.push(table.candidate(chain, RuleOrPolicy::Rule(rule), action, false));
             }
         }
     }

@@ -26,7 +26,8 @@ const KNOWN: [&str; 10] = [
 /// The tables of one family. Lines that aren't understood are passed over.
 pub(super) fn tables(tool: Tool, family: Family, text: &str) -> Vec<Table> {
     let mut tables: Vec<Table> = Vec::new();
-    for line in text.lines().map(str::trim) {
+    for line in lines(text) {
+        let line = line.trim();
         if let Some(name) = line.strip_prefix('*') {
             tables.push(Table::new(tool, family, name));
             continue;
@@ -39,6 +40,54 @@ pub(super) fn tables(tool: Tool, family: Family, text: &str) -> Vec<Table> {
         }
     }
     tables
+}
+
+/// Lines, together with those that a comment with line feeds in it goes on in: what stands there is no rule.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    /// Longer than any rule.
+    const MOST: usize = 16 * 1024;
+    let mut rest = text;
+    let line_end = |text: &str, start: usize| {
+        let more = text.get(start..).unwrap_or_default();
+        more.find('\n').map_or(text.len(), |end| start + end)
+    };
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let first = line_end(rest, 0);
+        let (mut start, mut end, mut within) = (0, first, false);
+        loop {
+            within = is_open(rest.get(start..end)?, within);
+            if !within {
+                break;
+            }
+            // What is never closed is one odd line.
+            if end >= rest.len().min(MOST) {
+                end = first;
+                break;
+            }
+            (start, end) = (end + 1, line_end(rest, end + 1));
+        }
+        let line = rest.get(..end)?;
+        rest = rest.get(end + 1..).unwrap_or_default();
+        Some(line)
+    })
+}
+
+/// Whether a quote is open at the end; `within`: one was at the beginning.
+fn is_open(line: &str, mut within: bool) -> bool {
+    let mut bytes = line.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => within = !within,
+            b'\\' if within => {
+                bytes.next();
+            }
+            _ => {}
+        }
+    }
+    within
 }
 
 /// The tables that iptables-nft can't show, because nft has put something of its own in.
@@ -96,7 +145,7 @@ fn rule(table: &mut Table, line: &str) {
         Some((first, rest)) if first.starts_with('[') => (counter(first), rest.trim_start()),
         Some(_) | None => (None, line),
     };
-    let mut words = Words(words(line));
+    let mut words = Words(words(line).0.into_iter());
     if words.next().is_none_or(|word| word.text != "-A") {
         return;
     }
@@ -104,9 +153,11 @@ fn rule(table: &mut Table, line: &str) {
     let steps = steps(table, &mut words);
     let rules = &mut table.chain_mut(&name.text).rules;
     let place = RulePosition::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
+    let text = shown(line);
     rules.push(Rule {
         place,
-        text: shown(line),
+        whole: (text != line).then(|| line.into()),
+        text,
         packets,
         steps,
     });
@@ -117,8 +168,15 @@ struct Word {
     quoted: bool,
 }
 
-/// Words are in quotes if need be; a backslash there makes the next character an ordinary one.
-fn words(line: &str) -> std::vec::IntoIter<Word> {
+/// The words of a rule; `None`: a quote in it is never closed.
+pub(super) fn whole_words(line: &str) -> Option<Vec<String>> {
+    let (words, is_open) = words(line);
+    (!is_open).then(|| words.into_iter().map(|word| word.text).collect())
+}
+
+/// Words are in quotes if need be; a backslash there makes the next character an ordinary one. And whether the last quote is
+/// open.
+fn words(line: &str) -> (Vec<Word>, bool) {
     let mut words = Vec::new();
     let mut word: Option<Word> = None;
     let mut within = false;
@@ -142,7 +200,7 @@ fn words(line: &str) -> std::vec::IntoIter<Word> {
         }
     }
     words.extend(word);
-    words.into_iter()
+    (words, within)
 }
 
 struct Words(std::vec::IntoIter<Word>);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
-    Packet, Path,
+    Packet, PacketPath,
     model::{Field, Hook, Row, Value},
     names,
 };
@@ -55,8 +55,8 @@ impl<'a> View<'a> {
     pub(super) fn new(packet: &'a Packet, hook: Hook) -> Self {
         // Where a device isn't known to the kernel yet, or any more, its name is the empty string.
         let input = match (hook, packet.path) {
-            (Hook::Output, _) | (Hook::Postrouting | Hook::Egress, Path::Out) => Some(""),
-            (Hook::Postrouting | Hook::Egress, Path::In | Path::Forward)
+            (Hook::Output, _) | (Hook::Postrouting | Hook::Egress, PacketPath::Out) => Some(""),
+            (Hook::Postrouting | Hook::Egress, PacketPath::In | PacketPath::Forward)
             | (Hook::Ingress | Hook::Prerouting | Hook::Input | Hook::Forward, _) => packet.input.as_deref(),
         };
         let output = match hook {
@@ -148,8 +148,8 @@ impl<'a> View<'a> {
             };
         let local = matches!(value, Value::Text(name) if name.eq_ignore_ascii_case("local"));
         match self.packet.path {
-            Path::In if local => Matches::of(one),
-            Path::In | Path::Out | Path::Forward => Matches::Maybe,
+            PacketPath::In if local => Matches::of(one),
+            PacketPath::In | PacketPath::Out | PacketPath::Forward => Matches::Maybe,
         }
     }
 }

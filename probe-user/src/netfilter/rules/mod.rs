@@ -20,95 +20,19 @@ mod tests;
 pub(crate) mod tools;
 mod walk;
 
-use std::{
-    collections::HashSet,
-    fmt::{self, Display, Formatter},
-    net::IpAddr,
+use std::{collections::HashSet, net::IpAddr};
+
+use self::{model::Table, read::Outputs};
+use crate::model::{
+    bypass::service::Service,
+    rule::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean},
 };
-
-use self::{
-    model::{Table, clean},
-    read::Outputs,
-};
-use crate::model::bypass::service::Service;
-
-/// Whose rule it is: the tool that shows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Tool {
-    /// `iptables-legacy`: x_tables of the kernel.
-    IptablesLegacy,
-    /// `iptables-nft`: rules of iptables, kept by nf_tables.
-    IptablesNft,
-    /// `nft`.
-    Nft,
-}
-
-impl Tool {
-    /// The command's name. That for IPv6 differs with iptables.
-    pub fn name(self, family: Family) -> &'static str {
-        match (self, family) {
-            (Self::IptablesLegacy, Family::Ip6) => "ip6tables-legacy",
-            (Self::IptablesLegacy, Family::Ip | Family::Inet | Family::Netdev) => "iptables-legacy",
-            (Self::IptablesNft, Family::Ip6) => "ip6tables-nft",
-            (Self::IptablesNft, Family::Ip | Family::Inet | Family::Netdev) => "iptables-nft",
-            (Self::Nft, Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev) => "nft",
-        }
-    }
-}
-
-probe_model::names! {
-    /// Of which packets a table is, as nft writes it. Those that no IP packet of ours goes through (bridge, arp) are none.
-    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-    pub enum Family {
-        /// IPv4.
-        Ip = "ip",
-        /// IPv6.
-        Ip6 = "ip6",
-        /// Both.
-        Inet = "inet",
-        /// Both, at a device.
-        Netdev = "netdev",
-    }
-}
-
-impl Family {
-    /// Whether packets of this address's kind go through the family's tables.
-    fn covers(self, address: IpAddr) -> bool {
-        match self {
-            Self::Ip => address.is_ipv4(),
-            Self::Ip6 => address.is_ipv6(),
-            Self::Inet | Self::Netdev => true,
-        }
-    }
-}
-
-/// What a rule did to the packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Action {
-    /// Dropped it without a word.
-    Drop,
-    /// Dropped it and told the sender.
-    Reject,
-    /// Kept it from connection tracking. The packet goes on.
-    NoTrack,
-}
-
-/// Which hooks the packet came by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Path {
-    /// To this network namespace: prerouting, input.
-    In,
-    /// From this network namespace: output, postrouting.
-    Out,
-    /// Through this network namespace: prerouting, forward, postrouting.
-    Forward,
-}
 
 /// What is known of the packet. Unknown is not the same as absent: a rule that asks for it then may match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
     /// Which hooks it came by.
-    pub path: Path,
+    pub path: PacketPath,
     /// The transport protocol's number (6 is TCP, 17 is UDP).
     pub protocol: u8,
     /// Where it comes from, as it was when dropped: translation isn't undone.
@@ -123,93 +47,6 @@ pub struct Packet {
     pub input: Option<String>,
     /// The device it was to leave by; `None` is unknown.
     pub output: Option<String>,
-}
-
-/// Where in its chain a rule is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RulePosition {
-    /// Counted from 1, as `iptables -L --line-numbers` does.
-    Position(u32),
-    /// The handle, as `nft --handle list ruleset` shows.
-    Handle(u64),
-    /// No rule of the chain: its policy.
-    Policy,
-}
-
-/// A rule, or a chain's policy, that did it or may have done it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Suspect {
-    /// Whose rule it is.
-    pub tool: Tool,
-    /// The table's family.
-    pub family: Family,
-    /// The table.
-    pub table: String,
-    /// The chain.
-    pub chain: String,
-    /// Where in the chain.
-    pub place: RulePosition,
-    /// The rule as its tool writes it, without counters, 200 characters at the most. Free of control
-    /// characters.
-    pub text: String,
-    /// What it does.
-    pub action: Action,
-    /// Every match of the rule is understood and matches, and so does every jump on the way: a packet that
-    /// comes to the rule is caught by it. Rules before it may still have let the packet go.
-    pub certain: bool,
-    /// How many packets the rule, or the policy, counted; `None` where it doesn't count.
-    pub packets: Option<u64>,
-}
-
-impl Suspect {
-    /// What takes the rule away, as a command of its tool.
-    pub fn removal(&self) -> String {
-        let tool = self.tool.name(self.family);
-        let (table, chain) = (clean(&self.table), clean(&self.chain));
-        // What the text doesn't say whole can't be repeated.
-        let cut = self.text.ends_with('…') || netlink::is_partly_read(&self.text);
-        match (self.tool, self.place, self.text.strip_prefix("-A ")) {
-            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Position(_), Some(rule)) if !cut => {
-                format!("{tool} -t {table} -D {rule}")
-            }
-            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Position(position), _) => {
-                format!("{tool} -t {table} -D {chain} {position}")
-            }
-            (Tool::Nft, RulePosition::Handle(handle), _) => {
-                format!(
-                    "nft delete rule {} {table} {chain} handle {handle}",
-                    self.family.name()
-                )
-            }
-            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Policy, _) => {
-                format!("{tool} -t {table} -P {chain} ACCEPT")
-            }
-            (Tool::Nft, RulePosition::Policy, _) => {
-                let family = self.family.name();
-                format!("nft chain {family} {table} {chain} '{{ policy accept; }}'")
-            }
-            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Handle(_), _)
-            | (Tool::Nft, RulePosition::Position(_), _) => {
-                format!("{tool}: {table} {chain}: {}", self.text)
-            }
-        }
-    }
-}
-
-impl Display for Suspect {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.tool.name(self.family))?;
-        match self.tool {
-            Tool::IptablesLegacy | Tool::IptablesNft => {}
-            Tool::Nft => write!(f, "{} ", self.family.name())?,
-        }
-        write!(f, "{} {} ", clean(&self.table), clean(&self.chain))?;
-        match self.place {
-            RulePosition::Position(position) => write!(f, "rule {position}: {}", self.text),
-            RulePosition::Handle(handle) => write!(f, "handle {handle}: {}", self.text),
-            RulePosition::Policy => f.write_str(&self.text),
-        }
-    }
 }
 
 /// Node ports of Services whose own port is 443, as kube-proxy's rules of the calling thread's network namespace have them,
@@ -249,12 +86,12 @@ impl Rules {
     /// the most.
     ///
     /// The walk is bounded, so of a ruleset that's built to be endless only the beginning is looked at.
-    pub fn suspects(&self, packet: &Packet, actions: &[Action]) -> Vec<Suspect> {
-        walk::suspects(&self.tables, packet, actions)
+    pub fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
+        walk::candidates(&self.tables, packet, actions)
     }
 
     /// Every rule that does `action`, whether or not a packet can come to it, in no order; none is certain.
-    pub fn every(&self, action: Action) -> Vec<Suspect> {
+    pub fn every(&self, action: Action) -> Vec<CandidateRule> {
         by_action::rules(&self.tables, action)
     }
 

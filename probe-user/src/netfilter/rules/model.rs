@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::{Action, Family, Path, RulePosition, Tool};
+use super::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean, iptables, netlink};
+use crate::model::rule::{owner_of, owner_of_policy};
 
 /// How long a rule's text may be, in characters.
 const TEXT: usize = 200;
@@ -28,11 +29,11 @@ impl Hook {
     }
 
     /// Those that a packet passes, in order.
-    pub(super) fn passed(path: Path) -> &'static [Self] {
+    pub(super) fn passed(path: PacketPath) -> &'static [Self] {
         match path {
-            Path::In => &[Self::Ingress, Self::Prerouting, Self::Input],
-            Path::Out => &[Self::Output, Self::Postrouting, Self::Egress],
-            Path::Forward => &[
+            PacketPath::In => &[Self::Ingress, Self::Prerouting, Self::Input],
+            PacketPath::Out => &[Self::Output, Self::Postrouting, Self::Egress],
+            PacketPath::Forward => &[
                 Self::Ingress,
                 Self::Prerouting,
                 Self::Forward,
@@ -76,6 +77,59 @@ impl Table {
         self.places.get(name).and_then(|&place| self.chains.get(place))
     }
 
+    /// A rule of this table, or a chain's policy, that does `action`.
+    pub(super) fn candidate(
+        &self,
+        chain: &Chain,
+        found: RuleOrPolicy<'_>,
+        action: Action,
+        certain: bool,
+    ) -> CandidateRule {
+        let mut candidate = CandidateRule {
+            tool: self.tool,
+            family: self.family,
+            table: self.name.clone(),
+            chain: chain.name.clone(),
+            place: RulePosition::Policy,
+            text: String::new(),
+            words: None,
+            action,
+            certain,
+            packets: None,
+            owner: None,
+        };
+        match found {
+            RuleOrPolicy::Rule(rule) => {
+                candidate.place = rule.place;
+                candidate.text.clone_from(&rule.text);
+                candidate.words = self.words(rule);
+                candidate.packets = rule.packets;
+                candidate.owner = owner_of(&candidate);
+            }
+            RuleOrPolicy::Policy(base) => {
+                candidate.text = match self.tool {
+                    Tool::IptablesLegacy | Tool::IptablesNft => "policy DROP",
+                    Tool::Nft => "policy drop",
+                }
+                .to_owned();
+                candidate.packets = base.packets;
+                let chains = self.chains.iter().map(|chain| chain.name.as_str());
+                candidate.owner = owner_of(&candidate).or_else(|| owner_of_policy(&chain.name, chains));
+            }
+        }
+        candidate
+    }
+
+    /// The words of a rule of iptables, where it was read whole.
+    fn words(&self, rule: &Rule) -> Option<Vec<String>> {
+        if self.tool == Tool::Nft || netlink::is_partly_read(&rule.text) {
+            return None;
+        }
+        let words = iptables::whole_words(rule.whole.as_deref().unwrap_or(&rule.text))?;
+        let (first, words) = words.split_first()?;
+        (first == "-A").then(|| words.to_vec())
+    }
+
     /// The chain of that name, added if there was none.
     pub(super) fn chain_mut(&mut self, name: &str) -> &mut Chain {
         let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
@@ -88,6 +142,13 @@ impl Table {
         });
         &mut self.chains[place]
     }
+}
+
+/// What does something to a packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RuleOrPolicy<'a> {
+    Rule(&'a Rule),
+    Policy(&'a Base),
 }
 
 #[derive(Debug)]
@@ -116,6 +177,8 @@ pub(super) struct Base {
 pub(super) struct Rule {
     pub(super) place: RulePosition,
     pub(super) text: String,
+    /// The rule as its tool wrote it, where `text` is not that; `None` also where it was not read whole.
+    pub(super) whole: Option<Box<str>>,
     pub(super) packets: Option<u64>,
     pub(super) steps: Vec<Step>,
 }
@@ -248,22 +311,4 @@ pub(super) fn shown(text: &str) -> String {
         None => text,
         Some(_) => text.chars().take(TEXT - 1).chain(['…']).collect(),
     }
-}
-
-/// Without control characters: names and comments are anybody's who may write rules in some container.
-pub(super) fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c.is_control() || is_bidi(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }
-        })
-        .collect()
-}
-
-/// Characters that turn the reading direction of what follows.
-fn is_bidi(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -116,6 +116,7 @@ impl ListedTables<'_> {
                 Some(text) => text.to_owned(),
                 None => shown(&nft_text::written(expressions, text(json, "comment"))),
             },
+            whole: None,
             packets: expression::packets(expressions),
             steps: expression::steps(expressions),
         };

@@ -12,7 +12,7 @@ const ALL: [Action; 3] = [Action::Drop, Action::Reject, Action::NoTrack];
 /// A UDP packet of VXLAN that comes in by eth0.
 fn packet() -> Packet {
     Packet {
-        path: Path::In,
+        path: PacketPath::In,
         protocol: 17,
         source: "10.0.0.2".parse().unwrap(),
         destination: "10.0.0.1".parse().unwrap(),
@@ -63,8 +63,8 @@ fn nft_listed(json: &str, text: Option<&str>) -> Rules {
 
 /// What is named; with a question mark if it isn't certain.
 fn named(rules: &Rules, packet: &Packet) -> Vec<String> {
-    let suspects = rules.suspects(packet, &ALL);
-    suspects
+    let candidates = rules.candidates(packet, &ALL);
+    candidates
         .iter()
         .map(|s| format!("{}{s}", if s.certain { "" } else { "? " }))
         .collect()
@@ -78,12 +78,12 @@ fn input(rules: &[&str], packet: &Packet) -> String {
     }
     let rules = legacy(&(text + "COMMIT\n"));
     let mut places = Vec::new();
-    for suspect in rules.suspects(packet, &ALL) {
-        let sure = if suspect.certain { "" } else { "?" };
-        let RulePosition::Position(position) = suspect.place else {
-            panic!("{suspect}")
+    for candidate in rules.candidates(packet, &ALL) {
+        let sure = if candidate.certain { "" } else { "?" };
+        let RulePosition::Position(position) = candidate.place else {
+            panic!("{candidate}")
         };
-        places.push(format!("{}{position}{sure}", suspect.chain));
+        places.push(format!("{}{position}{sure}", candidate.chain));
     }
     places.join(" ")
 }
@@ -343,8 +343,8 @@ fn tables_are_met_in_the_kernels_order() {
     let order = ["security", "filter", "mangle", "raw"]
         .map(|name| table(name, &both))
         .concat();
-    let suspects = legacy(&order).suspects(&packet(), &ALL);
-    let met: Vec<_> = suspects
+    let candidates = legacy(&order).candidates(&packet(), &ALL);
+    let met: Vec<_> = candidates
         .iter()
         .map(|s| format!("{} {}", s.table, s.chain))
         .collect();
@@ -361,7 +361,7 @@ fn tables_are_met_in_the_kernels_order() {
             "security INPUT",
         ]
     );
-    assert!(suspects.iter().all(|s| s.packets == Some(7)));
+    assert!(candidates.iter().all(|s| s.packets == Some(7)));
 
     // An accept is the table's only; a drop is everyone's.
     let accept = table("mangle", "-A INPUT -j ACCEPT\n-A INPUT -j DROP");
@@ -402,13 +402,13 @@ fn paths_have_their_hooks() {
         text += &format!(":{chain} ACCEPT [0:0]\n[0:0] -A {chain} -m mark --mark 1 -j DROP\n");
     }
     for (path, expected) in [
-        (Path::In, vec!["PREROUTING", "INPUT"]),
-        (Path::Out, vec!["OUTPUT", "POSTROUTING"]),
-        (Path::Forward, vec!["PREROUTING", "FORWARD", "POSTROUTING"]),
+        (PacketPath::In, vec!["PREROUTING", "INPUT"]),
+        (PacketPath::Out, vec!["OUTPUT", "POSTROUTING"]),
+        (PacketPath::Forward, vec!["PREROUTING", "FORWARD", "POSTROUTING"]),
     ] {
-        let suspects = legacy(&text).suspects(&Packet { path, ..packet() }, &ALL);
+        let candidates = legacy(&text).candidates(&Packet { path, ..packet() }, &ALL);
         assert_eq!(
-            suspects.iter().map(|s| s.chain.as_str()).collect::<Vec<_>>(),
+            candidates.iter().map(|s| s.chain.as_str()).collect::<Vec<_>>(),
             expected
         );
     }
@@ -439,14 +439,14 @@ fn a_policy_is_reached_if_nothing_else_decides() {
     ] {
         assert_eq!(named(&legacy(&text(rules)), &packet()), expected, "{rules}");
     }
-    let suspects = legacy(&text("")).suspects(&packet(), &[Action::Drop]);
+    let candidates = legacy(&text("")).candidates(&packet(), &[Action::Drop]);
     assert_eq!(
-        (suspects[0].place, suspects[0].packets),
+        (candidates[0].place, candidates[0].packets),
         (RulePosition::Policy, Some(12))
     );
     // What nobody asked for isn't named, yet ends the way.
     assert_eq!(
-        legacy(&text("-A INPUT -j REJECT\n")).suspects(&packet(), &[Action::Drop]),
+        legacy(&text("-A INPUT -j REJECT\n")).candidates(&packet(), &[Action::Drop]),
         []
     );
     // The policy of iptables-nft mostly doesn't count, which isn't the same as nothing.
@@ -457,7 +457,7 @@ fn a_policy_is_reached_if_nothing_else_decides() {
             saves,
             ..Outputs::default()
         });
-        assert_eq!(rules.suspects(&packet(), &ALL)[0].packets, packets);
+        assert_eq!(rules.candidates(&packet(), &ALL)[0].packets, packets);
     }
 }
 
@@ -473,7 +473,7 @@ fn untracked_is_not_the_end() {
             "iptables-legacy: filter INPUT policy DROP",
         ]
     );
-    assert_eq!(legacy(text).suspects(&packet(), &[Action::NoTrack]).len(), 2);
+    assert_eq!(legacy(text).candidates(&packet(), &[Action::NoTrack]).len(), 2);
 }
 
 #[test]
@@ -506,11 +506,14 @@ fn texts_are_short_and_harmless() {
         "*filter\n:INPUT ACCEPT\n[1:2] -A INPUT -m comment --comment \"\u{1b}[2J{}\" -j DROP",
         "ö".repeat(300)
     );
-    let suspects = legacy(&long).suspects(&packet(), &ALL);
-    assert_eq!(suspects[0].text.chars().count(), 200);
-    assert!(suspects[0].text.ends_with("ö…"));
+    let candidates = legacy(&long).candidates(&packet(), &ALL);
+    assert_eq!(candidates[0].text.chars().count(), 200);
+    assert!(candidates[0].text.ends_with("ö…"));
+    // The words are those of the rule itself, for whoever prints a command to judge.
+    let words = candidates[0].words.as_ref().unwrap();
+    assert_eq!(words[4], format!("\u{1b}[2J{}", "ö".repeat(300)));
     assert!(
-        suspects[0]
+        candidates[0]
             .text
             .starts_with("-A INPUT -m comment --comment \"\u{fffd}[2Jö")
     );
@@ -521,14 +524,63 @@ fn texts_are_short_and_harmless() {
     );
 }
 
+/// iptables-save escapes by rules of its own, which are not the shell's.
 #[test]
-fn there_is_an_end_to_suspects() {
+fn words_of_rules_are_what_iptables_takes() {
+    for (comment, saved) in [
+        ("it's", r#""it\'s""#),
+        (r#"a"b"#, r#""a\"b""#),
+        (r"a\b", r#""a\\b""#),
+        ("$(reboot)", r#""$(reboot)""#),
+        ("plain", "plain"),
+    ] {
+        let text = format!("*filter\n:INPUT ACCEPT\n-A INPUT -m comment --comment {saved} -j DROP\n");
+        let candidates = legacy(&text).candidates(&packet(), &ALL);
+        let words = candidates[0].words.as_ref().unwrap();
+        assert_eq!(
+            words,
+            &["INPUT", "-m", "comment", "--comment", comment, "-j", "DROP"],
+            "{saved}"
+        );
+    }
+}
+
+/// A comment may have line feeds: what stands behind one is no rule, and the rule is found all the same.
+#[test]
+fn a_comment_of_several_lines() {
+    let text = "*filter\n:INPUT ACCEPT\n-A INPUT -m comment --comment \"a\n-A INPUT -p udp -j REJECT\n*raw\n\\\"\" -j DROP\n\
+                -A INPUT -m comment --comment \"b\" -j DROP\n";
+    let rules = legacy(text);
+    let candidates = rules.candidates(&packet(), &ALL);
+    assert_eq!(candidates.len(), 1, "the first ends the walk: {candidates:?}");
+    assert_eq!(
+        (candidates[0].table.as_str(), candidates[0].action),
+        ("filter", Action::Drop)
+    );
+    assert_eq!(candidates[0].place, RulePosition::Position(1));
+    assert!(!candidates[0].text.contains('\n'));
+    assert_eq!(
+        candidates[0].words.as_ref().map(|words| words[4].as_str()),
+        Some("a\n-A INPUT -p udp -j REJECT\n*raw\n\"")
+    );
+    assert_eq!(rules.every(Action::Drop).len(), 2);
+    // A quote that is never closed is one odd line.
+    let odd = "*filter\n:INPUT ACCEPT\n-A INPUT -m comment --comment \"a -j DROP\n-A INPUT -j DROP\n";
+    let rules = legacy(odd).every(Action::Drop);
+    assert_eq!(
+        rules.iter().map(|rule| rule.place).collect::<Vec<_>>(),
+        [RulePosition::Position(2)]
+    );
+}
+
+#[test]
+fn there_is_an_end_to_candidates() {
     let maybe = "-A INPUT -m mark --mark 1 -j DROP\n".repeat(100);
     let text = format!("*filter\n:INPUT ACCEPT [0:0]\n{maybe}-A INPUT -j DROP\n");
-    let suspects = legacy(&text).suspects(&packet(), &ALL);
-    assert_eq!(suspects.len(), 16);
+    let candidates = legacy(&text).candidates(&packet(), &ALL);
+    assert_eq!(candidates.len(), 16);
     // The one that's certain is among them.
-    assert_eq!(suspects[15].place, RulePosition::Position(101));
+    assert_eq!(candidates[15].place, RulePosition::Position(101));
 }
 
 #[test]
@@ -538,7 +590,7 @@ fn there_is_an_end_to_walks() {
     (0..40).for_each(|n| text += &format!(":N{n} - [0:0]\n"));
     (0..39).for_each(|n| text += &format!("-A N{n} -j N{m}\n-A N{n} -j N{m}\n-A N{n} -j N{m}\n", m = n + 1));
     text += "-A INPUT -j N0\n-A INPUT -j DROP\n";
-    legacy(&text).suspects(&packet(), &ALL);
+    legacy(&text).candidates(&packet(), &ALL);
 }
 
 /// A ruleset of nft, with a table of that family and chains `input` (a base chain), `a` and `b`.
@@ -596,12 +648,12 @@ const DROPS: &str = r#","type":"filter","hook":"input","prio":0,"policy":"drop""
 
 /// The handles of the rules named.
 fn handles(json: &str, packet: &Packet) -> String {
-    let suspects = nft(json).suspects(packet, &ALL);
-    let place = |s: &Suspect| match s.place {
+    let candidates = nft(json).candidates(packet, &ALL);
+    let place = |s: &CandidateRule| match s.place {
         RulePosition::Handle(handle) => handle.to_string(),
         RulePosition::Position(_) | RulePosition::Policy => "policy".to_owned(),
     };
-    suspects
+    candidates
         .iter()
         .map(|s| place(s) + if s.certain { "" } else { "?" })
         .collect::<Vec<_>>()
@@ -863,8 +915,8 @@ fn nft_families() {
     for (flags, expected) in [("dormant", ""), ("owner, dormant", ""), ("owner", "1")] {
         let text =
             format!("table inet fw {{ # handle 1\n\tflags {flags}\n\n\tchain in {{ # handle 2\n\t}}\n}}\n");
-        let suspects = nft_listed(&chance, Some(&text)).suspects(&packet(), &ALL);
-        assert_eq!(suspects.len(), expected.len(), "{flags}");
+        let candidates = nft_listed(&chance, Some(&text)).candidates(&packet(), &ALL);
+        assert_eq!(candidates.len(), expected.len(), "{flags}");
     }
 }
 
@@ -873,13 +925,13 @@ fn nft_devices() {
     let drop = [("input", r#"{"drop":null}"#)];
     let ingress = r#","type":"filter","hook":"ingress","prio":0,"policy":"accept""#;
     for (device, path, expected) in [
-        (r#","dev":"eth0""#, Path::In, "1"),
-        (r#","dev":"eth1""#, Path::In, ""),
-        (r#","dev":["eth1","eth0"]"#, Path::In, "1"),
-        (r#","dev":["eth1","eth*"]"#, Path::Forward, "1"),
-        (r#","dev":"eth0""#, Path::Out, ""),
+        (r#","dev":"eth0""#, PacketPath::In, "1"),
+        (r#","dev":"eth1""#, PacketPath::In, ""),
+        (r#","dev":["eth1","eth0"]"#, PacketPath::In, "1"),
+        (r#","dev":["eth1","eth*"]"#, PacketPath::Forward, "1"),
+        (r#","dev":"eth0""#, PacketPath::Out, ""),
         // nft 1.0 doesn't say.
-        ("", Path::In, "1?"),
+        ("", PacketPath::In, "1?"),
     ] {
         let json = ruleset("netdev", &format!("{ingress}{device}"), &drop);
         assert_eq!(handles(&json, &Packet { path, ..packet() }), expected, "{device}");
@@ -896,13 +948,13 @@ fn nft_devices() {
              filter; policy accept;\n\t\tdrop # handle 1\n\t}}\n}}\n"
         );
         let rules = nft_listed(&ruleset("netdev", ingress, &drop), Some(&text));
-        let suspects = rules.suspects(&packet(), &ALL);
+        let candidates = rules.candidates(&packet(), &ALL);
         assert_eq!(
-            suspects.iter().filter(|s| s.certain).count(),
+            candidates.iter().filter(|s| s.certain).count(),
             expected,
             "{devices}"
         );
-        assert_eq!(suspects.len(), expected);
+        assert_eq!(candidates.len(), expected);
     }
 }
 
@@ -917,7 +969,7 @@ fn nft_priorities() {
     let json = |chains: &[String]| format!(r#"{{"nftables":[{}]}}"#, chains.join(","));
     let met = |json: &str| {
         nft(json)
-            .suspects(&packet(), &ALL)
+            .candidates(&packet(), &ALL)
             .iter()
             .map(|s| s.chain.clone())
             .collect::<Vec<_>>()
@@ -966,7 +1018,7 @@ fn nft_texts() {
         named(&nft(&json), &packet()),
         ["nft: inet fw input handle 1: udp dport 8472 counter drop"]
     );
-    assert_eq!(nft(&json).suspects(&packet(), &ALL)[0].packets, Some(5));
+    assert_eq!(nft(&json).candidates(&packet(), &ALL)[0].packets, Some(5));
     let policy = ruleset("ip", DROPS, &[]);
     assert_eq!(named(&nft(&policy), &packet()), ["nft: ip fw input policy drop"]);
 
@@ -1046,7 +1098,7 @@ fn odd_json_is_no_accident() {
                 nft: Some(broken),
                 ..Outputs::default()
             })
-            .suspects(&packet(), &ALL);
+            .candidates(&packet(), &ALL);
         }
     }
 }
@@ -1056,7 +1108,7 @@ fn odd_saves_are_no_accident() {
     let text = "*filter\n:INPUT DROP [12:720]\n[5:3] -A INPUT -s 1.2.3.4/32 ! -i lo -m comment --comment \"a \\\" b\" -j DROP\n";
     for at in 0..text.len() {
         for with in ["", "\"", "\\", "!", "\n", " ", "-", "\u{fffd}"] {
-            legacy(&format!("{}{with}{}", &text[..at], &text[at + 1..])).suspects(&packet(), &ALL);
+            legacy(&format!("{}{with}{}", &text[..at], &text[at + 1..])).candidates(&packet(), &ALL);
         }
     }
     for odd in [
@@ -1071,7 +1123,7 @@ fn odd_saves_are_no_accident() {
         "\"",
         "-A INPUT --dport",
     ] {
-        legacy(&format!("*filter\n:INPUT DROP [0:0]\n{odd}\n")).suspects(&packet(), &ALL);
+        legacy(&format!("*filter\n:INPUT DROP [0:0]\n{odd}\n")).candidates(&packet(), &ALL);
     }
 }
 
@@ -1140,7 +1192,7 @@ fn real_tools_and_packets() {
         // Refused or dropped: the counters tell.
         let _ = socket.send_to(b"x", (address, port));
         Packet {
-            path: Path::In,
+            path: PacketPath::In,
             protocol: 17,
             source: address.parse().unwrap(),
             destination: address.parse().unwrap(),
@@ -1153,13 +1205,13 @@ fn real_tools_and_packets() {
     let check = |packet: &Packet, actions: &[Action], expected: &str| {
         let rules = Rules::read();
         assert_eq!(rules.unread(), [""; 0]);
-        let suspects = rules.suspects(packet, actions);
+        let candidates = rules.candidates(packet, actions);
         assert_eq!(
-            suspects.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            candidates.iter().map(ToString::to_string).collect::<Vec<_>>(),
             [expected]
         );
-        assert!(suspects[0].certain);
-        assert_eq!(suspects[0].packets, Some(1), "{expected}");
+        assert!(candidates[0].certain);
+        assert_eq!(candidates[0].packets, Some(1), "{expected}");
     };
     for (tool, port) in [("legacy", 1001), ("nft", 1002)] {
         for (v, address) in [("", "127.0.0.1"), ("6", "::1")] {
@@ -1247,7 +1299,7 @@ END");
     );
     // Without iptables-nft-save, its rules are nft's.
     assert_eq!(
-        Rules::read().suspects(&send("127.0.0.2", 1004), &[Action::Drop, Action::Reject]),
+        Rules::read().candidates(&send("127.0.0.2", 1004), &[Action::Drop, Action::Reject]),
         []
     );
 }

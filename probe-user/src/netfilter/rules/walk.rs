@@ -5,9 +5,9 @@
 //! after.
 
 use super::{
-    Action, Packet, RulePosition, Suspect, Tool,
+    Action, CandidateRule, Packet,
     matching::{Matches, View},
-    model::{Base, Chain, Condition, Field, Hook, Row, Rule, Statement, Step, Table, Values},
+    model::{Base, Chain, Condition, Field, Hook, Row, Rule, RuleOrPolicy, Statement, Step, Table, Values},
 };
 
 /// How deep jumps are followed, as the kernel does.
@@ -15,9 +15,9 @@ const DEPTH: u32 = 16;
 /// How many rules, and elements of sets, are looked at.
 const STEPS: usize = 1_000_000;
 /// How many rules are named.
-const SUSPECTS: usize = 16;
+const CANDIDATES: usize = 16;
 
-pub(super) fn suspects(tables: &[Table], packet: &Packet, actions: &[Action]) -> Vec<Suspect> {
+pub(super) fn candidates(tables: &[Table], packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
     let mut walk = Walk {
         actions,
         found: Vec::new(),
@@ -94,7 +94,7 @@ struct Met<'a> {
 
 struct Walk<'a> {
     actions: &'a [Action],
-    found: Vec<Suspect>,
+    found: Vec<CandidateRule>,
     steps: usize,
 }
 
@@ -122,19 +122,7 @@ impl<'a> Walk<'a> {
         let mut ways = self.chain(at, chain, way, 0);
         if ways.through {
             if base.drops {
-                let text = match at.table.tool {
-                    Tool::IptablesLegacy | Tool::IptablesNft => "policy DROP",
-                    Tool::Nft => "policy drop",
-                };
-                self.report(
-                    at.table,
-                    chain,
-                    RulePosition::Policy,
-                    text,
-                    base.packets,
-                    Action::Drop,
-                    way,
-                );
+                self.report(at.table, chain, RuleOrPolicy::Policy(base), Action::Drop, way);
             } else {
                 ways.left = true;
             }
@@ -299,49 +287,33 @@ impl<'a> Walk<'a> {
     }
 
     fn caught(&mut self, met: Met<'a>, action: Action, certain: bool) {
-        let rule = met.rule;
         self.report(
             met.at.table,
             met.chain,
-            rule.place,
-            &rule.text,
-            rule.packets,
+            RuleOrPolicy::Rule(met.rule),
             action,
             certain,
         );
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that makes a suspect")]
     fn report(
         &mut self,
         table: &Table,
         chain: &Chain,
-        place: RulePosition,
-        text: &str,
-        packets: Option<u64>,
+        found: RuleOrPolicy<'_>,
         action: Action,
         certain: bool,
     ) {
         if !self.actions.contains(&action) {
             return;
         }
-        let suspect = Suspect {
-            tool: table.tool,
-            family: table.family,
-            table: table.name.clone(),
-            chain: chain.name.clone(),
-            place,
-            text: text.to_owned(),
-            action,
-            certain,
-            packets,
-        };
+        let candidate = table.candidate(chain, found, action, certain);
         // Several ways may lead to one rule.
-        if let Some(known) = self.found.iter_mut().find(|known| same(known, &suspect)) {
+        if let Some(known) = self.found.iter_mut().find(|known| same(known, &candidate)) {
             known.certain |= certain;
             return;
         }
-        if self.found.len() >= SUSPECTS {
+        if self.found.len() >= CANDIDATES {
             // One that's certain is worth more than the last of those that aren't.
             let Some(place) = self
                 .found
@@ -353,12 +325,12 @@ impl<'a> Walk<'a> {
             };
             self.found.remove(place);
         }
-        self.found.push(suspect);
+        self.found.push(candidate);
     }
 }
 
-fn same(one: &Suspect, other: &Suspect) -> bool {
-    let key = |s: &Suspect| (s.tool, s.family, s.place, s.action);
+fn same(one: &CandidateRule, other: &CandidateRule) -> bool {
+    let key = |s: &CandidateRule| (s.tool, s.family, s.place, s.action);
     key(one) == key(other) && one.table == other.table && one.chain == other.chain
 }
 

@@ -10,7 +10,7 @@ use crate::model::{
     bypass::{
         View,
         diagnosis::protocol,
-        rule::{Intended, Rule},
+        rule::{Intended, NotrackRule},
         stream::Server,
         view::{JudgedStream, RuleState, SeenBy, Sender},
     },
@@ -33,7 +33,7 @@ pub(in crate::report) struct BypassEvent<'a> {
     /// Untracked packets, most first.
     streams: Vec<Stream<'a>>,
     /// Every rule that sets notrack.
-    rules: Vec<RuleLine<'a>>,
+    rules: Vec<RuleLine>,
     /// How many Services the node's rules have.
     services: usize,
     /// [Findings](#finding) of these kinds: [bypass.md](bypass.md).
@@ -120,7 +120,7 @@ struct Stream<'a> {
     /// The latest, milliseconds ago; null if never.
     last_seen_ms: Option<u64>,
     /// The rules that exempt it from conntrack; empty if none were found.
-    rules: Vec<&'a str>,
+    rules: Vec<String>,
     /// What exempts it on purpose.
     #[serde(skip_serializing_if = "Option::is_none")]
     intended: Option<Intended>,
@@ -151,9 +151,9 @@ struct Owner<'a> {
 /// A rule that sets notrack.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassRule"))]
-struct RuleLine<'a> {
+struct RuleLine {
     /// The rule.
-    rule: &'a str,
+    rule: String,
     /// Its counter; null if it has none.
     packets: Option<u64>,
     /// Its increase since probe began.
@@ -222,11 +222,7 @@ fn stream<'a>(view: &'a View, seen: &'a JudgedStream) -> Stream<'a> {
         rst: count.rst,
         first_seen_ms: ago_ms(view.now_ns, count.first_ns),
         last_seen_ms: ago_ms(view.now_ns, count.last_ns),
-        rules: seen
-            .rules
-            .iter()
-            .map(|candidate| candidate.rule.as_str())
-            .collect(),
+        rules: seen.rules.iter().map(ToString::to_string).collect(),
         intended: seen.intended,
         service: seen.service.as_deref(),
         owner: seen.sender.as_ref().map(owner),
@@ -242,10 +238,10 @@ fn owner(sender: &Sender) -> Owner<'_> {
     }
 }
 
-fn rule(rule: &Rule) -> RuleLine<'_> {
+fn rule(rule: &NotrackRule) -> RuleLine {
     RuleLine {
-        rule: &rule.text,
-        packets: rule.packets,
+        rule: rule.name(),
+        packets: rule.rule.packets,
         since: rule.since,
         state: RuleState::of(rule),
         intended: rule.intended,

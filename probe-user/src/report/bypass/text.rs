@@ -11,7 +11,7 @@ use crate::model::{
     bypass::{
         View,
         diagnosis::{moved, protocol},
-        rule::Rule,
+        rule::NotrackRule,
         stream::{Server, UntrackedStream},
         view::{JudgedStream, RuleState},
     },
@@ -60,14 +60,14 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
     out
 }
 
-fn rule_line(rule: &Rule) -> String {
+fn rule_line(rule: &NotrackRule) -> String {
     let state = match (rule.intended, RuleState::of(rule)) {
         (Some(intended), _) => format!("intended, {}", intended.name()),
         (None, RuleState::Hit) => RuleState::Hit.name().to_owned(),
-        (None, RuleState::Latent) if rule.packets.is_none() => "no counter".to_owned(),
+        (None, RuleState::Latent) if rule.rule.packets.is_none() => "no counter".to_owned(),
         (None, RuleState::Latent) => RuleState::Latent.name().to_owned(),
     };
-    format!("rule ({state}): {}{}", rule.text, moved(rule))
+    format!("rule ({state}): {}{}", rule.name(), moved(rule))
 }
 
 fn streams(out: &mut String, view: &View) {

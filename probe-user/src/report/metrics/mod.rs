@@ -187,7 +187,7 @@ impl Metrics {
     pub fn bypass(&self, view: &bypass::View) {
         for rule in view.rules.iter().filter(|rule| rule.since.is_some()) {
             let intended = if rule.intended.is_some() { "yes" } else { "no" };
-            let labels = [intended, &rule.text].map(Value::from);
+            let labels = [intended, &rule.name()].map(Value::from);
             self.store
                 .set(&UNTRACKED, &labels, rule.since.unwrap_or(0) as f64);
         }

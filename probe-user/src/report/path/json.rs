@@ -14,10 +14,12 @@ use super::{
 };
 use crate::model::{
     address::AddressPort,
+    finding::Fix,
     path::{
-        self, Blamed, Journey, Outcome, Places, Tracking, What,
+        self, AppliedRule, Journey, Outcome, Places, Tracking, What,
         event::{Hook, HookVerdict},
     },
+    rule::RuleOwner,
 };
 
 /// What `probe path` prints, one object an exchange: a request, its answer, and the other packets of the flow meanwhile.
@@ -40,9 +42,9 @@ pub(in crate::report) struct PathEvent<'a> {
     outcome: Outcome,
     /// Where the request ended and why, in a sentence.
     conclusion: String,
-    /// A command that would undo the cause; probe never runs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
+    /// How to fix it, the best first; probe never does it itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    fixes: Vec<Fix>,
     /// If packets for a Service bypassed conntrack.
     #[serde(skip_serializing_if = "Option::is_none")]
     untracked: Option<Untracked<'a>>,
@@ -85,10 +87,13 @@ struct Listener<'a> {
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathRule"))]
 struct Rule<'a> {
     /// The rule.
-    text: &'a str,
-    /// A command that would remove it.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    remedy: &'a str,
+    text: String,
+    /// The program that keeps it, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<RuleOwner>,
+    /// How to change what it does.
+    #[serde(skip_serializing_if = "<[Fix]>::is_empty")]
+    fixes: &'a [Fix],
     /// True if the packet meets all its conditions.
     certain: bool,
 }
@@ -220,7 +225,7 @@ pub fn exchange(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, told: 
             flow: exchange.flow,
             outcome: conclusion.outcome,
             conclusion: conclusion.text,
-            remedy: conclusion.remedy,
+            fixes: conclusion.fixes,
             untracked: exchange.untracked.as_ref().map(|untracked| Untracked {
                 rule: untracked.rule.as_ref().map(rule),
                 service: untracked.service.as_deref(),
@@ -245,11 +250,12 @@ fn utc(clock: &mut Clock, time: Timestamp) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-fn rule(rule: &Blamed) -> Rule<'_> {
+fn rule(applied: &AppliedRule) -> Rule<'_> {
     Rule {
-        text: &rule.text,
-        remedy: &rule.remedy,
-        certain: rule.certain,
+        text: applied.rule.to_string(),
+        owner: applied.rule.owner,
+        fixes: &applied.fixes,
+        certain: applied.rule.certain,
     }
 }
 

@@ -111,8 +111,8 @@ fn row(journey: &Journey, at: usize, places: Places<'_>, wide: bool) -> Option<R
             Some(Fate::NoSocket | Fate::Filter | Fate::Fault)
         ),
         rule: hop.rule.as_ref().map(|rule| {
-            let perhaps = if rule.certain { "" } else { "perhaps " };
-            safe(&format!("{perhaps}by {}", rule.text))
+            let perhaps = if rule.rule.certain { "" } else { "perhaps " };
+            safe(&format!("{perhaps}by {}", rule.rule))
         }),
     })
 }

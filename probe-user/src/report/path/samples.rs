@@ -7,10 +7,11 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{Reporter, Told};
 use crate::{
     model::path::{
-        Blamed, Exchange, Listener, Outcome, Places, Tracking, Tunnel, Untracked, What,
+        AppliedRule, Exchange, Listener, Outcome, Places, Tracking, Tunnel, Untracked, What,
         event::{Hook, HookVerdict},
         samples::{ACK, SYN, SYN_ACK, Walk, data, dropped, exchange, icmp, tcp},
     },
+    model::rule::{Action, CandidateRule, Family, PacketPath, RuleFlow, RulePosition, Tool},
     report::{
         Format,
         path::{Lost, Totals},
@@ -158,13 +159,13 @@ pub fn dropped_by_rule() -> Exchange {
         .by(101, "eth0")
         .meets(What::Received);
     let mut exchange = exchange([walk(0, 1), error, walk(1_000_000, 2)]);
-    let rule = Blamed {
-        text: "iptables-nft: filter FORWARD rule 3: -A FORWARD -s 10.244.1.0/24 -d 10.244.2.0/24 -p tcp -m comment \
-               --comment \"isolate shop\" -j REJECT --reject-with icmp-admin-prohibited"
+    let rule = applied(CandidateRule {
+        place: RulePosition::Position(3),
+        text: "-A FORWARD -s 10.244.1.0/24 -d 10.244.2.0/24 -p tcp -m comment --comment \"isolate shop\" -j REJECT --reject-with \
+               icmp-admin-prohibited"
             .to_owned(),
-        remedy: "iptables-nft -t filter -D FORWARD 3".to_owned(),
-        certain: true,
-    };
+        ..rule("filter", "FORWARD", Action::Reject)
+    });
     for journey in &mut exchange.journeys {
         let last = journey.hops.last_mut().unwrap();
         if matches!(last.event.what, What::Dropped { .. }) {
@@ -172,6 +173,35 @@ pub fn dropped_by_rule() -> Exchange {
         }
     }
     exchange
+}
+
+fn rule(table: &str, chain: &str, action: Action) -> CandidateRule {
+    CandidateRule {
+        tool: Tool::IptablesNft,
+        family: Family::Ip,
+        table: table.to_owned(),
+        chain: chain.to_owned(),
+        place: RulePosition::Position(1),
+        text: String::new(),
+        words: None,
+        action,
+        certain: true,
+        packets: None,
+        owner: None,
+    }
+}
+
+fn applied(rule: CandidateRule) -> AppliedRule {
+    let end = |text: &str| text.parse::<std::net::SocketAddr>().unwrap();
+    let (client, server) = (end(CLIENT), end(SERVER));
+    let flow = RuleFlow {
+        destination_port: Some(server.port()),
+        ..RuleFlow::between(PacketPath::Forward, 6, client.ip(), server.ip())
+    };
+    AppliedRule {
+        fixes: rule.fixes(&flow),
+        rule,
+    }
 }
 
 /// For a Service, past conntrack.
@@ -186,11 +216,16 @@ pub fn untracked() -> Exchange {
         .at(1, "eth0")
         .meets(What::Sent);
     let mut exchange = exchange([request]);
-    let rule = Blamed {
-        text: "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -p tcp -j NOTRACK".to_owned(),
-        remedy: "iptables-nft -t raw -D PREROUTING 1".to_owned(),
+    let rule = applied(CandidateRule {
+        text: "-A PREROUTING -p tcp -j NOTRACK".to_owned(),
+        words: Some(
+            ["PREROUTING", "-p", "tcp", "-j", "NOTRACK"]
+                .map(str::to_owned)
+                .to_vec(),
+        ),
         certain: false,
-    };
+        ..rule("raw", "PREROUTING", Action::NoTrack)
+    });
     exchange.journeys[0].hops[2].rule = Some(rule.clone());
     exchange.untracked = Some(Untracked {
         rule: Some(rule),
@@ -210,11 +245,12 @@ pub fn hostile() -> Exchange {
         .meets(What::Sent)
         .meets(dropped(HOSTILE, HOSTILE));
     let mut exchange = exchange([request]);
-    let rule = Blamed {
+    let words = ["INPUT", "--dport", "443", "--comment", HOSTILE, "-j", "DROP"];
+    let rule = applied(CandidateRule {
         text: HOSTILE.to_owned(),
-        remedy: HOSTILE.to_owned(),
-        certain: true,
-    };
+        words: Some(words.map(str::to_owned).to_vec()),
+        ..rule("filter", "INPUT", Action::Drop)
+    });
     exchange.journeys[0].hops[1].rule = Some(rule.clone());
     exchange.untracked = Some(Untracked {
         rule: Some(rule),

@@ -129,7 +129,7 @@ fn nothing_is_wider_than_the_terminal_but_what_is_to_be_copied() {
     ] {
         for width in [80, 100, 160] {
             for line in told(Format::Table, Some(width), &exchange, &places).lines() {
-                assert!(line.width() <= width || line.contains("remedy: "), "{line}");
+                assert!(line.width() <= width || line.contains("do: "), "{line}");
             }
         }
     }
@@ -246,7 +246,14 @@ fn json_of_a_drop() {
         (&value["time"], &value["outcome"]),
         (&json!("2026-11-23T09:10:14.145123Z"), &json!("dropped"))
     );
-    assert_eq!(value["remedy"], "iptables-nft -t filter -D FORWARD 3");
+    let accept =
+        "iptables-nft -t filter -I FORWARD -p tcp -s 10.244.1.5 -d 10.244.2.9 --dport 8443 -j ACCEPT";
+    let fix = &value["fixes"][0];
+    let argv: Vec<_> = accept.split(' ').collect();
+    assert_eq!(
+        fix,
+        &json!({"shell": format!("{accept}  # accept these packets only"), "argv": argv, "why": "accept these packets only"})
+    );
     let packets = &value["packets"];
     let hops = &packets[0]["hops"];
     assert_eq!(
@@ -304,7 +311,7 @@ fn json_of_a_delivery() {
         (&value["outcome"], &value["listener"]),
         (&json!("delivered"), &json!({"process": "etcd (pid 812)"}))
     );
-    assert!(value.get("remedy").is_none() && value.get("untracked").is_none());
+    assert!(value.get("fixes").is_none() && value.get("untracked").is_none());
     let hops = value["packets"][0]["hops"].as_array().unwrap();
     let sent = hops.iter().find(|hop| hop.get("tunnel").is_some()).unwrap();
     assert_eq!(
@@ -333,7 +340,11 @@ fn json_of_what_is_untracked_and_of_a_route() {
             "service": "Service shop/web:https (10.96.7.7:443)",
             "rule": {
                 "text": "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -p tcp -j NOTRACK",
-                "remedy": "iptables-nft -t raw -D PREROUTING 1",
+                "fixes": [{
+                    "shell": "iptables-nft -t raw -D PREROUTING -p tcp -j NOTRACK  # or narrow the rule, and find what sets it",
+                    "argv": ["iptables-nft", "-t", "raw", "-D", "PREROUTING", "-p", "tcp", "-j", "NOTRACK"],
+                    "why": "or narrow the rule, and find what sets it",
+                }],
                 "certain": false,
             },
         })

@@ -216,11 +216,11 @@ fn conclusion(out: &mut Vec<u8>, look: Style, conclusion: &Conclusion) {
     };
     let words = format!("→ {}", safe(&conclusion.text));
     indented(out, look, 2, 4, &words, style.bold());
-    if let Some(remedy) = &conclusion.remedy {
-        // In one line: it is to be copied.
+    for fix in &conclusion.fixes {
+        // In one line, and never cut: it is to be copied.
         text::spaces(out, 4);
-        text::ascii(out, "remedy: ");
-        say(out, &safe(remedy));
+        text::ascii(out, "do: ");
+        say(out, &fix.to_string());
         out.push(b'\n');
     }
 }

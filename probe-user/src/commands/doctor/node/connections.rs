@@ -105,7 +105,7 @@ pub fn causes(ended: &[Connection]) -> Vec<FailedDial> {
             causes.push(FailedDial {
                 to,
                 what: cause.what.clone(),
-                remedy: cause.remedy.clone(),
+                fixes: cause.fixes.clone(),
             });
         }
     }

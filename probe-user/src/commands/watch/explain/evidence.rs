@@ -15,7 +15,7 @@ use super::{
 use crate::{
     capture::clock::Clock,
     cli::Vxlan,
-    commands::{periodic, rules::Rules},
+    commands::{periodic, rule_book::RuleBook, rules::Rules},
     error::chain,
     model::{
         Cause, Connection,
@@ -34,6 +34,8 @@ pub struct Collector {
     untracked: Untracked,
     tunnels: Tunnels,
     addresses: Addresses,
+    /// Rules, read once for all that use them.
+    book: RuleBook,
     rules: LateRules,
     retry_tunnels: Retry,
     retry_untracked: Retry,
@@ -44,10 +46,12 @@ impl Collector {
     pub fn new(mut config: ExplainConfig) -> Self {
         let services = config.observed.as_ref();
         let services = services.and_then(|observed| observed.known.services.clone());
+        let book = RuleBook::default();
         let mut collector = Self {
             ports: config.ports.iter().copied().collect(),
-            rules: LateRules::new(config.kube.take(), services),
+            rules: LateRules::new(config.kube.take(), services, book.clone()),
             config,
+            book,
             netns: 0,
             drops: Drops::default(),
             untracked: Untracked::Off,
@@ -92,7 +96,7 @@ impl Collector {
                 bypass: Some(settings),
                 known,
                 ..
-            }) => Untracked::poll_all(settings, known.clone()).map_err(|error| format!("{error:#}")),
+            }) => Untracked::poll_all(settings, known.clone(), self.book.clone()).map_err(|error| format!("{error:#}")),
             None => {
                 Untracked::count(self.netns, &self.config.source, &self.ports).map_err(|error| chain(&error))
             }
@@ -120,7 +124,7 @@ impl Collector {
             }) => settings,
             None => &Vxlan::faults(self.config.source.clone()),
         };
-        match self.tunnels.begin(settings) {
+        match self.tunnels.begin(settings, self.book.clone()) {
             Ok(lacks) => self.runs(Part::Vxlan, lacks),
             Err(error) => self.fails(Part::Vxlan, &format!("{error:#}")),
         }

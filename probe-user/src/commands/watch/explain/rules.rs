@@ -4,19 +4,21 @@ use std::{collections::HashSet, net::IpAddr};
 
 use crate::{
     attribution::kube::{Access, Credentials, ServiceList},
-    commands::{bypass, rules::Rules},
+    commands::{bypass, rule_book::RuleBook, rules::Rules},
     model::{
         bypass::stream::{UntrackedCount, UntrackedStream},
-        cause::{Blame, Blamed, UntrackedPackets, dropped::DroppedPackets},
+        cause::{RuleSource, UntrackedPackets, dropped::DroppedPackets},
         network::{Device, upper_name},
+        rule::CandidateRule,
     },
-    netfilter::rules::{Packet, Path},
+    netfilter::rules::Packet,
 };
 
 const TCP: u8 = 6;
 
 /// Rules that are read when the first connection fails: reading them takes other tools' time.
 pub struct LateRules {
+    book: RuleBook,
     rules: Option<Rules>,
     /// How Kubernetes is asked for Services, until that begins.
     kube: Option<Access>,
@@ -25,8 +27,9 @@ pub struct LateRules {
 }
 
 impl LateRules {
-    pub fn new(kube: Option<Access>, services: Option<ServiceList>) -> Self {
+    pub fn new(kube: Option<Access>, services: Option<ServiceList>, book: RuleBook) -> Self {
         Self {
+            book,
             rules: None,
             kube: kube.filter(|access| access.credentials != Credentials::Nobody),
             services,
@@ -43,7 +46,7 @@ impl LateRules {
         if let Some(rules) = &mut self.rules {
             return rules.refresh(puzzled.is_some(), puzzled);
         }
-        let mut rules = Rules::read_late();
+        let mut rules = Rules::read_late(self.book.clone());
         let services = match self.services.clone() {
             Some(services) => Ok(Some(services)),
             None => self.kube.take().map(ServiceList::start).transpose(),
@@ -73,8 +76,8 @@ impl ReadRules<'_> {
     }
 }
 
-impl Blame for ReadRules<'_> {
-    fn untracked(&self, untracked: &UntrackedPackets) -> Option<Blamed> {
+impl RuleSource for ReadRules<'_> {
+    fn untracked(&self, untracked: &UntrackedPackets) -> Option<CandidateRule> {
         let (stream, count) = self
             .streams
             .iter()
@@ -82,28 +85,12 @@ impl Blame for ReadRules<'_> {
         let candidates = self.rules.candidates(stream, count, |index| self.name(index));
         // A rule that is gone by now did it all the same.
         let before = || self.poller?.blamed(stream).first().cloned();
-        let candidate = candidates.into_iter().next().or_else(before)?;
-        let rule = self.rules.known().get(&candidate.rule);
-        Some(Blamed {
-            remedy: rule.map_or_else(String::new, |rule| {
-                format!(
-                    "Take the rule away, or narrow it, and find who sets it: {}",
-                    rule.remedy
-                )
-            }),
-            rule: candidate.rule,
-            certain: candidate.certain,
-        })
+        candidates.into_iter().next().or_else(before)
     }
 
-    fn dropped(&self, dropped: &DroppedPackets) -> Option<Blamed> {
-        let path = match dropped.input {
-            None => Path::Out,
-            Some(_) if self.own.contains(&dropped.destination.ip()) => Path::In,
-            Some(_) => Path::Forward,
-        };
-        let suspect = self.rules.dropper(&Packet {
-            path,
+    fn dropped(&self, dropped: &DroppedPackets) -> Option<CandidateRule> {
+        self.rules.dropper(&Packet {
+            path: dropped.path(self.own),
             protocol: TCP,
             source: dropped.source.ip(),
             destination: dropped.destination.ip(),
@@ -111,14 +98,6 @@ impl Blame for ReadRules<'_> {
             destination_port: Some(dropped.destination.port()),
             input: dropped.input.and_then(|index| self.name(index)),
             output: None,
-        })?;
-        Some(Blamed {
-            rule: suspect.to_string(),
-            certain: suspect.certain,
-            remedy: format!(
-                "Take the rule away, or accept these packets before it: {}",
-                suspect.removal()
-            ),
         })
     }
 }

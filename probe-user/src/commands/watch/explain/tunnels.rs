@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::{
     cli::Vxlan,
-    commands::{periodic::Looks, vxlan},
+    commands::{periodic::Looks, rule_book::RuleBook, vxlan},
     model::{
         cause::FaultyTunnel,
         vxlan::{Diagnosed, view::View},
@@ -23,8 +23,8 @@ impl Tunnels {
     ///
     /// # Errors
     /// A kernel that can't do it, or tables that can't be read.
-    pub fn begin(&mut self, settings: &Vxlan) -> Result<Vec<String>> {
-        let poller = vxlan::Poller::new(settings)?;
+    pub fn begin(&mut self, settings: &Vxlan, book: RuleBook) -> Result<Vec<String>> {
+        let poller = vxlan::Poller::new(settings, book)?;
         let lacks = poller.degraded();
         self.poller = Some(poller);
         Ok(lacks)
@@ -50,7 +50,7 @@ impl Tunnels {
             fault: finding.fault,
             networks: view.networks(finding),
             what: finding.what.trim_end_matches('.').to_owned(),
-            remedy: finding.fixes_in_one_line(),
+            fixes: finding.fixes.clone(),
             certain: finding.certain,
         };
         self.faulty = view.findings.iter().map(tunnel).collect();

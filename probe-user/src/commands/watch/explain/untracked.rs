@@ -13,6 +13,7 @@ use crate::{
     commands::{
         bypass::{self, NameSources},
         periodic::{Looks, now_ns},
+        rule_book::RuleBook,
     },
     kernel::{
         KernelError,
@@ -68,8 +69,8 @@ impl Untracked {
     ///
     /// # Errors
     /// A kernel that can't do it, or tables that can't be read.
-    pub fn poll_all(settings: &Bypass, names: NameSources) -> Result<(Vec<String>, Self)> {
-        let poller = bypass::Poller::new(settings, names)?;
+    pub fn poll_all(settings: &Bypass, names: NameSources, book: RuleBook) -> Result<(Vec<String>, Self)> {
+        let poller = bypass::Poller::new(settings, names, book)?;
         Ok((poller.degraded(), Self::Polled(Box::new(poller))))
     }
 

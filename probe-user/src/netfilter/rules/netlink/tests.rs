@@ -11,7 +11,7 @@ use super::{
     *,
 };
 use crate::netfilter::{
-    rules::{Action, Packet, Path, RulePosition, Rules, Suspect, read::Outputs},
+    rules::{Action, CandidateRule, Packet, PacketPath, RulePosition, Rules, read::Outputs},
     services,
 };
 
@@ -107,11 +107,11 @@ table netdev at { chain c { type filter hook ingress device "lo" priority 0; udp
 fn packets() -> Vec<Packet> {
     let mut packets = Vec::new();
     for (path, protocol, input) in [
-        (Path::In, 17, "eth0"),
-        (Path::In, 6, "cni0"),
-        (Path::In, 6, "lo"),
-        (Path::Out, 17, "eth0"),
-        (Path::Forward, 6, "eth1"),
+        (PacketPath::In, 17, "eth0"),
+        (PacketPath::In, 6, "cni0"),
+        (PacketPath::In, 6, "lo"),
+        (PacketPath::Out, 17, "eth0"),
+        (PacketPath::Forward, 6, "eth1"),
     ] {
         for (source, destination) in [
             ("10.0.0.2", "10.0.0.1"),
@@ -127,8 +127,8 @@ fn packets() -> Vec<Packet> {
                     destination: destination.parse().unwrap(),
                     source_port: Some(ports.0),
                     destination_port: Some(ports.1),
-                    input: (path != Path::Out).then(|| input.to_owned()),
-                    output: (path != Path::In).then(|| "eth0".to_owned()),
+                    input: (path != PacketPath::Out).then(|| input.to_owned()),
+                    output: (path != PacketPath::In).then(|| "eth0".to_owned()),
                 });
             }
         }
@@ -139,10 +139,10 @@ fn packets() -> Vec<Packet> {
 const ALL: [Action; 3] = [Action::Drop, Action::Reject, Action::NoTrack];
 
 /// Without their texts, which are ours for nft's rules.
-fn bare(suspects: Vec<Suspect>) -> Vec<Suspect> {
-    let bare = suspects.into_iter().map(|suspect| Suspect {
+fn bare(candidates: Vec<CandidateRule>) -> Vec<CandidateRule> {
+    let bare = candidates.into_iter().map(|candidate| CandidateRule {
         text: String::new(),
-        ..suspect
+        ..candidate
     });
     bare.collect()
 }
@@ -239,16 +239,19 @@ fn iptables_rules_as_by_the_tools() {
         };
         assert_eq!(every(&by_kernel), every(&by_tools));
         for packet in packets() {
-            let suspects = |rules: &Rules| rules.suspects(&packet, &ALL);
-            assert_eq!(suspects(&by_kernel), suspects(&by_tools), "{packet:?}");
+            let candidates = |rules: &Rules| rules.candidates(&packet, &ALL);
+            assert_eq!(candidates(&by_kernel), candidates(&by_tools), "{packet:?}");
         }
         let removal = |rules: &Rules| {
             let removals = rules.every(Action::NoTrack);
-            removals.iter().map(Suspect::removal).collect::<Vec<_>>()
+            removals
+                .into_iter()
+                .filter_map(|rule| rule.words)
+                .collect::<Vec<_>>()
         };
-        assert!(removal(&by_kernel).contains(
-            &"iptables-nft -t raw -D PREROUTING -p tcp -m multiport --dports 80,443 -j NOTRACK".to_owned()
-        ));
+        let words = "PREROUTING -p tcp -m multiport --dports 80,443 -j NOTRACK";
+        let words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        assert!(removal(&by_kernel).contains(&words));
     });
 }
 
@@ -274,8 +277,8 @@ fn nft_rules_as_by_the_tool() {
             assert_eq!(every(&by_kernel), every(&by_tools));
         }
         for packet in packets() {
-            let suspects = |rules: &Rules| bare(rules.suspects(&packet, &ALL));
-            assert_eq!(suspects(&by_kernel), suspects(&by_tools), "{packet:?}");
+            let candidates = |rules: &Rules| bare(rules.candidates(&packet, &ALL));
+            assert_eq!(candidates(&by_kernel), candidates(&by_tools), "{packet:?}");
         }
         // One rule after the other.
         let early = NFT
@@ -307,8 +310,8 @@ fn nft_rules_as_by_the_tool() {
             // What nft doesn't show: the kernel asks for IPv4 before it puts such an address in.
             let all = !rule.starts_with("add @seen { ip saddr }");
             for packet in packets().into_iter().filter(|p| all || p.source.is_ipv4()) {
-                let suspects = |rules: &Rules| bare(rules.suspects(&packet, &ALL));
-                assert_eq!(suspects(&by_kernel), suspects(&by_tools), "{rule} {packet:?}");
+                let candidates = |rules: &Rules| bare(rules.candidates(&packet, &ALL));
+                assert_eq!(candidates(&by_kernel), candidates(&by_tools), "{rule} {packet:?}");
             }
         }
     });
@@ -370,17 +373,20 @@ fn what_is_not_understood() {
             &["-t raw -A PREROUTING -p udp -m statistic --mode nth --every 2 --packet 0 -j NOTRACK"],
         );
         let rules = Rules::of(outputs(read_all()));
-        let suspects = rules.suspects(&packets()[0], &ALL);
-        let [suspect] = suspects.as_slice() else {
-            panic!("{suspects:?}")
+        let candidates = rules.candidates(&packets()[0], &ALL);
+        let [candidate] = candidates.as_slice() else {
+            panic!("{candidates:?}")
         };
         assert_eq!(
-            suspect.to_string(),
+            candidate.to_string(),
             "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -p udp -m statistic [xt match statistic] -j NOTRACK"
         );
-        assert!(!suspect.certain);
-        assert_eq!(suspect.place, RulePosition::Position(1));
-        assert_eq!(suspect.removal(), "iptables-nft -t raw -D PREROUTING 1");
+        assert!(!candidate.certain);
+        assert_eq!(candidate.place, RulePosition::Position(1));
+        assert_eq!(
+            candidate.words, None,
+            "what is not understood is no base of a command"
+        );
     });
 }
 
@@ -410,8 +416,8 @@ fn a_table_that_nft_has_changed() {
         let web = packets()
             .into_iter()
             .find(|p| p.protocol == 6 && p.destination_port == Some(443));
-        let suspects = rules.suspects(&web.unwrap(), &ALL);
-        let texts: Vec<_> = suspects.iter().map(|s| (s.text.as_str(), s.certain)).collect();
+        let candidates = rules.candidates(&web.unwrap(), &ALL);
+        let texts: Vec<_> = candidates.iter().map(|s| (s.text.as_str(), s.certain)).collect();
         assert_eq!(
             texts,
             [
@@ -420,13 +426,9 @@ fn a_table_that_nft_has_changed() {
             ]
         );
         let every = rules.every(Action::NoTrack);
-        let tools: Vec<_> = every.iter().map(|suspect| suspect.tool).collect();
+        let tools: Vec<_> = every.iter().map(|candidate| candidate.tool).collect();
         assert_eq!(tools, [Tool::Nft, Tool::Nft], "{every:?}");
-        assert!(
-            every[1]
-                .removal()
-                .starts_with("nft delete rule ip raw PREROUTING handle ")
-        );
+        assert!(matches!(every[1].place, RulePosition::Handle(_)));
         // And what iptables-nft has shown isn't read again.
         assert!(read(|_, table| table == "raw").unwrap().unwrap().saves.is_empty());
     });

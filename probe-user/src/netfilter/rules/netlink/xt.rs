@@ -50,7 +50,7 @@ pub(super) fn matching(extension: &Extension) -> Option<String> {
 /// A comment in iptables' words. It is in quotes always, where iptables leaves them out if it can.
 pub(super) fn comment(text: &str) -> String {
     let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("-m comment --comment \"{}\"", super::super::model::clean(&text))
+    format!("-m comment --comment \"{}\"", crate::model::rule::clean(&text))
 }
 
 /// `struct xt_multiport_v1`: which ports, how many, 15 ports, whether each begins a range, whether all is inverted.
