@@ -10,6 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{bypass, doctor::Check, owner::Name, vxlan};
 
+#[cfg(test)]
+mod shapes;
+
 /// What kind of fault it is. Its name is the same in JSON, tables, metrics and alerts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
@@ -110,6 +113,8 @@ impl Fix {
     pub fn run<I: IntoIterator<Item = S>, S: Into<String>>(argv: I, why: impl Into<String>) -> Self {
         let argv: Vec<String> = argv.into_iter().map(Into::into).collect();
         let why = why.into();
+        #[cfg(test)]
+        assert!(shapes::is_known(&argv), "no program parses {argv:?}");
         if argv.iter().all(|word| word.chars().all(prints_itself)) {
             return Self::Command { argv, why };
         }
@@ -349,13 +354,19 @@ impl Finding {
         self
     }
 
+    /// A command that fixes it, or shows more.
+    #[must_use]
+    pub fn run<const N: usize>(self, argv: [&str; N], why: impl Into<String>) -> Self {
+        self.fix(Fix::run(argv, why))
+    }
+
     #[must_use]
     pub fn fixed_by(mut self, fixes: impl IntoIterator<Item = Fix>) -> Self {
         self.fixes.extend(fixes);
         self
     }
 
-    /// What to do, in words.
+    /// What to do, in words; a command in it would be none that can be pasted.
     #[must_use]
     pub fn advise(self, text: impl Into<String>) -> Self {
         self.fix(Fix::text(text))
@@ -411,12 +422,9 @@ mod tests {
                 vec!["ip", "link", "delete", "a b;reboot"],
             ),
             (
-                Fix::run(
-                    ["iptables", "--comment", "a b", "-j", "CT"],
-                    "why $(reboot); `id`",
-                ),
-                "iptables --comment 'a b' -j CT  # why   reboot    id ",
-                vec!["iptables", "--comment", "a b", "-j", "CT"],
+                Fix::run(["ip", "link", "delete", "a b"], "why $(reboot); `id`"),
+                "ip link delete 'a b'  # why   reboot    id ",
+                vec!["ip", "link", "delete", "a b"],
             ),
             (
                 Fix::run(
@@ -425,34 +433,34 @@ mod tests {
                         "fdb",
                         "del",
                         "02:00:00:00:88:02",
-                        "dst",
-                        "fd00::1",
+                        "dev",
                         "",
-                        "80,443",
+                        "dst",
+                        "fd00::1,80",
                     ],
                     "",
                 ),
-                "bridge fdb del 02:00:00:00:88:02 dst fd00::1 '' 80,443",
+                "bridge fdb del 02:00:00:00:88:02 dev '' dst fd00::1,80",
                 vec![
                     "bridge",
                     "fdb",
                     "del",
                     "02:00:00:00:88:02",
-                    "dst",
-                    "fd00::1",
+                    "dev",
                     "",
-                    "80,443",
+                    "dst",
+                    "fd00::1,80",
                 ],
             ),
             (
-                Fix::run(["sh", "-c", "conntrack -L | sort"], "first\nsecond"),
-                "sh -c 'conntrack -L | sort'  # first second",
-                vec!["sh", "-c", "conntrack -L | sort"],
+                Fix::run(["ping", "-c1", "conntrack -L | sort"], "first\nsecond"),
+                "ping -c1 'conntrack -L | sort'  # first second",
+                vec!["ping", "-c1", "conntrack -L | sort"],
             ),
             (
-                Fix::run(["iptables", "--comment", "$(reboot); `id`"], ""),
-                "iptables --comment '$(reboot); `id`'",
-                vec!["iptables", "--comment", "$(reboot); `id`"],
+                Fix::run(["ip", "link", "delete", "$(reboot); `id`"], ""),
+                "ip link delete '$(reboot); `id`'",
+                vec!["ip", "link", "delete", "$(reboot); `id`"],
             ),
         ] {
             assert_eq!(fix.to_string(), printed);
@@ -469,12 +477,12 @@ mod tests {
         assert_eq!(json, r#"{"text":"Allow UDP port 8472."}"#);
         assert_eq!(serde_json::from_str::<Fix>(&json).unwrap(), text);
         // What can't be pasted is no command, from an agent either.
-        let hostile = r#"{"shell":"ip","argv":["ip","a\u001b[2J"],"why":""}"#;
+        let hostile = r#"{"shell":"ip","argv":["ip","link","delete","a\u001b[2J"],"why":""}"#;
         for fix in [
-            Fix::run(["ip", "a\u{202e}"], ""),
-            Fix::run(["ip", "a\nb"], ""),
-            Fix::run(["ip", "a\u{fffd}"], ""),
-            Fix::run(["ip", "a\0"], ""),
+            Fix::run(["ip", "link", "delete", "a\u{202e}"], ""),
+            Fix::run(["ip", "link", "delete", "a\nb"], ""),
+            Fix::run(["ip", "link", "delete", "a\u{fffd}"], ""),
+            Fix::run(["ip", "link", "delete", "a\0"], ""),
             serde_json::from_str(hostile).unwrap(),
         ] {
             assert!(
@@ -494,7 +502,7 @@ mod tests {
             ..Finding::warning(Kind::Doctor(Check::Dns), "a \"b\"\u{1b}")
                 .seen("c")
                 .advise("d")
-                .fix(Fix::run(["e"], "f"))
+                .run(["timedatectl"], "f")
         };
         let json = serde_json::to_string(&finding).unwrap();
         assert_eq!(serde_json::from_str::<Finding>(&json).unwrap(), finding);

@@ -25,6 +25,7 @@ pub mod pairing;
 pub mod part;
 pub mod path;
 pub mod plural;
+pub mod probe_command;
 pub mod recording_scope;
 pub mod rule;
 pub mod selector;

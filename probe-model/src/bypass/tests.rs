@@ -236,6 +236,8 @@ fn rules_of_node_local_dns() {
         "comment",
         "--comment",
         "NodeLocal DNS Cache: skip conntrack",
+        "-j",
+        "NOTRACK",
     ];
     let of_cache = NotrackRule {
         rule: iptables(Tool::IptablesNft, "raw", Action::NoTrack, &words),

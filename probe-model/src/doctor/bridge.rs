@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{Answer, Check, Finding, Kind};
+use crate::finding::Fix;
 use crate::{
     host::{CniNetwork, CniPlugin, Reserved, SubnetEnv},
     network::{Device, Route},
@@ -229,19 +230,48 @@ fn summary(facts: &Facts<'_>) -> String {
 }
 
 /// flannel's restart on this node, as one command for each name that its namespace has.
-fn restart_flannel(node: &str) -> String {
-    format!(
-        "kubectl -n kube-flannel delete pod -l app=flannel --field-selector spec.nodeName={node}   # in older installations \
-         flannel is in kube-system"
+fn restart_flannel(node: &str) -> Fix {
+    let of_node = format!("spec.nodeName={node}");
+    Fix::run(
+        [
+            "kubectl",
+            "-n",
+            "kube-flannel",
+            "delete",
+            "pod",
+            "-l",
+            "app=flannel",
+            "--field-selector",
+            &of_node,
+        ],
+        "in older installations flannel is in kube-system",
+    )
+}
+
+/// The subnet that Kubernetes gave the node.
+fn pod_cidr(node: &str, why: &str) -> Fix {
+    Fix::run(
+        ["kubectl", "get", "node", node, "-o", "jsonpath={.spec.podCIDR}"],
+        why,
     )
 }
 
 /// What makes pods anew that are cut off, or have addresses that no longer lead to them.
 fn renew_pods(fault: Finding, node: &str) -> Finding {
+    let of_node = format!("spec.nodeName={node}");
     fault
-        .advise(format!(
-            "kubectl get pods -A -o wide --field-selector spec.nodeName={node}   # those with an address of the bridge, and not \
-             the node's own"
-        ))
-        .advise("kubectl -n NAMESPACE delete pod POD   # each of them: a restarted container keeps the old address")
+        .run(
+            [
+                "kubectl",
+                "get",
+                "pods",
+                "-A",
+                "-o",
+                "wide",
+                "--field-selector",
+                &of_node,
+            ],
+            "those with an address of the bridge, not that of the node",
+        )
+        .advise("Delete each of these pods: a restarted container keeps the old address.")
 }

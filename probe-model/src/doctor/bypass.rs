@@ -3,8 +3,8 @@
 use super::{Answer, Check, Finding, Kind};
 use crate::{
     bypass::{View, diagnosis::ANY, view::RuleState},
-    finding::Fix,
     plural::counted,
+    probe_command,
 };
 
 /// The answer of one look. A rule that nothing has hit yet is a warning: it will.
@@ -40,10 +40,7 @@ pub fn judge(view: &View) -> Answer {
             "a rule lets packets past conntrack, which nothing met while probe looked",
         )
         .seen(rule.name())
-        .fix(Fix::run(
-            ["probe", "bypass"],
-            "shows what it does once there is traffic",
-        ))
+        .fix(probe_command::bypass("shows what it does once there is traffic"))
         .fixed_by(rule.rule.fixes(&ANY))
     }));
     Answer::of(Check::Bypass, summary, findings).without(view.unread.clone())

@@ -92,7 +92,7 @@ pub fn judge(seen: &DnsFacts) -> Answer {
             "the kubelet can't copy the node's resolvers: no pod with dnsPolicy Default can start",
         );
         faults.push(fault.seen(format!("{file}: {why}")).advise(format!(
-            "put {file} there, or name another in the kubelet's resolvConf and restart it"
+            "Put {file} there, or name another in the kubelet's resolvConf and restart it."
         )));
     }
     faults.extend(loopback(seen));
@@ -166,10 +166,9 @@ fn loopback(seen: &DnsFacts) -> Option<Finding> {
     let fault = named(fault, &hit, |pod| {
         format!("{} has {}", pod.name, join(&pod.servers))
     });
-    let fault = fault.advise(
-        "resolvConf: /run/systemd/resolve/resolv.conf in the kubelet's configuration (/var/lib/kubelet/config.yaml), then \
-         systemctl restart kubelet",
-    );
+    let fault = fault
+        .advise("Set resolvConf to /run/systemd/resolve/resolv.conf in the kubelet's configuration, /var/lib/kubelet/config.yaml.")
+        .run(["systemctl", "restart", "kubelet"], "after that");
     Some(renewed(fault, &hit))
 }
 
@@ -253,8 +252,17 @@ fn named(fault: Finding, pods: &[&DnsPod], says: impl Fn(&DnsPod) -> String) -> 
 fn renewed(fault: Finding, pods: &[&DnsPod]) -> Finding {
     let mut fault = fault;
     if pods.iter().any(|pod| pod.serves_cluster) {
-        fault = fault.advise(
-            "kubectl -n kube-system rollout restart deployment coredns   # first: it serves all others",
+        fault = fault.run(
+            [
+                "kubectl",
+                "-n",
+                "kube-system",
+                "rollout",
+                "restart",
+                "deployment",
+                "coredns",
+            ],
+            "first: it serves all others",
         );
     }
     let first = pods.iter().find(|pod| !pod.serves_cluster);
@@ -265,11 +273,12 @@ fn renewed(fault: Finding, pods: &[&DnsPod]) -> Finding {
             } else {
                 ""
             };
-            fault.advise(format!(
-                "kubectl -n {namespace} delete pod {pod}   # a restarted container keeps the file{more}"
-            ))
+            fault.run(
+                ["kubectl", "-n", namespace, "delete", "pod", pod],
+                format!("a restarted container keeps the file{more}"),
+            )
         }
-        Some(None) => fault.advise("delete those pods: a restarted container keeps the file"),
+        Some(None) => fault.advise("Delete those pods: a restarted container keeps the file."),
         None => fault,
     }
 }

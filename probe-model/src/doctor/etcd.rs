@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 use jiff::Timestamp;
 
 use super::{Answer, Check, Finding, Kind};
+use crate::probe_command;
 use crate::{
     Cadence, Owner,
     cadence::Tracker,
@@ -149,8 +150,14 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
         fault.evidence = logged;
         faults.push(
             fault
-                .advise(format!("probe watch --port {PORT} on the node of that address, for longer than it takes to come again"))
-                .advise("with probe's agents: probe etcd-log --cluster LOG names each from what they remember"),
+                .fix(probe_command::watch(
+                    &[PORT],
+                    false,
+                    "on the node of that address, for longer than it takes to come again",
+                ))
+                .fix(probe_command::etcd_log(
+                    "with agents on the nodes: names each in the log that it reads",
+                )),
         );
     }
     Answer::of(Check::Etcd, summary, faults)
@@ -184,8 +191,8 @@ fn probes(row: &Row) -> Finding {
             every(&row.cadence)
         ))
         .advise(
-            "have it check etcd by GET /health with a client certificate, or on --listen-metrics-urls; each such connection \
-             is a rejected one in etcd's log",
+            "Have it check etcd by GET /health with a client certificate, or on --listen-metrics-urls: each such connection \
+             is a rejected one in etcd's log.",
         )
 }
 

@@ -9,6 +9,7 @@ use super::{
     certificate::{Certificate, Life, about},
     server::{Dialled, Stop},
 };
+use crate::finding::Fix;
 
 const KIND: Kind = Kind::Doctor(Check::Ingress);
 
@@ -147,34 +148,41 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
         };
     }
     let check = places.first().map(|place| {
-        format!(
-            "look yourself: openssl s_client -noservername -connect {} </dev/null | openssl x509 -noout -subject -dates",
-            place.address
+        Fix::run(
+            [
+                "openssl",
+                "s_client",
+                "-noservername",
+                "-connect",
+                &place.address.to_string(),
+            ],
+            "shows the certificate; Ctrl-C ends it",
         )
     });
     let fault = remedies(fault, wrong);
     match check {
-        Some(check) => fault.advise(check),
+        Some(check) => fault.fix(check),
         None => fault,
     }
 }
 
 fn remedies(fault: Finding, wrong: Wrong) -> Finding {
-    const NAME: &str = "or let the clients send a server name: dial the host's name, not an address; old clients and health checks often send none";
+    const NAME: &str = "Or let the clients dial the host's name, so that they send it; old clients and health checks often send none.";
     match wrong {
         Wrong::Fake("Traefik") => fault
-            .advise("give Traefik a default certificate: a TLSStore named default with spec.defaultCertificate.secretName")
+            .advise("Give Traefik a default certificate: a TLSStore named default with spec.defaultCertificate.secretName.")
             .advise(NAME),
         Wrong::Fake("ingress-nginx") => fault
-            .advise("give the controller a default certificate: --default-ssl-certificate=NAMESPACE/SECRET")
-            .advise("kubectl get secret -n NAMESPACE SECRET: an Ingress whose secret is missing or malformed gets the fake one, too")
+            .advise("Give the controller a default certificate, by its option --default-ssl-certificate.")
+            .advise("Check the secret that the Ingress names: one that is missing or malformed gets the fake certificate, too.")
             .advise(NAME),
         Wrong::Fake(_) | Wrong::SelfSigned => fault
-            .advise("give the ingress controller a default certificate that its clients trust")
+            .advise("Give the ingress controller a default certificate that its clients trust.")
             .advise(NAME),
         Wrong::Over | Wrong::Soon => fault
-            .advise("renew it: kubectl get certificate -A (cert-manager), or put the new one into the secret that the controller names"),
-        Wrong::NotYet => fault.advise("timedatectl: is this node's clock right, was that of the certificate's maker?"),
+            .advise("Renew it, and put the new one into the secret that the controller names.")
+            .run(["kubectl", "get", "certificate", "-A"], "with cert-manager: whether it renews it"),
+        Wrong::NotYet => fault.run(["timedatectl"], "the clock of this node, or that of the maker of the certificate, is wrong"),
     }
 }
 

@@ -77,8 +77,11 @@ pub fn judge(seen: &NodeFacts) -> (String, Vec<Finding>) {
     if seen.kubelet == Kubelet::Stopped {
         faults.push(
             Finding::failed(KIND, "kubelet does not run")
-                .advise("systemctl status kubelet; journalctl -u kubelet -n 50: why it ended")
-                .advise("systemctl enable --now kubelet"),
+                .run(["journalctl", "-u", "kubelet", "-n", "50"], "why it ended")
+                .run(
+                    ["systemctl", "enable", "--now", "kubelet"],
+                    "starts it, now and after a reboot",
+                ),
         );
     }
     faults.extend(identity::faults(seen));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{Answer, Check, Finding, Kind};
+use crate::probe_command;
 use crate::{
     rule::{CandidateRule, RuleFlow},
     vxlan::Overlay,
@@ -156,10 +157,11 @@ fn checksums(seen: &SettingsFacts) -> Option<Finding> {
     Some(
         fault
             .seen(format!("Udp InCsumErrors: {total} since the start"))
-            .advise(format!(
-                "on the nodes that send them: ethtool -K {device} tx-checksum-ip-generic off   # a known fault of some kernels and \
-                 cards with VXLAN; probe vxlan tells which peers"
-            )),
+            .run(
+                ["ethtool", "-K", device, "tx-checksum-ip-generic", "off"],
+                "on the nodes that send them: a known fault of some kernels and cards with VXLAN",
+            )
+            .fix(probe_command::vxlan("which peers send them")),
     )
 }
 
@@ -175,10 +177,10 @@ fn clock(clock: &Clock) -> Option<Finding> {
     Some(match &clock.keeper {
         Some(keeper) => fault
             .seen(format!("{keeper} runs"))
-            .advise(format!("see whether {keeper} reaches its servers: chronyc sources, timedatectl timesync-status or ntpq -p")),
+            .advise(format!("Check whether {keeper} reaches its servers.")),
         None => fault
             .seen("none of chronyd, ntpd, systemd-timesyncd, ptp4l runs")
-            .advise("run one: systemctl enable --now chrony, or systemd-timesyncd"),
+            .run(["systemctl", "enable", "--now", "systemd-timesyncd"], "or chrony"),
     })
 }
 

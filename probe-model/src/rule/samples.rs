@@ -49,8 +49,10 @@ pub fn policy(tool: Tool, chain: &str, chains: &[&str]) -> CandidateRule {
 
 /// A certain rule without a counter that exempts packets from conntrack, told from others by a word of it.
 pub fn notrack(word: &str) -> CandidateRule {
+    let words = ["PREROUTING", "-m", "mark", "--mark", word, "-j", "NOTRACK"];
     CandidateRule {
         packets: None,
-        ..iptables(Tool::IptablesNft, "raw", Action::NoTrack, &["PREROUTING", word])
+        text: format!("-A PREROUTING {word}"),
+        ..iptables(Tool::IptablesNft, "raw", Action::NoTrack, &words)
     }
 }

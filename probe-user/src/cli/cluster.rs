@@ -197,6 +197,18 @@ mod tests {
     use super::*;
     use crate::cli::{Bypass, Command as Parsed, Doctor, Path, Vxlan, Watch};
 
+    /// What fixes print, people paste.
+    #[test]
+    fn commands_of_fixes_are_ours() {
+        for fix in crate::model::probe_command::examples() {
+            let printed = fix.to_string();
+            assert_eq!(parsed(&printed).err(), None, "{printed}");
+        }
+        for wrong in ["probe path 10.96.0.1:443", "probe path --port 53 --protocol udp"] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+
     fn parsed(line: &str) -> Result<Parsed, String> {
         let words = line.split_whitespace().map(OsString::from);
         Cli::of(words)

@@ -214,6 +214,7 @@ impl Rules {
             destination_port,
             input: stream.input.and_then(&name),
             output: stream.output.and_then(&name),
+            is_new: false,
         };
         let candidates = self.snapshot.rules.candidates(&packet, &[Action::NoTrack]);
         let moved = candidates.into_iter().filter(|candidate| self.moved(candidate));

@@ -81,6 +81,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
+    use crate::model::finding::prints_itself;
 
     fn escaped(text: &str, limit: usize) -> String {
         let mut out = b">".to_vec();
@@ -128,6 +129,17 @@ mod tests {
         assert_eq!(escaped("\u{202e}\u{202e}", 10), "\\u{202e}…");
         assert_eq!(escaped("\u{202e}", 4), "…");
         assert_eq!(escaped(&"\x1b".repeat(1000), 20), "\\x1b\\x1b\\x1b\\x1b…");
+    }
+
+    /// What a fix takes for printable is printed as it is: a command that is pasted is the one in `argv`.
+    #[test]
+    fn commands_are_printed_as_they_are() {
+        let mut count = 0;
+        for character in ('\0'..=char::MAX).filter(|character| prints_itself(*character)) {
+            assert_eq!(escaped(&character.to_string(), 20), character.to_string());
+            count += 1;
+        }
+        assert!(count > 30_000, "{count}");
     }
 
     /// No character of Unicode reaches the terminal without a column of its own.

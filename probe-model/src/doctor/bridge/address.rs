@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{Authority, Expected, Facts, Finding, KIND, list, renew_pods, restart_flannel};
+use super::{Authority, Expected, Facts, Finding, KIND, list, pod_cidr, renew_pods, restart_flannel};
 use crate::{network::Device, plural::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
@@ -36,14 +36,14 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
         ))
         .seen(format!("/run/flannel/subnet.env: FLANNEL_SUBNET={lease}"))
         .seen(format!("node {node}: podCIDR {subnet}"))
-        .advise("rm /run/flannel/subnet.env   # flannel writes it anew when it starts")
-        .advise(restart_flannel(node));
+        .run(["rm", "/run/flannel/subnet.env"], "flannel writes it anew when it starts")
+        .fix(restart_flannel(node));
         let right = facts
             .bridge
             .is_some_and(|bridge| facts.nets(bridge).any(|net| net == expected.bridge));
         return Some(if right {
             fault.advise(format!(
-                "leave {} as it is: its address is right",
+                "Leave {} as it is: its address is right.",
                 facts.bridge_name
             ))
         } else {
@@ -66,7 +66,7 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
         .seen(format!("{file}: subnet {range}"))
         .seen(format!("node {node}: podCIDR {subnet}"))
         .advise(format!(
-            "put {subnet} for {range} in {file}: the runtime reads it for the next pod"
+            "Put {subnet} for {range} in {file}: the runtime reads it for the next pod."
         )),
     )
 }
@@ -82,7 +82,7 @@ fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: 
                 format!("{name} is down: no pod of this node reaches anything"),
             )
             .seen(format!("{name}: {}", list(nets.into_iter())))
-            .advise(format!("ip link set {name} up")),
+            .run(["ip", "link", "set", name, "up"], ""),
         );
     }
     match nets.as_slice() {
@@ -95,7 +95,7 @@ fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: 
                 "{name} has another address beside {wanted}: pods of that subnet are not this node's any more"
             ))
             .seen(format!("{name}: {}", list(nets.iter().copied()))),
-            |fault, other| fault.advise(format!("ip addr del {other} dev {name}")),
+            |fault, other| fault.run(["ip", "addr", "del", &other.to_string(), "dev", name], ""),
         )),
     }
 }
@@ -124,25 +124,26 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
     };
     let node = facts.node_name();
     if expected.says == Authority::SubnetEnv && facts.seen.node.is_err() {
-        fault = fault.advise(format!(
-            "kubectl get node {node} -o jsonpath='{{.spec.podCIDR}}'   # if that is {name}'s subnet, {name} is right and subnet.env \
-             is old: only restart flannel here"
+        fault = fault.fix(pod_cidr(
+            node,
+            "if that is the subnet of the bridge, then subnet.env is old: only restart flannel here",
         ));
     }
     if stale {
-        fault =
-            fault.advise("first what is said above of flannel: else the bridge gets its old subnet again");
+        fault = fault
+            .advise("First do what is said above of flannel: else the bridge gets its old subnet again.");
     }
     let pods = match facts.pods() {
         0 => String::new(),
         pods => format!(
-            "   # cuts off {} until made anew",
+            "cuts off {} until made anew",
             counted(pods, "pod on it", "pods on it")
         ),
     };
-    fault = fault
-        .advise(format!("ip link set {name} down{pods}"))
-        .advise(format!("ip link delete {name}   # the next pod's plugin makes it, with {wanted}; the kubelet tries by itself"));
+    fault = fault.run(["ip", "link", "set", name, "down"], pods).run(
+        ["ip", "link", "delete", name],
+        format!("the plugin of the next pod makes it, with {wanted}"),
+    );
     renew_pods(fault, node)
 }
 

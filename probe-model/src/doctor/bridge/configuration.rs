@@ -1,6 +1,6 @@
 //! The CNI configuration that counts, and what flannel's plugin reads.
 
-use super::{Facts, Finding, KIND, restart_flannel};
+use super::{Facts, Finding, KIND, pod_cidr, restart_flannel};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let networks = &facts.seen.networks;
@@ -9,8 +9,8 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
         faults.push(
             Finding::failed(KIND, "there is no CNI configuration: the node is NotReady, and no pod gets a network")
                 .seen("kubelet: cni plugin not initialized")
-                .advise("see why flannel's pod on this node does not put one there: its init container install-cni does")
-                .advise(restart_flannel(facts.node_name())),
+                .advise("Find out why flannel's pod on this node does not put one there: its init container install-cni does.")
+                .fix(restart_flannel(facts.node_name())),
         );
         return faults;
     };
@@ -22,7 +22,7 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
             )
             .seen(format!("{first}: {why}"))
             .advise(format!(
-                "mend {first}, or move it away if a former network left it there"
+                "Mend {first}, or move it away if a former network left it there."
             )),
         );
     }
@@ -41,8 +41,8 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
                 "pods are not put into flannel's network: {first} comes before {later}, and only the first counts"
             ))
             .seen(format!("in their order: {}", names(facts)))
-            .advise(format!("mv {first} /root/   # if a former network left it there"))
-            .advise("the runtime takes the next file by itself; pods that were made with the other have to be made anew"),
+            .run(["mv", first, "/root/"], "if a former network left it there")
+            .advise("The runtime takes the next file by itself; delete the pods that were made with the other."),
         );
     }
     if first_is {
@@ -84,9 +84,7 @@ fn subnet_env(facts: &Facts<'_>) -> Option<Finding> {
     let node = facts.node_name();
     Some(
         fault
-            .advise(format!(
-                "kubectl get node {node} -o jsonpath='{{.spec.podCIDR}}'   # empty: flannel waits for it"
-            ))
-            .advise(restart_flannel(node)),
+            .fix(pod_cidr(node, "if it is empty, flannel waits for it"))
+            .fix(restart_flannel(node)),
     )
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::{FLANNEL, Facts, Finding, KIND, overlap, renew_pods, restart_flannel};
+use crate::finding::Fix;
 use crate::{network::Device, plural::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
@@ -37,10 +38,8 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
                 net.addr()
             ))
             .seen(format!("{name}: {net}"))
-            .advise(format!(
-                "ip link delete {name}   # flannel makes it when it starts"
-            ))
-            .advise(restart_flannel(facts.node_name())),
+            .run(["ip", "link", "delete", name], "flannel makes it when it starts")
+            .fix(restart_flannel(facts.node_name())),
         );
     }
     // A pod's own device on the host's side has the gateway's, or a single address.
@@ -48,10 +47,14 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
         return None;
     }
     let remedy = if device.bridge {
-        format!("ip link delete {name}   # if a former network left it; else give it another subnet")
+        Fix::run(
+            ["ip", "link", "delete", name],
+            "if a former network left it, else give it another subnet",
+        )
     } else {
-        format!(
-            "ip addr del {net} dev {name}   # if it is left over; else the cluster needs another pod network"
+        Fix::run(
+            ["ip", "addr", "del", &net.to_string(), "dev", name],
+            "if it is left over, else the cluster needs another pod network",
         )
     };
     if overlap(&net, &subnet) {
@@ -62,7 +65,7 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
             )
             .seen(format!("{name}: {net}"))
             .seen(format!("pods of this node: {subnet}"))
-            .advise(remedy),
+            .fix(remedy),
         );
     }
     let network = all.iter().find(|network| overlap(network, &net))?;
@@ -72,7 +75,7 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
         ))
         .seen(format!("{name}: {net}"))
         .seen(format!("all pods: {network}"))
-        .advise(remedy),
+        .fix(remedy),
     )
 }
 
@@ -102,7 +105,17 @@ fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Finding> {
                 ),
             )
             .seen(format!("pods of this node: {subnet}"))
-            .advise(format!("ip route del {} dev {}", route.prefix, device.name)),
+            .run(
+                [
+                    "ip",
+                    "route",
+                    "del",
+                    &route.prefix.to_string(),
+                    "dev",
+                    &device.name,
+                ],
+                "",
+            ),
         )
     };
     strays.filter_map(fault).collect()

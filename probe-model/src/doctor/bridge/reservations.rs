@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{Facts, Finding, KIND};
+use crate::finding::Fix;
 use crate::{host::Reserved, plural::counted};
 
 /// A sandbox that is being made has its address before the runtime lists it.
@@ -70,8 +71,8 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
             gone.len()
         ));
         faults.push(match gone.is_empty() {
-            true => fault.advise("fewer pods on this node (kubelet's maxPods), or a larger subnet a node (the cluster's node-cidr-mask-size)"),
-            false => fault.advise("take away the reservations of pods that are gone, as said below"),
+            true => fault.advise("Run fewer pods on this node (maxPods of kubelet), or give nodes larger subnets (node-cidr-mask-size of the cluster)."),
+            false => fault.advise("Remove the reservations of pods that are gone, as said below."),
         });
     }
     if !gone.is_empty() {
@@ -93,8 +94,9 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
         )
         .seen(format!("in {place}: {}", named(&gone)))
         .seen("the container runtime has no such sandboxes");
-        let more = if gone.len() > NAMED { "   # and so on" } else { "" };
-        faults.push(fault.advise(format!("rm {}{more}", files.join(" "))));
+        let more = if gone.len() > NAMED { "and so on" } else { "" };
+        let argv = std::iter::once("rm".to_owned()).chain(files);
+        faults.push(fault.fix(Fix::run(argv, more)));
     }
     faults
 }

@@ -159,7 +159,7 @@ fn who_is_wrong() {
             new,
             old,
             Some("10.244.1.0/24"),
-            vec!["podCIDR is 10.244.1.0/24", "app=flannel", "leave cni0"],
+            vec!["podCIDR is 10.244.1.0/24", "app=flannel", "Leave cni0"],
             vec!["delete cni0"],
         ),
         // Both: flannel first.
@@ -170,10 +170,10 @@ fn who_is_wrong() {
             vec![
                 "app=flannel",
                 refused,
-                "first what is said above",
+                "First do what is said above",
                 "ip link delete cni0",
             ],
-            vec!["leave cni0"],
+            vec!["Leave cni0"],
         ),
         // Nobody to ask: then by subnet.env, and how to find out.
         (
@@ -382,7 +382,7 @@ fn a_range_in_the_file() {
     seen.node = Ok(api("10.244.3.0/24"));
     let answer = judge(&seen);
     assert!(
-        told(&answer).contains("put 10.244.3.0/24 for 10.244.1.0/24"),
+        told(&answer).contains("Put 10.244.3.0/24 for 10.244.1.0/24"),
         "{}",
         told(&answer)
     );

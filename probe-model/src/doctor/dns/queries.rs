@@ -8,6 +8,7 @@ use std::{
 
 use super::{Finding, KIND};
 use crate::path::{Event, What, event::Direction};
+use crate::probe_command;
 
 /// Queries that are kept.
 const KEPT: usize = 16_384;
@@ -16,6 +17,7 @@ const PATIENCE_NS: u64 = 2_000_000_000;
 /// As many servers are told of.
 const TOLD: usize = 20;
 const UDP: u8 = 17;
+const DNS: u16 = 53;
 /// Percent of a server's queries that may be lost, and how many at the most.
 const USUAL: u64 = 5;
 const MANY: u64 = 10;
@@ -228,10 +230,8 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
             .take(TOLD)
             .fold(fault, |fault, row| fault.seen(line(row)));
         let server = rows.iter().find_map(|row| row.server);
-        let to = server.map_or(String::new(), |server| format!(" --to {}", server.ip()));
-        faults.push(fault.advise(format!(
-            "probe path{to} --port 53 --protocol udp   # where they are lost"
-        )));
+        let to = server.map(|server| SocketAddr::new(server.ip(), DNS));
+        faults.push(fault.fix(probe_command::path(to, Some(DNS), "where they are lost")));
     }
     let failing: Vec<&QueryCounts> = asked.rows.iter().filter(|row| row.failed > 0).collect();
     if !failing.is_empty() {
@@ -248,8 +248,18 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
             .iter()
             .take(TOLD)
             .fold(fault, |fault, row| fault.seen(says(row)));
-        faults.push(fault.advise(
-            "kubectl -n kube-system logs -l k8s-app=kube-dns --tail 50   # whom CoreDNS asks in vain",
+        faults.push(fault.run(
+            [
+                "kubectl",
+                "-n",
+                "kube-system",
+                "logs",
+                "-l",
+                "k8s-app=kube-dns",
+                "--tail",
+                "50",
+            ],
+            "the servers that CoreDNS asks in vain",
         ));
     }
     faults

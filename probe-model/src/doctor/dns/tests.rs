@@ -124,7 +124,7 @@ fn the_nodes_stub_and_no_file() {
     seen.node = Some(("/etc/resolv.conf".to_owned(), Ok(vec![ip("127.0.0.53")])));
     let told = text(&judge(&seen));
     assert!(
-        told.contains("resolvConf: /run/systemd/resolve/resolv.conf"),
+        told.contains("Set resolvConf to /run/systemd/resolve/resolv.conf"),
         "{told}"
     );
     seen.pods[0].host_network = true;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{KIND, Kubelet, NodeFacts};
+use crate::probe_command;
 use crate::{
     Outcome,
     doctor::{
@@ -163,10 +164,11 @@ fn ended(user: &User) -> Option<Finding> {
         .map(|ended| ended.to.port())
         .chain(user.dials.iter().map(SocketAddr::port))
         .collect();
-    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-    Some(fault.advise(format!(
-        "probe watch --port {} --role client: each as it ends, with what is to blame",
-        ports.join(",")
+    let ports: Vec<u16> = ports.into_iter().collect();
+    Some(fault.fix(probe_command::watch(
+        &ports,
+        true,
+        "each as it ends, with its cause",
     )))
 }
 
@@ -201,8 +203,8 @@ fn idle(seen: &NodeFacts, answers: bool) -> Option<Finding> {
             "{} (pid {pid}) has no established connection to it",
             kubelet.name
         ))
-        .advise("journalctl -u kubelet -n 50: what it waits for")
-        .advise("systemctl restart kubelet")
+        .run(["journalctl", "-u", "kubelet", "-n", "50"], "what it waits for")
+        .run(["systemctl", "restart", "kubelet"], "if it hangs")
     })
 }
 
@@ -230,9 +232,12 @@ fn of_service(service: &ApiService, seen: &NodeFacts) -> Option<Finding> {
             ))
             .seen(led)
             .because(seen, *address)
-            .advise("kubectl get endpoints kubernetes: these must be the API servers' addresses")
-            .advise("kubectl -n kube-system logs -l k8s-app=kube-proxy, of this node: does it come to the API itself?")
-            .advise(format!("probe path {address}: which rule or hop it ends at")),
+            .run(["kubectl", "get", "endpoints", "kubernetes"], "these must be the addresses of the API servers")
+            .run(
+                ["kubectl", "-n", "kube-system", "logs", "-l", "k8s-app=kube-proxy"],
+                "whether that of this node reaches the API itself",
+            )
+            .fix(probe_command::path(Some(*address), None, "the rule or hop where it ends")),
         ),
         (Ok(_), Trust::WrongName) => Some(
             Finding::warning(KIND, format!(
@@ -243,14 +248,14 @@ fn of_service(service: &ApiService, seen: &NodeFacts) -> Option<Finding> {
             .seen(dialled.leaf.as_ref().map_or_else(String::new, |leaf| {
                 format!("it is good for {}", leaf.names.join(", "))
             }))
-            .advise("on a control plane node: kubeadm init phase certs apiserver, with the cluster's serviceSubnet"),
+            .advise("Make the certificate again on a control plane node, with serviceSubnet of the cluster in kubeadm's configuration."),
         ),
         (Ok(_), Trust::UnknownIssuer) => Some(
             Finding::failed(KIND, format!(
                 "what is behind the kubernetes Service {address} has a certificate of another authority than the cluster's"
             ))
             .seen(led)
-            .advise(format!("is it the same server as in {}?", seen.config.path)),
+            .advise(format!("Check whether it is the same server as in {}.", seen.config.path)),
         ),
         (Ok(_), Trust::Trusted | Trust::Unchecked | Trust::Expired | Trust::NotYet | Trust::Other(_)) => None,
     }

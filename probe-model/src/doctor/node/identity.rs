@@ -5,6 +5,7 @@ use crate::doctor::{
     Finding, Severity,
     certificate::{Certificate, Life, about},
 };
+use crate::finding::Fix;
 
 /// How much of a certificate's life may be over, in percent, before kubelet has another (it asks for one at 70 to 90)…
 const ROTATES: i64 = 70;
@@ -49,7 +50,8 @@ fn configuration(seen: &NodeFacts) -> Option<Finding> {
         (FileState::Good, _) => None,
         (FileState::Bad(why), _) => Some(
             Finding::failed(KIND, format!("kubelet's configuration {path} is of no use: {why}"))
-                .advise(format!("restore {path} from a backup, or make it again on a control plane node: {MAKE}")),
+                .advise(format!("Restore {path} from a backup, or make it again on a control plane node."))
+                .fix(make("system:node:NAME", "on a control plane node, with the name of this one; it prints the file")),
         ),
         (
             FileState::Missing,
@@ -60,8 +62,9 @@ fn configuration(seen: &NodeFacts) -> Option<Finding> {
         ) => Some(
             Finding::failed(KIND, "this node has not joined: kubelet has its bootstrap configuration only, and no certificate yet")
                 .seen(format!("{path} is missing, {bootstrap} is there"))
-                .advise("kubectl get csr: a request that is Pending is waiting for kubectl certificate approve NAME")
-                .advise("kubeadm token list, on a control plane node: the token may have expired (24 h); kubeadm token create --print-join-command makes another"),
+                .run(["kubectl", "get", "csr"], "a request that is Pending waits for approval")
+                .run(["kubeadm", "token", "list"], "on a control plane node: the token may have expired, after 24 h")
+                .run(JOIN, "on a control plane node: makes another token"),
         ),
         (FileState::Missing, bootstrap) => {
             let fault = Finding::failed(KIND, format!(
@@ -72,12 +75,28 @@ fn configuration(seen: &NodeFacts) -> Option<Finding> {
                 Some(File { path, .. }) => fault.seen(format!("so is {path}")),
                 None => fault,
             };
-            Some(fault.advise("kubeadm token create --print-join-command on a control plane node, then that command here"))
+            Some(fault.run(JOIN, "on a control plane node; then run here what it prints"))
         }
     }
 }
 
-const MAKE: &str = "kubeadm kubeconfig user --org system:nodes --client-name system:node:NAME > kubelet.conf";
+const JOIN: [&str; 4] = ["kubeadm", "token", "create", "--print-join-command"];
+
+/// Makes a configuration of kubelet, and prints it.
+fn make(user: &str, why: &str) -> Fix {
+    Fix::run(
+        [
+            "kubeadm",
+            "kubeconfig",
+            "user",
+            "--org",
+            "system:nodes",
+            "--client-name",
+            user,
+        ],
+        why,
+    )
+}
 
 fn life(seen: &NodeFacts, place: &str, certificate: &Certificate) -> Option<Finding> {
     let used = certificate.used(seen.now);
@@ -93,7 +112,8 @@ fn life(seen: &NodeFacts, place: &str, certificate: &Certificate) -> Option<Find
                     about(until)
                 ))
                 .seen(told(place, certificate))
-                .advise("timedatectl; chronyc tracking: set the clock right, then systemctl restart kubelet"),
+                .run(["timedatectl"], "shows the clock of this node: set it right")
+                .run(["systemctl", "restart", "kubelet"], "once the clock is right"),
             );
         }
         Life::Left(left) if used >= STUCK => Finding::warning(KIND, format!(
@@ -114,9 +134,9 @@ fn life(seen: &NodeFacts, place: &str, certificate: &Certificate) -> Option<Find
         renew(fault, seen, certificate.common_name.as_deref())
     } else {
         fault
-            .advise("kubectl get csr: is one of this node Pending? kubectl certificate approve NAME")
-            .advise("rotateCertificates: true in /var/lib/kubelet/config.yaml, and kube-controller-manager up: it signs")
-            .advise("systemctl restart kubelet: it asks at once")
+            .run(["kubectl", "get", "csr"], "one of this node that is Pending waits for approval")
+            .advise("Set rotateCertificates to true in /var/lib/kubelet/config.yaml; kube-controller-manager, which signs, must be up.")
+            .run(["systemctl", "restart", "kubelet"], "it asks for a certificate at once")
     })
 }
 
@@ -129,7 +149,8 @@ fn renew(fault: Finding, seen: &NodeFacts, name: Option<&str>) -> Finding {
     let fault = match &seen.bootstrap {
         Some(File { path, state: FileState::Good }) => fault
             .seen(format!("{path} is there: kubelet asks for a certificate with it when it starts, if its token has not expired"))
-            .advise("systemctl restart kubelet, then kubectl get csr"),
+            .run(["systemctl", "restart", "kubelet"], "it asks for a certificate")
+            .run(["kubectl", "get", "csr"], "its request may wait for approval"),
         Some(File { path, .. }) => fault.seen(format!(
             "{path} is not there or of no use: kubelet can't ask for another certificate by itself"
         )),
@@ -143,12 +164,10 @@ fn renew(fault: Finding, seen: &NodeFacts, name: Option<&str>) -> Finding {
         })
         .unwrap_or("system:node:NAME");
     fault
+        .fix(make(user, "on a control plane node; it prints the file"))
         .advise(format!(
-            "on a control plane node: {}",
-            MAKE.replace("system:node:NAME", user)
-        ))
-        .advise(format!(
-            "copy it here as {}, remove /var/lib/kubelet/pki/kubelet-client*, systemctl restart kubelet",
+            "Copy that file here as {}, and remove the files kubelet-client* in /var/lib/kubelet/pki.",
             seen.config.path
         ))
+        .run(["systemctl", "restart", "kubelet"], "after that")
 }

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 
 use super::{KIND, NodeFacts, SOON_HOURS, connections::Because as _};
+use crate::doctor::Check;
 use crate::doctor::{
     Finding, Severity,
     certificate::{Certificate, Life, about},
     server::{Dialled, Reply, Stop, Trust},
 };
+use crate::probe_command;
 
 /// Clocks further apart than this, in seconds, are told of.
 const SKEW: i64 = 30;
@@ -97,12 +99,9 @@ pub fn faults(server: &Server, seen: &NodeFacts) -> Vec<Finding> {
                     KIND,
                     format!("the API server's name {} does not resolve: {why}", server.host),
                 )
+                .run(["getent", "hosts", &server.host], "what this node makes of the name")
                 .advise(format!(
-                    "getent hosts {}; /etc/hosts and /etc/resolv.conf of this node",
-                    server.host
-                ))
-                .advise(format!(
-                    "{} names the server: is it the right one?",
+                    "Check /etc/hosts and /etc/resolv.conf of this node, and whether {} names the right server.",
                     seen.config.path
                 )),
             ];
@@ -141,26 +140,30 @@ fn of_place(place: &DialledAddress, seen: &NodeFacts) -> Vec<Finding> {
 fn stopped(address: SocketAddr, stop: &Stop, seen: &NodeFacts) -> Finding {
     let fault =
         Finding::failed(KIND, format!("the API server {address} {}", stop.says())).because(seen, address);
-    let port = address.port();
+    let (host, port) = (address.ip().to_string(), address.port());
     match stop {
         Stop::Refused => fault
-            .advise(format!("on the machine with {}: ss -ltnp 'sport = :{port}'; crictl ps -a --name kube-apiserver; crictl logs ID", address.ip()))
-            .advise(format!("where {} is a virtual address: is haproxy or kube-vip up on the machine that has it?", address.ip())),
+            .run(["ss", "-ltnp", &format!("sport = :{port}")], format!("on the machine with {host}: what listens there"))
+            .run(["crictl", "ps", "-a", "--name", "kube-apiserver"], "on the same machine: whether it runs, and its logs by crictl")
+            .advise(format!("If {host} is a virtual address, check that haproxy or kube-vip is up on the machine that has it.")),
         Stop::Unanswered => fault
-            .advise(format!("ip neigh show {0}; ping -c1 {0}: is the machine there, does anybody have the virtual address?", address.ip()))
-            .advise(format!("probe path {address} here and there: who drops the packets"))
-            .advise(format!("on that machine: iptables-save | grep -w {port}; nft list ruleset")),
-        Stop::Unreachable(_) => fault.advise(format!("ip route get {}; ip -br addr", address.ip())),
+            .run(["ping", "-c1", &host], "whether the machine is there, or has the virtual address")
+            .run(["ip", "neigh", "show", &host], "whether it is known on this network")
+            .fix(probe_command::path(Some(address), None, "here and there: what drops the packets"))
+            .advise(format!("Check the packet filter of that machine for rules of port {port}.")),
+        Stop::Unreachable(_) => fault
+            .run(["ip", "route", "get", &host], "the route that this node uses")
+            .run(["ip", "-br", "addr"], "the addresses that this node has"),
         Stop::Silent => fault
-            .advise("on that machine: is kube-apiserver starved or stopped? crictl ps -a --name kube-apiserver; top")
-            .advise(format!("a path that loses large packets looks so, too: ping -M do -s 1400 {}", address.ip())),
-        Stop::Closed => fault.advise("a load balancer without a healthy backend looks so: look at its backends"),
+            .run(["crictl", "ps", "-a", "--name", "kube-apiserver"], "on that machine: it may be stopped, or starved of CPU")
+            .run(["ping", "-c1", "-M", "do", "-s", "1400", &host], "a path that loses large packets looks the same"),
+        Stop::Closed => fault.advise("A load balancer without a healthy backend looks like this: check its backends."),
         Stop::NoTls(_) | Stop::NoHttp => fault.advise(format!(
-            "something else than an API server has this port: {} names {address}, is it right?",
+            "Something else than an API server has this port: check whether {} is right to name {address}.",
             seen.config.path
         )),
         Stop::Alert(_) => fault.advise(
-            "it may not accept kubelet's certificate: is the file that --client-ca-file of kube-apiserver names the cluster's CA?",
+            "It may not accept kubelet's certificate: check that --client-ca-file of kube-apiserver names the cluster's CA.",
         ),
     }
 }
@@ -186,12 +189,15 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Fi
                 "kubelet does not trust the API server {address}: another authority than the one it knows signed its certificate"
             ))
             .seen(shown.clone())
+            .run(
+                ["openssl", "x509", "-noout", "-fingerprint", "-in", "/etc/kubernetes/pki/ca.crt"],
+                "compare here and on a control plane node",
+            )
             .advise(format!(
-                "compare: openssl x509 -noout -fingerprint -in /etc/kubernetes/pki/ca.crt, here, and on a control plane node; {} may have its own copy",
+                "{} may have a copy of its own, or name the wrong machine. If the cluster was made anew, reset this node and join it \
+                 again.",
                 seen.config.path
-            ))
-            .advise("was the cluster made anew? kubeadm reset here, then join again")
-            .advise(format!("is it the right machine? {} names it", seen.config.path)),
+            )),
         ),
         Trust::WrongName => faults.push(
             Finding::failed(KIND, format!(
@@ -199,37 +205,45 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Fi
             ))
             .seen(shown.clone())
             .seen(format!("it is good for {}", names(leaf)))
-            .advise("on a control plane node: add the name to certSANs, remove apiserver.crt and .key, kubeadm init phase certs apiserver --config FILE")
-            .advise(format!("or name the server in {} by one of these", seen.config.path)),
+            .advise(
+                "On a control plane node, add the name to certSANs of kubeadm's configuration, remove apiserver.crt and apiserver.key, \
+                 and make them again with it.",
+            )
+            .advise(format!("Or name the server in {} by one of these.", seen.config.path)),
         ),
         Trust::Other(why) => faults.push(other(address, why).seen(shown.clone())),
     }
-    let renew = "on a control plane node: kubeadm certs check-expiration; kubeadm certs renew apiserver; restart kube-apiserver (move its manifest out and back)";
+    let renew = |fault: Finding| {
+        fault
+            .run(
+                ["kubeadm", "certs", "renew", "apiserver"],
+                "on a control plane node",
+            )
+            .advise("Restart kube-apiserver there: move its manifest out of its directory, and back.")
+    };
     match leaf.life(seen.now) {
-        Life::Over(ago) => faults.push(
+        Life::Over(ago) => faults.push(renew(
             Finding::failed(KIND, format!(
                 "the certificate of the API server {address} expired {} ago",
                 about(ago)
             ))
-            .seen(shown)
-            .advise(renew),
-        ),
+            .seen(shown),
+        )),
         Life::NotYet(until) => faults.push(
             Finding::failed(KIND, format!(
                 "the certificate of the API server {address} is valid only in {}: one of the clocks is wrong",
                 about(until)
             ))
             .seen(shown)
-            .advise("timedatectl here and there; chronyc tracking"),
+            .run(["timedatectl"], "here and there: one of the clocks is wrong"),
         ),
-        Life::Left(left) if left.as_hours() < SOON_HOURS => faults.push(
+        Life::Left(left) if left.as_hours() < SOON_HOURS => faults.push(renew(
             Finding::warning(KIND, format!(
                 "the certificate of the API server {address} expires in {}",
                 about(left)
             ))
-            .seen(shown)
-            .advise(renew),
-        ),
+            .seen(shown),
+        )),
         Life::Left(_) => {}
     }
     faults
@@ -240,7 +254,7 @@ fn other(address: SocketAddr, why: &str) -> Finding {
         KIND,
         format!("the certificate of the API server {address} can't be checked: {why}"),
     )
-    .advise("openssl verify, with the CA of kubelet's configuration")
+    .advise("Verify the certificate with the CA in kubelet's configuration.")
 }
 
 fn names(leaf: &Certificate) -> String {
@@ -255,19 +269,28 @@ fn answer(address: SocketAddr, reply: &Reply, seen: &NodeFacts) -> Option<Findin
     let fault = match status {
         0..=399 => return None,
         401 => Finding::failed(KIND, format!("the API server {address} does not know kubelet: 401 Unauthorized"))
-            .advise("the certificate or token expired, or another authority than the API server's --client-ca-file signed it")
-            .advise(format!("openssl x509 -noout -subject -issuer -dates -in FILE, of the file that {} names", seen.config.path)),
+            .advise(format!(
+                "The certificate or token that {} names expired, or another authority than that of --client-ca-file signed it.",
+                seen.config.path
+            )),
         403 => Finding::warning(KIND, format!(
             "the API server {address} knows kubelet, and does not let it ask for /healthz: 403 Forbidden"
         ))
-        .advise("its certificate's subject must be O=system:nodes, CN=system:node:NAME")
-        .advise("kubectl get clusterrolebinding system:public-info-viewer -o yaml: system:authenticated must be in it"),
+        .advise("The subject of its certificate must be O=system:nodes, CN=system:node:NAME.")
+        .run(
+            ["kubectl", "get", "clusterrolebinding", "system:public-info-viewer", "-o", "yaml"],
+            "system:authenticated must be in it",
+        ),
         429 => Finding::warning(KIND, format!("the API server {address} has too much to do: 429 Too Many Requests"))
-            .advise("kubectl get --raw /debug/api_priority_and_fairness/dump_priority_levels: who asks that much"),
+            .run(
+                ["kubectl", "get", "--raw", "/debug/api_priority_and_fairness/dump_priority_levels"],
+                "the clients that ask that much",
+            ),
         500..600 => Finding::failed(KIND, format!("the API server {address} says that it is not well: {status}"))
-            .advise("kubectl get --raw '/readyz?verbose'; most often it is etcd: probe doctor --check etcd there"),
+            .run(["kubectl", "get", "--raw", "/readyz?verbose"], "which part is not ready")
+            .fix(probe_command::doctor(Check::Etcd, "on its machine: most often it is etcd")),
         _ => Finding::warning(KIND, format!("what is at {address} answers /healthz with {status}, as no API server does"))
-            .advise(format!("{} names the server: is it the right one?", seen.config.path)),
+            .advise(format!("Check whether {} names the right server.", seen.config.path)),
     };
     let lines = reply.body.lines().filter(|line| !line.trim().is_empty());
     let (bad, rest): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with("[-]"));
@@ -291,6 +314,9 @@ fn clock(address: SocketAddr, reply: &Reply) -> Option<Finding> {
             there.strftime("%F %T"),
             here.strftime("%F %T")
         ))
-        .advise("timedatectl; chronyc tracking, here and there: certificates and leases go by the clock")
+        .run(
+            ["timedatectl"],
+            "here and there: certificates and leases depend on the clock",
+        )
     })
 }

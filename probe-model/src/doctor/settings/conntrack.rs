@@ -21,12 +21,19 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
         };
         faults.push(
             fault
-                .seen(format!("nf_conntrack_count {} of nf_conntrack_max {}", table.entries, table.room))
-                .advise(format!(
-                    "sysctl -w net.netfilter.nf_conntrack_max={}   # for good: kube-proxy's conntrack.maxPerCore, which sets it",
-                    table.room.saturating_mul(2)
+                .seen(format!(
+                    "nf_conntrack_count {} of nf_conntrack_max {}",
+                    table.entries, table.room
                 ))
-                .advise("conntrack -L | awk '{print $4, $5}' | sort | uniq -c | sort -n | tail   # who fills it"),
+                .run(
+                    [
+                        "sysctl",
+                        "-w",
+                        &format!("net.netfilter.nf_conntrack_max={}", table.room.saturating_mul(2)),
+                    ],
+                    "for good by conntrack.maxPerCore of kube-proxy, which sets it",
+                )
+                .run(["conntrack", "-L"], "what fills it"),
         );
     }
     let Some(counts) = table.counts else {
@@ -43,13 +50,13 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
         counts.drop,
         "drop",
         "conntrack drops packets for want of room",
-        "make the table larger, as said of nf_conntrack_max",
+        "Make the table larger, as said of nf_conntrack_max.",
     ));
     faults.extend(failed(
         counts.early_drop,
         "early_drop",
         "conntrack forgets living connections to make room",
-        "make the table larger, as said of nf_conntrack_max",
+        "Make the table larger, as said of nf_conntrack_max.",
     ));
     // Now and then one is lost on any busy node: the packet is dropped, and sent again.
     if counts.insert_failed.grown > 0 {
@@ -60,7 +67,7 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
                 seconds(seen)
             ))
             .seen(format!("conntrack -S: insert_failed {} since the start", counts.insert_failed.total))
-            .advise("options single-request-reopen or use-vc in the pods' dnsConfig, or NodeLocal DNSCache"),
+            .advise("Set the options single-request-reopen or use-vc in the pods' dnsConfig, or run NodeLocal DNSCache."),
         );
     }
     faults

@@ -15,20 +15,18 @@ fn off(seen: &SettingsFacts) -> Option<Finding> {
     if seen.devices.is_empty() {
         return None;
     }
-    let remedy = |name: &str| {
-        format!(
-            "sysctl -w {name}=1   # for good: a file in /etc/sysctl.d, and look for one there that sets it to 0"
+    let set = |fault: Finding, name: &str| {
+        fault.run(
+            ["sysctl", "-w", &format!("{name}=1")],
+            "for good by a file in /etc/sysctl.d; one there may set it to 0",
         )
     };
     if seen.forwarding == Some(false) {
-        return Some(
-            Finding::failed(
-                KIND,
-                "the node forwards nothing: pods reach no other node, and nobody reaches them",
-            )
-            .seen("net.ipv4.ip_forward = 0")
-            .advise(remedy("net.ipv4.ip_forward")),
+        let fault = Finding::failed(
+            KIND,
+            "the node forwards nothing: pods reach no other node, and nobody reaches them",
         );
+        return Some(set(fault.seen("net.ipv4.ip_forward = 0"), "net.ipv4.ip_forward"));
     }
     let off: Vec<_> = seen
         .devices
@@ -43,7 +41,7 @@ fn off(seen: &SettingsFacts) -> Option<Finding> {
     (!off.is_empty()).then(|| {
         off.iter().fold(fault, |fault, device| {
             let name = format!("net.ipv4.conf.{}.forwarding", device.name);
-            fault.seen(format!("{name} = 0")).advise(remedy(&name))
+            set(fault.seen(format!("{name} = 0")), &name)
         })
     })
 }
@@ -59,14 +57,20 @@ fn bridge_filtering(seen: &SettingsFacts) -> Option<Finding> {
         KIND,
         "a pod that asks a Service whose pod is on the same node gets its answer from an address that it did not ask",
     );
-    let load = "modprobe br_netfilter; echo br_netfilter > /etc/modules-load.d/k8s.conf";
-    let set = "sysctl -w net.bridge.bridge-nf-call-iptables=1   # for good: a file in /etc/sysctl.d";
+    let set = |fault: Finding| {
+        fault.run(
+            ["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=1"],
+            "for good by a file in /etc/sysctl.d",
+        )
+    };
     Some(match seen.bridge_filtering {
-        None => fault
+        None => set(fault
             .seen("br_netfilter is not loaded: there is no net.bridge.bridge-nf-call-iptables")
-            .advise(load)
-            .advise(set),
-        Some(_) => fault.seen("net.bridge.bridge-nf-call-iptables = 0").advise(set),
+            .run(
+                ["modprobe", "br_netfilter"],
+                "for good by a file in /etc/modules-load.d",
+            )),
+        Some(_) => set(fault.seen("net.bridge.bridge-nf-call-iptables = 0")),
     })
 }
 
@@ -112,9 +116,12 @@ fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
         strict
             .iter()
             .fold(fault, |fault, name| {
-                fault.advise(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"))
+                fault.run(
+                    ["sysctl", "-w", &format!("net.ipv4.conf.{name}.rp_filter=2")],
+                    "loose on this device only",
+                )
             })
-            .advise("if it goes on, find out why they come that way: ip route get SENDER"),
+            .advise("If it goes on, find out why they come that way, by the routes to their senders."),
     )
 }
 
@@ -142,7 +149,7 @@ fn dropped(seen: &SettingsFacts) -> Vec<Finding> {
         let fault = fault.fixed_by(dropper.rule.fixes(&dropper.flow));
         if seen.flannel_mtu.is_some() {
             fault.advise(
-                "flannel accepts the whole pod network in its chain FLANNEL-FWD: find out why that chain is missing here.",
+                "flannel accepts the whole pod network in its chain FLANNEL-FWD: find out why that does not work here.",
             )
         } else {
             fault

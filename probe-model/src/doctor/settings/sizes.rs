@@ -28,8 +28,11 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
             ))
             .seen(format!("{name}: MTU {mtu}"))
             .seen(room.clone())
-            .advise(format!("ip link set {name} mtu {most}   # until flannel starts again; for good: the MTU of {}, by which flannel \
-                             goes, or \"Backend\": {{\"MTU\": …}} in its net-conf.json", underlay.name)),
+            .run(["ip", "link", "set", name, "mtu", &most.to_string()], "until flannel starts again")
+            .advise(format!(
+                "For good, set the MTU of {}, by which flannel goes, or MTU of Backend in its net-conf.json.",
+                underlay.name
+            )),
         );
     }
     if let Some(flannel) = seen
@@ -46,7 +49,7 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
             fault
                 .seen(format!("/run/flannel/subnet.env: FLANNEL_MTU={flannel}"))
                 .seen(room)
-                .advise("restart flannel on this node, which writes it anew; pods keep theirs until they are made anew"),
+                .advise("Restart flannel on this node, which writes it anew; pods keep theirs until they are made anew."),
         );
     }
     let wider = seen
@@ -60,7 +63,10 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
                 bridge.name, bridge.mtu
             ))
             .seen(format!("{}: MTU {}; {name}: MTU {mtu}", bridge.name, bridge.mtu))
-            .advise(format!("ip link set {} mtu {mtu}; new pods by the mtu of the CNI configuration", bridge.name)),
+            .run(
+                ["ip", "link", "set", &bridge.name, "mtu", &mtu.to_string()],
+                "for new pods by mtu in the CNI configuration",
+            ),
         );
     }
     faults

@@ -2,6 +2,7 @@
 
 use super::Observation;
 use crate::finding::Fix;
+use crate::probe_command;
 use crate::vxlan::{
     finding::Fault,
     overlay::Overlay,
@@ -44,12 +45,11 @@ impl Observation<'_> {
                          rejects them."
                     );
                     let fixes = [
-                        Fix::text(format!(
-                            "Check on {peer} that its VXLAN device is up with port {port}: ip -d link show type vxlan."
-                        )),
-                        Fix::text(format!(
-                            "Run probe vxlan on {peer}: it names the rule, if one rejects."
-                        )),
+                        Fix::run(
+                            ["ip", "-d", "link", "show", "type", "vxlan"],
+                            format!("on {peer}: its VXLAN device must be up, with port {port}"),
+                        ),
+                        probe_command::vxlan(&format!("on {peer}: it names the rule, if one rejects")),
                     ];
                     self.find(Fault::Refused, overlay, Some(peer), what, evidence, fixes);
                 }

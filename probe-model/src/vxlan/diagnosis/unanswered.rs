@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use super::{Observation, belongs};
+use crate::probe_command;
 use crate::{
     finding::Fix,
     vxlan::{finding::Fault, traffic::Direction},
@@ -75,11 +76,13 @@ impl Observation<'_> {
                 ),
                 format!("no drop, no ICMP error, entries complete for {peer}"),
             ];
-            let fixes = [Fix::text(format!(
-                "Run probe vxlan on {peer}: it names a rule there. If nothing arrives there, a filter between the nodes \
-                 (security group, switch) drops UDP port {}.",
-                stream.port
-            ))];
+            let fixes = [
+                probe_command::vxlan(&format!("on {peer}: it names a rule there")),
+                Fix::text(format!(
+                    "If nothing arrives there, a filter between the nodes (security group, switch) drops UDP port {}.",
+                    stream.port
+                )),
+            ];
             let finding = self.find(Fault::NoAnswer, overlay, Some(peer), what, evidence, fixes);
             finding.certain = false;
         }

@@ -243,6 +243,7 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
             destination_port: None,
             input,
             output,
+            is_new: true,
         };
         // All pods of this node, whatever they talk to.
         let end = |address: IpAddr| (address == pod).then_some(pods);

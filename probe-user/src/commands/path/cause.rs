@@ -260,6 +260,7 @@ impl Host {
             destination_port: port(destination),
             input: event.input.and_then(name),
             output,
+            is_new: false,
         };
         let rule = self.snapshot.first(&packet, actions)?;
         let flow = RuleFlow::between(packet.path, protocol, packet.source, packet.destination);

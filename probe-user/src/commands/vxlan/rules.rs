@@ -77,6 +77,7 @@ impl Rules {
             destination_port: flow.destination_port,
             input,
             output,
+            is_new: false,
         };
         let candidates = snapshot.decisive(&packet, &[Action::Drop, Action::Reject]);
         (candidates, snapshot.read_ns)

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Matches whose options are all in [`option`], or that ask nothing of the packet.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "tcp",
     "udp",
     "sctp",
@@ -20,6 +20,7 @@ const KNOWN: [&str; 10] = [
     "addrtype",
     "iprange",
     "comment",
+    "conntrack",
     "standard",
 ];
 
@@ -275,6 +276,8 @@ fn option(name: &str, words: &mut Words) -> Option<Condition> {
         "--dport" | "--destination-port" | "--dports" | "--destination-ports" => {
             Condition::of(Field::DestinationPort, ports(&words.value()))
         }
+        "--ctorigsrc" => Condition::of(Field::OriginalSource, [network(&words.value())]),
+        "--ctreplsrc" => Condition::of(Field::ReplySource, [network(&words.value())]),
         "--ports" => Condition::of(Field::EitherPort, ports(&words.value())),
         "--src-range" => Condition::of(Field::Source, [addresses(&words.value())]),
         "--dst-range" => Condition::of(Field::Destination, [addresses(&words.value())]),

@@ -108,6 +108,9 @@ impl<'a> View<'a> {
             },
             Field::Source => address(self.source, value),
             Field::Destination => address(self.destination, value),
+            Field::OriginalSource if self.packet.is_new => address(self.source, value),
+            Field::ReplySource if self.packet.is_new => address(self.destination, value),
+            Field::OriginalSource | Field::ReplySource => Matches::Maybe,
             Field::SourcePort => number(self.packet.source_port, value),
             Field::DestinationPort => number(self.packet.destination_port, value),
             Field::EitherPort => {

@@ -47,6 +47,8 @@ pub struct Packet {
     pub input: Option<String>,
     /// The device it was to leave by; `None` is unknown.
     pub output: Option<String>,
+    /// It is the first of its connection, and conntrack knows it.
+    pub is_new: bool,
 }
 
 /// Node ports of Services whose own port is 443, as kube-proxy's rules of the calling thread's network namespace have them,

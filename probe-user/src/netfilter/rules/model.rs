@@ -240,6 +240,10 @@ pub(super) enum Field {
     Destination,
     SourcePort,
     DestinationPort,
+    /// Of the connection's first packet.
+    OriginalSource,
+    /// Of the packet that answers it: the address of the server itself.
+    ReplySource,
     EitherPort,
     Input,
     Output,

@@ -20,6 +20,7 @@ fn packet() -> Packet {
         destination_port: Some(8472),
         input: Some("eth0".to_owned()),
         output: None,
+        is_new: false,
     }
 }
 
@@ -522,6 +523,37 @@ fn texts_are_short_and_harmless() {
         named(&name, &packet()),
         ["iptables-legacy: fil\u{fffd}ter INPUT policy DROP"]
     );
+}
+
+/// What doctor prints for pods that a policy drops: once it is there, new connections pass.
+#[test]
+fn addresses_of_the_connection() {
+    let new = Packet {
+        path: PacketPath::Forward,
+        protocol: 6,
+        source: "10.244.1.2".parse().unwrap(),
+        destination: "10.244.2.2".parse().unwrap(),
+        is_new: true,
+        ..packet()
+    };
+    let later = Packet {
+        is_new: false,
+        ..new.clone()
+    };
+    for (matches, packet, drops) in [
+        ("--ctorigsrc 10.244.1.0/24", &new, false),
+        ("--ctreplsrc 10.244.2.0/24", &new, false),
+        ("--ctorigsrc 10.244.2.0/24", &new, true),
+        ("--ctreplsrc 10.244.1.0/24", &new, true),
+        ("! --ctorigsrc 10.244.1.0/24", &new, true),
+        // It may be an answer, or the first.
+        ("--ctorigsrc 10.244.1.0/24", &later, true),
+        ("--ctstate NEW", &new, true),
+    ] {
+        let text = format!("*filter\n:FORWARD DROP [9:9]\n-A FORWARD -m conntrack {matches} -j ACCEPT\n");
+        let candidates = legacy(&text).candidates(packet, &[Action::Drop]);
+        assert_eq!(!candidates.is_empty(), drops, "{matches}");
+    }
 }
 
 /// iptables-save escapes by rules of its own, which are not the shell's.
@@ -1200,6 +1232,7 @@ fn real_tools_and_packets() {
             destination_port: Some(port),
             input: Some("lo".to_owned()),
             output: None,
+            is_new: false,
         }
     };
     let check = |packet: &Packet, actions: &[Action], expected: &str| {

@@ -98,6 +98,7 @@ impl RuleSource for ReadRules<'_> {
             destination_port: Some(dropped.destination.port()),
             input: dropped.input.and_then(|index| self.name(index)),
             output: None,
+            is_new: false,
         })
     }
 }

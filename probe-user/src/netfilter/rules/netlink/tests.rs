@@ -129,6 +129,7 @@ fn packets() -> Vec<Packet> {
                     destination_port: Some(ports.1),
                     input: (path != PacketPath::Out).then(|| input.to_owned()),
                     output: (path != PacketPath::In).then(|| "eth0".to_owned()),
+                    is_new: false,
                 });
             }
         }

@@ -1,0 +1,115 @@
+//! The commands that fixes may be, by what their programs parse. Every fix that a test of this crate makes is held against it.
+
+/// Whether the program takes these arguments, and they do no more than one change.
+pub fn is_known(argv: &[String]) -> bool {
+    let words: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let [program, arguments @ ..] = words.as_slice() else {
+        return false;
+    };
+    match *program {
+        "iptables-legacy" | "iptables-nft" | "ip6tables-legacy" | "ip6tables-nft" => iptables(arguments),
+        "nft" => nft(arguments),
+        "ip" => ip(arguments),
+        "bridge" => matches!(
+            arguments,
+            ["fdb", "append" | "del" | "replace", _, "dev", _, "dst", _] | ["fdb", "del", _, "dev", _]
+        ),
+        "ethtool" => matches!(arguments, ["-K", _, _, "on" | "off"]),
+        // All devices are never changed at once.
+        "sysctl" => matches!(arguments, ["-w", setting]
+            if setting.split_once('=').is_some_and(|(_, value)| value.parse::<u64>().is_ok())
+                && !setting.contains(".conf.all.") && !setting.contains(".conf.default.")),
+        "ufw" => {
+            let start = arguments
+                .iter()
+                .take_while(|word| !matches!(**word, "proto" | "from"));
+            matches!(
+                start.copied().collect::<Vec<_>>().as_slice(),
+                ["allow"]
+                    | ["allow", "out"]
+                    | ["route", "allow"]
+                    | ["insert", "1", "allow"]
+                    | ["route", "insert", "1", "allow"]
+                    | ["insert", "1", "allow", "out"]
+            )
+        }
+        "firewall-cmd" => {
+            matches!(arguments, ["--reload"])
+                || matches!(arguments, ["--permanent", port] if port.starts_with("--add-port="))
+        }
+        "kubectl" => kubectl(arguments),
+        "kubeadm" => matches!(
+            arguments,
+            ["token", "list"]
+                | ["token", "create", "--print-join-command"]
+                | ["certs", "renew", _]
+                | ["kubeconfig", "user", "--org", _, "--client-name", _]
+        ),
+        "systemctl" => matches!(arguments, ["restart", _] | ["enable", "--now", _]),
+        "journalctl" => matches!(arguments, ["-u", _, "-n", _]),
+        "crictl" => matches!(arguments, ["ps", "-a", "--name", _]),
+        "openssl" => matches!(
+            arguments,
+            ["x509", "-noout", "-fingerprint", "-in", _] | ["s_client", "-noservername", "-connect", _]
+        ),
+        "getent" => matches!(arguments, ["hosts", _]),
+        "ping" => matches!(arguments, ["-c1", _] | ["-c1", "-M", "do", "-s", _, _]),
+        "ss" => matches!(arguments, ["-ltnp", _]),
+        "conntrack" => matches!(arguments, ["-L"] | ["-D", ..]),
+        "modprobe" | "timedatectl" => arguments.len() <= 1,
+        "mv" => matches!(arguments, [from, to] if from.starts_with('/') && to.starts_with('/')),
+        "rm" => {
+            !arguments.is_empty()
+                && arguments
+                    .iter()
+                    .all(|file| file.starts_with('/') && !file.ends_with('/'))
+        }
+        // Parsed by probe itself, in its own tests.
+        "probe" => true,
+        _ => false,
+    }
+}
+
+/// No policy is set, no chain emptied, nothing deleted by its position.
+fn iptables(arguments: &[&str]) -> bool {
+    let ["-t", _, command @ ("-A" | "-I" | "-D"), _, matches @ ..] = arguments else {
+        return false;
+    };
+    let accepts = matches.ends_with(&["-j", "ACCEPT"]);
+    matches.len() > 2 && matches.contains(&"-j") && (accepts || *command == "-D")
+}
+
+fn nft(arguments: &[&str]) -> bool {
+    match arguments {
+        ["delete", "rule", _, _, _, "handle", handle] => handle.parse::<u64>().is_ok(),
+        ["add" | "insert", "rule", _, _, _, matches @ .., "accept"] => !matches.is_empty(),
+        _ => false,
+    }
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    match arguments {
+        ["link", "set", _, "up" | "down"] | ["link", "delete", _] | ["-br", "addr"] => true,
+        ["link", "set", _, "mtu", mtu] => mtu.parse::<u32>().is_ok(),
+        ["-d", "link", "show", "type", "vxlan"] | ["neigh", "show", _] | ["route", "get", _] => true,
+        ["addr" | "route", "del", _, "dev", _] => true,
+        ["route", "add" | "replace", _, rest @ ..] | ["neigh", "add" | "replace" | "del", _, rest @ ..] => {
+            rest.contains(&"dev")
+        }
+        _ => false,
+    }
+}
+
+fn kubectl(arguments: &[&str]) -> bool {
+    let arguments = match arguments {
+        ["-n", _, rest @ ..] => rest,
+        all => all,
+    };
+    match arguments {
+        ["get", _, ..] | ["logs", "-l", _] | ["logs", "-l", _, "--tail", _] => true,
+        ["delete", "pod", name] => !name.starts_with('-'),
+        ["delete", "pod", "-l", _, "--field-selector", _] => true,
+        ["rollout", "restart", "deployment", _] => true,
+        _ => false,
+    }
+}
