@@ -91,7 +91,10 @@ fn ip(arguments: &[&str]) -> bool {
     match arguments {
         ["link", "set", _, "up" | "down"] | ["link", "delete", _] | ["-br", "addr"] => true,
         ["link", "set", _, "mtu", mtu] => mtu.parse::<u32>().is_ok(),
-        ["-d", "link", "show", "type", "vxlan"] | ["neigh", "show", _] | ["route", "get", _] => true,
+        ["-d", "link", "show", "type", "vxlan"]
+        | ["-d", "link", "show", _]
+        | ["neigh", "show", _]
+        | ["route", "get", _] => true,
         ["addr" | "route", "del", _, "dev", _] => true,
         ["route", "add" | "replace", _, rest @ ..] | ["neigh", "add" | "replace" | "del", _, rest @ ..] => {
             rest.contains(&"dev")

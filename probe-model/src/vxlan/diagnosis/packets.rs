@@ -116,10 +116,16 @@ impl Observation<'_> {
             evidence.extend(self.evidence_of_drops("NO_SOCKET", |dropped| {
                 dropped.source == peer && dropped.port == port
             }));
-            let fixes = [Fix::text(format!(
-                "Set one port on all nodes (flannel: Backend.Port in kube-flannel-cfg, 8472 unless set; 4789 is the \
-                 standard's) and restart flanneld where it differs. ip -d link show {name} prints it."
-            ))];
+            let fixes = [
+                Fix::text(
+                    "Set one port on all nodes (flannel: Backend.Port in kube-flannel-cfg, 8472 unless set; 4789 is the \
+                     standard's) and restart flanneld where it differs.",
+                ),
+                Fix::run(
+                    ["ip", "-d", "link", "show", name],
+                    "prints the port, here and there",
+                ),
+            ];
             let finding = self.find(Fault::PortMismatch, overlay, Some(peer), what, evidence, fixes);
             finding.detail = port.to_string();
             return;
@@ -138,10 +144,15 @@ impl Observation<'_> {
         evidence.extend(self.evidence_of_drops("VXLAN_VNI_NOT_FOUND", |dropped| {
             dropped.source == peer && dropped.vni == vni
         }));
-        let fixes = [Fix::text(format!(
-            "Set one VNI on all nodes (flannel: Backend.VNI in kube-flannel-cfg) and restart flanneld where it differs. ip -d \
-             link show {name} prints it."
-        ))];
+        let fixes = [
+            Fix::text(
+                "Set one VNI on all nodes (flannel: Backend.VNI in kube-flannel-cfg) and restart flanneld where it differs.",
+            ),
+            Fix::run(
+                ["ip", "-d", "link", "show", name],
+                "prints the VNI, here and there",
+            ),
+        ];
         let finding = self.find(Fault::VniMismatch, overlay, Some(peer), what, evidence, fixes);
         finding.detail = vni.to_string();
     }

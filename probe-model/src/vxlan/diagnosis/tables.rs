@@ -90,7 +90,7 @@ impl Observation<'_> {
                     format!("{name} has no route to the pods of {who}: packets to them go another way."),
                     gateway.as_ref().map(|gateway| {
                         Fix::text(format!(
-                            "Add the route to that node's pod subnet (podCIDR): ip route add SUBNET via {gateway} dev {name} onlink."
+                            "Add the route to that node's pod subnet (podCIDR), via {gateway} on {name}, onlink."
                         ))
                     }),
                 ),

@@ -6,7 +6,7 @@ use super::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean
 use crate::model::rule::{owner_of, owner_of_policy};
 
 /// How long a rule's text may be, in characters.
-const TEXT: usize = 200;
+const TEXT: usize = 500;
 
 probe_model::names! {
     /// A point of the kernel where chains are attached, as nft writes it.
