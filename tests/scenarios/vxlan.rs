@@ -251,7 +251,7 @@ fn the_other_side_drops_or_rejects() {
     beta.run("iptables -w -A INPUT -p udp --dport 8472 -j DROP")
         .unwrap();
     let fault = found(&probe, "no-answer", Some(BETA));
-    says(&fault, &["does not answer", "Run probe vxlan on 192.168.88.12"]);
+    says(&fault, &["does not answer", "probe vxlan  # on 192.168.88.12"]);
     assert_eq!(fault["certain"], false);
     beta.run("iptables -w -F INPUT").unwrap();
     healed(&probe);
