@@ -22,7 +22,7 @@ use crate::model::{
     self, Connection, Finding,
     bypass::{
         self,
-        rule::{CandidateRule, Intended, Rule},
+        rule::{Intended, NotrackRule},
         stream::{Server, UntrackedCount, UntrackedStream},
         view::{JudgedStream, SeenBy, Sender},
     },
@@ -36,6 +36,7 @@ use crate::model::{
     network::{Device, Mac, Vxlan},
     owner::Name,
     part::{AgentStatus, State},
+    rule::{Action, CandidateRule, Family, RulePosition, Tool},
     vxlan::{
         Fault,
         finding::Diagnosed,
@@ -47,6 +48,23 @@ use crate::model::{
         view::View,
     },
 };
+
+/// A rule without an owner that exempts packets from conntrack.
+fn notrack(packets: Option<u64>) -> CandidateRule {
+    CandidateRule {
+        tool: Tool::IptablesNft,
+        family: Family::Ip,
+        table: "raw".to_owned(),
+        chain: "PREROUTING".to_owned(),
+        place: RulePosition::Position(1),
+        text: "-A PREROUTING -j NOTRACK".to_owned(),
+        words: None,
+        action: Action::NoTrack,
+        certain: true,
+        packets,
+        owner: None,
+    }
+}
 
 fn docs(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -464,10 +482,7 @@ fn untracked_packets() {
             output: Some(1),
         },
         count: UntrackedCount::default(),
-        rules: vec![CandidateRule {
-            rule: "rule 1".to_owned(),
-            certain: true,
-        }],
+        rules: vec![notrack(None)],
         intended: sender.then_some(Intended::Cilium),
         fault: bypass::finding::Fault::ALL[0],
         service: sender.then(|| "shop/web:https".to_owned()),
@@ -478,12 +493,10 @@ fn untracked_packets() {
             others: true,
         }),
     };
-    let rule = |packets: Option<u64>| Rule {
-        text: "rule 1".to_owned(),
-        packets,
+    let rule = |packets: Option<u64>| NotrackRule {
+        rule: notrack(packets),
         since: packets,
         moved_ns: 0,
-        remedy: String::new(),
         intended: packets.map(|_| Intended::NodeLocalDns),
     };
     let view = bypass::View {

@@ -96,7 +96,8 @@ impl Collector {
                 bypass: Some(settings),
                 known,
                 ..
-            }) => Untracked::poll_all(settings, known.clone(), self.book.clone()).map_err(|error| format!("{error:#}")),
+            }) => Untracked::poll_all(settings, known.clone(), self.book.clone())
+                .map_err(|error| format!("{error:#}")),
             None => {
                 Untracked::count(self.netns, &self.config.source, &self.ports).map_err(|error| chain(&error))
             }
