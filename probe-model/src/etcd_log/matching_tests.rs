@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use super::*;
 use crate::{
     Outcome,
-    etcd_log::summary::Total,
+    etcd_log::{ServerKind, summary::Total},
     flow::{Client, Identity, Recorded},
     recording_scope::RecordingScope,
 };
@@ -49,6 +49,7 @@ fn line(peer: &str, second: Option<f64>) -> Rejected {
         endpoint: None,
         has_offset: true,
         zone: None,
+        logged_by: ServerKind::Etcd,
         server: None,
     }
 }
