@@ -151,7 +151,11 @@ fn it_remembers_and_answers_and_counts() {
 #[test]
 fn what_is_not_reported_is_counted() {
     let node = Node::new();
-    let config = format!("{}outcomes = [\"refused\"]\n", node.config());
+    // Without a history: it has every outcome of the watched ports.
+    let config = format!(
+        "{}outcomes = [\"refused\"]\n[history]\nconnections = 0\n",
+        node.config()
+    );
     let agent = Agent::start(&node.netns, &config, &[]).unwrap();
     let port = format!("port=\"{}\"", node.server.port());
     let labels = ["outcome=\"half-open\"", "role=\"client\"", &port];
@@ -175,6 +179,26 @@ fn what_is_not_reported_is_counted() {
         .unwrap();
     }
     assert!(connections(&agent, "").is_empty());
+    let reported = agent.logged();
+    assert!(
+        !reported.iter().any(|event| event["event"] == "connection"),
+        "{reported:#?}"
+    );
+}
+
+/// The history has every outcome of the watched ports, whatever is reported: each may be a line in a server's log.
+#[test]
+fn the_history_has_what_is_not_reported() {
+    let node = Node::new();
+    let config = format!("{}outcomes = [\"refused\"]\n", node.config());
+    let agent = Agent::start(&node.netns, &config, &[]).unwrap();
+    let client = node.half_opens();
+    assert_eq!(remembers(&agent, client)["outcome"], "half-open");
+    let reported = agent.logged();
+    assert!(
+        !reported.iter().any(|event| event["event"] == "connection"),
+        "{reported:#?}"
+    );
 }
 
 #[test]
