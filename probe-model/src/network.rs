@@ -53,6 +53,8 @@ pub struct Device {
     /// Packets it could not send.
     pub send_failures: u64,
     pub vxlan: Option<Vxlan>,
+    /// Id of the XDP program that runs before all else.
+    pub xdp: Option<u32>,
 }
 
 /// A device's name as rules and routes see it: of a bridge's port the bridge.
@@ -78,10 +80,51 @@ pub struct Vxlan {
     pub external: bool,
     /// A multicast group to which it sends what it has no entry for.
     pub group: Option<IpAddr>,
+    /// Two devices share a UDP port only with the same options.
+    pub options: ReceiveOptions,
+    /// It was made in another network namespace, where its socket and its underlay still are.
+    pub elsewhere: bool,
 }
 
-/// A route, or one way of a route with several.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Vxlan {
+    /// Whether the kernel refuses to have both up: their UDP port is the same, and what they expect there is not
+    /// (`vxlan_find_sock`).
+    pub fn conflicts(&self, other: &Self) -> bool {
+        self.port == other.port && (self.external != other.external || self.options != other.options)
+    }
+}
+
+/// What a VXLAN device's socket is set to besides its port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReceiveOptions {
+    /// Group policy extension.
+    pub gbp: bool,
+    /// Generic protocol extension.
+    pub gpe: bool,
+    /// Takes IPv6 packets without a checksum.
+    pub zero_checksum: bool,
+    /// Remote checksum offload.
+    pub remote_checksum: bool,
+}
+
+crate::names! {
+    /// What a route does with packets.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub enum RouteKind {
+        /// Sends them on.
+        #[default]
+        Unicast = "unicast",
+        /// Drops them.
+        Blackhole = "blackhole",
+        /// Drops them, and answers "host unreachable".
+        Unreachable = "unreachable",
+        /// Drops them, and answers "prohibited".
+        Prohibit = "prohibit",
+    }
+}
+
+/// A route, or one next hop of a route with several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Route {
     pub prefix: IpNet,
     pub gateway: Option<IpAddr>,
@@ -89,6 +132,30 @@ pub struct Route {
     pub device: Option<u32>,
     /// Lower goes first.
     pub metric: u32,
+    pub kind: RouteKind,
+    /// The routing table; 254 is the main one.
+    pub table: u32,
+    /// The peer that the route itself gives to a tunnel device in external mode.
+    pub encap: Option<IpAddr>,
+}
+
+/// The main routing table.
+pub const MAIN_TABLE: u32 = 254;
+
+/// What the kernel does with packets of this node to an address, by all its tables and rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteLookup {
+    Sent {
+        /// Index of the device.
+        device: u32,
+        gateway: Option<IpAddr>,
+    },
+    /// The address is this node's own.
+    Own,
+    /// A route or a rule of policy routing rejects them.
+    Rejected(RouteKind),
+    /// No table has a route.
+    NoRoute,
 }
 
 /// A neighbour: the link layer address of an IP address.

@@ -291,6 +291,7 @@ fn device(index: u32, name: &str, controller: Option<u32>) -> Device {
         sent: 0,
         send_failures: 0,
         vxlan: None,
+        xdp: None,
     }
 }
 

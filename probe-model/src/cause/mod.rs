@@ -424,6 +424,11 @@ impl FaultyTunnel {
             | Fault::MissingNeighbour
             | Fault::MissingForwarding
             | Fault::DeadVtep
+            | Fault::UnderlayRoute
+            | Fault::OwnAddress
+            | Fault::MissingAddress
+            | Fault::DuplicateMac
+            | Fault::DuplicateVtep
             | Fault::StaleMac
             | Fault::BadChecksum
             | Fault::PortTaken
@@ -433,7 +438,7 @@ impl FaultyTunnel {
             ),
             // A SYN is small.
             Fault::Mtu => matches!(outcome, Outcome::TimedOut | Outcome::ResetByClient),
-            Fault::MalformedHeader | Fault::Dropped => false,
+            Fault::PrefixOverlap | Fault::MalformedHeader | Fault::Dropped => false,
         }
     }
 }

@@ -26,6 +26,12 @@ crate::names! {
         MissingNeighbour = "missing-neighbour",
         MissingForwarding = "missing-forwarding",
         DeadVtep = "dead-vtep",
+        UnderlayRoute = "underlay-route",
+        OwnAddress = "own-address",
+        MissingAddress = "missing-address",
+        DuplicateMac = "duplicate-mac",
+        DuplicateVtep = "duplicate-vtep",
+        PrefixOverlap = "prefix-overlap",
         StaleMac = "stale-mac",
         BadChecksum = "bad-checksum",
         Mtu = "mtu",
@@ -49,6 +55,12 @@ impl Fault {
             Self::MissingNeighbour => "the neighbour entry of a peer is missing",
             Self::MissingForwarding => "the FDB entry of a peer is missing",
             Self::DeadVtep => "no host answers for a peer's address on the underlay",
+            Self::UnderlayRoute => "the route to a peer's VTEP leads nowhere, or into the device itself",
+            Self::OwnAddress => "a peer's VTEP is an address of this node",
+            Self::MissingAddress => "the device sends from an address that this node does not have",
+            Self::DuplicateMac => "two VXLAN devices have the same MAC address",
+            Self::DuplicateVtep => "two peers have the same VTEP",
+            Self::PrefixOverlap => "a peer's pods and another network have addresses in common",
             Self::StaleMac => "this node or a peer has an outdated MAC address of the other's device",
             Self::BadChecksum => "packets arrive with a wrong outer checksum",
             Self::Mtu => "the device's MTU is larger than the underlay carries",
@@ -103,8 +115,14 @@ impl DerefMut for Diagnosed {
     }
 }
 
-/// So many packets dropped are more than what is dropped now and then for reasons that say nothing of an overlay.
-pub const MANY: u64 = 10;
+/// Whether so many packets dropped of so many are a loss that is felt: one of a hundred, or half of the few that there were.
+/// Single packets are dropped now and then for reasons that say nothing of an overlay.
+pub const fn is_loss(dropped: u64, of: u64) -> bool {
+    const MANY: u64 = 10;
+    const FEW: u64 = 3;
+    (dropped >= MANY && dropped.saturating_mul(100) >= of)
+        || (dropped >= FEW && dropped.saturating_mul(2) >= of)
+}
 
 /// VXLAN packets that the packet filter drops.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +136,8 @@ pub struct FilteredPackets {
     pub underlay: Option<String>,
     /// How many were dropped.
     pub packets: u64,
+    /// Of how many.
+    pub of: u64,
     /// When the latest was dropped, `CLOCK_MONOTONIC` nanoseconds.
     pub latest_ns: u64,
 }
@@ -147,7 +167,7 @@ impl Diagnosed {
         let rules = rule::decisive(rules);
         let Some(first) = rules.first() else {
             if self.fault != Fault::Filtered {
-                return packets.packets >= MANY;
+                return is_loss(packets.packets, packets.of);
             }
             self.evidence.push(
                     "no rule of iptables or nft that could be read matches: it may be another hook, such as a BPF \

@@ -1,13 +1,19 @@
 //! VXLAN overlays: what should be, what is on the wire, and what is wrong.
 
 pub mod diagnosis;
+pub mod filters;
 pub mod finding;
 pub mod overlay;
+pub mod routes;
 pub mod traffic;
 pub mod view;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_of_peers;
+#[cfg(test)]
+mod tests_of_ways;
 
 pub use diagnosis::Diagnosis;
 pub use finding::{Diagnosed, Fault};

@@ -1,10 +1,18 @@
 //! What should be: each VXLAN device with the peers that routes, neighbours and forwarding entries give it.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Reachability, Route, Vxlan};
+use super::routes::{Detour, Overlap, detour, overlaps};
+use crate::network::{
+    Device, ForwardingEntry, MAIN_TABLE, Mac, Neighbour, Reachability, Route, RouteKind, RouteLookup, Vxlan,
+};
+
+/// Lookups in one snapshot.
+const LOOKUPS: usize = 4096;
+/// Underlay devices of one VXLAN device.
+const UNDERLAYS: usize = 8;
 
 /// All tables at one moment.
 #[derive(Clone, Debug, Default)]
@@ -15,6 +23,36 @@ pub struct Tables {
     pub routes: Vec<Route>,
     pub neighbours: Vec<Neighbour>,
     pub forwarding: Vec<ForwardingEntry>,
+    /// What the kernel does with packets of a VXLAN device with this address to this peer, as far as it was queried.
+    pub lookups: HashMap<LookupKey, RouteLookup>,
+}
+
+/// The VXLAN device's own address, where it has one, and the peer's.
+pub type LookupKey = (Option<IpAddr>, IpAddr);
+
+impl Tables {
+    /// The lookups that the peers need. The kernel looks up the way to a forwarding entry's peer by the addresses alone: the
+    /// device that a VXLAN device is bound to counts only for what it floods (`vxlan_xmit_one`).
+    pub fn needed_lookups(&self) -> Vec<LookupKey> {
+        let vxlan = |index: u32| {
+            let device = self.devices.iter().find(|device| device.index == index)?;
+            device.vxlan.as_ref().filter(|vxlan| !vxlan.elsewhere)
+        };
+        let entries = self
+            .forwarding
+            .iter()
+            .filter(|entry| !entry.peer.is_multicast() && !entry.peer.is_unspecified())
+            .filter_map(|entry| Some((vxlan(entry.device)?.local, entry.peer)));
+        let encaps = self
+            .routes
+            .iter()
+            .filter_map(|route| Some((vxlan(route.device?)?.local, route.encap?)));
+        let mut keys: Vec<_> = entries.chain(encaps).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.truncate(LOOKUPS);
+        keys
+    }
 }
 
 /// A VXLAN device, its underlay and its peers.
@@ -23,8 +61,20 @@ pub struct Overlay {
     pub device: Device,
     pub vxlan: Vxlan,
     pub underlay: Option<Underlay>,
+    /// Further devices by which its packets leave or arrive.
+    pub other_underlays: Vec<Underlay>,
     pub kind: PeerSource,
     pub peers: Vec<Peer>,
+    /// Another VXLAN device that is up on its UDP port, and that the kernel lets nobody share the port with.
+    pub conflict: Option<String>,
+    /// Another VXLAN device that is up shares its UDP port.
+    pub is_port_shared: bool,
+    /// Its own address is not on this node.
+    pub lacks_address: bool,
+    /// Pods' networks that are in the way of others.
+    pub overlaps: Vec<Overlap>,
+    /// The length of this node's and the peers' pod subnets, where the tables show it.
+    pub subnet_length: Option<u8>,
 }
 
 /// The device that VXLAN packets leave by.
@@ -65,6 +115,21 @@ pub struct Peer {
     pub unreachable: bool,
     /// It is being asked for its address on the underlay, and has not answered yet.
     pub asked: bool,
+    /// What the kernel does with packets to the VTEP.
+    pub way: Option<RouteLookup>,
+    /// The route that the way goes by, where it is none of the underlay.
+    pub way_route: Option<Route>,
+    /// Packets to its pods go another way than through the device.
+    pub detour: Option<Detour>,
+}
+
+impl Peer {
+    /// Its pods are routed without this device, as Calico does within a subnet (CrossSubnet), or host-gw, or WireGuard.
+    pub fn is_direct(&self) -> bool {
+        self.detour
+            .as_ref()
+            .is_some_and(|detour| detour.kind == RouteKind::Unicast)
+    }
 }
 
 crate::names! {
@@ -113,21 +178,73 @@ impl Overlay {
             PeerSource::Learning => vteps(&entries),
             PeerSource::External => Vec::new(),
         };
-        let underlay = underlay(tables, &vxlan, &peers);
         for peer in &mut peers {
-            let state = |state| {
-                peer.vtep
-                    .is_some_and(|vtep| neighbour_is(tables, index, vtep, state))
-            };
+            let Some(vtep) = peer.vtep else { continue };
+            peer.way = tables.lookups.get(&(vxlan.local, vtep)).copied();
+            peer.way_route = peer.way.and_then(|way| route_of(tables, index, vtep, way));
+            let next = next_hop(tables, index, vtep, peer.way);
+            let state = |state| neighbour_is(tables, next, state);
             (peer.unreachable, peer.asked) = (state(Reachability::Failed), state(Reachability::Asked));
         }
-        Self {
+        let mut found = underlays(tables, index, &vxlan, &peers).into_iter();
+        let (underlay, other_underlays) = (found.next(), found.collect());
+        let others = || {
+            let others = tables
+                .devices
+                .iter()
+                .filter(|other| other.up && other.index != index);
+            others.filter_map(|other| Some((other, other.vxlan.as_ref()?)))
+        };
+        let conflict = others().find(|(_, other)| vxlan.conflicts(other));
+        let own = |address| tables.addresses.iter().any(|(_, own)| *own == address);
+        let mut overlay = Self {
+            conflict: conflict.map(|(other, _)| other.name.clone()),
+            is_port_shared: others().any(|(_, other)| other.port == vxlan.port && !vxlan.conflicts(other)),
+            lacks_address: !vxlan.elsewhere && vxlan.local.is_some_and(|local| !own(local)),
+            overlaps: Vec::new(),
+            subnet_length: None,
             device,
             vxlan,
             underlay,
+            other_underlays,
             kind,
             peers,
+        };
+        if kind == PeerSource::Entries {
+            overlay.subnet_length = subnet_length(tables, &overlay);
+            overlay.overlaps = overlaps(tables, &overlay);
         }
+        overlay
+    }
+
+    /// Every underlay device, the first one first.
+    pub fn underlays(&self) -> impl Iterator<Item = &Underlay> {
+        self.underlay.iter().chain(&self.other_underlays)
+    }
+
+    /// The device with the least MTU of those that packets to its peers leave by.
+    pub fn narrowest(&self) -> Option<&Underlay> {
+        let leaves = |underlay: &&Underlay| {
+            self.peers.iter().any(
+                |peer| matches!(peer.way, Some(RouteLookup::Sent { device, .. }) if device == underlay.index),
+            )
+        };
+        let narrowest = self
+            .underlays()
+            .filter(leaves)
+            .min_by_key(|underlay| underlay.mtu);
+        narrowest.or(self.underlay.as_ref())
+    }
+
+    /// The peer that sends from another address than its VTEP, as a node with two network cards may: what it sends has its
+    /// link layer address. `is_heard`: whether packets with that link layer address come from that VTEP, too.
+    pub fn alias(&self, address: IpAddr, mac: Mac, is_heard: impl Fn(IpAddr) -> bool) -> Option<&Peer> {
+        if mac.is_zero() || self.peer(address).is_some() {
+            return None;
+        }
+        let mut same = self.peers.iter().filter(|peer| peer.mac == Some(mac));
+        let peer = same.next().filter(|_| same.next().is_none())?;
+        peer.vtep.filter(|vtep| !is_heard(*vtep)).map(|_| peer)
     }
 
     /// Bytes that VXLAN puts around a packet.
@@ -225,21 +342,34 @@ fn joined(tables: &Tables, index: u32, entries: &[&ForwardingEntry]) -> Vec<Peer
             peer.lacks.push(PeerEntry::Neighbour);
         }
     }
+    let shortest = |is_v4: bool| {
+        let lengths = peers.iter().flat_map(|peer| &peer.routes);
+        let same = lengths.filter(|route| route.addr().is_ipv4() == is_v4);
+        same.map(IpNet::prefix_len).min()
+    };
+    let shortest = (shortest(true), shortest(false));
     for peer in &mut peers {
         if peer.routes.is_empty() {
-            peer.lacks.push(PeerEntry::Route);
+            peer.detour = detour(tables, index, peer, shortest);
+            if !peer.is_direct() {
+                peer.lacks.push(PeerEntry::Route);
+            }
         }
         if peer.mac.is_some() && peer.vtep.is_none() {
             peer.lacks.push(PeerEntry::Forwarding);
         }
     }
     for entry in orphans {
-        peers.push(Peer {
+        let mut peer = Peer {
             vtep: Some(entry.peer),
             mac: Some(entry.mac),
-            lacks: vec![PeerEntry::Route, PeerEntry::Neighbour],
             ..Peer::default()
-        });
+        };
+        peer.detour = detour(tables, index, &peer, shortest);
+        if !peer.is_direct() {
+            peer.lacks = vec![PeerEntry::Route, PeerEntry::Neighbour];
+        }
+        peers.push(peer);
     }
     peers.sort_by_key(|peer| (peer.vtep.is_none(), peer.vtep, peer.gateway));
     peers
@@ -265,40 +395,165 @@ fn route_to(tables: &Tables, but: u32, address: IpAddr) -> Option<&Route> {
     tables
         .routes
         .iter()
+        .filter(|route| route.kind == RouteKind::Unicast)
         .filter(|route| route.device != Some(but) && route.prefix.contains(&address))
         .max_by_key(|route| (route.prefix.prefix_len(), std::cmp::Reverse(route.metric)))
 }
 
-/// What the device is bound to; or what has its address; or where the routes to its peers lead.
-fn underlay(tables: &Tables, vxlan: &Vxlan, peers: &[Peer]) -> Option<Underlay> {
-    let of_address = || {
-        let local = vxlan.local?;
-        tables
-            .addresses
-            .iter()
-            .find(|(_, address)| *address == local)
-            .map(|(index, _)| *index)
+/// The route that packets to a VTEP go by, where they go through the VXLAN device itself, or nowhere.
+fn route_of(tables: &Tables, index: u32, vtep: IpAddr, way: RouteLookup) -> Option<Route> {
+    let is_it = |route: &&Route| match way {
+        RouteLookup::Sent { device, .. } => device == index && route.device == Some(index),
+        RouteLookup::Rejected(_) => route.kind != RouteKind::Unicast,
+        RouteLookup::Own | RouteLookup::NoRoute => false,
     };
-    let of_route = || {
-        let vtep = peers.iter().find_map(|peer| peer.vtep)?;
-        route_to(tables, 0, vtep)?.device
-    };
-    let index = vxlan.underlay.or_else(of_address).or_else(of_route)?;
-    let device = tables.devices.iter().find(|device| device.index == index)?;
-    Some(Underlay {
-        index,
-        name: device.name.clone(),
-        mtu: device.mtu,
-        ethernet: device.ethernet,
-    })
+    tables
+        .routes
+        .iter()
+        .filter(|route| route.prefix.contains(&vtep))
+        .filter(is_it)
+        .max_by_key(|route| (route.prefix.prefix_len(), route.table == MAIN_TABLE))
+        .cloned()
 }
 
-/// How far who has to be asked for the way to a VTEP is known.
-fn neighbour_is(tables: &Tables, device: u32, vtep: IpAddr, state: Reachability) -> bool {
-    let route = route_to(tables, device, vtep);
-    let next = route.and_then(|route| route.gateway).unwrap_or(vtep);
+/// The devices that its packets leave or arrive by: the one that the device is bound to, where the routes to its peers lead,
+/// and the one with its address.
+fn underlays(tables: &Tables, index: u32, vxlan: &Vxlan, peers: &[Peer]) -> Vec<Underlay> {
+    if vxlan.elsewhere {
+        return Vec::new();
+    }
+    let mut found: Vec<u32> = vxlan.underlay.into_iter().collect();
+    let ways = peers.iter().filter_map(|peer| match peer.way? {
+        RouteLookup::Sent { device, .. } => Some(device),
+        RouteLookup::Own | RouteLookup::Rejected(_) | RouteLookup::NoRoute => None,
+    });
+    found.extend(ways);
+    if vxlan.external {
+        let encaps = tables.routes.iter().filter(|route| route.device == Some(index));
+        found.extend(
+            encaps.filter_map(|route| match tables.lookups.get(&(vxlan.local, route.encap?))? {
+                RouteLookup::Sent { device, .. } => Some(*device),
+                RouteLookup::Own | RouteLookup::Rejected(_) | RouteLookup::NoRoute => None,
+            }),
+        );
+    }
+    if let Some(local) = vxlan.local {
+        let with_address = tables.addresses.iter().filter(|(_, address)| *address == local);
+        found.extend(with_address.map(|(index, _)| *index));
+    }
+    // Without an address of its own it sends from, and receives at, whatever device the routes of either side choose.
+    if vxlan.local.is_none() && vxlan.underlay.is_none() {
+        let vtep = peers.iter().find_map(|peer| peer.vtep);
+        found.extend(vtep.and_then(|vtep| route_to(tables, index, vtep)?.device));
+        if vxlan.external || vtep.is_some() {
+            found.extend(towards_others(tables));
+        }
+    }
+    let mut underlays: Vec<Underlay> = Vec::new();
+    for candidate in found {
+        let device = tables.devices.iter().find(|device| device.index == candidate);
+        let Some(device) = device.filter(|device| device.index != index && device.vxlan.is_none()) else {
+            continue;
+        };
+        // An address on the loopback device is reached by others through another one.
+        let is_known = underlays.iter().any(|underlay| underlay.index == candidate);
+        if is_known || underlays.len() == UNDERLAYS || (device.name == "lo" && !underlays.is_empty()) {
+            continue;
+        }
+        underlays.push(Underlay {
+            index: device.index,
+            name: device.name.clone(),
+            mtu: device.mtu,
+            ethernet: device.ethernet,
+        });
+    }
+    underlays
+}
+
+/// The devices that lead to other hosts, those of the default routes first. Who is told its peers packet by packet may send to
+/// any of them. A bridge without a gateway behind it is the pods'.
+fn towards_others(tables: &Tables) -> Vec<u32> {
+    let is_v6_link_local = |net: &IpNet| matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());
+    let routes = || {
+        let routes = tables
+            .routes
+            .iter()
+            .filter(|route| route.kind == RouteKind::Unicast);
+        routes.filter(|route| !is_v6_link_local(&route.prefix))
+    };
+    let bridge = |index: u32| {
+        tables
+            .devices
+            .iter()
+            .any(|device| device.index == index && device.bridge)
+    };
+    let with_gateway = routes().filter(|route| route.gateway.is_some());
+    let mut gateways: Vec<_> = with_gateway.collect();
+    gateways.sort_by_key(|route| route.prefix.prefix_len());
+    let on_link = routes().filter(|route| {
+        route.gateway.is_none()
+            && route.prefix.prefix_len() < route.prefix.max_prefix_len()
+            && route.device.is_some_and(|device| !bridge(device))
+    });
+    gateways
+        .into_iter()
+        .chain(on_link)
+        .filter_map(|route| route.device)
+        .collect()
+}
+
+/// Who is asked for on the underlay for packets to a VTEP.
+fn next_hop(tables: &Tables, device: u32, vtep: IpAddr, way: Option<RouteLookup>) -> IpAddr {
+    let gateway = match way {
+        Some(RouteLookup::Sent { gateway, .. }) => gateway,
+        Some(RouteLookup::Own | RouteLookup::Rejected(_) | RouteLookup::NoRoute) => None,
+        None => route_to(tables, device, vtep).and_then(|route| route.gateway),
+    };
+    gateway.unwrap_or(vtep)
+}
+
+/// How far a host on the underlay is known.
+fn neighbour_is(tables: &Tables, address: IpAddr, state: Reachability) -> bool {
     tables
         .neighbours
         .iter()
-        .any(|neighbour| neighbour.address == next && neighbour.state == state)
+        .any(|neighbour| neighbour.address == address && neighbour.state == state)
+}
+
+/// The length of pod subnets: of the peers' routes, where all have the same, or of the bridge that has this node's pods.
+fn subnet_length(tables: &Tables, overlay: &Overlay) -> Option<u8> {
+    let routes = overlay.peers.iter().filter_map(|peer| {
+        // A gateway is the first address of its subnet.
+        let (gateway, [route]) = (peer.gateway?, peer.routes.as_slice()) else {
+            return None;
+        };
+        (route.addr() == gateway).then_some(route.prefix_len())
+    });
+    let own = tables
+        .addresses
+        .iter()
+        .filter(|(index, _)| *index == overlay.device.index);
+    let bridges = own.filter_map(|(_, own)| {
+        let bridge = |route: &&Route| {
+            let device = tables
+                .devices
+                .iter()
+                .find(|device| Some(device.index) == route.device);
+            route.gateway.is_none()
+                && route.prefix.addr() == *own
+                && device.is_some_and(|device| device.bridge)
+        };
+        tables
+            .routes
+            .iter()
+            .find(bridge)
+            .map(|route| route.prefix.prefix_len())
+    });
+    let mut lengths: Vec<_> = routes.chain(bridges).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    match lengths.as_slice() {
+        [length] => Some(*length),
+        _ => None,
+    }
 }

@@ -14,17 +14,17 @@ use super::{
 use crate::network::{Device, ForwardingEntry, Mac, Neighbour, Reachability, Route, Vxlan};
 use crate::rule::{Action, CandidateRule, Tool, samples::iptables};
 
-const UNDERLAY: u32 = 2;
-const FLANNEL: u32 = 3;
-const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub(super) const UNDERLAY: u32 = 2;
+pub(super) const FLANNEL: u32 = 3;
+pub(super) const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub(super) const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const SECOND: u64 = 1_000_000_000;
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn device(index: u32, name: &str, mtu: u32) -> Device {
+pub(super) fn device(index: u32, name: &str, mtu: u32) -> Device {
     Device {
         index,
         name: name.to_owned(),
@@ -38,11 +38,12 @@ fn device(index: u32, name: &str, mtu: u32) -> Device {
         sent: 0,
         send_failures: 0,
         vxlan: None,
+        xdp: None,
     }
 }
 
 /// A node 192.168.88.11 with one peer, 192.168.88.12.
-fn tables() -> Tables {
+pub(super) fn tables() -> Tables {
     let mut flannel = device(FLANNEL, "flannel.1", 1450);
     flannel.vxlan = Some(Vxlan {
         vni: 1,
@@ -56,6 +57,7 @@ fn tables() -> Tables {
         gateway: gateway.map(ip),
         device: Some(device),
         metric: 0,
+        ..Route::default()
     };
     Tables {
         devices: vec![device(UNDERLAY, "eth0", 1500), flannel],
@@ -84,10 +86,11 @@ fn tables() -> Tables {
             peer: ip("192.168.88.12"),
             permanent: true,
         }],
+        ..Tables::default()
     }
 }
 
-fn stream(direction: Direction) -> VxlanStream {
+pub(super) fn stream(direction: Direction) -> VxlanStream {
     VxlanStream {
         local: ip("192.168.88.11"),
         peer: ip("192.168.88.12"),
@@ -98,7 +101,7 @@ fn stream(direction: Direction) -> VxlanStream {
     }
 }
 
-fn count(packets: u64, at_ns: u64) -> VxlanCount {
+pub(super) fn count(packets: u64, at_ns: u64) -> VxlanCount {
     VxlanCount {
         packets,
         frames: packets,
@@ -112,7 +115,7 @@ fn count(packets: u64, at_ns: u64) -> VxlanCount {
 }
 
 /// Traffic both ways, and drops that say nothing.
-fn traffic(now_ns: u64) -> Traffic {
+pub(super) fn traffic(now_ns: u64) -> Traffic {
     let packets = now_ns / SECOND * 10;
     let mut noise = dropped("NO_TX_TARGET");
     noise.place = Layer::Inner;
@@ -133,7 +136,7 @@ fn traffic(now_ns: u64) -> Traffic {
 }
 
 /// From the peer, outside.
-fn dropped(reason: &str) -> VxlanDrop {
+pub(super) fn dropped(reason: &str) -> VxlanDrop {
     VxlanDrop {
         place: Layer::Outer,
         reason: (!reason.is_empty()).then(|| reason.to_owned()),
@@ -146,7 +149,7 @@ fn dropped(reason: &str) -> VxlanDrop {
     }
 }
 
-fn drop_packets(traffic: &mut Traffic, dropped: VxlanDrop) {
+pub(super) fn drop_packets(traffic: &mut Traffic, dropped: VxlanDrop) {
     let count = DropCount {
         packets: 12,
         last_ns: traffic.now_ns,
@@ -155,20 +158,20 @@ fn drop_packets(traffic: &mut Traffic, dropped: VxlanDrop) {
 }
 
 /// Looks of one run, a second apart.
-struct Run {
+pub(super) struct Run {
     diagnosis: Diagnosis,
     now_ns: u64,
 }
 
 impl Run {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             diagnosis: Diagnosis::new(false),
             now_ns: 100 * SECOND,
         }
     }
 
-    fn look(&mut self, tables: &Tables, change: impl FnOnce(&mut Traffic)) -> Vec<Diagnosed> {
+    pub(super) fn look(&mut self, tables: &Tables, change: impl FnOnce(&mut Traffic)) -> Vec<Diagnosed> {
         self.now_ns += SECOND;
         let mut traffic = traffic(self.now_ns);
         change(&mut traffic);
@@ -195,12 +198,12 @@ fn a_dead_peer_without_reasons() {
     assert!(!findings[0].certain);
 }
 
-fn faults(findings: &[Diagnosed]) -> Vec<Fault> {
+pub(super) fn faults(findings: &[Diagnosed]) -> Vec<Fault> {
     findings.iter().map(|finding| finding.fault).collect()
 }
 
 /// What the second look at such tables and traffic finds.
-fn found(tables: &Tables, change: impl Fn(&mut Traffic)) -> Vec<Diagnosed> {
+pub(super) fn found(tables: &Tables, change: impl Fn(&mut Traffic)) -> Vec<Diagnosed> {
     let mut run = Run::new();
     run.look(tables, &change);
     run.look(tables, &change)
@@ -557,7 +560,7 @@ fn kinds_of_devices() {
     }
 }
 
-fn vxlan(tables: &mut Tables) -> &mut Vxlan {
+pub(super) fn vxlan(tables: &mut Tables) -> &mut Vxlan {
     tables.devices[1].vxlan.as_mut().unwrap()
 }
 
@@ -577,6 +580,7 @@ fn an_ipv6_underlay_takes_more_of_the_mtu() {
     let mut tables = tables();
     assert_eq!(Overlay::all(&tables)[0].overhead(), 50);
     vxlan(&mut tables).local = Some(ip("fd00::11"));
+    tables.addresses.push((UNDERLAY, ip("fd00::11")));
     assert_eq!(Overlay::all(&tables)[0].overhead(), 70);
     assert_eq!(
         faults(&found(&tables, |traffic| traffic.streams.clear())),

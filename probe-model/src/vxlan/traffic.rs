@@ -1,7 +1,11 @@
 //! What is: counts of VXLAN packets on the wire, of errors about them, and of drops.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
+use super::filters::DeviceFilter;
 use crate::network::Mac;
 pub use probe_ebpf::contract::vxlan::{Direction, Layer};
 
@@ -158,6 +162,16 @@ pub struct Traffic {
     pub checksum_errors: u64,
     /// Who besides the kernel has the UDP port of a device that is down: port and process.
     pub holders: Vec<(u16, String)>,
+    /// UDP ports with a socket in this network namespace, whoever has it: a device made here may have gone to another one.
+    pub listening: HashSet<u16>,
+    /// The kernel gives a reason of its own for packets with a VNI that no device has (6.13).
+    pub has_vni_reason: bool,
+    /// Packets dropped by `rp_filter`, of all devices (`TcpExt: IPReversePathFilter`).
+    pub reverse_path_drops: u64,
+    /// tc filters and XDP programs of the underlay devices, without probe's own.
+    pub filters: Vec<DeviceFilter>,
+    /// Addresses with which conntrack has VXLAN packets, with the UDP port. Read only where a peer's VTEP is not known.
+    pub contacts: Vec<(u16, IpAddr)>,
     /// What could not be counted, by name.
     pub losses: Vec<(&'static str, u64)>,
 }

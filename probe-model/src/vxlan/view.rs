@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use crate::owner::Name;
 
 use super::{
-    diagnosis::belongs,
-    finding::Diagnosed,
+    diagnosis::{belongs, peer_of},
+    finding::{Diagnosed, Fault},
     overlay::{Overlay, Peer},
     traffic::{Direction, Layer, Traffic, VxlanCount, VxlanDrop, VxlanStream},
 };
@@ -39,14 +39,20 @@ pub struct PeerView<'a> {
     /// Packets from or to it that were dropped on this node.
     pub dropped: u64,
     pub findings: Vec<&'a Diagnosed>,
+    /// Of the device, with no peer.
+    pub device_faults: Vec<Fault>,
 }
 
 impl PeerView<'_> {
     /// What there is to say in one word or two.
     pub fn state(&self) -> String {
         match self.findings.as_slice() {
+            [] if !self.overlay.device.up => self.device_state().to_owned(),
             [] if self.peer.is_none() => "no entries".to_owned(),
+            [] if self.peer.is_some_and(Peer::is_direct) && self.received.packets == 0 => "direct".to_owned(),
             [] if self.received.packets == 0 && self.sent.packets == 0 => "idle".to_owned(),
+            // What nobody answers to is not verified to arrive.
+            [] if self.received.packets == 0 => "not verified".to_owned(),
             [] => "ok".to_owned(),
             findings => {
                 let mut names: Vec<_> = findings.iter().map(|finding| finding.fault.name()).collect();
@@ -54,6 +60,21 @@ impl PeerView<'_> {
                 names.join(", ")
             }
         }
+    }
+
+    /// Of a device that is down.
+    fn device_state(&self) -> &'static str {
+        let of_device = |fault| self.device_faults.contains(&fault);
+        if of_device(Fault::PortTaken) {
+            Fault::PortTaken.name()
+        } else {
+            Fault::DeviceDown.name()
+        }
+    }
+
+    /// Nothing is expected of it: its pods are routed without the device.
+    pub fn is_direct(&self) -> bool {
+        self.peer.is_some_and(Peer::is_direct)
     }
 
     /// The latest packet, `CLOCK_MONOTONIC` nanoseconds; 0: none.
@@ -77,8 +98,9 @@ impl View {
                 views.push(self.peer(overlay, Some(peer), peer.vtep, ours()));
             }
             let mut others: Vec<IpAddr> = ours()
+                .filter(|(stream, count)| peer_of(overlay, stream, count, &self.traffic).is_none())
                 .map(|(stream, _)| stream.peer)
-                .filter(|vtep| overlay.peer(*vtep).is_none() && !vtep.is_multicast())
+                .filter(|vtep| !vtep.is_multicast())
                 .collect();
             others.sort_unstable();
             others.dedup();
@@ -117,7 +139,13 @@ impl View {
         streams: impl Iterator<Item = &'a (VxlanStream, VxlanCount)>,
     ) -> PeerView<'a> {
         let (mut received, mut sent) = (VxlanCount::default(), VxlanCount::default());
-        for (stream, count) in streams.filter(|(stream, _)| Some(stream.peer) == vtep) {
+        let is_its = |stream: &VxlanStream, count: &VxlanCount| match peer {
+            Some(peer) if Some(stream.peer) != vtep => {
+                peer_of(overlay, stream, count, &self.traffic) == Some(peer)
+            }
+            _ => Some(stream.peer) == vtep,
+        };
+        for (stream, count) in streams.filter(|(stream, count)| is_its(stream, count)) {
             let sum = match stream.direction {
                 Direction::In => &mut received,
                 Direction::Out => &mut sent,
@@ -158,6 +186,14 @@ impl View {
             sent,
             dropped: drops.map(|(_, count)| count.packets).sum(),
             findings: self.findings.iter().filter(of_peer).collect(),
+            device_faults: self
+                .findings
+                .iter()
+                .filter(|finding| {
+                    finding.peer.is_none() && Some(&overlay.device.name) == finding.device.as_ref()
+                })
+                .map(|finding| finding.fault)
+                .collect(),
         }
     }
 

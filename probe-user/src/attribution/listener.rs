@@ -1,6 +1,7 @@
 //! Which process holds a listening socket: for connections that ended without the process doing anything.
 
 use std::{
+    collections::HashSet,
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
@@ -125,6 +126,23 @@ pub fn udp_holder(port: u16) -> Option<String> {
     let pid = proc.pids().into_iter().find(holds)?;
     let name = proc.identity(pid).map(|(name, _)| name).unwrap_or_default();
     Some(format!("{name} (pid {pid})"))
+}
+
+/// The UDP ports of this thread's network namespace that a socket has, the kernel's own too.
+pub fn udp_ports() -> HashSet<u16> {
+    let tables = ["udp", "udp6"]
+        .into_iter()
+        .filter_map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES));
+    tables
+        .flat_map(|table| {
+            let text = String::from_utf8_lossy(&table).into_owned();
+            let ports = text.lines().skip(1).filter_map(|line| {
+                let local = line.split_ascii_whitespace().nth(1)?;
+                Some(address(local)?.port())
+            });
+            ports.collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 /// Whether somebody listens on this TCP port in this thread's network namespace.

@@ -23,7 +23,7 @@ use std::{
 use lru::LruCache;
 use probe_ebpf::contract::connection::Task;
 
-pub use self::listener::{listens, udp_holder};
+pub use self::listener::{listens, udp_holder, udp_ports};
 use self::{
     cgroup::{Placement, placement, placement_of_path},
     cri::Runtime,

@@ -1,6 +1,8 @@
 //! `probe vxlan`: look by look, what should be against what is.
 
 pub mod checksums;
+mod filters;
+mod holders;
 mod rules;
 mod snapshot;
 mod underlays;

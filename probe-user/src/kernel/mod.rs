@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod clock_sync;
 pub mod connection;
 pub mod drops;
+pub mod filters;
 pub mod hooks;
 pub mod losses;
 mod maps;

@@ -4,6 +4,7 @@
 //! Linux 2.6.14 with `nf_conntrack_netlink`; takes CAP_NET_ADMIN in the namespace asked.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     net::{IpAddr, SocketAddr},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use netlink_packet_core::{NLM_F_DUMP, NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla};
+use netlink_packet_core::{DefaultNla, NLM_F_DUMP, NetlinkBuffer, NetlinkMessage, NetlinkPayload, Nla};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
     conntrack::{
@@ -37,12 +38,16 @@ pub enum ConntrackError {
     Malformed(String),
 }
 
+/// `IPCTNL_MSG_CT_GET`
+const GET: u8 = 1;
 /// `IPCTNL_MSG_CT_GET_STATS_CPU`
 const GET_STATISTICS: u8 = 4;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 /// Netfilter's own header before the attributes.
 const HEADER: usize = 4;
+/// Entries of a dump that are read.
+const MOST: usize = 262_144;
 
 /// What conntrack could not do, since the network namespace was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,6 +167,62 @@ impl Conntrack {
         }
     }
 
+    /// The addresses of UDP flows to this port, of either end; each once. The kernel filters them from 5.8 on; before, all of its
+    /// table is read, up to a bound. For what is rarely asked.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn udp_contacts(&mut self, port: u16) -> Result<BTreeSet<IpAddr>, ConntrackError> {
+        const CTA_TUPLE_ORIG: u16 = 1;
+        const CTA_TUPLE_IP: u16 = 1;
+        const CTA_TUPLE_PROTO: u16 = 2;
+        const CTA_PROTO_NUM: u16 = 1;
+        const CTA_PROTO_DST_PORT: u16 = 3;
+        let malformed = || ConntrackError::Malformed("cut short".to_owned());
+        let mut contacts = BTreeSet::new();
+        for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
+            let message = NetfilterMessage::new(
+                NetfilterHeader::new(family, 0, 0),
+                ConntrackMessage::Other {
+                    message_type: GET,
+                    attributes: udp_filter(port),
+                },
+            );
+            let sequence = self.link.ask(message, NLM_F_DUMP)?;
+            let mut seen = 0;
+            'dump: loop {
+                let mut rest = self.link.receive()?;
+                while !rest.is_empty() {
+                    let message = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
+                    let length = usize::try_from(message.length()).map_err(|_| malformed())?;
+                    rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+                    if message.sequence_number() != sequence {
+                        continue;
+                    }
+                    seen += 1;
+                    match message.message_type() {
+                        NLMSG_DONE | NLMSG_ERROR => break 'dump,
+                        // The rest of it is left in a socket that is closed with this one.
+                        _ if seen > MOST => return Ok(contacts),
+                        _ => {}
+                    }
+                    let attributes = Attributes(message.payload().get(HEADER..).unwrap_or_default());
+                    let tuple = attributes.within(CTA_TUPLE_ORIG);
+                    let protocol = tuple.within(CTA_TUPLE_PROTO);
+                    let is_udp = protocol.get(CTA_PROTO_NUM) == Some(&[17]);
+                    if is_udp && protocol.get(CTA_PROTO_DST_PORT) == Some(&port.to_be_bytes()) {
+                        let addresses = tuple
+                            .within(CTA_TUPLE_IP)
+                            .iter()
+                            .filter_map(|(_, bytes)| address(bytes));
+                        contacts.extend(addresses);
+                    }
+                }
+            }
+        }
+        Ok(contacts)
+    }
+
     fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<ConntrackEntry>, ConntrackError> {
         let sequence = self.link.ask(request(tuple), 0)?;
         loop {
@@ -190,6 +251,42 @@ impl Conntrack {
             };
         }
     }
+}
+
+/// Attributes that select UDP entries by the destination port of the original direction. The filter has to say that it is
+/// nested, or the kernel refuses it (`nla_parse_nested`).
+fn udp_filter(port: u16) -> Vec<DefaultNla> {
+    const TUPLE_ORIGINAL: u16 = 1;
+    const FILTER: u16 = 25;
+    const NESTED: u16 = 1 << 15;
+    const ORIGINAL_FLAGS: u16 = 1;
+    const PROTOCOL: u32 = 1 << 3;
+    const DESTINATION_PORT: u32 = 1 << 5;
+    let [high, low] = port.to_be_bytes();
+    // CTA_TUPLE_PROTO with CTA_PROTO_NUM and CTA_PROTO_DST_PORT, each padded to 4 bytes.
+    let attribute = |kind: u16, length: u16| [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    let tuple = [
+        attribute(2 | NESTED, 20),
+        attribute(1, 5),
+        vec![17, 0, 0, 0],
+        attribute(3, 6),
+        vec![high, low, 0, 0],
+    ];
+    let flags = [
+        attribute(ORIGINAL_FLAGS, 8),
+        (PROTOCOL | DESTINATION_PORT).to_ne_bytes().to_vec(),
+    ];
+    vec![
+        DefaultNla::new(TUPLE_ORIGINAL | NESTED, tuple.concat()),
+        DefaultNla::new(FILTER | NESTED, flags.concat()),
+    ]
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return Some(v4.into());
+    }
+    <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from)
 }
 
 fn tuple(source: SocketAddr, destination: SocketAddr) -> Vec<Tuple> {

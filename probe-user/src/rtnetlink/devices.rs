@@ -4,7 +4,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         InfoData, InfoKind, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-        Stats64,
+        LinkXdp, Stats64,
     },
 };
 
@@ -43,9 +43,21 @@ fn device(link: LinkMessage) -> Device {
         sent: 0,
         send_failures: 0,
         vxlan: None,
+        xdp: None,
     };
+    let mut elsewhere = false;
     for attribute in link.attributes {
         match attribute {
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+            LinkAttribute::Xdp(attributes) => {
+                device.xdp = attributes.iter().find_map(|attribute| match attribute {
+                    LinkXdp::ProgId(id)
+                    | LinkXdp::DrvProgId(id)
+                    | LinkXdp::SkbProgId(id)
+                    | LinkXdp::HwProgId(id) => Some(*id),
+                    _ => None,
+                });
+            }
             LinkAttribute::IfName(name) => device.name = name,
             LinkAttribute::Mtu(mtu) => device.mtu = mtu,
             LinkAttribute::Address(bytes) => device.mac = Mac::from_slice(&bytes),
@@ -73,6 +85,9 @@ fn device(link: LinkMessage) -> Device {
             _ => {}
         }
     }
+    if let Some(vxlan) = &mut device.vxlan {
+        vxlan.elsewhere = elsewhere;
+    }
     device
 }
 
@@ -89,6 +104,10 @@ fn vxlan(settings: Vec<InfoVxlan>) -> Vxlan {
             InfoVxlan::CollectMetadata(external) => vxlan.external = external,
             InfoVxlan::Group(group) => vxlan.group = Some(group.into()),
             InfoVxlan::Group6(group) => vxlan.group = Some(group.into()),
+            InfoVxlan::Gbp => vxlan.options.gbp = true,
+            InfoVxlan::Gpe => vxlan.options.gpe = true,
+            InfoVxlan::UDPZeroCsumRX(zero) => vxlan.options.zero_checksum = zero,
+            InfoVxlan::RemCsumRX(remote) => vxlan.options.remote_checksum = remote,
             _ => {}
         }
     }

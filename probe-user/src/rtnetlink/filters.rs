@@ -1,4 +1,4 @@
-//! tc filters, of those the BPF programs that an earlier probe left behind.
+//! tc filters: what else runs on a device, and the BPF programs that an earlier probe left behind.
 
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -10,8 +10,12 @@ use super::{RouteError, Routing};
 /// A filter of a device's clsact queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
+    /// Its classifier: `bpf`, `matchall`, `u32`, `flower`.
+    pub kind: String,
     /// Of a BPF program its name, else empty.
     pub name: String,
+    /// Of a BPF program its id.
+    pub id: Option<u32>,
     pub device: u32,
     /// Which of the two places of clsact.
     pub parent: Parent,
@@ -97,15 +101,26 @@ fn filter(message: &TcMessage, device: u32, parent: Parent) -> Option<Filter> {
     if handle == 0 {
         return None;
     }
-    let name = message.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => options.iter().find_map(|option| match option {
-            TcOption::Bpf(TcFilterBpfOption::ProgName(name)) => Some(name.clone()),
-            _ => None,
-        }),
-        _ => None,
-    });
+    let (mut kind, mut name, mut id) = (String::new(), String::new(), None);
+    for attribute in &message.attributes {
+        match attribute {
+            TcAttribute::Kind(of) => kind.clone_from(of),
+            TcAttribute::Options(options) => {
+                for option in options {
+                    match option {
+                        TcOption::Bpf(TcFilterBpfOption::ProgName(of)) => name.clone_from(of),
+                        TcOption::Bpf(TcFilterBpfOption::ProgId(of)) => id = Some(*of),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
     Some(Filter {
-        name: name.unwrap_or_default(),
+        kind,
+        name,
+        id,
         device,
         parent,
         priority: (message.header.info >> 16) as u16,

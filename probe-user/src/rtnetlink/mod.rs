@@ -3,16 +3,19 @@
 
 mod devices;
 pub mod filters;
+mod lookup;
 pub mod offload;
 mod tables;
 
-use std::io;
+use std::{collections::HashMap, io};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::model::vxlan::overlay::Tables;
 
 /// The kernel hands out dumps in pieces of at most 32 KiB.
 const BUFFER: usize = 64 << 10;
@@ -54,6 +57,28 @@ impl Routing {
             buffer: Vec::with_capacity(BUFFER),
             sequence: 0,
         })
+    }
+
+    /// What the VXLAN devices of this network namespace go by.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn tables(&mut self) -> Result<Tables, RouteError> {
+        let mut tables = Tables {
+            devices: self.devices()?,
+            addresses: self.addresses()?,
+            routes: self.all_routes()?,
+            neighbours: self.neighbours()?,
+            forwarding: self.forwarding()?,
+            lookups: HashMap::new(),
+        };
+        for (source, peer) in tables.needed_lookups() {
+            // What can't be looked up stays unknown.
+            if let Ok(lookup) = self.lookup(source, peer) {
+                tables.lookups.insert((source, peer), lookup);
+            }
+        }
+        Ok(tables)
     }
 
     /// All that the kernel has of what `message` asks for.
@@ -99,6 +124,31 @@ impl Routing {
                     return Err(malformed(format!("more than {MOST} entries")));
                 }
             }
+        }
+    }
+
+    /// The one message that the kernel answers with.
+    fn one(
+        &mut self,
+        what: &'static str,
+        message: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage, RouteError> {
+        let io = |source| RouteError::Io { what, source };
+        let malformed = |reason: String| RouteError::Malformed { what, reason };
+        self.send(message, 0).map_err(io)?;
+        loop {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0).map_err(io)?;
+            let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&self.buffer)
+                .map_err(|error| malformed(error.to_string()))?;
+            if answer.header.sequence_number != self.sequence {
+                continue;
+            }
+            return match answer.payload {
+                NetlinkPayload::InnerMessage(message) => Ok(message),
+                NetlinkPayload::Error(error) => Err(io(error.to_io())),
+                other => Err(malformed(format!("{other:?}"))),
+            };
         }
     }
 

@@ -7,11 +7,14 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{
+        RouteAddress, RouteAttribute, RouteIp6Tunnel, RouteIpTunnel, RouteLwTunnelEncap, RouteMessage,
+        RouteType,
+    },
 };
 
 use super::{RouteError, Routing};
-use crate::model::network::{ForwardingEntry, Mac, Neighbour, Reachability, Route};
+use crate::model::network::{ForwardingEntry, Mac, Neighbour, Reachability, Route, RouteKind};
 
 impl Routing {
     /// The addresses of this network namespace, each with the index of its device.
@@ -58,15 +61,25 @@ impl Routing {
     /// # Errors
     /// When the kernel does not answer.
     pub fn routes(&mut self) -> Result<Vec<Route>, RouteError> {
+        let mut routes = self.all_routes()?;
+        routes.retain(|route| route.kind == RouteKind::Unicast);
+        Ok(routes)
+    }
+
+    /// The same with those that reject packets.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn all_routes(&mut self) -> Result<Vec<Route>, RouteError> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut ask = RouteMessage::default();
             ask.header.address_family = family;
             self.dump("routes", RouteNetlinkMessage::GetRoute(ask), |message| {
                 if let RouteNetlinkMessage::NewRoute(message) = message
-                    && message.header.kind == RouteType::Unicast
+                    && let Some(kind) = kind(message.header.kind)
                 {
-                    routes.extend(route(&message));
+                    routes.extend(route(&message, kind));
                 }
             })?;
         }
@@ -107,7 +120,7 @@ impl Routing {
     }
 }
 
-fn address(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) fn address(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(v4) => Some((*v4).into()),
         RouteAddress::Inet6(v6) => Some((*v6).into()),
@@ -115,13 +128,34 @@ fn address(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-fn route(message: &RouteMessage) -> Vec<Route> {
+/// Of those that are for packets to others.
+pub(super) fn kind(kind: RouteType) -> Option<RouteKind> {
+    match kind {
+        RouteType::Unicast => Some(RouteKind::Unicast),
+        RouteType::BlackHole => Some(RouteKind::Blackhole),
+        RouteType::Unreachable => Some(RouteKind::Unreachable),
+        RouteType::Prohibit => Some(RouteKind::Prohibit),
+        _ => None,
+    }
+}
+
+/// The peer that a route's own tunnel leads to.
+fn encap(attributes: &[RouteLwTunnelEncap]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteLwTunnelEncap::Ip(RouteIpTunnel::Destination(peer)) => Some(IpAddr::from(*peer)),
+        RouteLwTunnelEncap::Ip6(RouteIp6Tunnel::Destination(peer)) => Some(IpAddr::from(*peer)),
+        _ => None,
+    })
+}
+
+fn route(message: &RouteMessage, kind: RouteKind) -> Vec<Route> {
     let any = match message.header.address_family {
         AddressFamily::Inet => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         AddressFamily::Inet6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
         _ => return Vec::new(),
     };
     let (mut destination, mut gateway, mut device, mut metric) = (any, None, None, 0);
+    let (mut table, mut tunnel) = (u32::from(message.header.table), None);
     let mut ways = Vec::new();
     for attribute in &message.attributes {
         match attribute {
@@ -129,6 +163,8 @@ fn route(message: &RouteMessage) -> Vec<Route> {
             RouteAttribute::Gateway(via) => gateway = address(via),
             RouteAttribute::Oif(index) => device = Some(*index),
             RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Encap(attributes) => tunnel = encap(attributes),
             RouteAttribute::MultiPath(hops) => {
                 for hop in hops {
                     let via = hop.attributes.iter().find_map(|attribute| match attribute {
@@ -153,6 +189,9 @@ fn route(message: &RouteMessage) -> Vec<Route> {
             gateway,
             device,
             metric,
+            kind,
+            table,
+            encap: tunnel,
         })
         .collect()
 }

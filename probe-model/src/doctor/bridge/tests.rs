@@ -17,6 +17,7 @@ fn device(index: u32, name: &str) -> Device {
         sent: 0,
         send_failures: 0,
         vxlan: None,
+        xdp: None,
     }
 }
 
@@ -69,12 +70,14 @@ fn healthy() -> BridgeFacts {
                 gateway: None,
                 device: Some(3),
                 metric: 0,
+                ..Route::default()
             },
             Route {
                 prefix: net("10.244.2.0/24"),
                 gateway: None,
                 device: Some(4),
                 metric: 0,
+                ..Route::default()
             },
         ],
         subnet_env: Some(Ok(env("10.244.1.1/24"))),
@@ -316,6 +319,7 @@ fn one_thing_wrong() {
                     gateway: None,
                     device: Some(4),
                     metric: 0,
+                    ..Route::default()
                 })
             },
             Verdict::Failed,

@@ -31,6 +31,7 @@ fn overlay(mtu: u32) -> Overlay {
             sent: 0,
             send_failures: 0,
             vxlan: None,
+            xdp: None,
         },
         vxlan: network::Vxlan::default(),
         underlay: Some(Underlay {
@@ -39,8 +40,14 @@ fn overlay(mtu: u32) -> Overlay {
             mtu: 1500,
             ethernet: true,
         }),
+        other_underlays: Vec::new(),
         kind: PeerSource::Entries,
         peers: Vec::new(),
+        conflict: None,
+        is_port_shared: false,
+        lacks_address: false,
+        overlaps: Vec::new(),
+        subnet_length: None,
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
-use super::Observation;
+use super::{Observation, manager, underlay_to};
 use crate::finding::Fix;
 use crate::vxlan::{
-    finding::{Fault, FilteredPackets, MANY},
+    filters::FilterHook,
+    finding::{Fault, FilteredPackets, is_loss},
     overlay::{Overlay, PeerSource},
     traffic::{Direction, DropCount, Layer, VxlanDrop},
 };
@@ -68,13 +69,24 @@ impl Observation<'_> {
         };
         let seen = self.seen(count.packets, count.last_ns);
         let name = overlay.device.name.clone();
+        let device = overlay
+            .underlays()
+            .find(|underlay| underlay.index == dropped.device)
+            // A rule may have dropped it before it had a device.
+            .or(overlay
+                .underlay
+                .as_ref()
+                .filter(|_| overlay.other_underlays.is_empty()))
+            .map(|underlay| underlay.name.clone());
+        let of = self.all(direction, peer, dropped, count);
         let filtered = FilteredPackets {
             direction,
             source: dropped.source,
             destination: dropped.destination,
             port: dropped.port,
-            underlay: overlay.underlay.as_ref().map(|underlay| underlay.name.clone()),
+            underlay: device.clone(),
             packets: count.packets,
+            of,
             latest_ns: count.last_ns,
         };
         let checksums = checksum_errors_at.is_some_and(|at| self.holds(at));
@@ -114,7 +126,8 @@ impl Observation<'_> {
                     return;
                 }
                 let what = format!("VXLAN packets {way} are dropped on this node.");
-                let evidence = vec![format!("dropped, this kernel does not say why: {seen}")];
+                let mut evidence = vec![format!("dropped, this kernel does not say why: {seen}")];
+                evidence.extend(self.filters(overlay, |_| true).0);
                 let fixes = [Fix::text(
                     "Check the rules of iptables and nft for UDP packets between the nodes.",
                 )];
@@ -126,18 +139,107 @@ impl Observation<'_> {
             // Told by name elsewhere.
             Some("NO_SOCKET" | "VXLAN_INVALID_HDR" | "VXLAN_VNI_NOT_FOUND") => {}
             Some(reason) if reason.starts_with("NEIGH_") || OF_COPIES.contains(&reason) => {}
-            Some(reason) if count.packets >= MANY => {
-                let what = format!("VXLAN packets {way} are dropped on this node: {reason}.");
-                let evidence = vec![format!("dropped with reason {reason}: {seen}")];
-                let fixes = [Fix::text(format!(
-                    "Look the reason up in the kernel's include/net/dropreason-core.h. Drops by queues and memory mean that \
-                     {name} or its underlay is overloaded."
-                ))];
-                let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, fixes);
-                finding.detail = reason.to_owned();
+            Some(reason) if is_loss(count.packets, of) => {
+                self.lost(
+                    overlay,
+                    peer,
+                    direction,
+                    reason,
+                    device.as_deref(),
+                    &format!("{seen}, of {of}"),
+                );
             }
             Some(_) => {}
         }
+    }
+
+    /// How many packets there were of those of which some were dropped.
+    fn all(&self, direction: Direction, peer: IpAddr, dropped: &VxlanDrop, count: DropCount) -> u64 {
+        let streams = self.traffic.streams.iter();
+        let same = streams.filter(|(stream, _)| {
+            stream.direction == direction && stream.peer == peer && stream.port == dropped.port
+        });
+        let passed: u64 = same.map(|(_, count)| count.packets).sum();
+        match direction {
+            // Received packets are counted before anything drops them.
+            Direction::In => passed.max(count.packets),
+            Direction::Out => passed.saturating_add(count.packets),
+        }
+    }
+
+    /// Packets dropped for a reason that names the place.
+    fn lost(
+        &mut self,
+        overlay: &Overlay,
+        peer: IpAddr,
+        direction: Direction,
+        reason: &str,
+        device: Option<&str>,
+        seen: &str,
+    ) {
+        let way = match direction {
+            Direction::In => format!("from {peer}"),
+            Direction::Out => format!("to {peer}"),
+        };
+        let mut evidence = vec![format!("dropped with reason {reason}: {seen}")];
+        let at = device.map(|device| format!(" {device}")).unwrap_or_default();
+        let name = &overlay.device.name;
+        let (by, fixes) = if let Some(hook) = FilterHook::of_reason(reason) {
+            let (filters, list) = self.filters(overlay, |other| other == hook);
+            let by = match hook {
+                FilterHook::Xdp => format!("an XDP program (BPF) on its device{at}"),
+                FilterHook::Ingress => format!("a tc filter or BPF program at the ingress of its device{at}"),
+                FilterHook::Egress => format!("a tc filter or BPF program at the egress of its device{at}"),
+            };
+            if filters.is_empty() {
+                evidence.push(format!("{hook}{at}: no filter or program is there now"));
+            }
+            evidence.extend(filters);
+            let text = "Have its owner accept the packets, or remove it: it is none of the packet filter, and no rule of iptables or nft.";
+            (by, list.into_iter().chain([Fix::text(text)]).collect())
+        } else if reason == "IP_RPFILTER" {
+            let ways: Vec<_> = overlay
+                .peer(peer)
+                .into_iter()
+                .map(|of| format!("the route to {peer} leads by {}", underlay_to(overlay, of)))
+                .collect();
+            evidence.extend(ways);
+            let loosen = device.map(|device| {
+                // sysctl takes a dot in a name for a slash, and the other way round.
+                let key = format!("net.ipv4.conf.{}.rp_filter=2", device.replace('.', "/"));
+                Fix::run(
+                    ["sysctl", "-w", &key],
+                    "accepts what comes by another device than the route back; 2 is the loose mode",
+                )
+            });
+            let text = Fix::text(format!(
+                "Or let {} use the same network on all nodes (flanneld: --iface), so that packets come by the device that answers leave by.",
+                manager(name)
+            ));
+            let by = format!(
+                "the reverse path filter (rp_filter) of{}",
+                if at.is_empty() { " its device" } else { &at }
+            );
+            (by, loosen.into_iter().chain([text]).collect())
+        } else if reason.starts_with("QDISC") {
+            let text = format!(
+                "Show the queue and its drops (tc -s qdisc show{}): it is overloaded, or set to drop (netem, a policer).",
+                device.map(|device| format!(" dev {device}")).unwrap_or_default()
+            );
+            (
+                format!("the queueing discipline (qdisc) of its device{at}"),
+                vec![Fix::text(text)],
+            )
+        } else {
+            let text = format!(
+                "Look the reason up in the kernel's include/net/dropreason-core.h. Drops by queues and memory mean that {name} or its \
+                 underlay is overloaded."
+            );
+            (format!("the kernel: {reason}"), vec![Fix::text(text)])
+        };
+        let what = format!("VXLAN packets {way} are dropped on this node by {by}.");
+        let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, fixes);
+        finding.detail = reason.to_owned();
     }
 
     fn filtered(

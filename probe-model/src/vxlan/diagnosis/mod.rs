@@ -1,10 +1,13 @@
 //! What should be against what is: the rules. No I/O, and no clock but the one in the counts.
 
+mod device;
 mod drops;
 mod icmp_errors;
 mod packets;
 mod tables;
 mod unanswered;
+mod uniqueness;
+mod ways;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,12 +17,14 @@ use std::{
 
 use self::unanswered::Questions;
 use super::{
+    filters::FilterHook,
     finding::{Diagnosed, Fault},
-    overlay::{Overlay, PeerSource},
+    overlay::{Overlay, Peer, PeerSource},
     traffic::{Direction, Traffic, VxlanCount, VxlanDrop, VxlanStream},
 };
 use crate::{
     finding::{Fix, ago_ms},
+    network::RouteLookup,
     plural::counted,
 };
 
@@ -38,7 +43,12 @@ pub struct Diagnosis {
     /// When something inside a stream was seen last, which the stream's own time does not tell.
     fragments: HashMap<VxlanStream, u64>,
     malformed: HashMap<VxlanStream, u64>,
-    questions: HashMap<(u32, IpAddr), Questions>,
+    /// By UDP port and peer: a node with two network cards answers by another device than the one asked through.
+    questions: HashMap<(u16, IpAddr), Questions>,
+    /// Packets that `rp_filter` dropped by the first snapshot.
+    reverse_path_before: Option<u64>,
+    /// The complete peers of each device that was up, by its index: when it goes down, the kernel forgets them.
+    known: HashMap<u32, Vec<Peer>>,
     /// What the tables showed at the last look: only what stays is a fault, not an entry that is just being made.
     shown: HashSet<Identity>,
     since: HashMap<Identity, u64>,
@@ -54,6 +64,9 @@ struct Observation<'a> {
     own: &'a HashSet<IpAddr>,
     traffic: &'a Traffic,
     hold: Option<Duration>,
+    known: &'a HashMap<u32, Vec<Peer>>,
+    /// Packets that `rp_filter` dropped since probe began.
+    reverse_path_drops: u64,
     findings: Vec<Diagnosed>,
 }
 
@@ -68,6 +81,8 @@ impl Diagnosis {
             fragments: HashMap::new(),
             malformed: HashMap::new(),
             questions: HashMap::new(),
+            reverse_path_before: None,
+            known: HashMap::new(),
             shown: HashSet::new(),
             since: HashMap::new(),
         }
@@ -75,17 +90,25 @@ impl Diagnosis {
 
     /// What is wrong now, the faults of one device together.
     pub fn look(&mut self, overlays: &[Overlay], own: &HashSet<IpAddr>, traffic: &Traffic) -> Vec<Diagnosed> {
-        self.compare(traffic);
+        self.compare(overlays, traffic);
+        self.remember(overlays);
+        let before = *self.reverse_path_before.get_or_insert(traffic.reverse_path_drops);
         let mut look = Observation {
             overlays,
             own,
             traffic,
             hold: self.hold,
+            known: &self.known,
+            reverse_path_drops: traffic.reverse_path_drops.saturating_sub(before),
             findings: Vec::new(),
         };
         for overlay in overlays {
             look.device(overlay);
             look.entries(overlay);
+            look.asymmetric(overlay);
+            look.ways(overlay);
+            look.duplicates(overlay);
+            look.overlapping(overlay);
             look.dead(overlay);
             look.mtu(overlay, &self.fragments);
             look.stale(overlay);
@@ -108,9 +131,9 @@ impl Diagnosis {
     }
 
     /// Notes what changed since the last look.
-    fn compare(&mut self, traffic: &Traffic) {
+    fn compare(&mut self, overlays: &[Overlay], traffic: &Traffic) {
         let now = traffic.now_ns;
-        let mut peers: HashMap<(u32, IpAddr), Questions> = HashMap::new();
+        let mut peers: HashMap<(u16, IpAddr), Questions> = HashMap::new();
         for (stream, count) in &traffic.streams {
             let before = self.counts.insert(*stream, *count).unwrap_or_default();
             if count.fragments > before.fragments {
@@ -119,7 +142,12 @@ impl Diagnosis {
             if count.malformed > before.malformed {
                 self.malformed.insert(*stream, now);
             }
-            let peer = peers.entry((stream.underlay, stream.peer)).or_default();
+            let peer = overlays
+                .iter()
+                .find(|overlay| belongs(overlay, stream))
+                .and_then(|overlay| peer_of(overlay, stream, count, traffic)?.vtep)
+                .unwrap_or(stream.peer);
+            let peer = peers.entry((stream.port, peer)).or_default();
             match stream.direction {
                 Direction::In => {
                     peer.answers += count.answers;
@@ -150,6 +178,53 @@ impl Diagnosis {
         }
         self.checksum_errors = Some(traffic.checksum_errors);
     }
+}
+
+impl Diagnosis {
+    /// Notes the peers that have all their entries.
+    fn remember(&mut self, overlays: &[Overlay]) {
+        self.known
+            .retain(|index, _| overlays.iter().any(|overlay| overlay.device.index == *index));
+        for overlay in overlays.iter().filter(|overlay| overlay.device.up) {
+            let known = self.known.entry(overlay.device.index).or_default();
+            let complete = |peer: &&Peer| {
+                peer.lacks.is_empty()
+                    && peer.gateway.is_some()
+                    && !peer.routes.is_empty()
+                    && peer.vtep.is_some()
+            };
+            let whole: Vec<_> = overlay.peers.iter().filter(complete).cloned().collect();
+            // A peer that lost an entry stays as it was; one that nothing is left of is gone.
+            known.retain(|old| {
+                let is_left = overlay.peers.iter().any(|peer| {
+                    !peer.lacks.is_empty() && (peer.gateway == old.gateway || peer.mac == old.mac)
+                });
+                is_left && !whole.iter().any(|peer| peer.gateway == old.gateway)
+            });
+            known.extend(whole);
+        }
+    }
+}
+
+/// The peer that a stream is from or to, by its VTEP, or by its link layer address where it sends from another address.
+pub fn peer_of<'a>(
+    overlay: &'a Overlay,
+    stream: &VxlanStream,
+    count: &VxlanCount,
+    traffic: &Traffic,
+) -> Option<&'a Peer> {
+    let is_heard = |vtep| {
+        traffic.streams.iter().any(|(other, of)| {
+            other.direction == Direction::In
+                && other.peer == vtep
+                && other.port == stream.port
+                && of.source_mac == count.source_mac
+        })
+    };
+    overlay.peer(stream.peer).or_else(|| match stream.direction {
+        Direction::In => overlay.alias(stream.peer, count.source_mac, is_heard),
+        Direction::Out => None,
+    })
 }
 
 fn identity_of(finding: &Diagnosed) -> Identity {
@@ -214,6 +289,22 @@ impl Observation<'_> {
             .collect()
     }
 
+    /// What else on the underlay may drop packets, and the command that lists the first of it.
+    fn filters(&self, overlay: &Overlay, select: impl Fn(FilterHook) -> bool) -> (Vec<String>, Option<Fix>) {
+        let mut evidence = Vec::new();
+        let mut fix = None;
+        for filter in &self.traffic.filters {
+            let is_ours = overlay
+                .underlays()
+                .any(|underlay| underlay.index == filter.device);
+            if is_ours && select(filter.hook) {
+                evidence.push(filter.to_string());
+                fix.get_or_insert_with(|| Fix::run(filter.listed_by(), "lists the filter"));
+            }
+        }
+        (evidence, fix)
+    }
+
     fn explained(&self, peer: Option<IpAddr>, by: &[Fault]) -> bool {
         self.findings
             .iter()
@@ -235,9 +326,20 @@ pub fn belongs(overlay: &Overlay, stream: &VxlanStream) -> bool {
         && overlay.vxlan.local.is_none_or(|local| local == stream.local)
 }
 
-fn underlay_of(overlay: &Overlay) -> &str {
-    overlay
-        .underlay
-        .as_ref()
-        .map_or("the underlay", |underlay| &underlay.name)
+/// The program that sets a device's entries, by the name that it gives the device.
+pub(super) fn manager(device: &str) -> &'static str {
+    match device {
+        "vxlan.calico" | "vxlan-v6.calico" => "calico-node",
+        name if name.starts_with("flannel") => "flanneld",
+        _ => "the program that manages it",
+    }
+}
+
+/// The name of the device that packets to a peer leave by.
+fn underlay_to<'a>(overlay: &'a Overlay, peer: &Peer) -> &'a str {
+    let by_route = overlay.underlays().find(
+        |underlay| matches!(peer.way, Some(RouteLookup::Sent { device, .. }) if device == underlay.index),
+    );
+    let underlay = by_route.or(overlay.underlay.as_ref());
+    underlay.map_or("the underlay", |underlay| &underlay.name)
 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::{Observation, belongs};
+use super::{Observation, belongs, manager, peer_of};
 use crate::finding::Fix;
 use crate::vxlan::{
     finding::Fault,
     overlay::{Overlay, PeerEntry, PeerSource},
-    traffic::{Direction, Layer, VxlanCount, VxlanStream},
+    traffic::{Direction, Layer, VxlanCount, VxlanDrop, VxlanStream},
 };
 
 impl Observation<'_> {
@@ -43,8 +43,9 @@ impl Observation<'_> {
                     count.destination_mac
                 );
                 let fixes = [Fix::text(format!(
-                    "Restart flanneld here and on {peer}: this node publishes its address, and {peer} sets neighbour and \
-                     forwarding entries for {ours}."
+                    "Restart {} here and on {peer}: this node publishes its address, and {peer} sets neighbour and \
+                     forwarding entries for {ours}.",
+                    manager(name)
                 ))];
                 let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, fixes);
                 finding.detail = "ours".to_owned();
@@ -64,7 +65,8 @@ impl Observation<'_> {
                     count.source_mac
                 )];
                 let fixes = [Fix::text(format!(
-                    "Restart flanneld on {peer} and here: it sets {} in the neighbour and forwarding entries of {name}.",
+                    "Restart {} on {peer} and here: it sets {} in the neighbour and forwarding entries of {name}.",
+                    manager(name),
                     count.source_mac
                 ))];
                 let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, fixes);
@@ -103,6 +105,10 @@ impl Observation<'_> {
         };
         let seen = format!("with VNI {vni}: {}", self.seen(count.packets, count.last_ns));
         if at_port().next().is_none() {
+            // A device that was made here and moved to another network namespace, as Docker Swarm's, still listens here.
+            if self.traffic.listening.contains(&port) {
+                return;
+            }
             let same_vni = overlays
                 .iter()
                 .filter(of_local)
@@ -138,6 +144,15 @@ impl Observation<'_> {
             return;
         }
         let Some(overlay) = at_port().next() else { return };
+        // A device in another network namespace may share the port: where the kernel says so of a VNI that nobody has, it has to.
+        let unknown = |dropped: &VxlanDrop| {
+            dropped.source == peer
+                && dropped.vni == vni
+                && dropped.reason.as_deref() == Some("VXLAN_VNI_NOT_FOUND")
+        };
+        if self.traffic.has_vni_reason && self.dropped(unknown).is_none() {
+            return;
+        }
         let (name, ours) = (&overlay.device.name, overlay.vxlan.vni);
         let what = format!("{peer} sends VXLAN with VNI {vni}, but {name} here has VNI {ours}.");
         let mut evidence = vec![format!("from {peer} to UDP port {port} {seen}")];
@@ -163,13 +178,17 @@ impl Observation<'_> {
         let Some(overlay) = overlays.iter().find(|overlay| belongs(overlay, stream)) else {
             return;
         };
-        let known = overlay.peer(stream.peer).is_some();
+        // Also by another address of a peer's node.
+        let known = peer_of(overlay, stream, count, self.traffic).is_some();
+        let is_duplicate = self.findings.iter().any(|finding| {
+            finding.fault == Fault::DuplicateMac && finding.detail == count.source_mac.to_string()
+        });
         // Where a peer's forwarding entry is missing, its VTEP is not known: that is told already.
         let explained = overlay
             .peers
             .iter()
             .any(|peer| peer.lacks.contains(&PeerEntry::Forwarding));
-        if known || explained || overlay.kind != PeerSource::Entries {
+        if known || explained || is_duplicate || overlay.kind != PeerSource::Entries {
             return;
         }
         let (name, peer) = (&overlay.device.name, stream.peer);
@@ -179,8 +198,9 @@ impl Observation<'_> {
             format!("no forwarding entry of {name} leads to {peer}"),
         ];
         let fixes = [Fix::text(format!(
-            "Check that {peer} is a node of this cluster with a pod subnet, and restart flanneld here: it sets route, \
-             neighbour and forwarding entry."
+            "Check that {peer} is a node of this cluster with a pod subnet, and restart {} here: it sets route, \
+             neighbour and forwarding entry.",
+            manager(name)
         ))];
         let finding = self.find(
             Fault::MissingForwarding,

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
-use super::{Identity, Observation, belongs, identity_of, underlay_of};
+use ipnet::IpNet;
+
+use super::{Identity, Observation, belongs, identity_of, manager, underlay_to};
 use crate::vxlan::{
     finding::Fault,
     overlay::{Overlay, Peer, PeerEntry},
@@ -15,34 +17,6 @@ use crate::{finding::Fix, network::Mac};
 const IPV6: u16 = 0x86dd;
 
 impl Observation<'_> {
-    /// A device that is not up.
-    pub(super) fn device(&mut self, overlay: &Overlay) {
-        let (name, port) = (&overlay.device.name, overlay.vxlan.port);
-        if overlay.device.up {
-            return;
-        }
-        let holder = self.traffic.holders.iter().find(|(held, _)| *held == port);
-        if let Some((_, holder)) = holder {
-            let what = format!(
-                "{name} is down, and UDP port {port}, which it needs, is taken by another socket: {holder}."
-            );
-            let evidence = vec![format!("{name} is not up"), format!("UDP port {port}: {holder}")];
-            let fixes = [
-                Fix::text(format!("Stop {holder}, or move it to another port.")),
-                Fix::run(["ip", "link", "set", name, "up"], "once the port is free"),
-            ];
-            self.find(Fault::PortTaken, overlay, None, what, evidence, fixes);
-        } else {
-            let what = format!("{name} is down: nothing goes through it.");
-            let fixes = [Fix::run(
-                ["ip", "link", "set", name, "up"],
-                "and find out why flanneld, which manages it, did not",
-            )];
-            let evidence = vec![format!("{name} is not up")];
-            self.find(Fault::DeviceDown, overlay, None, what, evidence, fixes);
-        }
-    }
-
     /// Entries that a peer lacks.
     pub(super) fn entries(&mut self, overlay: &Overlay) {
         if !overlay.device.up {
@@ -59,11 +33,25 @@ impl Observation<'_> {
                     && stream.direction == Direction::In
                     && peer.mac.is_some_and(|mac| mac == count.source_mac)
             });
-            let vtep = peer.vtep.or_else(|| heard.map(|(stream, _)| stream.peer));
+            let before = self.known(overlay, peer);
+            let heard = heard.map(|(stream, _)| stream.peer);
+            let vtep = peer.vtep.or(heard).or(before.and_then(|before| before.vtep));
+            let contact = self.only_contact(overlay).filter(|_| vtep.is_none());
             let who = named(peer, vtep);
             let mut evidence = vec![has(peer)];
-            if let (None, Some(vtep)) = (peer.vtep, vtep) {
-                evidence.push(format!("packets from its link layer address come from {vtep}"));
+            if let (None, Some(heard)) = (peer.vtep, heard) {
+                evidence.push(format!("packets from its link layer address come from {heard}"));
+            }
+            if let Some(contact) = contact {
+                evidence.push(format!(
+                    "conntrack has VXLAN packets between this node and {contact}, which is no other peer's VTEP"
+                ));
+            }
+            if let Some(detour) = &peer.detour {
+                evidence.push(format!(
+                    "a route rejects packets to its pods: {} {}",
+                    detour.kind, detour.prefix
+                ));
             }
             // What a node says of IPv6 to all is sent nowhere, and rightly so.
             let towards = |dropped: &VxlanDrop| {
@@ -78,58 +66,39 @@ impl Observation<'_> {
                     self.seen(packets, last)
                 ));
             }
-            let (mac, to) = (
-                peer.mac.map(|mac| mac.to_string()),
-                vtep.map(|vtep| vtep.to_string()),
-            );
-            let gateway = peer.gateway.map(|gateway| gateway.to_string());
-            // No command where a word of it is not known: a peer's subnet never is.
-            let (fault, what, by_hand) = match entry {
+            let (fault, what) = match entry {
                 PeerEntry::Route => (
                     Fault::MissingRoute,
                     format!("{name} has no route to the pods of {who}: packets to them go another way."),
-                    gateway.as_ref().map(|gateway| {
-                        Fix::text(format!(
-                            "Add the route to that node's pod subnet (podCIDR), via {gateway} on {name}, onlink."
-                        ))
-                    }),
                 ),
                 PeerEntry::Neighbour => (
                     Fault::MissingNeighbour,
                     format!("{name} has no neighbour entry for {who}: packets to its pods are dropped here."),
-                    gateway.zip(mac).map(|(gateway, mac)| {
-                        let (gateway, mac) = (gateway.as_str(), mac.as_str());
-                        Fix::run(
-                            [
-                                "ip",
-                                "neigh",
-                                "replace",
-                                gateway,
-                                "lladdr",
-                                mac,
-                                "dev",
-                                name,
-                                "nud",
-                                "permanent",
-                            ],
-                            "",
-                        )
-                    }),
                 ),
                 PeerEntry::Forwarding => (
                     Fault::MissingForwarding,
                     format!(
                         "{name} has no forwarding entry for {who}: packets to its pods are dropped here."
                     ),
-                    mac.zip(to).map(|(mac, to)| {
-                        Fix::run(["bridge", "fdb", "append", &mac, "dev", name, "dst", &to], "")
-                    }),
                 ),
             };
-            let restart = Fix::text(if by_hand.is_some() {
-                "Or restart flanneld on this node: it sets the entry again."
+            let whole = Peer {
+                vtep: vtep.or(contact),
+                mac: peer.mac.or(before.and_then(|before| before.mac)),
+                gateway: peer.gateway.or(before.and_then(|before| before.gateway)),
+                routes: match (before, peer.routes.is_empty()) {
+                    (Some(before), true) => before.routes.clone(),
+                    (_, true) => subnet_of(overlay, peer).into_iter().collect(),
+                    (_, false) => peer.routes.clone(),
+                },
+                ..Peer::default()
+            };
+            let by_hand = entry_commands(name, &whole, &peer.lacks);
+            let manager = manager(name);
+            let restart = Fix::text(if by_hand.is_empty() {
+                format!("Restart {manager} on this node: it sets the entry again.")
             } else {
-                "Restart flanneld on this node: it sets the entry again."
+                format!("Or restart {manager} on this node: it sets the entry again.")
             });
             let fixes = by_hand.into_iter().chain([restart]);
             let finding = self.find(fault, overlay, vtep, what, evidence, fixes);
@@ -140,6 +109,74 @@ impl Observation<'_> {
         }
     }
 
+    /// The peer as it was while it had all entries.
+    fn known(&self, overlay: &Overlay, peer: &Peer) -> Option<&Peer> {
+        let mut known = self.known.get(&overlay.device.index)?.iter();
+        known.find(|known| {
+            (peer.gateway.is_some() && known.gateway == peer.gateway)
+                || (peer.mac.is_some() && known.mac == peer.mac)
+        })
+    }
+
+    /// The one address that had VXLAN packets on the device's port and is no peer's VTEP.
+    fn only_contact(&self, overlay: &Overlay) -> Option<IpAddr> {
+        let mut contacts = self.traffic.contacts.iter().filter(|(port, address)| {
+            *port == overlay.vxlan.port
+                && !self.own.contains(address)
+                && !self
+                    .overlays
+                    .iter()
+                    .any(|overlay| overlay.peer(*address).is_some())
+        });
+        let (_, contact) = contacts.next()?;
+        contacts.next().is_none().then_some(*contact)
+    }
+
+    /// Peers that send through the device, while packets to their pods leave by another one.
+    pub(super) fn asymmetric(&mut self, overlay: &Overlay) {
+        let name = &overlay.device.name;
+        for peer in overlay.peers.iter().filter(|peer| peer.is_direct()) {
+            let (Some(detour), Some(vtep)) = (&peer.detour, peer.vtep) else {
+                continue;
+            };
+            let heard = self.traffic.streams.iter().find(|(stream, count)| {
+                belongs(overlay, stream)
+                    && stream.direction == Direction::In
+                    && stream.peer == vtep
+                    && self.holds(count.last_ns)
+            });
+            let Some((_, count)) = heard else { continue };
+            let device = detour.device.as_deref().unwrap_or("another device");
+            let via = detour
+                .gateway
+                .map(|gateway| format!(" via {gateway}"))
+                .unwrap_or_default();
+            let what = format!(
+                "{name} has no route to the pods of {vtep}, which sends through {name}: answers leave by {device}, and a reverse \
+                 path filter there may drop them."
+            );
+            let evidence = vec![
+                format!(
+                    "received from {vtep} by {name}: {}",
+                    self.seen(count.packets, count.last_ns)
+                ),
+                format!("route to its pods: {}{via} dev {device}", detour.prefix),
+            ];
+            let whole = Peer {
+                routes: vec![detour.prefix],
+                ..peer.clone()
+            };
+            let fixes = entry_commands(name, &whole, &[PeerEntry::Route])
+                .into_iter()
+                .chain([Fix::text(format!(
+                    "Or route without VXLAN on both nodes: {} sets the routes of both.",
+                    manager(name)
+                ))]);
+            let finding = self.find(Fault::MissingRoute, overlay, Some(vtep), what, evidence, fixes);
+            finding.detail = "asymmetric".to_owned();
+        }
+    }
+
     pub(super) fn dead(&mut self, overlay: &Overlay) {
         let vteps: Vec<_> = overlay
             .peers
@@ -147,6 +184,9 @@ impl Observation<'_> {
             .filter_map(|peer| Some((peer, peer.vtep?)))
             .collect();
         for (peer, vtep) in vteps {
+            if self.explained(Some(vtep), &[Fault::UnderlayRoute, Fault::OwnAddress]) {
+                continue;
+            }
             let to_it = |dropped: &VxlanDrop| dropped.place == Layer::Outer && dropped.destination == vtep;
             let of_neighbours = |dropped: &VxlanDrop| {
                 let reason = dropped.reason.as_deref();
@@ -165,7 +205,7 @@ impl Observation<'_> {
                 continue;
             }
             let name = &overlay.device.name;
-            let underlay = underlay_of(overlay);
+            let underlay = underlay_to(overlay, peer);
             let mut evidence = Vec::new();
             if peer.unreachable {
                 evidence.push(format!(
@@ -187,8 +227,9 @@ impl Observation<'_> {
                 "The peer {vtep} of {name} is dead or not on this network: nobody answers for its address on {underlay}."
             );
             let fixes = [Fix::text(format!(
-                "Check whether that node runs and has {vtep}. If it is gone, delete its Node object: flanneld then removes \
-                 its entries."
+                "Check whether that node runs and has {vtep}. If it is gone, delete its Node object: {} then removes its \
+                 entries.",
+                manager(name)
             ))];
             let finding = self.find(Fault::DeadVtep, overlay, Some(vtep), what, evidence, fixes);
             finding.certain = peer.unreachable || named;
@@ -197,7 +238,7 @@ impl Observation<'_> {
 
     pub(super) fn mtu(&mut self, overlay: &Overlay, fragments: &HashMap<VxlanStream, u64>) {
         let name = &overlay.device.name;
-        if let Some(underlay) = &overlay.underlay {
+        if let Some(underlay) = overlay.narrowest() {
             let (mtu, overhead) = (overlay.device.mtu, overlay.overhead());
             if mtu + overhead > underlay.mtu {
                 let fits = underlay.mtu.saturating_sub(overhead);
@@ -260,6 +301,54 @@ impl Observation<'_> {
             .retain(|finding| shown.contains(&identity_of(finding)));
         *shown = now;
     }
+}
+
+/// The commands that set entries of a peer, those for which all words are known.
+pub(super) fn entry_commands(device: &str, peer: &Peer, lacks: &[PeerEntry]) -> Vec<Fix> {
+    let text = |address: Option<IpAddr>| address.map(|address| address.to_string());
+    let (gateway, vtep) = (text(peer.gateway), text(peer.vtep));
+    let mac = peer.mac.map(|mac| mac.to_string());
+    let has = |entry| lacks.contains(&entry);
+    let mut fixes = Vec::new();
+    if let (true, Some(mac), Some(vtep)) = (has(PeerEntry::Forwarding), &mac, &vtep) {
+        fixes.push(Fix::run(
+            ["bridge", "fdb", "replace", mac, "dev", device, "dst", vtep],
+            "",
+        ));
+    }
+    if let (true, Some(mac), Some(gateway)) = (has(PeerEntry::Neighbour), &mac, &gateway) {
+        let argv = [
+            "ip",
+            "neigh",
+            "replace",
+            gateway,
+            "lladdr",
+            mac,
+            "dev",
+            device,
+            "nud",
+            "permanent",
+        ];
+        fixes.push(Fix::run(argv, ""));
+    }
+    if let (true, Some(gateway)) = (has(PeerEntry::Route), &gateway) {
+        for route in &peer.routes {
+            let route = route.to_string();
+            fixes.push(Fix::run(
+                [
+                    "ip", "route", "replace", &route, "via", gateway, "dev", device, "onlink",
+                ],
+                "",
+            ));
+        }
+    }
+    fixes
+}
+
+/// The pod subnet of a peer whose gateway is the first address of it, as flannel has it.
+fn subnet_of(overlay: &Overlay, peer: &Peer) -> Option<IpNet> {
+    let subnet = IpNet::new(peer.gateway?, overlay.subnet_length?).ok()?;
+    (subnet.trunc() == subnet).then_some(subnet)
 }
 
 /// A peer by what is known of it.

@@ -6,6 +6,7 @@ use super::{Observation, belongs};
 use crate::probe_command;
 use crate::{
     finding::Fix,
+    plural::counted,
     vxlan::{finding::Fault, traffic::Direction},
 };
 
@@ -29,10 +30,10 @@ pub(super) struct Questions {
 
 impl Observation<'_> {
     /// Questions that nobody answered, where nothing else says why.
-    pub(super) fn unanswered(&mut self, questions: &HashMap<(u32, IpAddr), Questions>) {
+    pub(super) fn unanswered(&mut self, questions: &HashMap<(u16, IpAddr), Questions>) {
         let mut silent: Vec<_> = questions
             .iter()
-            .filter_map(|((_, peer), questions)| {
+            .filter_map(|((port, peer), questions)| {
                 let waited = self.traffic.now_ns.saturating_sub(questions.first_ns?);
                 let unanswered = questions.asked - questions.base;
                 // Who acknowledges gets this node's packets; single ones may be repeated for want of an answer. That it
@@ -41,14 +42,17 @@ impl Observation<'_> {
                 let enough = unanswered >= UNANSWERED
                     && acks <= unanswered
                     && Duration::from_nanos(waited) >= UNANSWERED_FOR;
-                enough.then_some((*peer, *questions, unanswered, waited))
+                enough.then_some((*peer, *port, *questions, unanswered, waited))
             })
             .collect();
-        silent.sort_unstable_by_key(|(peer, ..)| *peer);
-        for (peer, questions, unanswered, waited) in silent {
+        silent.sort_unstable_by_key(|(peer, port, ..)| (*peer, *port));
+        for (peer, port, questions, unanswered, waited) in silent {
             let overlays = self.overlays;
             let mut sent = self.traffic.streams.iter().filter(|(stream, count)| {
-                stream.peer == peer && stream.direction == Direction::Out && self.holds(count.last_ns)
+                stream.peer == peer
+                    && stream.port == port
+                    && stream.direction == Direction::Out
+                    && self.holds(count.last_ns)
             });
             let Some((overlay, stream)) = sent.find_map(|(stream, _)| {
                 Some((overlays.iter().find(|overlay| belongs(overlay, stream))?, *stream))
@@ -65,17 +69,31 @@ impl Observation<'_> {
                 "no answer since"
             };
             let what = format!(
-                "{peer} does not answer: {name} sends to its UDP port {}, no answer comes back, and no reason for it is on \
-                 this node.",
+                "{peer} does not answer: {name} sends to its UDP port {}, and no answer comes back by {name}.",
                 stream.port
             );
-            let evidence = vec![
+            let mut evidence = vec![
                 format!(
                     "{unanswered} packets that call for an answer (SYN, ping, DNS) sent in {:.1} s, {ever} received",
                     Duration::from_nanos(waited).as_secs_f64()
                 ),
-                format!("no drop, no ICMP error, entries complete for {peer}"),
+                format!(
+                    "entries complete for {peer}; of VXLAN packets from or to it none was seen dropped, none refused by ICMP"
+                ),
             ];
+            if self.reverse_path_drops > 0 {
+                evidence.push(format!(
+                    "this node's reverse path filter (rp_filter) dropped {} meanwhile: answers that come past the overlay are among \
+                     such",
+                    counted(self.reverse_path_drops, "packet", "packets")
+                ));
+            }
+            let (filters, _) = self.filters(overlay, |_| true);
+            evidence.extend(
+                filters
+                    .into_iter()
+                    .map(|filter| format!("not ruled out: {filter}")),
+            );
             let fixes = [
                 probe_command::vxlan(&format!("on {peer}: it names a rule there")),
                 Fix::text(format!(

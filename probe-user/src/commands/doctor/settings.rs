@@ -129,13 +129,7 @@ pub fn run(node: &CheckContext) -> Answer {
 fn tables() -> Result<(Tables, Vec<(u32, IpNet)>), RouteError> {
     let mut routing = Routing::open()?;
     let nets = routing.nets()?;
-    let tables = Tables {
-        devices: routing.devices()?,
-        addresses: nets.iter().map(|(index, net)| (*index, net.addr())).collect(),
-        routes: routing.routes()?,
-        neighbours: routing.neighbours()?,
-        forwarding: routing.forwarding()?,
-    };
+    let tables = routing.tables()?;
     Ok((tables, nets))
 }
 

@@ -3,16 +3,16 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::vxlan::{FlowKey, Loss};
 
-use super::{checksums, rules::Rules, underlays::Underlays};
+use super::{checksums, filters, holders::holder, rules::Rules, underlays::Underlays};
 use crate::{
-    attribution::{cri::Runtime, udp_holder},
+    attribution::{cri::Runtime, udp_ports},
     capture::vxlan as capture,
     cli::Vxlan as Settings,
     commands::{
@@ -24,7 +24,13 @@ use crate::{
         KernelError,
         vxlan::{Options, VxlanProbe},
     },
-    model::vxlan::{Diagnosis, Overlay, Traffic, overlay::Tables, view::View},
+    model::vxlan::{
+        Diagnosis, Overlay, Traffic,
+        filters::DeviceFilter,
+        overlay::{PeerEntry, Tables},
+        view::View,
+    },
+    netfilter::conntrack::Conntrack,
     rtnetlink::Routing,
 };
 
@@ -32,6 +38,8 @@ use crate::{
 const PORTS: [u16; 2] = [8472, 4789];
 /// An inner connection without a packet for so long makes room for others.
 const IDLE: Duration = Duration::from_secs(60);
+/// How often conntrack is searched for a lost VTEP.
+const CONTACTS: Duration = Duration::from_secs(10);
 
 /// Looks again and again.
 pub struct Poller {
@@ -45,6 +53,8 @@ pub struct Poller {
     device: Option<String>,
     underlay: Option<String>,
     overlays: Vec<Overlay>,
+    /// What conntrack last said of who had VXLAN packets.
+    contacts: Option<(Instant, Vec<(u16, IpAddr)>)>,
 }
 
 impl Poller {
@@ -70,8 +80,9 @@ impl Poller {
             device: settings.device.clone(),
             underlay: settings.underlay.clone(),
             overlays: Vec::new(),
+            contacts: None,
         };
-        let tables = looker.tables()?;
+        let tables = looker.routing.tables()?;
         looker.follow(&tables)?;
         Ok(looker)
     }
@@ -132,16 +143,6 @@ impl Poller {
         format!("{} (Ctrl-C ends){way}", overlays.join(", "))
     }
 
-    fn tables(&mut self) -> Result<Tables> {
-        Ok(Tables {
-            devices: self.routing.devices()?,
-            addresses: self.routing.addresses()?,
-            routes: self.routing.routes()?,
-            neighbours: self.routing.neighbours()?,
-            forwarding: self.routing.forwarding()?,
-        })
-    }
-
     /// Takes over what the tables have now: devices come and go.
     fn follow(&mut self, tables: &Tables) -> Result<()> {
         let mut overlays = Overlay::all(tables);
@@ -155,7 +156,7 @@ impl Poller {
         self.probe.watch_devices(&devices)?;
         let mut underlays: HashMap<u32, String> = overlays
             .iter()
-            .filter_map(|overlay| overlay.underlay.as_ref())
+            .flat_map(Overlay::underlays)
             .filter(|underlay| underlay.ethernet)
             .map(|underlay| (underlay.index, underlay.name.clone()))
             .collect();
@@ -170,11 +171,21 @@ impl Poller {
         Ok(())
     }
 
-    fn traffic(&mut self) -> Result<Traffic, KernelError> {
+    fn traffic(&mut self, tables: &Tables, explain: bool) -> Result<Traffic, KernelError> {
+        let filters = if explain { self.filters(tables) } else { Vec::new() };
+        let contacts = self.contacts();
         let probe = &mut self.probe;
         let mut traffic = Traffic {
             now_ns: now_ns(),
             checksum_errors: checksums::udp(),
+            reverse_path_drops: checksums::reverse_path(),
+            listening: udp_ports(),
+            has_vni_reason: probe
+                .reasons
+                .values()
+                .any(|reason| reason == "VXLAN_VNI_NOT_FOUND"),
+            filters,
+            contacts,
             losses: Loss::ALL
                 .map(|loss| (loss.name(), probe.lost(loss)))
                 .into_iter()
@@ -207,13 +218,71 @@ impl Poller {
             .flows
             .sort_unstable_by_key(|(_, count)| std::cmp::Reverse(count.bytes));
         let down = self.overlays.iter().filter(|overlay| !overlay.device.up);
+        let listening = &traffic.listening;
         traffic.holders = down
-            .filter_map(|overlay| {
-                let port = overlay.vxlan.port;
-                Some((port, udp_holder(port)?))
-            })
+            .map(|overlay| overlay.vxlan.port)
+            .filter(|port| listening.contains(port))
+            .map(|port| (port, holder(port)))
             .collect();
         Ok(traffic)
+    }
+
+    /// What others run on the underlay devices.
+    fn filters(&mut self, tables: &Tables) -> Vec<DeviceFilter> {
+        let mut underlays: Vec<_> = self
+            .overlays
+            .iter()
+            .flat_map(Overlay::underlays)
+            .map(|underlay| underlay.index)
+            .collect();
+        underlays.sort_unstable();
+        underlays.dedup();
+        let devices = tables
+            .devices
+            .iter()
+            .filter(|device| underlays.binary_search(&device.index).is_ok());
+        devices
+            .flat_map(|device| filters::of_device(&mut self.routing, device))
+            .collect()
+    }
+
+    /// The addresses that conntrack has VXLAN packets with, where the VTEP of a peer is not known. Read anew after a while: the
+    /// kernel walks all of its table for it.
+    fn contacts(&mut self) -> Vec<(u16, IpAddr)> {
+        let lacks = |overlay: &&Overlay| {
+            overlay
+                .peers
+                .iter()
+                .any(|peer| peer.vtep.is_none() && peer.lacks.contains(&PeerEntry::Forwarding))
+        };
+        let ports: HashSet<u16> = self
+            .overlays
+            .iter()
+            .filter(lacks)
+            .map(|overlay| overlay.vxlan.port)
+            .collect();
+        if ports.is_empty() {
+            self.contacts = None;
+            return Vec::new();
+        }
+        if let Some((at, contacts)) = &self.contacts
+            && at.elapsed() < CONTACTS
+        {
+            return contacts.clone();
+        }
+        let mut contacts = Vec::new();
+        for port in ports {
+            // Without conntrack there is nothing to learn from it.
+            let found = Conntrack::open(None).and_then(|mut conntrack| conntrack.udp_contacts(port));
+            contacts.extend(
+                found
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|address| (port, address)),
+            );
+        }
+        self.contacts = Some((Instant::now(), contacts.clone()));
+        contacts
     }
 }
 
@@ -221,9 +290,9 @@ impl Looks for Poller {
     type View = View;
 
     fn look(&mut self, explain: bool) -> Result<View> {
-        let tables = self.tables()?;
+        let tables = self.routing.tables()?;
         self.follow(&tables)?;
-        let traffic = self.traffic()?;
+        let traffic = self.traffic(&tables, explain)?;
         let own: HashSet<IpAddr> = tables.addresses.iter().map(|(_, address)| *address).collect();
         let mut findings = self.diagnosis.look(&self.overlays, &own, &traffic);
         if explain {

@@ -69,6 +69,8 @@ struct Device<'a> {
     underlay: Option<&'a str>,
     /// The MTU of the underlay device.
     underlay_mtu: Option<u32>,
+    /// Every device that its packets leave or arrive by, the first one first.
+    underlays: Vec<&'a str>,
     /// The MTU of the device.
     mtu: u32,
     /// The MAC address.
@@ -131,7 +133,8 @@ struct Peer<'a> {
     sent: Counts,
     /// Packets from or to it that were dropped on this node.
     dropped: u64,
-    /// `ok`, `idle`, `no entries`, or the kinds of its findings.
+    /// `ok`, `idle`, `direct` (routed without VXLAN), `not verified` (sent and nothing received), `no entries`, or the kinds of
+    /// its findings.
     state: String,
 }
 
@@ -346,6 +349,10 @@ fn device_of(overlay: &Overlay) -> Device<'_> {
         local: overlay.vxlan.local,
         underlay: overlay.underlay.as_ref().map(|underlay| underlay.name.as_str()),
         underlay_mtu: overlay.underlay.as_ref().map(|underlay| underlay.mtu),
+        underlays: overlay
+            .underlays()
+            .map(|underlay| underlay.name.as_str())
+            .collect(),
         mtu: device.mtu,
         mac: device.mac.map(|mac| mac.to_string()),
         kind: overlay.kind,

@@ -51,10 +51,15 @@ fn devices(out: &mut String, view: &View) {
         let local = vxlan
             .local
             .map_or_else(|| "any address".to_owned(), |local| local.to_string());
-        let underlay = overlay.underlay.as_ref().map_or_else(
-            || "no underlay".to_owned(),
-            |underlay| format!("{} (MTU {})", underlay.name, underlay.mtu),
-        );
+        let underlays: Vec<_> = overlay
+            .underlays()
+            .map(|underlay| format!("{} (MTU {})", underlay.name, underlay.mtu))
+            .collect();
+        let underlay = if underlays.is_empty() {
+            "no underlay".to_owned()
+        } else {
+            underlays.join(" and ")
+        };
         let kind = match overlay.kind {
             PeerSource::Entries => "",
             PeerSource::Learning => ", learns its peers: missing entries can't be told",

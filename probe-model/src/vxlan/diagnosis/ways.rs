@@ -1,0 +1,223 @@
+//! Faults in the way to a peer: the kernel's own route lookup for its VTEP, and networks that overlap.
+
+use std::net::IpAddr;
+
+use super::{Observation, manager};
+use crate::finding::{Fix, Severity};
+use crate::network::{MAIN_TABLE, Route, RouteKind, RouteLookup};
+use crate::vxlan::{
+    finding::Fault,
+    overlay::{Overlay, Peer},
+    traffic::Direction,
+};
+
+impl Observation<'_> {
+    /// Peers to which the kernel has no way, or one that leads back here.
+    pub(super) fn ways(&mut self, overlay: &Overlay) {
+        if !overlay.device.up {
+            return;
+        }
+        if overlay.lacks_address {
+            self.missing_address(overlay);
+        }
+        let mut done: Vec<IpAddr> = Vec::new();
+        for peer in &overlay.peers {
+            let Some(vtep) = peer.vtep.filter(|vtep| !done.contains(vtep)) else {
+                continue;
+            };
+            done.push(vtep);
+            // A node in the same subnet whose pods are routed without VXLAN needs none, unless something goes there.
+            let is_used = self.traffic.streams.iter().any(|(stream, count)| {
+                stream.peer == vtep && stream.direction == Direction::Out && self.holds(count.last_ns)
+            });
+            if peer.is_direct() && !is_used {
+                continue;
+            }
+            match peer.way {
+                Some(RouteLookup::Own) => self.own_address(overlay, vtep),
+                None if self.own.contains(&vtep) => self.own_address(overlay, vtep),
+                Some(RouteLookup::Sent { device, .. }) if device == overlay.device.index => {
+                    self.way_into_itself(overlay, peer, vtep);
+                }
+                // Without its own address the device gets no route to any peer.
+                Some(RouteLookup::Rejected(_) | RouteLookup::NoRoute) if overlay.lacks_address => {}
+                Some(RouteLookup::Rejected(kind)) => self.rejected_way(overlay, peer, vtep, kind),
+                Some(RouteLookup::NoRoute) => {
+                    let what = format!(
+                        "This node has no route to {vtep}: {} can send nothing to that peer.",
+                        overlay.device.name
+                    );
+                    let evidence = vec![format!(
+                        "the kernel's route lookup for {vtep}: network is unreachable"
+                    )];
+                    let fixes = [Fix::text(format!(
+                        "Add the route to {vtep}, or the default route that this node had: ip route get {vtep} has to find one."
+                    ))];
+                    let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
+                    finding.detail = "none".to_owned();
+                }
+                Some(RouteLookup::Sent { .. }) | None => {}
+            }
+        }
+    }
+
+    fn missing_address(&mut self, overlay: &Overlay) {
+        let name = &overlay.device.name;
+        let Some(local) = overlay.vxlan.local else { return };
+        let what = format!(
+            "{name} sends from {local}, which this node does not have: the kernel sends none of its packets."
+        );
+        let evidence = vec![format!("{name} has local address {local}; no device has it")];
+        let fixes = [Fix::text(format!(
+            "Give the node {local} again, or restart {} here: it makes {name} anew with the node's address.",
+            manager(name)
+        ))];
+        self.find(Fault::MissingAddress, overlay, None, what, evidence, fixes);
+    }
+
+    fn own_address(&mut self, overlay: &Overlay, vtep: IpAddr) {
+        let name = &overlay.device.name;
+        let what = format!(
+            "A peer of {name} has this node's own address {vtep} as its VTEP: packets to its pods come back to this node."
+        );
+        let mut evidence = vec![format!(
+            "{vtep} is an address of this node, and a forwarding entry of {name} sends to it"
+        )];
+        if overlay.vxlan.local == Some(vtep) {
+            evidence.push(format!(
+                "{name} itself sends from {vtep}: two nodes published the same address"
+            ));
+        }
+        let fixes = [Fix::text(format!(
+            "Let {} publish an address on every node that the others reach: flanneld takes --iface, or --public-ip; on machines \
+             with NAT, such as Vagrant's, the first interface has the same address everywhere.",
+            manager(name)
+        ))];
+        self.find(Fault::OwnAddress, overlay, Some(vtep), what, evidence, fixes);
+    }
+
+    fn way_into_itself(&mut self, overlay: &Overlay, peer: &Peer, vtep: IpAddr) {
+        let name = &overlay.device.name;
+        let what = format!(
+            "The route to the VTEP {vtep} leads into {name} itself: the kernel drops its packets as a loop."
+        );
+        let mut evidence = vec![format!("the kernel's route lookup for {vtep}: dev {name}")];
+        evidence.extend(
+            peer.way_route
+                .as_ref()
+                .map(|route| format!("by the route {}", written(route, Some(name)))),
+        );
+        let fixes = undo(peer.way_route.as_ref(), vtep, Some(name));
+        let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
+        finding.detail = "loop".to_owned();
+    }
+
+    fn rejected_way(&mut self, overlay: &Overlay, peer: &Peer, vtep: IpAddr, kind: RouteKind) {
+        let name = &overlay.device.name;
+        let kind = peer.way_route.as_ref().map_or(kind, |route| route.kind);
+        let what = format!("This node rejects packets of {name} to {vtep} by its routing ({kind}).");
+        let mut evidence = vec![format!("the kernel's route lookup for {vtep} fails")];
+        match &peer.way_route {
+            Some(route) => evidence.push(format!("by the route {}", written(route, None))),
+            None => evidence.push("no route of any table does that: a rule of ip rule does".to_owned()),
+        }
+        let fixes = undo(peer.way_route.as_ref(), vtep, None);
+        let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
+        finding.detail = "rejected".to_owned();
+    }
+
+    /// Networks of pods that other networks of this node have addresses in common with.
+    pub(super) fn overlapping(&mut self, overlay: &Overlay) {
+        let name = &overlay.device.name;
+        for overlap in &overlay.overlaps {
+            let (pods, network, device) = (overlap.pods, overlap.network, &overlap.device);
+            let who = overlap
+                .peer
+                .map_or_else(|| "a peer".to_owned(), |peer| peer.to_string());
+            let what = if overlap.is_underlay {
+                format!(
+                    "The pods of {who} ({pods}) and the network of the nodes ({network} at {device}) have addresses in common."
+                )
+            } else {
+                format!(
+                    "The pods of {who} ({pods}) and {device} of this node ({network}) have addresses in common."
+                )
+            };
+            let evidence = vec![
+                format!("route {pods} dev {name}"),
+                format!("route {network} dev {device}"),
+            ];
+            let fixes = [Fix::text(if overlap.is_underlay {
+                "Choose a pod network that is no part of the nodes' network; it is set when the cluster is made.".to_owned()
+            } else {
+                format!(
+                    "Give one of the two another network: each node has a pod subnet of its own (podCIDR), and {device} is not in it."
+                )
+            })];
+            let finding = self.find(Fault::PrefixOverlap, overlay, overlap.peer, what, evidence, fixes);
+            // Both work beside each other until an address of both is used.
+            finding.severity = Severity::Warning;
+            finding.certain = !overlap.is_underlay;
+            finding.detail = format!("{pods} {network}");
+        }
+    }
+}
+
+fn table(route: &Route) -> Option<String> {
+    (route.table != MAIN_TABLE && route.table != 0).then(|| route.table.to_string())
+}
+
+/// As ip route prints it. `device`: the name of the one that it leads through.
+fn words(route: &Route, device: Option<&str>) -> Vec<String> {
+    let mut words = Vec::new();
+    if route.kind != RouteKind::Unicast {
+        words.push(route.kind.name().to_owned());
+    }
+    words.push(route.prefix.to_string());
+    if let Some(gateway) = route.gateway {
+        words.extend(["via".to_owned(), gateway.to_string()]);
+    }
+    words.extend(
+        device
+            .into_iter()
+            .flat_map(|device| ["dev".to_owned(), device.to_owned()]),
+    );
+    words.extend(
+        table(route)
+            .into_iter()
+            .flat_map(|table| ["table".to_owned(), table]),
+    );
+    words
+}
+
+fn written(route: &Route, device: Option<&str>) -> String {
+    words(route, device).join(" ")
+}
+
+/// A route for the VTEP alone is taken away; one for more is somebody's, and the way for the VTEP alone is added.
+fn undo(route: Option<&Route>, vtep: IpAddr, device: Option<&str>) -> Vec<Fix> {
+    let family = if vtep.is_ipv6() { Some("-6") } else { None };
+    let ip = |verb: &'static str| {
+        ["ip"]
+            .into_iter()
+            .chain(family)
+            .chain(["route", verb])
+            .map(str::to_owned)
+    };
+    match route {
+        Some(route) if route.prefix.prefix_len() == route.prefix.max_prefix_len() => {
+            vec![Fix::run(
+                ip("del").chain(words(route, device)),
+                "and find out who set it",
+            )]
+        }
+        Some(route) => vec![Fix::text(format!(
+            "The route {} is wider than {vtep}: whoever set it has to leave out the nodes, or set a route to {vtep} by the underlay \
+             before it (ip route replace).",
+            written(route, device)
+        ))],
+        None => vec![Fix::text(format!(
+            "Find the rule (ip rule show) that rejects packets to {vtep}, and leave the nodes out of it."
+        ))],
+    }
+}
