@@ -56,6 +56,8 @@ crate::names! {
         /// There is nothing of the kind here.
         NotApplicable = "not-applicable",
         Ok = "ok",
+        /// Nothing is wrong as far as it could be verified, and not all could.
+        Unknown = "unknown",
         /// It works, and may not for long.
         Warning = "warning",
         Failed = "failed",

@@ -1,15 +1,24 @@
-//! What a look at VXLAN comes to.
+//! The answer of the check `vxlan`.
 
-use super::{Answer, Check};
-use crate::{plural::counted, vxlan::view::View};
+use std::time::Duration;
+
+use super::{Answer, Check, Verdict};
+use crate::{
+    plural::counted,
+    vxlan::view::{PeerView, View},
+};
+
+/// Peers named one by one.
+const NAMED: usize = 8;
 
 /// There is nothing to look at.
 pub fn nothing() -> Answer {
     Answer::not_applicable(Check::Vxlan, "there is no VXLAN device here")
 }
 
-/// The answer of one look.
-pub fn judge(view: &View) -> Answer {
+/// The answer of what was observed for so long. A peer that nothing was received from is not verified, unless its pods are
+/// routed without VXLAN: then the check is not `ok`, as nobody knows.
+pub fn judge(view: &View, observed: Duration) -> Answer {
     if view.overlays.is_empty() {
         return nothing();
     }
@@ -18,13 +27,54 @@ pub fn judge(view: &View) -> Answer {
         .iter()
         .map(|overlay| overlay.device.name.as_str())
         .collect();
-    let peers = view.peers();
+    let peers: Vec<_> = view
+        .peers()
+        .into_iter()
+        .filter(|peer| !peer.is_direct() || peer.received.packets > 0)
+        .collect();
     let heard = peers.iter().filter(|peer| peer.received.packets > 0).count();
     let summary = format!(
-        "{}: {heard} of {} heard from while probe looked",
+        "{}: {heard} of {} heard from in {:.0} s",
         devices.join(", "),
         counted(peers.len(), "peer", "peers"),
+        observed.as_secs_f64()
     );
+    let silent: Vec<_> = peers
+        .iter()
+        .filter(|peer| peer.received.packets == 0 && peer.findings.is_empty() && peer.overlay.device.up)
+        .collect();
     let findings = view.findings.iter().map(|found| found.finding.clone()).collect();
-    Answer::of(Check::Vxlan, summary, findings).without(view.unread.clone())
+    let mut answer = Answer::of(Check::Vxlan, summary, findings);
+    if answer.verdict == Verdict::Ok && !silent.is_empty() {
+        answer.verdict = Verdict::Unknown;
+    }
+    let mut unknown: Vec<_> = silent
+        .iter()
+        .take(NAMED)
+        .map(|peer| not_verified(peer, observed))
+        .collect();
+    if silent.len() > NAMED {
+        unknown.push(format!(
+            "{} more are not verified",
+            counted((silent.len() - NAMED) as u64, "peer", "peers")
+        ));
+    }
+    answer.without(unknown).without(view.unread.clone())
+}
+
+fn not_verified(peer: &PeerView<'_>, observed: Duration) -> String {
+    let vtep = peer
+        .vtep
+        .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
+    let name = &peer.overlay.device.name;
+    let seconds = observed.as_secs_f64();
+    match peer.sent.packets {
+        0 => format!(
+            "peer {vtep} of {name}: no traffic in {seconds:.0} s; not verified (--active sends one ping)"
+        ),
+        sent => format!(
+            "peer {vtep} of {name}: {} sent, none received in {seconds:.0} s; not verified",
+            counted(sent, "packet", "packets")
+        ),
+    }
 }

@@ -13,6 +13,8 @@ mod tests;
 #[cfg(test)]
 mod tests_of_peers;
 #[cfg(test)]
+mod tests_of_view;
+#[cfg(test)]
 mod tests_of_ways;
 
 pub use diagnosis::Diagnosis;

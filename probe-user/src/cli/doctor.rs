@@ -20,8 +20,8 @@ Examples:
   probe doctor --root /host        in a container with the node's files at /host";
 
 const NOTES: &str = "\
-    A verdict is ok, warning, failed, or not-applicable with the reason. Fixes are printed and never run; nothing is \
-    changed. Outside the node only kubelet's API server is queried. docs/doctor.md has a section for each check.";
+    A verdict is ok, warning, failed, unknown where not all could be verified, or not-applicable with the reason. Fixes are \
+    printed and never run; nothing is changed, and nothing is sent without --active. Outside the node only kubelet's API server is queried. docs/doctor.md has a section for each check.";
 
 fn help() -> String {
     help::sections(&[EXAMPLES, &help::list::<Check>("Checks"), NOTES])
@@ -31,7 +31,7 @@ fn help() -> String {
 const DURATION: Duration = Duration::from_secs(5);
 
 /// Options of a run on this machine; agents have their own configuration.
-const SEEN_HERE: [&str; 6] = ["duration", "root", "cri", "netns", "btf", "without"];
+const SEEN_HERE: [&str; 7] = ["active", "duration", "root", "cri", "netns", "btf", "without"];
 
 /// Check this node for known faults, and report each with evidence and a fix
 #[derive(Args, Debug)]
@@ -49,6 +49,10 @@ pub struct DoctorArgs {
     /// Time to observe traffic: etcd's clients, VXLAN, untracked packets, DNS, kubelet's connections
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub duration: SignedDuration,
+
+    /// Send one ping to each VXLAN peer's address in the overlay, to verify peers that are idle
+    #[arg(long)]
+    pub active: bool,
 
     /// Output format: a text, or one JSON object per check
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = DoctorFormat::Table)]
@@ -101,6 +105,8 @@ pub struct Doctor {
     pub list: bool,
     /// How long what comes and goes is watched.
     pub duration: Duration,
+    /// Whether VXLAN's peers are pinged.
+    pub active: bool,
     pub json: bool,
     pub node: Option<String>,
     pub root: PathBuf,
@@ -117,6 +123,7 @@ impl Doctor {
             checks,
             list: false,
             duration: DURATION,
+            active: false,
             json: true,
             node: Some(node),
             root: PathBuf::from("/"),
@@ -136,6 +143,7 @@ impl TryFrom<DoctorArgs> for Doctor {
             checks: Check::ALL.into_iter().filter(asked).collect(),
             list: args.list,
             duration: settings::positive("--duration", args.duration)?,
+            active: args.active,
             json: args.output == DoctorFormat::Json,
             node: args.node_name,
             root: args.root,

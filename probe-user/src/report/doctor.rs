@@ -57,10 +57,11 @@ pub fn text(answer: &Answer) -> String {
 pub fn summary(answers: &[Answer]) -> String {
     let count = |verdict| answers.iter().filter(|answer| answer.verdict == verdict).count();
     format!(
-        "\n{} failed, {} with warnings, {} ok, {} not applicable\n",
+        "\n{} failed, {} with warnings, {} ok, {} unknown, {} not applicable\n",
         count(Verdict::Failed),
         count(Verdict::Warning),
         count(Verdict::Ok),
+        count(Verdict::Unknown),
         count(Verdict::NotApplicable)
     )
 }
@@ -126,7 +127,7 @@ mod tests {
         let answers = [sample(), Answer::not_applicable(Check::Vxlan, "no VXLAN device")];
         assert_eq!(
             summary(&answers),
-            "\n1 failed, 0 with warnings, 0 ok, 1 not applicable\n"
+            "\n1 failed, 0 with warnings, 0 ok, 0 unknown, 1 not applicable\n"
         );
         assert_eq!(list().lines().count(), Check::ALL.len());
     }

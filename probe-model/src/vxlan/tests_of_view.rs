@@ -1,0 +1,101 @@
+//! What a snapshot says of each peer, and what the doctor makes of it.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::{
+    overlay::{Overlay, Tables},
+    tests::{UNDERLAY, found, ip, tables, traffic},
+    traffic::{Direction, Traffic},
+    view::View,
+};
+use crate::{
+    doctor::{Verdict, vxlan::judge},
+    network::Route,
+};
+
+fn view(tables: &Tables, change: impl Fn(&mut Traffic)) -> View {
+    let mut traffic = traffic(100_000_000_000);
+    change(&mut traffic);
+    View {
+        time: jiff::Timestamp::UNIX_EPOCH,
+        overlays: Overlay::all(tables),
+        devices: HashMap::new(),
+        names: HashMap::new(),
+        traffic,
+        findings: found(tables, change),
+        unread: Vec::new(),
+    }
+}
+
+fn direct(tables: &mut Tables) {
+    tables.routes.truncate(1);
+    tables.routes.push(Route {
+        prefix: "10.244.2.0/24".parse().unwrap(),
+        gateway: Some(ip("192.168.88.12")),
+        device: Some(UNDERLAY),
+        ..Route::default()
+    });
+}
+
+#[test]
+fn peers_that_were_not_heard_are_not_verified() {
+    type Change = fn(&mut Tables);
+    type Seen = fn(&mut Traffic);
+    let silent: Seen = |traffic| traffic.streams.clear();
+    let table: [(&str, Change, Seen, &str, Verdict, &str); 6] = [
+        ("healthy", |_| {}, |_| {}, "ok", Verdict::Ok, ""),
+        (
+            "idle",
+            |_| {},
+            silent,
+            "idle",
+            Verdict::Unknown,
+            "peer 192.168.88.12 of flannel.1: no traffic in 5 s; not verified (--active sends one ping)",
+        ),
+        (
+            "sent only",
+            |_| {},
+            |traffic| {
+                traffic
+                    .streams
+                    .retain(|(stream, _)| stream.direction == Direction::Out);
+                for (_, count) in &mut traffic.streams {
+                    (count.packets, count.asks) = (2, 0);
+                }
+            },
+            "not verified",
+            Verdict::Unknown,
+            "peer 192.168.88.12 of flannel.1: 2 packets sent, none received in 5 s; not verified",
+        ),
+        ("routed without VXLAN", direct, silent, "direct", Verdict::Ok, ""),
+        (
+            "down",
+            |tables| tables.devices[1].up = false,
+            silent,
+            "device-down",
+            Verdict::Failed,
+            "",
+        ),
+        (
+            "down, port taken",
+            |tables| tables.devices[1].up = false,
+            |traffic| {
+                traffic.streams.clear();
+                traffic.holders.push((8472, "nc (pid 7)".to_owned()));
+            },
+            "port-taken",
+            Verdict::Failed,
+            "",
+        ),
+    ];
+    for (name, change, seen, state, verdict, unknown) in table {
+        let mut tables = tables();
+        change(&mut tables);
+        let view = view(&tables, seen);
+        let states: Vec<_> = view.peers().iter().map(|peer| peer.state()).collect();
+        assert_eq!(states, [state], "{name}");
+        let answer = judge(&view, Duration::from_secs(5));
+        assert_eq!(answer.verdict, verdict, "{name}");
+        assert_eq!(answer.unknown.join("\n"), unknown, "{name}");
+    }
+}
