@@ -79,6 +79,13 @@ fn found(probe: &Probe, fault: &str, peer: Option<&str>) -> Value {
     finding(&looks[0], fault, peer).unwrap().clone()
 }
 
+/// The same with these words in it: of a kind that was found before.
+fn found_with(probe: &Probe, fault: &str, words: &str) -> Value {
+    let with = |look: &Value| finding(look, fault, None).is_some_and(|fault| text(fault).contains(words));
+    let looks = probe.wait_for(1, with).unwrap();
+    finding(&looks[0], fault, None).unwrap().clone()
+}
+
 /// Waits until the latest look has no fault.
 fn healed(probe: &Probe) {
     let seen = probe.seen();
@@ -107,6 +114,25 @@ fn says(finding: &Value, words: &[&str]) {
     }
 }
 
+/// Runs the commands that a finding prints, one after the other.
+fn apply(node: &Netns, finding: &Value) {
+    let fixes = finding["fixes"].as_array().unwrap();
+    let commands: Vec<_> = fixes
+        .iter()
+        .filter_map(|fix| fix["argv"].as_array())
+        .map(|argv| {
+            argv.iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect();
+    assert!(!commands.is_empty(), "no command: {finding:#}");
+    for command in commands {
+        node.run(&command).unwrap();
+    }
+}
+
 /// Whether this kernel tells why it drops packets.
 fn tells_reasons() -> bool {
     !before((5, 17))
@@ -122,7 +148,7 @@ fn missing_entries() {
         .run(&format!("bridge fdb del {mac} dev flannel.1 dst {BETA}"))
         .unwrap();
     let fault = found(&probe, "missing-forwarding", Some(BETA));
-    let remedy = format!("bridge fdb append {mac} dev flannel.1 dst {BETA}");
+    let remedy = format!("bridge fdb replace {mac} dev flannel.1 dst {BETA}");
     says(&fault, &["flannel.1 has no forwarding entry for", &remedy]);
     probe
         .wait_for(1, |look| {
@@ -146,8 +172,11 @@ fn missing_entries() {
 
     lab.alpha().ip("route del 10.244.2.0/24").unwrap();
     let fault = found(&probe, "missing-route", Some(BETA));
-    says(&fault, &["via 10.244.2.0 dev flannel.1 onlink"]);
-    alpha.entries(beta).unwrap();
+    says(
+        &fault,
+        &["ip route replace 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink"],
+    );
+    apply(lab.alpha(), &fault);
     healed(&probe);
     let run = probe.finish().unwrap();
     assert_eq!(run.status.code(), Some(0), "{}", run.stderr);
@@ -341,6 +370,86 @@ fn a_vtep_that_is_dead() {
     probe.finish().unwrap();
 }
 
+/// What the kernel's own route lookup says of a peer.
+#[test]
+fn ways_to_a_vtep() {
+    let lab = Lab::new();
+    let probe = Lab::healthy(lab.alpha());
+    for (route, words) in [
+        (format!("blackhole {BETA}/32"), "rejects packets"),
+        (
+            format!("{BETA}/32 via 10.244.2.0 dev flannel.1 onlink"),
+            "into flannel.1 itself",
+        ),
+    ] {
+        lab.alpha().ip(&format!("route add {route}")).unwrap();
+        let fault = found_with(&probe, "underlay-route", words);
+        assert_eq!(fault["peer"], BETA);
+        apply(lab.alpha(), &fault);
+        healed(&probe);
+    }
+    let mac = lab.cluster.beta.mac();
+    lab.alpha()
+        .run(&format!("bridge fdb replace {mac} dev flannel.1 dst {ALPHA}"))
+        .unwrap();
+    let fault = found(&probe, "own-address", Some(ALPHA));
+    says(&fault, &["this node's own address 192.168.88.11"]);
+    lab.cluster.alpha.entries(&lab.cluster.beta).unwrap();
+    healed(&probe);
+    probe.finish().unwrap();
+}
+
+#[test]
+fn two_peers_with_one_mac_address() {
+    let lab = Lab::new();
+    let probe = Lab::healthy(lab.alpha());
+    let mac = lab.cluster.beta.mac();
+    lab.alpha()
+        .ip_each([
+            format!("neigh replace 10.244.3.0 lladdr {mac} dev flannel.1 nud permanent"),
+            "route replace 10.244.3.0/24 via 10.244.3.0 dev flannel.1 onlink".to_owned(),
+        ])
+        .unwrap();
+    let fault = found(&probe, "duplicate-mac", Some(BETA));
+    says(&fault, &["10.244.2.0 and 10.244.3.0", &mac]);
+    lab.alpha()
+        .ip_each(["route del 10.244.3.0/24", "neigh del 10.244.3.0 dev flannel.1"])
+        .unwrap();
+    healed(&probe);
+    probe.finish().unwrap();
+}
+
+/// Entries for VXLAN and routes without it, as Calico has them within a subnet; and on one node only.
+#[test]
+fn pods_that_are_routed_without_vxlan() {
+    let lab = Lab::new();
+    let probe = Lab::healthy(lab.alpha());
+    for node in [lab.alpha(), lab.beta()] {
+        for device in ["all", "eth0"] {
+            node.set(&format!("net/ipv4/conf/{device}/rp_filter"), "0")
+                .unwrap();
+        }
+    }
+    lab.alpha()
+        .ip(&format!("route replace 10.244.2.0/24 via {BETA} dev eth0"))
+        .unwrap();
+    let fault = found(&probe, "missing-route", Some(BETA));
+    says(
+        &fault,
+        &["which sends through flannel.1", "answers leave by eth0"],
+    );
+    lab.beta()
+        .ip(&format!("route replace 10.244.1.0/24 via {ALPHA} dev eth0"))
+        .unwrap();
+    healed(&probe);
+    probe.finish().unwrap();
+    // One that did not see them use VXLAN.
+    let later = Probe::vxlan(lab.alpha(), &["--once", "--duration", "3s"]).unwrap();
+    let run = later.ended().unwrap();
+    assert_eq!(run.summary["healthy"], true, "{:#}", run.summary);
+    assert_eq!(run.summary["peers"][0]["state"], "direct", "{:#}", run.summary);
+}
+
 #[test]
 fn an_mtu_that_is_too_large() {
     let lab = Lab::new();
@@ -418,13 +527,26 @@ fn a_device_that_is_down_and_a_port_that_is_taken() {
     lab.beta().ip("link set flannel.1 down").unwrap();
     let fault = found(&probe, "device-down", None);
     says(&fault, &["ip link set flannel.1 up"]);
+    apply(lab.beta(), &fault);
+    healed(&probe);
+    // Another VXLAN device, with other options, on the same port.
+    lab.beta()
+        .ip_each([
+            "link set flannel.1 down",
+            "link add cilium_vxlan type vxlan external dstport 8472",
+            "link set cilium_vxlan up",
+        ])
+        .unwrap();
+    let fault = found(&probe, "port-taken", None);
+    says(&fault, &["the VXLAN device cilium_vxlan", "holds UDP port 8472"]);
+    lab.beta().ip("link delete cilium_vxlan").unwrap();
     let holder = lab
         .beta()
         .enter(|| UdpSocket::bind("0.0.0.0:8472").unwrap())
         .unwrap();
-    let fault = found(&probe, "port-taken", None);
     let pid = format!("(pid {})", std::process::id());
-    says(&fault, &["UDP port 8472", &pid]);
+    let fault = found_with(&probe, "port-taken", &pid);
+    says(&fault, &["UDP port 8472"]);
     drop(holder);
     lab.beta().ip("link set flannel.1 up").unwrap();
     lab.cluster.beta.entries(&lab.cluster.alpha).unwrap();
