@@ -6,6 +6,7 @@ pub mod finding;
 pub mod overlay;
 pub mod routes;
 pub mod traffic;
+mod underlay;
 pub mod view;
 
 #[cfg(test)]
