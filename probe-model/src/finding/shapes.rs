@@ -14,6 +14,12 @@ pub fn is_known(argv: &[String]) -> bool {
             arguments,
             ["fdb", "append" | "del" | "replace", _, "dev", _, "dst", _] | ["fdb", "del", _, "dev", _]
         ),
+        // They only list.
+        "bpftool" => matches!(arguments, ["prog", "show", "id", id] if id.parse::<u32>().is_ok()),
+        "tc" => matches!(
+            arguments,
+            ["-s", "filter", "show", "dev", _, "ingress" | "egress"]
+        ),
         "ethtool" => matches!(arguments, ["-K", _, _, "on" | "off"]),
         // All devices are never changed at once.
         "sysctl" => matches!(arguments, ["-w", setting]
@@ -88,19 +94,47 @@ fn nft(arguments: &[&str]) -> bool {
 }
 
 fn ip(arguments: &[&str]) -> bool {
+    let arguments = match arguments {
+        ["-6", rest @ ..] => rest,
+        all => all,
+    };
     match arguments {
         ["link", "set", _, "up" | "down"] | ["link", "delete", _] | ["-br", "addr"] => true,
         ["link", "set", _, "mtu", mtu] => mtu.parse::<u32>().is_ok(),
         ["-d", "link", "show", "type", "vxlan"]
         | ["-d", "link", "show", _]
+        | ["-d", "link", "show", "dev", _]
+        | ["rule", "show"]
         | ["neigh", "show", _]
         | ["route", "get", _] => true,
         ["addr" | "route", "del", _, "dev", _] => true,
+        [
+            "route",
+            "del",
+            "blackhole" | "unreachable" | "prohibit",
+            host,
+            rest @ ..,
+        ]
+        | ["route", "del", host, rest @ ..] => is_host(host) && has_options(rest),
         ["route", "add" | "replace", _, rest @ ..] | ["neigh", "add" | "replace" | "del", _, rest @ ..] => {
             rest.contains(&"dev")
         }
         _ => false,
     }
+}
+
+/// Whether a prefix is of one address.
+fn is_host(prefix: &str) -> bool {
+    prefix
+        .parse::<ipnet::IpNet>()
+        .is_ok_and(|prefix| prefix.prefix_len() == prefix.max_prefix_len())
+}
+
+/// Whether these words are pairs of an option of a route and its value.
+fn has_options(words: &[&str]) -> bool {
+    words
+        .chunks(2)
+        .all(|pair| matches!(pair, ["via" | "dev" | "table", _]))
 }
 
 fn kubectl(arguments: &[&str]) -> bool {

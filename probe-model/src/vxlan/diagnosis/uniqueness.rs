@@ -168,8 +168,8 @@ fn another_mac(name: &str) -> [Fix; 2] {
              of it.",
         ),
         Fix::text(format!(
-            "Then delete {name} on the node that has the wrong one (ip link delete {name}), and restart {} there: it makes the \
-             device anew and publishes its address.",
+            "Then delete {name} on the node that has the wrong one, and restart {} there: it makes the device anew and publishes \
+             its address.",
             manager(name)
         )),
     ]

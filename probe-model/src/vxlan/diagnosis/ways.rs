@@ -50,9 +50,15 @@ impl Observation<'_> {
                     let evidence = vec![format!(
                         "the kernel's route lookup for {vtep}: network is unreachable"
                     )];
-                    let fixes = [Fix::text(format!(
-                        "Add the route to {vtep}, or the default route that this node had: ip route get {vtep} has to find one."
-                    ))];
+                    let fixes = [
+                        Fix::text(format!(
+                            "Add the route to {vtep}, or the default route that this node had."
+                        )),
+                        Fix::run(
+                            ["ip", "route", "get", &vtep.to_string()],
+                            "prints the route once there is one",
+                        ),
+                    ];
                     let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
                     finding.detail = "none".to_owned();
                 }
@@ -213,11 +219,15 @@ fn undo(route: Option<&Route>, vtep: IpAddr, device: Option<&str>) -> Vec<Fix> {
         }
         Some(route) => vec![Fix::text(format!(
             "The route {} is wider than {vtep}: whoever set it has to leave out the nodes, or set a route to {vtep} by the underlay \
-             before it (ip route replace).",
+             before it.",
             written(route, device)
         ))],
-        None => vec![Fix::text(format!(
-            "Find the rule (ip rule show) that rejects packets to {vtep}, and leave the nodes out of it."
-        ))],
+        None => vec![
+            Fix::run(
+                ["ip"].into_iter().chain(family).chain(["rule", "show"]),
+                format!("one of these rules rejects packets to {vtep}"),
+            ),
+            Fix::text("Leave the nodes out of that rule."),
+        ],
     }
 }

@@ -51,7 +51,7 @@ definitions! {
     VXLAN_DROPS: Counter "probe_vxlan_drops" [; "device" "reason"]
         "VXLAN packets, outer or inner, that this node dropped, by the device they were at and the kernel's reason.";
     VXLAN_PEER_UP: Gauge "probe_vxlan_peer_up" [; "device" "peer"]
-        "1 while nothing is found wrong with a peer of a VXLAN device, 0 while something is.";
+        "0 while a peer of a VXLAN device has a fault, else 1; a warning is no fault, nor is a peer that is not verified.";
     UNTRACKED: Counter "probe_untracked_packets" ["intended"; "rule"]
         "Packets that a rule let past conntrack untracked, by its own counter; intended: it is NodeLocal DNSCache's or Cilium's.";
     FINDINGS: Gauge "probe_findings" ["feature" "kind"; ]

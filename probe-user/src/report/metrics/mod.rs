@@ -22,6 +22,7 @@ use self::{
 use crate::model::{
     Connection, Outcome, Owner, Role,
     bypass::{self, finding::Fault as BypassFault},
+    finding::Severity,
     outcome::is_silent_client,
     part::{Part, State},
     summary::Tally,
@@ -160,7 +161,11 @@ impl Metrics {
             }
             if peer.peer.is_some() {
                 let up = peers.entry([device, address]).or_insert(1.0);
-                if !peer.findings.is_empty() {
+                if peer
+                    .findings
+                    .iter()
+                    .any(|found| found.severity == Severity::Failed)
+                {
                     *up = 0.0;
                 }
             }

@@ -1,10 +1,26 @@
-use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr},
+    path::Path,
+};
 
 use super::{
     definitions::{ALL, Kind},
     *,
 };
-use crate::report::samples;
+use crate::{
+    model::{
+        network::{Device, Vxlan},
+        vxlan::{
+            finding::Diagnosed,
+            overlay::{Overlay, Peer, PeerSource},
+            traffic::Traffic,
+            view::View,
+        },
+    },
+    report::samples,
+};
 
 /// The documentation, as the definitions say.
 fn documentation() -> String {
@@ -100,4 +116,61 @@ fn a_workload_that_tries_all_ports_takes_the_room_of_64() {
         .count();
     assert_eq!(series, PORTS + 1);
     assert!(text.contains(r#"port="other"} 9936.0"#), "{text}");
+}
+
+#[test]
+fn a_peer_with_a_warning_is_up() {
+    const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 88, 12));
+    let device = Device {
+        index: 3,
+        name: "flannel.1".to_owned(),
+        up: true,
+        ethernet: true,
+        mtu: 1450,
+        mac: None,
+        controller: None,
+        bridge: false,
+        received: 0,
+        sent: 0,
+        send_failures: 0,
+        vxlan: None,
+        xdp: None,
+    };
+    let overlay = Overlay {
+        device,
+        vxlan: Vxlan::default(),
+        underlay: None,
+        other_underlays: Vec::new(),
+        kind: PeerSource::Entries,
+        peers: vec![Peer {
+            vtep: Some(PEER),
+            ..Peer::default()
+        }],
+        conflict: None,
+        is_port_shared: false,
+        lacks_address: false,
+        overlaps: Vec::new(),
+        subnet_length: None,
+    };
+    for (severity, up) in [(Severity::Warning, 1), (Severity::Failed, 0)] {
+        let mut finding = Diagnosed::new(
+            VxlanFault::PrefixOverlap,
+            "flannel.1",
+            Some(PEER),
+            "overlap".to_owned(),
+        );
+        finding.severity = severity;
+        let metrics = Metrics::new(100, "6.8.0");
+        metrics.vxlan(&View {
+            time: samples::time(),
+            overlays: vec![overlay.clone()],
+            devices: [(3, "flannel.1".to_owned())].into(),
+            names: HashMap::new(),
+            traffic: Traffic::default(),
+            findings: vec![finding],
+            unread: Vec::new(),
+        });
+        let line = format!("probe_vxlan_peer_up{{device=\"flannel.1\",peer=\"{PEER}\"}} {up}.0");
+        assert!(metrics.encode().contains(&line), "{line}\n{}", metrics.encode());
+    }
 }

@@ -379,6 +379,7 @@ fn tunnels() {
         sent: 2,
         send_failures: 0,
         vxlan: Some(vxlan.clone()),
+        xdp: None,
     };
     let known = Peer {
         vtep: Some(PEER),
@@ -400,8 +401,14 @@ fn tunnels() {
             mtu: 1500,
             ethernet: true,
         }),
+        other_underlays: Vec::new(),
         kind: PeerSource::Entries,
         peers: vec![known, lacking],
+        conflict: None,
+        is_port_shared: false,
+        lacks_address: false,
+        overlaps: Vec::new(),
+        subnet_length: None,
     };
     let stream = VxlanStream {
         local: NODE,
