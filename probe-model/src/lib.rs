@@ -27,6 +27,7 @@ pub mod path;
 pub mod plural;
 pub mod probe_command;
 pub mod recording_scope;
+pub mod routing;
 pub mod rule;
 pub mod selector;
 pub mod settings;

@@ -2,17 +2,19 @@
 
 mod conntrack;
 mod forwarding;
+mod routing;
 mod sizes;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use ipnet::IpNet;
 
 use super::{Answer, Check, Finding, Kind};
 use crate::probe_command;
 use crate::{
+    routing::PolicyRoute,
     rule::{CandidateRule, RuleFlow},
     vxlan::Overlay,
 };
@@ -30,6 +32,10 @@ pub struct SettingsFacts {
     pub rp_filter: u8,
     /// Packets that rp_filter dropped.
     pub reverse_path: Growth,
+    /// The devices that they came by, as far as that was seen, with how many; empty: it was not.
+    pub strays: Vec<(String, u64)>,
+    /// Where policy routing takes packets to this node's pods away from their bridge.
+    pub policies: Vec<PolicyFact>,
     /// The devices that pods' packets go by.
     pub devices: Vec<DeviceSettings>,
     /// `net.bridge.bridge-nf-call-iptables`; `None`: br_netfilter is not loaded.
@@ -50,6 +56,16 @@ pub struct SettingsFacts {
     pub clock: Option<Clock>,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
+}
+
+/// A routing policy rule that takes packets to this node's pods away from their bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFact {
+    /// The node's address that the packets are from.
+    pub source: IpAddr,
+    /// A pod's.
+    pub destination: IpAddr,
+    pub policy: PolicyRoute,
 }
 
 /// A counter that only goes up.
@@ -127,10 +143,19 @@ pub struct Clock {
 pub fn judge(seen: &SettingsFacts) -> Answer {
     let mut faults = conntrack::faults(seen);
     faults.extend(forwarding::faults(seen));
+    faults.extend(routing::faults(seen));
     faults.extend(sizes::faults(seen));
     faults.extend(checksums(seen));
     faults.extend(seen.clock.as_ref().and_then(clock));
     Answer::of(Check::Settings, summary(seen), faults).without(seen.unknown.clone())
+}
+
+/// A device's setting as sysctl takes it: a dot in the device's name, as flannel's or a VLAN's has, would separate.
+fn setting(device: &str, name: &str) -> String {
+    match device.contains('.') {
+        true => format!("net/ipv4/conf/{device}/{name}"),
+        false => format!("net.ipv4.conf.{device}.{name}"),
+    }
 }
 
 fn seconds(seen: &SettingsFacts) -> String {

@@ -24,7 +24,9 @@ pub fn is_known(argv: &[String]) -> bool {
         // All devices are never changed at once.
         "sysctl" => matches!(arguments, ["-w", setting]
             if setting.split_once('=').is_some_and(|(_, value)| value.parse::<u64>().is_ok())
-                && !setting.contains(".conf.all.") && !setting.contains(".conf.default.")),
+                && ![".conf.all.", ".conf.default.", "/conf/all/", "/conf/default/"]
+                    .iter()
+                    .any(|all| setting.contains(all))),
         "ufw" => {
             let start = arguments
                 .iter()
@@ -51,7 +53,10 @@ pub fn is_known(argv: &[String]) -> bool {
                 | ["certs", "renew", _]
                 | ["kubeconfig", "user", "--org", _, "--client-name", _]
         ),
-        "systemctl" => matches!(arguments, ["restart", _] | ["enable", "--now", _]),
+        "systemctl" => matches!(
+            arguments,
+            ["restart", _] | ["enable", "--now", _] | ["disable", "--now", _, ..]
+        ),
         "journalctl" => matches!(arguments, ["-u", _, "-n", _]),
         "crictl" => matches!(arguments, ["ps", "-a", "--name", _]),
         "openssl" => matches!(
@@ -106,6 +111,7 @@ fn ip(arguments: &[&str]) -> bool {
         | ["-d", "link", "show", "dev", _]
         | ["rule", "show"]
         | ["neigh", "show", _]
+        | ["route", "show", "table", _]
         | ["route", "get", _] => true,
         ["addr" | "route", "del", _, "dev", _] => true,
         [

@@ -5,6 +5,7 @@ mod devices;
 pub mod filters;
 mod lookup;
 pub mod offload;
+pub mod policy;
 mod tables;
 
 use std::{collections::HashMap, io};

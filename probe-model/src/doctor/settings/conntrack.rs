@@ -46,9 +46,14 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
                 .advise(remedy)
         })
     };
+    // `drop` counts those as well whose entry could not be inserted (nf_conntrack_confirm): room would not help them.
+    let no_room = Growth {
+        total: counts.drop.total.saturating_sub(counts.insert_failed.total),
+        grown: counts.drop.grown.saturating_sub(counts.insert_failed.grown),
+    };
     faults.extend(failed(
-        counts.drop,
-        "drop",
+        no_room,
+        "drop without insert_failed",
         "conntrack drops packets for want of room",
         "Make the table larger, as said of nf_conntrack_max.",
     ));
@@ -62,12 +67,20 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     if counts.insert_failed.grown > 0 {
         faults.push(
             Finding::warning(KIND, format!(
-                "conntrack dropped {} packets that wanted the entry of another in {}: most often DNS, which then waits 5 s",
+                "conntrack dropped {} packets in {}, since it could not insert their entries: another connection has the same \
+                 addresses and ports",
                 counts.insert_failed.grown,
                 seconds(seen)
             ))
             .seen(format!("conntrack -S: insert_failed {} since the start", counts.insert_failed.total))
-            .advise("Set the options single-request-reopen or use-vc in the pods' dnsConfig, or run NodeLocal DNSCache."),
+            .advise(
+                "If these are TCP connections to one server, masquerade has no free source port left towards it: widen its port \
+                 range (--to-ports), add addresses, or close idle connections. probe path names the port.",
+            )
+            .advise(
+                "If these are DNS queries, set the options single-request-reopen or use-vc in the pods' dnsConfig, or run NodeLocal \
+                 DNSCache.",
+            ),
         );
     }
     faults

@@ -1,12 +1,11 @@
 //! What keeps pods' packets from being forwarded.
 
-use super::{Finding, KIND, Role, SettingsFacts, seconds};
+use super::{Finding, KIND, Role, SettingsFacts, setting};
 
 pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let mut faults = Vec::new();
     faults.extend(off(seen));
     faults.extend(bridge_filtering(seen));
-    faults.extend(reverse_path(seen));
     faults.extend(dropped(seen));
     faults
 }
@@ -40,7 +39,7 @@ fn off(seen: &SettingsFacts) -> Option<Finding> {
     );
     (!off.is_empty()).then(|| {
         off.iter().fold(fault, |fault, device| {
-            let name = format!("net.ipv4.conf.{}.forwarding", device.name);
+            let name = setting(&device.name, "forwarding");
             set(fault.seen(format!("{name} = 0")), &name)
         })
     })
@@ -72,57 +71,6 @@ fn bridge_filtering(seen: &SettingsFacts) -> Option<Finding> {
             )),
         Some(_) => set(fault.seen("net.bridge.bridge-nf-call-iptables = 0")),
     })
-}
-
-/// Strict is many distributions' setting, and harms only packets that come by another way than they would go.
-fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
-    const STRICT: u8 = 1;
-    // 2 on either side makes it loose.
-    let effective = |own: u8| own.max(seen.rp_filter);
-    let strict: Vec<_> = seen
-        .devices
-        .iter()
-        .filter(|device| effective(device.rp_filter) == STRICT)
-        .map(|device| device.name.as_str())
-        .collect();
-    let growth = seen.reverse_path;
-    if strict.is_empty() || growth.total == 0 {
-        return None;
-    }
-    let devices = strict.join(", ");
-    let fault = match growth.grown {
-        0 => Finding::warning(
-            KIND,
-            format!(
-                "packets were dropped since their senders are not behind the device they came by; rp_filter is strict on {devices}"
-            ),
-        ),
-        grown => Finding::failed(
-            KIND,
-            format!(
-                "{grown} packets were dropped in {} since their senders are not behind the device they came by; rp_filter is \
-             strict on {devices}",
-                seconds(seen)
-            ),
-        ),
-    };
-    let fault = fault
-        .seen(format!("IPReversePathFilter: {} since the start", growth.total))
-        .seen(format!(
-            "net.ipv4.conf.all.rp_filter = {}; the larger of it and the device's counts",
-            seen.rp_filter
-        ));
-    Some(
-        strict
-            .iter()
-            .fold(fault, |fault, name| {
-                fault.run(
-                    ["sysctl", "-w", &format!("net.ipv4.conf.{name}.rp_filter=2")],
-                    "loose on this device only",
-                )
-            })
-            .advise("If it goes on, find out why they come that way, by the routes to their senders."),
-    )
 }
 
 fn dropped(seen: &SettingsFacts) -> Vec<Finding> {

@@ -65,6 +65,8 @@ fn healthy() -> SettingsFacts {
         forwarding: Some(true),
         rp_filter: 0,
         reverse_path: Growth::of(0, 0),
+        strays: Vec::new(),
+        policies: Vec::new(),
         devices: vec![
             device("cni0", Role::Bridge, 1450),
             device("flannel.1", Role::Vxlan, 1450),
@@ -124,7 +126,7 @@ fn well() {
 fn one_setting_wrong() {
     use Verdict::{Failed, Ok, Warning};
     type Change = fn(&mut SettingsFacts);
-    let rows: [(&str, Change, Verdict, &str); 23] = [
+    let rows: [(&str, Change, Verdict, &str); 24] = [
         ("79 %", |seen| table(seen).entries = 799, Ok, ""),
         ("80 %", |seen| table(seen).entries = 800, Warning, "80 % full"),
         ("94 %", |seen| table(seen).entries = 949, Warning, "94 % full"),
@@ -146,6 +148,16 @@ fn one_setting_wrong() {
             |seen| table(seen).counts.as_mut().unwrap().early_drop = Growth::of(1, 2),
             Failed,
             "forgets living",
+        ),
+        (
+            "insert_failed grows, and drop with it",
+            |seen| {
+                let counts = table(seen).counts.as_mut().unwrap();
+                counts.insert_failed = Growth::of(1, 9);
+                counts.drop = Growth::of(1, 9);
+            },
+            Warning,
+            "masquerade has no free source port left",
         ),
         (
             "insert_failed grows",
@@ -190,7 +202,7 @@ fn one_setting_wrong() {
                 (seen.devices[1].rp_filter, seen.reverse_path) = (1, Growth::of(2, 5));
             },
             Failed,
-            "net.ipv4.conf.flannel.1.rp_filter=2",
+            "net/ipv4/conf/flannel.1/rp_filter=2",
         ),
         (
             "strict by all, drops once",

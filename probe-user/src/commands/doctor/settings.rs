@@ -1,9 +1,12 @@
 //! Gathers what the settings check judges.
 
+mod routing;
+
 use std::{fs, net::IpAddr, path::Path, thread, time::Instant};
 
 use ipnet::IpNet;
 
+use self::routing::{ReversePathDrops, policies};
 use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::procfs::Proc,
@@ -110,16 +113,19 @@ pub fn run(node: &CheckContext) -> Answer {
 
     let (before, mut asker) = counts(&mut seen.unknown);
     let (errors, strays) = (checksums::udp(), checksums::reverse_path());
+    let drops = ReversePathDrops::begin(node);
     let snapshot = node.rules();
     let rules = &snapshot.rules;
     seen.services = snapshot.services.len();
     seen.unknown.extend(rules.unread().iter().cloned());
     if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
         seen.droppers = droppers(rules, pods, &bridge.name, &overlays);
+        seen.policies = policies(pods, bridge.index, &nets);
     }
     thread::sleep(node.settings.duration.saturating_sub(begun.elapsed()));
     seen.checksum_errors = Growth::of(errors, checksums::udp());
     seen.reverse_path = Growth::of(strays, checksums::reverse_path());
+    seen.strays = drops.map_or_else(Vec::new, |drops| drops.by_device(&tables));
     let after = asker.as_mut().and_then(|asker| asker.counts().ok());
     seen.conntrack = table(before, after);
     seen.overlays = overlays;

@@ -1,0 +1,283 @@
+//! Routing policy: rules (`ip rule`) that choose the table, and what they do to a packet.
+
+use std::{
+    fmt::{self, Display, Formatter},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::finding::Fix;
+
+/// Tables that every host has: default, main, local.
+pub const MAIN: u32 = 254;
+const OWN: std::ops::RangeInclusive<u32> = 253..=255;
+
+/// What the kernel routes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteQuery {
+    /// `None`: whatever the kernel takes.
+    pub source: Option<IpAddr>,
+    pub destination: IpAddr,
+    pub mark: u32,
+    /// Index and name of the device it came by; `None`: it is made here.
+    pub input: Option<(u32, String)>,
+}
+
+/// What the kernel answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteAnswer {
+    /// Index of the device that it would leave by.
+    pub device: Option<u32>,
+    pub table: u32,
+}
+
+crate::names! {
+    /// A type of route that is there to refuse packets.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum RouteRefusal {
+        Blackhole = "blackhole",
+        Prohibit = "prohibit",
+        Unreachable = "unreachable",
+    }
+}
+
+/// A rule that chooses a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyRule {
+    pub priority: u32,
+    /// It is for all others.
+    pub inverted: bool,
+    pub source: Option<IpNet>,
+    pub destination: Option<IpNet>,
+    /// Value and mask.
+    pub mark: Option<(u32, u32)>,
+    pub input: Option<String>,
+    pub output: Option<String>,
+    pub table: u32,
+    /// It asks for more, such as ports or a user.
+    pub more: bool,
+    pub v6: bool,
+}
+
+impl PolicyRule {
+    /// Whether it may be the one that a packet met.
+    fn fits(&self, query: &RouteQuery) -> bool {
+        let within = |net: Option<IpNet>, address: Option<IpAddr>| {
+            net.is_none_or(|net| address.is_some_and(|address| net.contains(&address)))
+        };
+        let input = query.input.as_ref().map(|(_, name)| name.as_str());
+        let all = within(self.source, query.source)
+            && within(self.destination, Some(query.destination))
+            && self.mark.is_none_or(|(value, mask)| query.mark & mask == value)
+            // What is made here comes by the loopback device, to rules.
+            && self.input.as_deref().is_none_or(|name| name == input.unwrap_or("lo"))
+            && self.output.is_none();
+        self.v6 == query.destination.is_ipv6() && all != self.inverted
+    }
+}
+
+/// As `ip rule` prints it behind the priority.
+impl Display for PolicyRule {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let net = |net: IpNet| match net.prefix_len() == net.max_prefix_len() {
+            true => net.addr().to_string(),
+            false => net.to_string(),
+        };
+        if self.inverted {
+            f.write_str("not ")?;
+        }
+        write!(f, "from {}", self.source.map_or_else(|| "all".to_owned(), net))?;
+        if let Some(destination) = self.destination {
+            write!(f, " to {}", net(destination))?;
+        }
+        match self.mark {
+            Some((value, u32::MAX)) => write!(f, " fwmark {value:#x}")?,
+            Some((value, mask)) => write!(f, " fwmark {value:#x}/{mask:#x}")?,
+            None => {}
+        }
+        for (word, device) in [("iif", &self.input), ("oif", &self.output)] {
+            if let Some(device) = device {
+                write!(f, " {word} {device}")?;
+            }
+        }
+        write!(f, " lookup {}", self.table)
+    }
+}
+
+/// A routing policy rule, and where it leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRoute {
+    pub priority: u32,
+    /// As `ip rule` prints it behind the priority: `from 192.168.99.11 lookup 30400`.
+    pub rule: String,
+    pub table: u32,
+    /// The device that the packet leaves by.
+    pub device: String,
+    /// The one that table main has for it.
+    pub main: Option<String>,
+}
+
+impl PolicyRoute {
+    /// Where it leads, and where table main would.
+    pub fn words(&self) -> String {
+        let main = match &self.main {
+            Some(device) => format!("table main has {device}"),
+            None => "table main has no route".to_owned(),
+        };
+        format!(
+            "routing rule {} ({}) sends it out by {}, where {main}",
+            self.priority, self.rule, self.device
+        )
+    }
+
+    /// Whoever keeps the rule changes it.
+    pub fn fixes(&self) -> Vec<Fix> {
+        /// Priorities of NetworkManager's nm-cloud-setup.
+        const CLOUD_SETUP: std::ops::RangeInclusive<u32> = 30200..=30999;
+        let show = |why: &str| {
+            Fix::run(
+                ["ip", "route", "show", "table", &self.table.to_string()],
+                why.to_owned(),
+            )
+        };
+        if CLOUD_SETUP.contains(&self.priority) {
+            return vec![
+                Fix::run(
+                    [
+                        "systemctl",
+                        "disable",
+                        "--now",
+                        "nm-cloud-setup.service",
+                        "nm-cloud-setup.timer",
+                    ],
+                    "if NetworkManager's nm-cloud-setup made the rule, as its priority suggests; then reboot",
+                ),
+                show("the routes that the rule uses"),
+            ];
+        }
+        vec![
+            show("the routes that the rule uses"),
+            Fix::text("Find what made the routing rule, and exempt the pod network there."),
+        ]
+    }
+}
+
+/// The rule that sent a packet another way than table main would have, if one did. `main`: the device that table main has for it.
+pub fn policy(
+    query: &RouteQuery,
+    answer: RouteAnswer,
+    main: Option<u32>,
+    rules: &[PolicyRule],
+    name: impl Fn(u32) -> Option<String>,
+) -> Option<PolicyRoute> {
+    let device = answer.device?;
+    if OWN.contains(&answer.table) || main == Some(device) {
+        return None;
+    }
+    let mut rules: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule.table == answer.table && rule.fits(query))
+        .collect();
+    // Lower goes first; one that is understood whole before one that is not.
+    rules.sort_by_key(|rule| (rule.more, rule.priority));
+    let rule = rules.first()?;
+    Some(PolicyRoute {
+        priority: rule.priority,
+        rule: rule.to_string(),
+        table: rule.table,
+        device: name(device)?,
+        main: main.and_then(name),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(priority: u32, source: Option<&str>, table: u32) -> PolicyRule {
+        PolicyRule {
+            priority,
+            source: source.map(|net| net.parse().unwrap()),
+            table,
+            ..PolicyRule::default()
+        }
+    }
+
+    #[test]
+    fn which_rule_sent_it() {
+        const ETH0: u32 = 2;
+        const CNI0: u32 = 5;
+        let query = RouteQuery {
+            source: Some("192.168.0.11".parse().unwrap()),
+            destination: "10.77.1.2".parse().unwrap(),
+            mark: 0x10,
+            input: None,
+        };
+        let name = |index| Some(if index == ETH0 { "eth0" } else { "cni0" }.to_owned());
+        let told = |table, device, rules: &[PolicyRule]| {
+            let answer = RouteAnswer {
+                device: Some(device),
+                table,
+            };
+            policy(&query, answer, Some(CNI0), rules, name)
+                .map(|found| format!("{}: {}", found.priority, found.rule))
+        };
+        let own = || rule(30400, Some("192.168.0.11/32"), 30400);
+        let others = || rule(30300, Some("192.168.0.12/32"), 30400);
+        let expected = Some("30400: from 192.168.0.11 lookup 30400".to_owned());
+        assert_eq!(told(30400, ETH0, &[others(), own()]), expected);
+        // Table main, or as table main.
+        assert_eq!(told(254, ETH0, &[own()]), None);
+        assert_eq!(told(30400, CNI0, &[own()]), None);
+        assert_eq!(told(30400, ETH0, &[others()]), None);
+        for (change, expected) in [
+            (
+                PolicyRule {
+                    mark: Some((0x10, 0xf0)),
+                    ..rule(100, None, 7)
+                },
+                Some("100: from all fwmark 0x10/0xf0 lookup 7"),
+            ),
+            (
+                PolicyRule {
+                    mark: Some((0x20, u32::MAX)),
+                    inverted: true,
+                    ..rule(100, None, 7)
+                },
+                Some("100: not from all fwmark 0x20 lookup 7"),
+            ),
+            (
+                PolicyRule {
+                    mark: Some((0x20, u32::MAX)),
+                    ..rule(100, None, 7)
+                },
+                None,
+            ),
+            (
+                PolicyRule {
+                    input: Some("lo".to_owned()),
+                    destination: Some("10.77.0.0/16".parse().unwrap()),
+                    ..rule(100, None, 7)
+                },
+                Some("100: from all to 10.77.0.0/16 iif lo lookup 7"),
+            ),
+            (
+                PolicyRule {
+                    input: Some("eth1".to_owned()),
+                    ..rule(100, None, 7)
+                },
+                None,
+            ),
+            (
+                PolicyRule {
+                    v6: true,
+                    ..rule(100, None, 7)
+                },
+                None,
+            ),
+        ] {
+            assert_eq!(told(7, ETH0, &[change]), expected.map(str::to_owned));
+        }
+    }
+}

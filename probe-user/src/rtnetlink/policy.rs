@@ -1,0 +1,316 @@
+//! Routing policy: the rules that choose a table, and what the kernel answers about one packet.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
+    rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
+};
+
+use super::{RouteError, Routing};
+use crate::model::routing::{MAIN, PolicyRoute, PolicyRule, RouteAnswer, RouteQuery, RouteRefusal, policy};
+
+/// Answers that are of an earlier question.
+const STALE: usize = 16;
+
+/// What the kernel would do with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Routed {
+    By(RouteAnswer),
+    Refused(RouteRefusal),
+    /// No route, or another reason.
+    No,
+}
+
+impl Routing {
+    /// What the kernel would do with a packet.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn lookup(&mut self, query: &RouteQuery) -> Result<Routed, RouteError> {
+        const WHAT: &str = "route";
+        let io = |source| RouteError::Io { what: WHAT, source };
+        self.send(RouteNetlinkMessage::GetRoute(question(query)), 0)
+            .map_err(io)?;
+        for _ in 0..STALE {
+            self.buffer.clear();
+            self.socket.recv(&mut self.buffer, 0).map_err(io)?;
+            let answer =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(&self.buffer).map_err(|error| {
+                    RouteError::Malformed {
+                        what: WHAT,
+                        reason: error.to_string(),
+                    }
+                })?;
+            if answer.header.sequence_number != self.sequence {
+                continue;
+            }
+            return Ok(match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => routed(&message),
+                NetlinkPayload::Error(error) => match error.to_io().raw_os_error() {
+                    Some(libc::EINVAL) => Routed::Refused(RouteRefusal::Blackhole),
+                    Some(libc::EACCES) => Routed::Refused(RouteRefusal::Prohibit),
+                    Some(libc::EHOSTUNREACH) => Routed::Refused(RouteRefusal::Unreachable),
+                    _ => Routed::No,
+                },
+                _ => Routed::No,
+            });
+        }
+        Ok(Routed::No)
+    }
+
+    /// The rules that choose a table.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn policy_rules(&mut self) -> Result<Vec<PolicyRule>, RouteError> {
+        let mut rules = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut ask = RuleMessage::default();
+            ask.header.family = family;
+            self.dump("rules", RouteNetlinkMessage::GetRule(ask), |message| {
+                if let RouteNetlinkMessage::NewRule(message) = message {
+                    rules.extend(rule(&message));
+                }
+            })?;
+        }
+        Ok(rules)
+    }
+
+    /// The device that table main has for an address.
+    fn by_main(&mut self, destination: IpAddr) -> Result<Option<u32>, RouteError> {
+        let mut best: Option<(u8, u32, u32)> = None;
+        let mut ask = RouteMessage::default();
+        ask.header.address_family = family(destination);
+        self.dump("routes", RouteNetlinkMessage::GetRoute(ask), |message| {
+            let RouteNetlinkMessage::NewRoute(message) = message else {
+                return;
+            };
+            if table(&message) != MAIN || message.header.kind != RouteType::Unicast {
+                return;
+            }
+            let (mut to, mut device, mut metric) = (None, None, 0);
+            for attribute in &message.attributes {
+                match attribute {
+                    RouteAttribute::Destination(RouteAddress::Inet(v4)) => to = Some(IpAddr::from(*v4)),
+                    RouteAttribute::Destination(RouteAddress::Inet6(v6)) => to = Some(IpAddr::from(*v6)),
+                    RouteAttribute::Oif(index) => device = Some(*index),
+                    RouteAttribute::Priority(priority) => metric = *priority,
+                    RouteAttribute::MultiPath(hops) => {
+                        device = device.or_else(|| hops.first().map(|hop| hop.interface_index));
+                    }
+                    _ => {}
+                }
+            }
+            let length = message.header.destination_prefix_length;
+            let fits = match to {
+                None => length == 0,
+                Some(to) => IpNet::new(to, length).is_ok_and(|net| net.contains(&destination)),
+            };
+            let (true, Some(device)) = (fits, device) else {
+                return;
+            };
+            if best.is_none_or(|(longest, least, _)| {
+                (length, std::cmp::Reverse(metric)) > (longest, std::cmp::Reverse(least))
+            }) {
+                best = Some((length, metric, device));
+            }
+        })?;
+        Ok(best.map(|(_, _, device)| device))
+    }
+
+    /// The rule that sends a packet another way than table main would, if one does.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn detour(&mut self, query: &RouteQuery) -> Result<Option<(u32, PolicyRoute)>, RouteError> {
+        let Routed::By(answer) = self.lookup(query)? else {
+            return Ok(None);
+        };
+        let Some(device) = answer.device.filter(|_| answer.table != MAIN) else {
+            return Ok(None);
+        };
+        let main = self.by_main(query.destination)?;
+        let rules = self.policy_rules()?;
+        let devices = self.devices()?;
+        let name = |index: u32| {
+            let device = devices.iter().find(|device| device.index == index)?;
+            Some(device.name.clone())
+        };
+        Ok(policy(query, answer, main, &rules, name).map(|route| (device, route)))
+    }
+}
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn question(query: &RouteQuery) -> RouteMessage {
+    let length = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
+    let wire = |address: IpAddr| match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(query.destination);
+    message.header.destination_prefix_length = length(query.destination);
+    message.header.flags = RouteFlags::LookupTable;
+    message
+        .attributes
+        .push(RouteAttribute::Destination(wire(query.destination)));
+    if let Some(source) = query.source {
+        message.header.source_prefix_length = length(source);
+        message.attributes.push(RouteAttribute::Source(wire(source)));
+    }
+    if let Some((input, _)) = query.input {
+        message.attributes.push(RouteAttribute::Iif(input));
+    }
+    if query.mark != 0 {
+        message.attributes.push(RouteAttribute::Mark(query.mark));
+    }
+    message
+}
+
+fn table(message: &RouteMessage) -> u32 {
+    let named = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(table) => Some(*table),
+        _ => None,
+    });
+    named.unwrap_or_else(|| message.header.table.into())
+}
+
+fn routed(message: &RouteMessage) -> Routed {
+    let device = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    });
+    match message.header.kind {
+        RouteType::BlackHole => Routed::Refused(RouteRefusal::Blackhole),
+        RouteType::Prohibit => Routed::Refused(RouteRefusal::Prohibit),
+        RouteType::Unreachable => Routed::Refused(RouteRefusal::Unreachable),
+        _ => Routed::By(RouteAnswer {
+            device,
+            table: table(message),
+        }),
+    }
+}
+
+fn rule(message: &RuleMessage) -> Option<PolicyRule> {
+    let header = &message.header;
+    if header.action != RuleAction::ToTable {
+        return None;
+    }
+    let mut found = PolicyRule {
+        inverted: header.flags.contains(RuleFlags::Invert),
+        table: header.table.into(),
+        more: header.tos != 0,
+        v6: header.family == AddressFamily::Inet6,
+        ..PolicyRule::default()
+    };
+    let (mut mark, mut mask) = (None, u32::MAX);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Source(address) => found.source = IpNet::new(*address, header.src_len).ok(),
+            RuleAttribute::Destination(address) => {
+                found.destination = IpNet::new(*address, header.dst_len).ok()
+            }
+            RuleAttribute::Priority(priority) => found.priority = *priority,
+            RuleAttribute::Table(table) => found.table = *table,
+            RuleAttribute::FwMark(value) => mark = Some(*value),
+            RuleAttribute::FwMask(value) => mask = *value,
+            RuleAttribute::Iifname(name) => found.input = Some(name.clone()),
+            RuleAttribute::Oifname(name) => found.output = Some(name.clone()),
+            RuleAttribute::UidRange(_)
+            | RuleAttribute::IpProtocol(_)
+            | RuleAttribute::SourcePortRange(_)
+            | RuleAttribute::DestinationPortRange(_)
+            | RuleAttribute::TunId(_) => found.more = true,
+            _ => {}
+        }
+    }
+    found.mark = mark.map(|value| (value, mask));
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_and_answers() {
+        let query = RouteQuery {
+            source: Some("192.168.0.11".parse().unwrap()),
+            destination: "10.77.1.2".parse().unwrap(),
+            mark: 7,
+            input: Some((3, "eth0".to_owned())),
+        };
+        let asked = question(&query);
+        assert_eq!(
+            (asked.header.source_prefix_length, asked.attributes.len()),
+            (32, 4)
+        );
+        let mut answer = RouteMessage::default();
+        answer.header.kind = RouteType::Unicast;
+        answer.header.table = 252;
+        answer.attributes = vec![RouteAttribute::Oif(4), RouteAttribute::Table(30400)];
+        let by = RouteAnswer {
+            device: Some(4),
+            table: 30400,
+        };
+        assert_eq!(routed(&answer), Routed::By(by));
+        answer.header.kind = RouteType::Prohibit;
+        assert_eq!(routed(&answer), Routed::Refused(RouteRefusal::Prohibit));
+    }
+
+    #[test]
+    fn rules_of_the_kernel() {
+        let mut message = RuleMessage::default();
+        message.header.family = AddressFamily::Inet;
+        message.header.action = RuleAction::ToTable;
+        message.header.src_len = 24;
+        message.attributes = vec![
+            RuleAttribute::Source("10.1.2.0".parse().unwrap()),
+            RuleAttribute::Priority(100),
+            RuleAttribute::Table(7),
+            RuleAttribute::FwMark(1),
+            RuleAttribute::FwMask(0xff),
+        ];
+        assert_eq!(
+            rule(&message).unwrap().to_string(),
+            "from 10.1.2.0/24 fwmark 0x1/0xff lookup 7"
+        );
+        message.header.action = RuleAction::Prohibit;
+        assert_eq!(rule(&message), None);
+    }
+
+    /// Of the machine that runs the tests.
+    #[test]
+    fn what_the_kernel_answers() {
+        let mut routing = Routing::open().unwrap();
+        let loopback = RouteQuery {
+            source: None,
+            destination: "127.0.0.1".parse().unwrap(),
+            mark: 0,
+            input: None,
+        };
+        let Routed::By(answer) = routing.lookup(&loopback).unwrap() else {
+            panic!("no route to the loopback address");
+        };
+        // Without rules of its own a host has both in one.
+        assert!(matches!(answer.table, 254 | 255), "{answer:?}");
+        assert_eq!(routing.detour(&loopback).unwrap(), None);
+        assert!(
+            routing
+                .policy_rules()
+                .unwrap()
+                .iter()
+                .any(|rule| rule.table == MAIN)
+        );
+    }
+}
