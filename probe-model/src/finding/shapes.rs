@@ -112,6 +112,7 @@ fn ip(arguments: &[&str]) -> bool {
         | ["rule", "show"]
         | ["neigh", "show", _]
         | ["route", "show", "table", _]
+        | ["route", "show", "table", "all", "type", _]
         | ["route", "get", _] => true,
         ["addr" | "route", "del", _, "dev", _] => true,
         [

@@ -3,7 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
-    event::{Packet, Tcp, What},
+    cause::DropCause,
+    event::{Packet, Tcp, Tracking, What},
     exchange::{Exchange, Listener, Untracked},
     journey::{AppliedRule, Hop, Journey, JourneyEnd},
     reason::{self, Fate},
@@ -20,7 +21,7 @@ crate::names! {
         Refused = "refused",
         /// It was let go on its way, or its reply was.
         Dropped = "dropped",
-        /// It left for a Service, or its reply for the client, without the translation it needs.
+        /// It left for a Service, or its reply came to the client, without the translation it needs.
         Untranslated = "untranslated",
         /// Somebody on the way sent an ICMP error.
         Unreachable = "unreachable",
@@ -38,7 +39,7 @@ impl Outcome {
             Self::Delivered => "the request reached its socket; the reply, if any, came back",
             Self::Refused => "no socket listens at the destination, or RST came back",
             Self::Dropped => "the request or its reply was dropped: where, why, by which rule",
-            Self::Untranslated => "the request or its reply bypassed conntrack and NAT: by which rule",
+            Self::Untranslated => "the request or its reply was not translated (NAT): by which rule",
             Self::Unreachable => "an ICMP error came back",
             Self::Unanswered => "the request left this node or reached its host; no answer seen",
             Self::NoRequest => "only packets of the reply direction seen",
@@ -56,6 +57,9 @@ pub struct Conclusion {
     pub fixes: Vec<Fix>,
 }
 
+/// ICMP's type for a better way (IPv4).
+const REDIRECT: u8 = 5;
+
 /// Names of network namespaces.
 pub type Places<'a> = &'a dyn Fn(u32) -> String;
 
@@ -71,7 +75,23 @@ impl Conclusion {
 
 impl Exchange {
     pub fn conclusion(&self, places: Places<'_>) -> Conclusion {
+        let mut conclusion = self.concluded(places);
+        if conclusion.outcome != Outcome::Delivered {
+            for detour in &self.detours {
+                conclusion.text.push_str(&format!("; {}", detour.words(places)));
+                conclusion.fixes.extend(detour.policy.fixes());
+            }
+        }
+        conclusion
+    }
+
+    fn concluded(&self, places: Places<'_>) -> Conclusion {
         let Some(request) = self.request() else {
+            // The request may have taken another way.
+            if let Some((lost, at)) = self.later_fault() {
+                let what = format!("no request was seen here; the reply {} was dropped", title(lost));
+                return self.dropped(&what, lost, at, places);
+            }
             return Conclusion::new(
                 Outcome::NoRequest,
                 "no request was seen, only what came back".to_owned(),
@@ -137,6 +157,11 @@ impl Exchange {
             }
             (None, _) => reply,
         };
+        if let Some(conclusion) =
+            self.untranslated_answer(&format!("{title}{again} was delivered to {there}"), places)
+        {
+            return conclusion;
+        }
         if reply.has_flag(Tcp::RST) && request.has_flag(Tcp::SYN) {
             // By whoever got it in place of the Service.
             if let Some(conclusion) = self.untranslated(request, &title, places) {
@@ -169,10 +194,7 @@ impl Exchange {
         let Some(hop) = journey.hops.get(at) else {
             return Conclusion::new(Outcome::Dropped, what.to_owned());
         };
-        let why = match &hop.event.what {
-            What::Dropped { reason, at } => reason::words(reason.as_deref(), at.as_deref()),
-            _ => String::new(),
-        };
+        let why = self.why(journey, at, places);
         let device = match hop.device() {
             "" => String::new(),
             device => format!(" at {device}"),
@@ -187,10 +209,13 @@ impl Exchange {
                 let perhaps = if rule.rule.certain { "" } else { "perhaps " };
                 text.push_str(&format!(", {perhaps}by {}", rule.rule));
             }
-            None if journey.fate(at) == Some(Fate::Filter) => {
+            None if journey.fate(at) == Some(Fate::Filter) && hop.cause.is_none() => {
                 text.push_str(&format!(", by {}", by(None)));
             }
             None => {}
+        }
+        if hop.cause == Some(DropCause::Invalid) {
+            text.push_str("; the rule is not the cause");
         }
         if let Some(told) = self.told_of(journey) {
             text.push_str(&format!("; its sender is told: {told}"));
@@ -198,19 +223,79 @@ impl Exchange {
         Conclusion {
             outcome: Outcome::Dropped,
             text,
-            fixes: fixes(hop.rule.as_ref()),
+            fixes: hop
+                .cause
+                .as_ref()
+                .map_or_else(|| fixes(hop.rule.as_ref()), DropCause::fixes),
         }
+    }
+
+    /// Why a packet was dropped.
+    fn why(&self, journey: &Journey, at: usize, places: Places<'_>) -> String {
+        let mut why = journey.why(at, self.error_of(journey));
+        let hop = journey.hops.get(at);
+        if let Some(hop) = hop.filter(|hop| hop.cause == Some(DropCause::Invalid)) {
+            let place = places(hop.event.netns);
+            why.push_str(&match self.passed_before(journey, hop.event.netns) {
+                true => format!(", which fits no connection that {place} knows: it is out of its window, or its entry is gone"),
+                false => format!(
+                    ", since it never saw the first packets of this connection: they did not pass {place} (asymmetric routing)"
+                ),
+            });
+        }
+        if let Some(rounds) = &journey.rounds {
+            let devices: Vec<_> = rounds
+                .devices(journey)
+                .iter()
+                .map(|(netns, device)| format!("{device} in {}", places(*netns)))
+                .collect();
+            why.push_str(&format!(
+                "; a loop: it passed {} {} times",
+                devices.join(", "),
+                rounds.times
+            ));
+        }
+        why
+    }
+
+    /// Whether a packet of the other direction passed this network namespace and its conntrack before.
+    fn passed_before(&self, journey: &Journey, netns: u32) -> bool {
+        self.journeys.iter().any(|other| {
+            other.direction != journey.direction
+                && other.start_ns() <= journey.start_ns()
+                && other
+                    .hops
+                    .iter()
+                    .any(|hop| hop.event.netns == netns && hop.event.tracking != Tracking::None)
+        })
+    }
+
+    /// Type and code of the ICMP error that was sent because of a packet, on its way back.
+    fn error_of(&self, journey: &Journey) -> Option<(u8, u8)> {
+        let mut errors = self.journeys.iter().filter(|other| {
+            other.direction != journey.direction
+                && other.start_ns() >= journey.start_ns()
+                && other
+                    .packet()
+                    .is_some_and(|packet| packet.about && !packet.is_redirect())
+        });
+        errors.next()?.packet()?.icmp
     }
 
     /// The ICMP error that is sent because of a packet: where that is decided, or on its way back.
     fn told_of(&self, journey: &Journey) -> Option<String> {
         let decided = journey.hops.iter().find_map(|hop| match hop.event.what {
-            What::Icmp { kind, code } => Some(reason::icmp(hop.event.packet.source.is_ipv4(), kind, code)),
+            // A redirect is no error.
+            What::Icmp { kind, code } if kind != REDIRECT => {
+                Some(reason::icmp(hop.event.packet.source.is_ipv4(), kind, code))
+            }
             _ => None,
         });
         let sent = || {
             let mut errors = self.journeys.iter().filter(|other| {
-                other.packet().is_some_and(|packet| packet.about)
+                other
+                    .packet()
+                    .is_some_and(|packet| packet.about && !packet.is_redirect())
                     && other.direction != journey.direction
                     && other.start_ns() >= journey.start_ns()
             });
@@ -253,6 +338,16 @@ impl Exchange {
                 Outcome::Unanswered,
                 format!("{title} left {place} by {device} after {after}; no answer was seen"),
             ),
+            JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_)
+                if at.is_some_and(|hop| hop.event.packet.fragment) =>
+            {
+                (
+                    Outcome::Unanswered,
+                    format!(
+                        "{title} came to {place} in {after} as a fragment; what became of the whole packet was not seen"
+                    ),
+                )
+            }
             JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_) if wants_answer => (
                 Outcome::Unanswered,
                 format!(
@@ -260,9 +355,25 @@ impl Exchange {
                     waiting()
                 ),
             ),
+            // TCP takes data out of packets without an event: at its own host that is how a delivery looks.
+            JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_)
+                if at.is_some_and(|hop| hop.owns == Some(true)) && !self.lossy =>
+            {
+                (
+                    Outcome::Delivered,
+                    format!("{title} came to its host {place} in {after}, and nothing was seen to drop it"),
+                )
+            }
             JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_) => (
-                Outcome::Delivered,
-                format!("{title} came to {place} in {after}, and nothing was seen to drop it"),
+                Outcome::Unanswered,
+                format!(
+                    "{title} came to {place} in {after}; what became of it there was not seen{}",
+                    if self.lossy {
+                        ", as points of packets were lost"
+                    } else {
+                        ""
+                    }
+                ),
             ),
         };
         Conclusion::new(outcome, text)

@@ -1,11 +1,18 @@
 use super::{
+    super::Detour,
     super::{
         event::{Hook, HookVerdict, Tracking},
         samples::{ACK, RST_ACK, SYN, SYN_ACK, Walk, data, dropped, exchange, icmp, places, tcp, udp},
     },
     *,
 };
-use crate::rule::{CandidateRule, samples::notrack};
+use crate::{
+    routing::{PolicyRoute, RouteRefusal},
+    rule::{
+        Action, CandidateRule, Tool,
+        samples::{iptables, notrack},
+    },
+};
 
 const CLIENT: &str = "10.244.1.5:41234";
 const SERVICE: &str = "10.96.7.7:443";
@@ -86,6 +93,14 @@ fn only_replies() {
     assert_eq!(
         concluded([back(reply(SYN_ACK))]),
         is(Outcome::NoRequest, "no request was seen, only what came back")
+    );
+    // That it was dropped is more than that.
+    let lost = filtered(reply(SYN_ACK).by(2, "veth").meets(What::Received));
+    let (outcome, text) = concluded([lost]);
+    assert_eq!(outcome, Outcome::Dropped);
+    assert!(
+        text.starts_with("no request was seen here; the reply SYN-ACK was dropped in beta at veth"),
+        "{text}"
     );
 }
 
@@ -173,10 +188,11 @@ fn delivered_without_an_answer() {
             ),
         ),
         (
+            // Not its host, as far as is known.
             request(ACK),
             is(
-                Outcome::Delivered,
-                "ACK came to alpha in 10 µs, and nothing was seen to drop it",
+                Outcome::Unanswered,
+                "ACK came to alpha in 10 µs; what became of it there was not seen",
             ),
         ),
         (
@@ -447,4 +463,226 @@ fn untranslated() {
          conntrack"
     );
     assert_eq!(conclusion.fixes, [Fix::text("delete the rule")]);
+}
+
+#[test]
+fn more_than_the_kernels_reason() {
+    let kube_proxys = |words: &[&str]| iptables(Tool::IptablesNft, "filter", Action::Drop, words);
+    let with = |walks: Vec<Walk>, rule: Option<&CandidateRule>, cause: Option<DropCause>| {
+        let mut exchange = exchange(walks);
+        for hop in exchange.journeys.iter_mut().flat_map(|journey| &mut journey.hops) {
+            if matches!(hop.event.what, What::Dropped { .. }) {
+                hop.rule = rule.map(|rule| AppliedRule {
+                    rule: CandidateRule {
+                        certain: false,
+                        ..rule.clone()
+                    },
+                    fixes: vec![Fix::text("iptables -D the rule")],
+                });
+                hop.cause = cause.clone();
+            }
+        }
+        exchange.conclusion(&places)
+    };
+    let invalid = kube_proxys(&[
+        "KUBE-FORWARD",
+        "-m",
+        "conntrack",
+        "--ctstate",
+        "INVALID",
+        "-j",
+        "DROP",
+    ]);
+    let lost = || filtered(reply(SYN_ACK).by(2, "veth").meets(What::Received));
+    let cases = [
+        (
+            with(
+                vec![socket(request(SYN)), lost()],
+                Some(&invalid),
+                Some(DropCause::Invalid),
+            ),
+            "conntrack calls it INVALID, since it never saw the first packets of this connection: they did not pass beta \
+             (asymmetric routing), perhaps by iptables-nft: filter KUBE-FORWARD",
+        ),
+        (
+            with(
+                vec![
+                    socket(
+                        request(SYN)
+                            .by(2, "eth0")
+                            .tracked(Tracking::New)
+                            .meets(What::Received)
+                            .tracked(Tracking::None),
+                    ),
+                    lost(),
+                ],
+                Some(&invalid),
+                Some(DropCause::Invalid),
+            ),
+            "which fits no connection that beta knows",
+        ),
+        (
+            with(
+                vec![filtered(request(SYN))],
+                None,
+                Some(DropCause::InsertFailed {
+                    source: "192.168.0.11:40001".parse().unwrap(),
+                    destination: SERVER.parse().unwrap(),
+                    translated: true,
+                    taken_by: Some("10.244.1.6:999".parse().unwrap()),
+                    failed: 3,
+                }),
+            ),
+            "NAT found no free source port towards 10.244.2.9:8443, and tried 192.168.0.11:40001, which 10.244.1.6:999 has \
+             (insert_failed 3)",
+        ),
+        (
+            with(
+                vec![filtered(request(SYN))],
+                Some(&kube_proxys(&["KUBE-SERVICES", "-j", "DROP"])),
+                Some(DropCause::NoEndpoints {
+                    service: "shop/web:http".to_owned(),
+                    local: false,
+                }),
+            ),
+            "Service shop/web:http has no endpoints, perhaps by iptables-nft",
+        ),
+        (
+            with(
+                vec![
+                    request(SYN)
+                        .with(|event| event.packet.ttl = 1)
+                        .meets(dropped("IP_INHDR", "ip_rcv_core")),
+                ],
+                None,
+                None,
+            ),
+            "its TTL is used up (out of hops)",
+        ),
+        (
+            with(
+                vec![request(SYN).meets(dropped("IP_INHDR", "ip_rcv_core"))],
+                None,
+                None,
+            ),
+            "its IP header is malformed",
+        ),
+        (
+            with(
+                vec![request(SYN).meets(dropped("IP_INHDR", "ip6_forward"))],
+                None,
+                None,
+            ),
+            "its TTL is used up (out of hops)",
+        ),
+        (
+            with(
+                vec![request(SYN).meets(dropped("", "ip_error")), unreachable_from(13)],
+                None,
+                None,
+            ),
+            "a prohibit route leads there",
+        ),
+        (
+            with(
+                vec![
+                    request(SYN).meets(dropped("NOT_SPECIFIED", "ip_error")),
+                    unreachable_from(1),
+                ],
+                None,
+                None,
+            ),
+            "an unreachable route leads there",
+        ),
+        (
+            with(
+                vec![
+                    request(SYN).meets(dropped("IP_INNOROUTES", "ip_error")),
+                    unreachable_from(0),
+                ],
+                None,
+                None,
+            ),
+            ": no route leads there; its sender is told",
+        ),
+        (
+            with(
+                vec![request(SYN).meets(dropped("NOT_SPECIFIED", "ip_error"))],
+                None,
+                Some(DropCause::Route(RouteRefusal::Blackhole)),
+            ),
+            "a route of type blackhole leads there",
+        ),
+    ];
+    for (conclusion, words) in cases {
+        assert_eq!(conclusion.outcome, Outcome::Dropped);
+        assert!(conclusion.text.contains(words), "{}", conclusion.text);
+        assert!(
+            !conclusion.text.contains("could not be found"),
+            "{}",
+            conclusion.text
+        );
+        // The rule is not the cause: it is never removed.
+        let fixes: Vec<_> = conclusion.fixes.iter().map(ToString::to_string).collect();
+        assert!(!fixes.iter().any(|fix| fix.contains("-D ")), "{fixes:?}");
+    }
+}
+
+fn unreachable_from(code: u8) -> Walk {
+    Walk::reply(icmp("10.0.0.9:0", CLIENT, (3, code), None), 50)
+        .by(1, "veth")
+        .meets(What::Received)
+}
+
+#[test]
+fn delivered_only_on_evidence() {
+    let home = |lossy: bool, fragment: bool| {
+        let walk = request(ACK)
+            .with(|event| event.packet.fragment = fragment)
+            .meets(What::Local);
+        let mut exchange = exchange([walk]);
+        exchange.lossy = lossy;
+        exchange.journeys[0]
+            .hops
+            .iter_mut()
+            .for_each(|hop| hop.owns = Some(true));
+        told(&exchange)
+    };
+    assert_eq!(
+        home(false, false),
+        is(
+            Outcome::Delivered,
+            "ACK came to its host alpha in 20 µs, and nothing was seen to drop it"
+        )
+    );
+    assert_eq!(home(true, false).0, Outcome::Unanswered);
+    assert_eq!(home(false, true).0, Outcome::Unanswered);
+    // Consumed where its address is not: a point between was lost.
+    let taken = request(ACK).meets(What::Consumed);
+    let mut lost = exchange([taken]);
+    assert_eq!(told(&lost).0, Outcome::Delivered);
+    lost.journeys[0]
+        .hops
+        .iter_mut()
+        .for_each(|hop| hop.owns = Some(false));
+    assert_eq!(told(&lost).0, Outcome::Unanswered);
+}
+
+#[test]
+fn policy_routing_is_named() {
+    let mut exchange = exchange([left(request(SYN))]);
+    exchange.detours = vec![Detour {
+        netns: 1,
+        policy: PolicyRoute {
+            priority: 30400,
+            rule: "from 192.168.0.11 lookup 30400".to_owned(),
+            table: 30400,
+            device: "eth0".to_owned(),
+            main: Some("cni0".to_owned()),
+        },
+    }];
+    let conclusion = exchange.conclusion(&places);
+    let words = "; in alpha routing rule 30400 (from 192.168.0.11 lookup 30400) sends it out by eth0, where table main has cni0";
+    assert!(conclusion.text.ends_with(words), "{}", conclusion.text);
+    assert_eq!(conclusion.fixes.len(), 2);
 }

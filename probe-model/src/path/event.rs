@@ -197,6 +197,10 @@ pub struct Packet {
     pub id: Option<u16>,
     /// IPv4's "don't fragment"; IPv6 never fragments on the way.
     pub dont_fragment: bool,
+    /// A part of a packet that was cut.
+    pub fragment: bool,
+    /// TTL or hop limit: routers it may still pass.
+    pub ttl: u8,
     /// From the IP header on, bytes.
     pub length: u32,
     /// Bytes behind the transport header.

@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::{
-    event::{Direction, Event, Tcp},
+    answer::BridgeFiltering,
+    detour::Detour,
+    event::{Direction, Event, Tcp, What},
     journey::{AppliedRule, Journey, JourneyEnd},
 };
 
@@ -65,6 +67,12 @@ pub struct Exchange {
     pub untracked: Option<Untracked>,
     /// Who listens where the request was delivered.
     pub listener: Option<Listener>,
+    /// The bridge that a reply passed which was not translated back.
+    pub bridge: Option<BridgeFiltering>,
+    /// Policy routing that sent its packets another way than table main would have.
+    pub detours: Vec<Detour>,
+    /// Points of packets were lost meanwhile.
+    pub lossy: bool,
 }
 
 /// A packet that slipped past conntrack.
@@ -124,6 +132,15 @@ impl Exchange {
         })
     }
 
+    /// Whether it is more than the remains of a connection that began before: those have nothing to tell.
+    pub fn is_substantial(&self) -> bool {
+        self.journeys.iter().any(|journey| {
+            journey
+                .packet()
+                .is_some_and(|packet| packet.payload > 0 || packet.tcp.is_none_or(|tcp| tcp.has(Tcp::SYN)))
+        })
+    }
+
     /// Whether its request may wait for something where it came, as far as was seen.
     fn may_wait(&self) -> bool {
         let request = self.request();
@@ -156,8 +173,31 @@ pub struct Exchanges {
     order: VecDeque<u64>,
     /// What had to make room.
     early: Vec<Exchange>,
-    /// First packets of flows that were told, without their hops; the latest last.
-    told: VecDeque<(u64, Journey)>,
+    /// First packets of flows that were told; the latest last.
+    told: VecDeque<ToldPacket>,
+}
+
+/// A packet that was told, to know it when it is sent again.
+#[derive(Debug)]
+struct ToldPacket {
+    flow: u64,
+    /// Its first hop alone.
+    first: Journey,
+    end: PacketEnd,
+}
+
+/// Where a packet ended, and how.
+type PacketEnd = (&'static str, u32, Option<What>);
+
+fn packet_end(journey: &Journey) -> PacketEnd {
+    let end = journey.end();
+    let event = journey.hops.get(end.hop()).map(|hop| &hop.event);
+    let drop = event.filter(|_| matches!(end, JourneyEnd::Dropped(_)));
+    (
+        end.name(),
+        event.map_or(0, |event| event.netns),
+        drop.map(|event| event.what.clone()),
+    )
 }
 
 impl Exchanges {
@@ -180,6 +220,9 @@ impl Exchanges {
                 left_out: 0,
                 untracked: None,
                 listener: None,
+                bridge: None,
+                detours: Vec::new(),
+                lossy: false,
             },
             first_ns: time_ns,
             last_ns: time_ns,
@@ -191,10 +234,10 @@ impl Exchanges {
         if let Some(journey) = journeys.iter_mut().rev().find(|journey| journey.has(&event)) {
             journey.push(event);
         } else if journeys.len() < PACKETS {
-            let told = self.told.iter().rev().filter(|(told, _)| *told == flow);
+            let told = self.told.iter().rev().filter(|told| told.flow == flow);
             let again = journeys
                 .iter()
-                .chain(told.map(|(_, journey)| journey))
+                .chain(told.map(|told| &told.first))
                 .any(|journey| journey.is_again(&event));
             journeys.push(Journey::new(event, again));
         } else {
@@ -223,16 +266,37 @@ impl Exchanges {
             }
             !is_due
         });
+        // What TCP sends again belongs to the exchange that was told.
+        due.retain(|exchange| !self.is_repeated(exchange));
         for exchange in &due {
-            let first = exchange
+            let flow = exchange.flow;
+            let begins = exchange
                 .journeys
                 .iter()
-                .find(|journey| journey.has_flag(Tcp::SYN));
-            let first = first.and_then(|journey| Some((exchange.flow, journey.first()?)));
-            self.told.extend(first);
+                .filter(|journey| journey.has_flag(Tcp::SYN));
+            self.told.extend(begins.filter_map(|journey| {
+                let (first, end) = (journey.first()?, packet_end(journey));
+                Some(ToldPacket { flow, first, end })
+            }));
         }
         self.told.drain(..self.told.len().saturating_sub(TOLD));
         due
+    }
+
+    /// Whether all of it was told: the same packets, sent again, that came to the same end.
+    fn is_repeated(&self, exchange: &Exchange) -> bool {
+        exchange.journeys.iter().all(|journey| {
+            let Some(first) = journey.hops.first() else {
+                return true;
+            };
+            if journey.packet().is_some_and(|packet| packet.about) {
+                // An error about one of them.
+                return exchange.journeys.iter().any(|other| other.again);
+            }
+            let mut told = self.told.iter().rev().filter(|told| told.flow == exchange.flow);
+            let known = told.find(|told| told.first.is_again(&first.event));
+            journey.again && known.is_some_and(|known| known.end == packet_end(journey))
+        })
     }
 
     /// All that is left.

@@ -37,6 +37,7 @@ impl Journey {
         };
         let mut words = match hop.event.what {
             What::Consumed if self.is_delivery(at) => "taken, and let go after use".to_owned(),
+            What::Dropped { .. } if self.is_fault(at) => format!("DROPPED: {}", self.why(at, None)),
             _ => what(&hop.event, self.fate(at)),
         };
         if !hop.tables.is_empty() {
@@ -88,6 +89,7 @@ fn what(event: &Event, fate: Option<Fate>) -> String {
             let told = reason::words(reason.as_deref(), at.as_deref());
             match fate {
                 Some(Fate::Healthy) => "let go: a copy that nobody here needs".to_owned(),
+                Some(Fate::OtherHost) => "let go: a copy for another host".to_owned(),
                 // A ping's answer: its socket has a copy.
                 Some(Fate::AtSocket) if reason::is_of_ping(at.as_deref()) => "let go after use".to_owned(),
                 Some(Fate::AtSocket) => format!(

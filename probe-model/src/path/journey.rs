@@ -1,10 +1,15 @@
 //! The way of one packet.
 
-use std::mem;
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+};
 
 use super::{
+    cause::DropCause,
     event::{Direction, Event, Hook, Packet, Tcp, What},
     reason::{self, Fate},
+    rounds::Rounds,
 };
 use crate::{finding::Fix, rule::CandidateRule};
 
@@ -21,6 +26,10 @@ pub struct Hop {
     pub rule: Option<AppliedRule>,
     /// Of a netfilter hook that was passed: the tables that have chains there, in their order.
     pub tables: Vec<String>,
+    /// Why it was dropped, by what the network namespace is set to: more than the kernel's reason says.
+    pub cause: Option<DropCause>,
+    /// Whether its network namespace has the destination's address, where that was looked up.
+    pub owns: Option<bool>,
 }
 
 impl Hop {
@@ -29,6 +38,8 @@ impl Hop {
             event,
             rule: None,
             tables: Vec::new(),
+            cause: None,
+            owns: None,
         }
     }
 }
@@ -83,6 +94,8 @@ pub struct Journey {
     pub hops: Vec<Hop>,
     /// Hops beyond what is kept.
     pub left_out: u64,
+    /// It went in circles; only the first round is among the hops.
+    pub rounds: Option<Rounds>,
 }
 
 impl Journey {
@@ -92,6 +105,7 @@ impl Journey {
             again,
             hops: vec![Hop::new(event)],
             left_out: 0,
+            rounds: None,
         }
     }
 
@@ -103,6 +117,7 @@ impl Journey {
             again: self.again,
             hops: vec![first.clone()],
             left_out: 0,
+            rounds: None,
         })
     }
 
@@ -123,6 +138,9 @@ impl Journey {
     }
 
     pub(super) fn push(&mut self, event: Event) {
+        if self.hops.len() >= HOPS {
+            self.fold();
+        }
         if self.hops.len() >= HOPS {
             self.left_out += 1;
         } else {
@@ -149,6 +167,10 @@ impl Journey {
             if first.event.packet.payload == event.packet.payload {
                 return true;
             }
+        }
+        // Each router takes one off: what is sent again begins with as much as the first.
+        if event.packet.ttl < first.event.packet.ttl {
+            return false;
         }
         // It comes from elsewhere, and a device gets a packet once.
         let at = |event: &Event| (event.netns, event.packet.tunnel);
@@ -220,6 +242,7 @@ impl Journey {
             !twice
         });
         self.hops = hops;
+        self.fold();
     }
 
     pub fn end(&self) -> JourneyEnd {
@@ -238,15 +261,28 @@ impl Journey {
             });
             return refused.map_or_else(|| JourneyEnd::Delivered(self.came(hop)), JourneyEnd::Dropped);
         }
-        if let Some(hop) = find(|journey, hop| !matches!(journey.fate(hop), None | Some(Fate::Healthy))) {
+        let is_drop = |journey: &Self, hop: usize| match journey.fate(hop) {
+            None | Some(Fate::Healthy) => false,
+            Some(Fate::OtherHost) => journey.is_misdirected(),
+            Some(Fate::AtSocket | Fate::NoSocket | Fate::Filter | Fate::Fault) => true,
+        };
+        if let Some(hop) = find(is_drop) {
             return JourneyEnd::Dropped(hop);
         }
-        let last = (0..=last)
-            .rev()
-            .find(|hop| {
-                let what = self.hops.get(*hop).map(|hop| &hop.event.what);
-                !matches!(what, Some(What::Dropped { .. } | What::Consumed))
-            })
+        let copies = self.copies();
+        let is_point = |hop: &usize| {
+            let what = self.hops.get(*hop).map(|hop| &hop.event.what);
+            !matches!(what, Some(What::Dropped { .. } | What::Consumed))
+        };
+        let is_copy = |hop: &usize| {
+            self.hops
+                .get(*hop)
+                .is_some_and(|hop| copies.contains(&hop.event.skb))
+        };
+        let points = || (0..=last).rev().filter(is_point);
+        let last = points()
+            .find(|hop| !is_copy(hop))
+            .or_else(|| points().next())
             .unwrap_or(last);
         match self.hops.get(last).map(|hop| &hop.event.what) {
             Some(What::Sent) => JourneyEnd::Left(last),
@@ -264,7 +300,47 @@ impl Journey {
 
     /// Whether it was let go there by the packet filter, or for a fault.
     pub fn is_fault(&self, hop: usize) -> bool {
-        matches!(self.fate(hop), Some(Fate::Filter | Fate::Fault))
+        match self.fate(hop) {
+            Some(Fate::Filter | Fate::Fault) => true,
+            Some(Fate::OtherHost) => self.is_misdirected(),
+            Some(Fate::Healthy | Fate::AtSocket | Fate::NoSocket) | None => false,
+        }
+    }
+
+    /// Memory of copies that nobody needed.
+    fn copies(&self) -> HashSet<u64> {
+        let mut latest: HashMap<u64, bool> = HashMap::new();
+        for (at, hop) in self.hops.iter().enumerate() {
+            if hop.event.what != What::Consumed {
+                let is_copy = matches!(self.fate(at), Some(Fate::OtherHost | Fate::Healthy));
+                latest.insert(hop.event.skb, is_copy);
+            }
+        }
+        latest
+            .into_iter()
+            .filter(|(_, is_copy)| *is_copy)
+            .map(|(skb, _)| skb)
+            .collect()
+    }
+
+    /// Whether all that is left of it was dropped for another host's link-layer address. A bridge that floods a packet makes
+    /// copies, each with memory of its own: those that nobody needs are dropped for this too, while one goes on.
+    fn is_misdirected(&self) -> bool {
+        let mut latest: HashMap<u64, (usize, bool)> = HashMap::new();
+        for (at, hop) in self.hops.iter().enumerate() {
+            let used = hop.event.what == What::Consumed;
+            match latest.get_mut(&hop.event.skb) {
+                Some(known) if used => known.1 = true,
+                _ => drop(latest.insert(hop.event.skb, (at, used))),
+            }
+        }
+        let goes_on = |&(at, used): &(usize, bool)| match self.hops.get(at).map(|hop| &hop.event.what) {
+            Some(What::Dropped { .. }) => !matches!(self.fate(at), Some(Fate::OtherHost | Fate::Healthy)),
+            Some(What::Sent) => true,
+            // Cut into segments, and then done with.
+            _ => !used,
+        };
+        !latest.values().any(goes_on)
     }
 
     /// Where it was let go for good, by the packet filter or for a fault.
@@ -283,9 +359,12 @@ impl Journey {
         match &hop.event.what {
             What::Socket => true,
             What::Dropped { .. } => self.fate(at) == Some(Fate::AtSocket),
-            // After use: by the host that it came to, unless a device sent it on.
+            // After use: by the host that it came to, unless a device sent it on. A fragment is taken to be put together with
+            // others, of which nothing is known.
             What::Consumed => self.before(at).is_some_and(|earlier| {
                 hop.event.packet.tunnel.is_none()
+                    && hop.owns != Some(false)
+                    && !hop.event.packet.fragment
                     && !matches!(
                         self.hops.get(earlier).map(|hop| &hop.event.what),
                         Some(What::Sent | What::Encapsulate | What::Consumed | What::Forward | What::Output)
@@ -360,9 +439,14 @@ fn same(one: &Packet, other: &Packet) -> bool {
         (None, None) => {
             one.icmp == other.icmp
                 && one.sequence == other.sequence
-                && one.payload == other.payload
+                && (one.payload == other.payload || is_part(one, other))
                 && one.id == other.id
         }
         _ => false,
     }
+}
+
+/// Whether one is a fragment, and the other another one of the same packet, or the whole: IPv4 numbers packets, not fragments.
+fn is_part(one: &Packet, other: &Packet) -> bool {
+    (one.fragment || other.fragment) && one.id.is_some_and(|id| id != 0)
 }

@@ -1,10 +1,14 @@
 //! Why packets are dropped, in words.
 
+mod kernel;
+
 /// What a drop says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It was let go in good health: a copy for another, or one that had done its work.
     Healthy,
+    /// Its link-layer address is another host's: a copy of a packet that goes on elsewhere, or a stale entry sent it here.
+    OtherHost,
     /// It had come to its socket, which had no use for it.
     AtSocket,
     /// It had come to its host, and there is no such socket.
@@ -15,38 +19,45 @@ pub enum Fate {
     Fault,
 }
 
-/// Whether it is one of a fault's, by the kernel's name for the reason and the function that did it. Before 5.17 there is no
-/// reason, and where the kernel does not say more than that there is none, the function has to do.
+/// What the kernel says where it knows no reason.
+const VAGUE: &str = "NOT_SPECIFIED";
+
+/// Whether it is one of a fault's: by the kernel's name for the reason. Where the kernel gives none (before 5.17), or one that says
+/// nothing, the function that did it is a hint.
 pub fn fate(reason: Option<&str>, at: Option<&str>) -> Fate {
+    let at = at.map(plain);
     match reason {
-        Some("NETFILTER_DROP") => Fate::Filter,
         // A ping's answer: a raw socket may have had a copy before the kernel looked for a ping socket, and found none.
-        None | Some("NO_SOCKET" | "NOT_SPECIFIED") if is_of_ping(at) => Fate::AtSocket,
-        Some("NO_SOCKET") => Fate::NoSocket,
-        // A packet socket, such as tcpdump's, has a copy.
-        Some(
-            "CONSUMED" | "SKB_CONSUMED" | "OTHERHOST" | "NOT_DROPPED_YET" | "DUP_FRAG" | "PACKET_SOCK_ERROR",
-        ) => Fate::Healthy,
-        None | Some("NOT_SPECIFIED") => match at.map(plain) {
-            Some("nf_hook_slow" | "nf_hook_slow_list") => Fate::Filter,
-            Some("packet_rcv" | "tpacket_rcv") => Fate::Healthy,
-            Some("tcp_v4_rcv" | "tcp_v6_rcv" | "__udp4_lib_rcv" | "__udp6_lib_rcv") => Fate::NoSocket,
-            Some(
-                "tcp_rcv_state_process"
-                | "tcp_rcv_established"
-                | "tcp_data_queue"
-                | "tcp_v4_do_rcv"
-                | "tcp_v6_do_rcv"
-                | "tcp_ack"
-                | "tcp_validate_incoming",
-            ) => Fate::AtSocket,
-            Some(_) | None => Fate::Fault,
+        None | Some("NO_SOCKET" | VAGUE) if is_of_ping(at) => Fate::AtSocket,
+        // Raw sockets get copies, and filter what they want of them.
+        Some("SOCKET_FILTER") if at.is_some_and(|at| at.starts_with("raw")) => Fate::AtSocket,
+        None | Some(VAGUE) => by_function(reason, at),
+        Some(name) => match kernel::find(name) {
+            Some((fate, _)) => fate,
+            // What TCP's state machine has no use for.
+            None if name.starts_with("TCP_") => Fate::AtSocket,
+            None => Fate::Fault,
         },
-        // Checksums and memory are faults; what TCP's state machine has no use for is not.
-        Some("TCP_CSUM" | "TCP_MD5NOTFOUND" | "TCP_MD5UNEXPECTED" | "TCP_MD5FAILURE") => Fate::Fault,
-        Some(reason) if reason.starts_with("TCP_") => Fate::AtSocket,
-        Some("SOCKET_CLOSE" | "SOCKET_FILTER" | "QUEUE_PURGE") => Fate::AtSocket,
-        Some(_) => Fate::Fault,
+    }
+}
+
+fn by_function(reason: Option<&str>, at: Option<&str>) -> Fate {
+    match at {
+        Some("nf_hook_slow" | "nf_hook_slow_list" | "nft_do_chain") => Fate::Filter,
+        Some("packet_rcv" | "tpacket_rcv") => Fate::Healthy,
+        // A kernel with reasons would have said NO_SOCKET for IPv4 (5.17): this is a SYN sent again, or another of no use.
+        Some("tcp_v4_rcv" | "__udp4_lib_rcv") if reason.is_some() => Fate::AtSocket,
+        Some("tcp_v4_rcv" | "tcp_v6_rcv" | "__udp4_lib_rcv" | "__udp6_lib_rcv") => Fate::NoSocket,
+        Some(
+            "tcp_rcv_state_process"
+            | "tcp_rcv_established"
+            | "tcp_data_queue"
+            | "tcp_v4_do_rcv"
+            | "tcp_v6_do_rcv"
+            | "tcp_ack"
+            | "tcp_validate_incoming",
+        ) => Fate::AtSocket,
+        Some(_) | None => Fate::Fault,
     }
 }
 
@@ -56,92 +67,43 @@ pub fn is_of_ping(at: Option<&str>) -> bool {
 }
 
 /// A function's name without what the compiler appended: `ip_rcv_finish_core.isra.0`.
-fn plain(function: &str) -> &str {
+pub(super) fn plain(function: &str) -> &str {
     function.split_once('.').map_or(function, |(name, _)| name)
 }
 
-/// By the kernel's names for reasons: what it means.
-const REASONS: [(&str, &str); 31] = [
-    ("NETFILTER_DROP", "the packet filter dropped it"),
-    ("NO_SOCKET", "no socket listens there"),
-    ("PKT_TOO_SMALL", "it is cut short"),
-    ("TCP_CSUM", "its TCP checksum is wrong"),
-    ("UDP_CSUM", "its UDP checksum is wrong"),
-    ("IP_CSUM", "its IP checksum is wrong"),
-    ("IP_INHDR", "its IP header is malformed"),
-    (
-        "IP_RPFILTER",
-        "reverse path filter: replies to its source would leave by another device",
-    ),
-    ("IP_OUTNOROUTES", "no route leads there"),
-    ("IP_INNOROUTES", "no route leads there"),
-    (
-        "IP_LOCAL_SOURCE",
-        "it came in with an address of this host as its source",
-    ),
-    ("IP_INVALID_SOURCE", "its source address can't be on that side"),
-    (
-        "IP_INVALID_DEST",
-        "its destination address can't be reached from there",
-    ),
-    ("IP_LOCALNET", "a loopback address came in from outside"),
-    ("SOCKET_RCVBUFF", "the socket's receive buffer is full"),
-    ("SOCKET_BACKLOG", "the socket's backlog is full"),
-    ("PROTO_MEM", "the protocol's memory limit is reached"),
-    (
-        "NEIGH_FAILED",
-        "nobody answers for the next hop's address (ARP, neighbour discovery)",
-    ),
-    (
-        "NEIGH_QUEUEFULL",
-        "too many packets wait for the next hop's address",
-    ),
-    (
-        "NEIGH_CREATEFAIL",
-        "there is no room for the next hop's neighbour entry",
-    ),
-    ("NEIGH_DEAD", "the next hop's neighbour entry is gone"),
-    ("QDISC_DROP", "the device's queue dropped it"),
-    ("TC_EGRESS", "a tc program dropped it on its way out"),
-    ("TC_INGRESS", "a tc program dropped it on its way in"),
-    ("CPU_BACKLOG", "the processor's backlog of packets is full"),
-    ("XDP", "an XDP program dropped it"),
-    (
-        "PKT_TOO_BIG",
-        "it is larger than the next device takes, and must not be fragmented",
-    ),
-    ("DEV_READY", "the device is not up"),
-    ("FULL_RING", "the device's ring is full"),
-    ("NOMEM", "there was no memory"),
-    ("VXLAN_VNI_NOT_FOUND", "no VXLAN device here has that VNI"),
-];
-
-/// The same of functions, where the kernel gives no reason, or one that says nothing.
-const FUNCTIONS: [(&str, &str); 17] = [
+/// Hints by functions, where the kernel gives no reason, or one that says nothing.
+const FUNCTIONS: [(&str, &str); 20] = [
     ("nf_hook_slow", "the packet filter dropped it"),
+    ("nft_do_chain", "the packet filter dropped it"),
     (
         "ip_rcv_finish_core",
         "no route leads there, or the reverse path filter refused it",
     ),
-    ("ip_error", "no route leads there"),
+    (
+        "ip_error",
+        "no route leads there, or one of type blackhole, prohibit or unreachable",
+    ),
     ("ip_route_input_slow", "no route leads there"),
     ("ip6_pkt_discard", "no route leads there"),
     ("ip6_pkt_drop", "no route leads there"),
+    ("dst_discard", "a blackhole route leads there"),
+    ("dst_discard_out", "a blackhole route leads there"),
     (
         "ip_forward",
-        "it can't be forwarded: larger than the next device takes, or out of hops",
+        "it can't be forwarded: larger than the next device takes, or its TTL is used up",
     ),
     (
         "ip6_forward",
-        "it can't be forwarded: larger than the next device takes, or out of hops",
+        "it can't be forwarded: larger than the next device takes, or its hop limit is used up",
     ),
+    // ip_fragment() may be inlined into it; where it is not, the drop is that of the BPF program.
     (
         "ip_finish_output",
-        "larger than the device takes, and must not be fragmented",
+        "a BPF program of its sender's control group dropped it, or it is larger than the device takes",
     ),
     (
         "ip_fragment",
-        "larger than the device takes, and must not be fragmented",
+        "it is larger than the device takes, and must not be fragmented",
     ),
     (
         "neigh_invalidate",
@@ -172,23 +134,22 @@ const FUNCTIONS: [(&str, &str); 17] = [
 
 /// What a drop means. Never empty.
 pub fn words(reason: Option<&str>, at: Option<&str>) -> String {
-    let find = |list: &[(&str, &'static str)], name: &str| {
-        let found = list.iter().find(|(known, _)| *known == name);
-        found.map(|(_, words)| *words)
-    };
     let function = at.map(plain);
-    let by_function = function.and_then(|function| find(&FUNCTIONS, function));
-    let vague = |reason: &str| reason == "NOT_SPECIFIED";
     match reason {
-        Some(reason) if !vague(reason) => match find(&REASONS, reason).or(by_function) {
-            Some(words) => words.to_owned(),
-            None => format!("the kernel says {reason}"),
+        Some(reason) if reason != VAGUE => match (kernel::find(reason), function) {
+            (Some((_, words)), _) => words.to_owned(),
+            // As it is: what a function usually drops for would be a guess.
+            (None, Some(function)) => format!("the kernel says {reason}, in {function}"),
+            (None, None) => format!("the kernel says {reason}"),
         },
-        _ => match (by_function, function) {
-            (Some(words), _) => words.to_owned(),
-            (None, Some(function)) => format!("by {function}, for no reason that the kernel tells"),
-            (None, None) => "for no reason that the kernel tells".to_owned(),
-        },
+        _ => {
+            let known = |function: &str| FUNCTIONS.iter().find(|(known, _)| *known == function);
+            match (function.and_then(known), function) {
+                (Some((_, words)), _) => (*words).to_owned(),
+                (None, Some(function)) => format!("by {function}, for no reason that the kernel tells"),
+                (None, None) => "for no reason that the kernel tells".to_owned(),
+            }
+        }
     }
 }
 

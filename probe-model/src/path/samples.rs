@@ -31,6 +31,8 @@ pub fn tcp(source: &str, destination: &str, flags: u8) -> Packet {
         protocol: 6,
         id: source.is_ipv4().then_some(7),
         dont_fragment: true,
+        fragment: false,
+        ttl: 64,
         length: 60,
         payload: 0,
         tcp: Some(Tcp {

@@ -19,7 +19,15 @@ fn fates() {
         ("NO_SOCKET", "icmp_rcv", Fate::AtSocket),
         ("NO_SOCKET", "ping_rcv.part.0", Fate::AtSocket),
         ("", "icmp_rcv", Fate::AtSocket),
-        ("OTHERHOST", "", Fate::Healthy),
+        ("OTHERHOST", "", Fate::OtherHost),
+        ("BPF_CGROUP_EGRESS", "ip_finish_output", Fate::Fault),
+        ("SOCKET_FILTER", "tcp_v4_rcv", Fate::Fault),
+        ("SOCKET_FILTER", "raw_rcv", Fate::AtSocket),
+        ("TCP_LISTEN_OVERFLOW", "", Fate::Fault),
+        ("TCP_SOMETHING_NEW", "", Fate::AtSocket),
+        ("NOT_SPECIFIED", "nft_do_chain", Fate::Filter),
+        ("NOT_SPECIFIED", "tcp_v4_rcv", Fate::AtSocket),
+        ("NOT_SPECIFIED", "tcp_v6_rcv", Fate::NoSocket),
         ("PACKET_SOCK_ERROR", "tpacket_rcv", Fate::Healthy),
         ("TCP_CSUM", "", Fate::Fault),
         ("TCP_OLD_DATA", "", Fate::AtSocket),
@@ -56,12 +64,22 @@ fn reasons_in_words() {
             Some("nf_hook_slow.isra.0"),
             "the packet filter dropped it",
         ),
-        (None, Some("ip_error"), "no route leads there"),
-        (Some("SOMETHING_NEW"), Some("ip_error"), "no route leads there"),
+        (
+            None,
+            Some("ip_error"),
+            "no route leads there, or one of type blackhole, prohibit or unreachable",
+        ),
+        // What a function usually drops for is a guess, where the kernel has a name.
         (
             Some("SOMETHING_NEW"),
-            Some("new"),
-            "the kernel says SOMETHING_NEW",
+            Some("ip_error"),
+            "the kernel says SOMETHING_NEW, in ip_error",
+        ),
+        (Some("SOMETHING_NEW"), None, "the kernel says SOMETHING_NEW"),
+        (
+            Some("BPF_CGROUP_EGRESS"),
+            Some("ip_finish_output"),
+            "a BPF program at the egress of its sender's control group (cgroup) dropped it",
         ),
         (
             None,
@@ -439,17 +457,28 @@ fn flows_are_told_when_they_rest() {
     flows.push(came.events().remove(0));
     assert!(flows.due(START + 3400 * MS).is_empty());
     assert_eq!(flows.due(START + 3500 * MS).len(), 1);
-    // It was told, and is sent again.
+    // It was told, is sent again, and comes to another end.
     let mut again = syn(9);
     again.packet.id = Some(77);
-    flows.push(again);
+    flows.push(again.clone());
     let told = flows.rest();
     assert!(told[0].journeys[0].again);
+    // And once more, to the same: nothing new.
+    again.packet.id = Some(78);
+    flows.push(again.clone());
+    assert!(flows.rest().is_empty());
+    // Not so if another packet of the flow came meanwhile.
+    again.packet.id = Some(79);
+    flows.push(again);
+    flows.push(event(
+        Walk::request(data(CLIENT, SERVER, 1001, 5), 90).at(1, "eth0"),
+    ));
+    assert_eq!(flows.rest().len(), 1);
     // Too many: the oldest makes room.
-    (0..300).for_each(|flow| flows.push(syn(flow)));
+    (1000..1300).for_each(|flow| flows.push(syn(flow)));
     let early = flows.due(START);
     assert_eq!(early.len(), 300 - 256);
-    assert_eq!((early[0].flow, flows.rest().len()), (0, 256));
+    assert_eq!((early[0].flow, flows.rest().len()), (1000, 256));
 }
 
 #[test]
@@ -533,11 +562,32 @@ fn ends() {
         ),
         (
             "a copy for another",
-            begin()
-                .meets(What::Forward)
-                .meets(What::Sent)
+            other(begin().meets(What::Forward).meets(What::Sent))
+                .at(101, "eth0")
+                .meets(What::Received)
                 .meets(dropped("OTHERHOST", "")),
             JourneyEnd::Left(2),
+        ),
+        (
+            "for another host's MAC address",
+            begin().meets(What::Received).meets(dropped("OTHERHOST", "")),
+            JourneyEnd::Dropped(2),
+        ),
+        (
+            "copies for others alone",
+            other(begin().meets(dropped("OTHERHOST", "")))
+                .at(101, "eth0")
+                .meets(What::Received)
+                .meets(dropped("OTHERHOST", "")),
+            JourneyEnd::Dropped(3),
+        ),
+        (
+            "a fragment that is kept",
+            begin()
+                .with(|event| event.packet.fragment = true)
+                .meets(What::Local)
+                .meets(What::Consumed),
+            JourneyEnd::Arrived(1),
         ),
         (
             "sent, then let go",
@@ -553,7 +603,10 @@ fn ends() {
         let journey = journey(walk);
         assert_eq!(journey.end(), expected, "{name}");
         assert_eq!(journey.end().hop(), expected.hop());
-        let fault = matches!(name, "a full buffer" | "filter");
+        let fault = matches!(
+            name,
+            "a full buffer" | "filter" | "for another host's MAC address" | "copies for others alone"
+        );
         assert_eq!(journey.fault().is_some(), fault, "{name}");
     }
 }
@@ -596,9 +649,9 @@ fn hops_in_words() {
             "FORWARD: dropped",
             "passes a netfilter hook",
             "its sender is told: ICMP host unreachable",
-            "let go: a copy that nobody here needs",
+            "let go: a copy for another host",
             "its socket had no use for it (tcp_ack)",
-            "DROPPED: reverse path filter: replies to its source would leave by another device",
+            "DROPPED: reverse path filter: replies to its source would leave by another device (rp_filter)",
         ]
     );
     let tracking: Vec<_> = (0..5).map(|at| journey.tracking(at)).collect();

@@ -604,3 +604,18 @@ fn candidates_that_count() {
     assert_eq!(chains(decisive(all[..2].to_vec())), ["B"]);
     assert_eq!(first(all[..1].to_vec()), None);
 }
+
+#[test]
+fn names_of_services_in_commands() {
+    for (service, is_command) in [
+        ("shop/web:http", true),
+        ("shop/web", true),
+        ("shop/$(reboot)", false),
+        ("-n/web", false),
+        ("nothing", false),
+        ("", false),
+    ] {
+        let is = matches!(endpoints(service), Fix::Command { .. });
+        assert_eq!(is, is_command, "{service}");
+    }
+}

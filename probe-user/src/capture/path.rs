@@ -144,9 +144,11 @@ fn inside(frame: &[u8]) -> Option<(Packet, &[u8])> {
 /// The packet's headers and what is there of its payload.
 fn headers(bytes: &[u8]) -> Option<(Packet, &[u8])> {
     let sliced = LaxSlicedPacket::from_ip(bytes).ok()?;
-    let (source, destination, protocol, id, dont_fragment, length, header): (
+    let (source, destination, protocol, id, dont_fragment, fragment, ttl, length, header): (
         IpAddr,
         IpAddr,
+        _,
+        _,
         _,
         _,
         _,
@@ -161,6 +163,8 @@ fn headers(bytes: &[u8]) -> Option<(Packet, &[u8])> {
                 header.protocol().0,
                 Some(header.identification()),
                 header.dont_fragment(),
+                header.is_fragmenting_payload(),
+                header.ttl(),
                 header.total_len().into(),
                 u32::from(header.ihl()) * 4,
             )
@@ -176,6 +180,8 @@ fn headers(bytes: &[u8]) -> Option<(Packet, &[u8])> {
                 payload.ip_number.0,
                 None,
                 true,
+                payload.fragmented,
+                header.hop_limit(),
                 length,
                 before as u32,
             )
@@ -188,6 +194,8 @@ fn headers(bytes: &[u8]) -> Option<(Packet, &[u8])> {
         protocol,
         id,
         dont_fragment,
+        fragment,
+        ttl,
         length,
         payload: length.saturating_sub(header),
         tcp: None,
@@ -341,6 +349,11 @@ mod tests {
         bytes[6] = 0x20;
         let seen = packet(&bytes, [0; 2]).unwrap();
         assert_eq!((seen.source.port(), seen.destination.port()), (41234, 53));
+        assert_eq!((seen.fragment, seen.ttl), (true, 64));
+        bytes[6] = 0x40;
+        bytes[8] = 3;
+        let whole = packet(&bytes, [0; 2]).unwrap();
+        assert_eq!((whole.fragment, whole.ttl), (false, 3));
     }
 
     /// Whatever the bytes, and wherever they are cut.

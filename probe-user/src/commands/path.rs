@@ -1,6 +1,7 @@
 //! `probe path`: packets followed through the kernel, told exchange by exchange.
 
 mod cause;
+mod lookups;
 mod namespaces;
 mod pipeline;
 mod targets;

@@ -166,6 +166,8 @@ fn event(time_ms: u64, netns: u32, id: u16, answer: Option<u8>, what: What) -> E
             protocol: 17,
             id: None,
             dont_fragment: false,
+            fragment: false,
+            ttl: 64,
             length: 60,
             payload: 32,
             tcp: None,

@@ -44,12 +44,12 @@ fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
             "dropped with reason IP_RPFILTER at {device}: {packets} packets"
         ))
     });
-    let way = "Or find out why they come that way, by the routes to their senders, and route them back by it.";
+    let way =
+        "Or find out why they come that way, by the routes to their senders, and route them back by it.";
     // To loosen others would help nobody.
     let fault = match seen.strays.is_empty() {
-        true if strict.len() > 1 => fault.advise(
-            "Set rp_filter to 2 only on the device that such packets come by: probe path names it.",
-        ),
+        true if strict.len() > 1 => fault
+            .advise("Set rp_filter to 2 only on the device that such packets come by: probe path names it."),
         _ => strict.iter().fold(fault, |fault, name| {
             fault.run(
                 ["sysctl", "-w", &format!("{}=2", setting(name, "rp_filter"))],

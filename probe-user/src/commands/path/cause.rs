@@ -8,18 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::namespaces::Namespaces;
+use super::{lookups::Lookups, namespaces::Namespaces};
 use crate::{
     attribution::{listener, procfs::Proc},
     commands::{periodic::enter, rule_book::RuleSnapshot},
     model::{
         bypass::service::Services,
         path::{
-            AppliedRule, Exchange, Hop, JourneyEnd, Listener, Untracked,
+            AppliedRule, DropCause, Exchange, Hop, Journey, JourneyEnd, Listener, Untracked,
+            cause::asks_for_invalid,
             event::{Direction, HookVerdict, What},
             reason::Fate,
         },
-        rule::{Action, PacketPath, RuleFlow},
+        rule::{self, Action, PacketPath, RuleFlow, RuleOwner},
     },
     netfilter::rules::Packet,
     rtnetlink::Routing,
@@ -58,11 +59,14 @@ pub struct CauseFinder {
     listeners: HashMap<(u32, SocketAddr), (Instant, Option<Listener>)>,
     searched: Option<Instant>,
     proc: Proc,
+    lookups: Lookups,
 }
 
 impl CauseFinder {
-    pub fn new() -> Self {
+    /// `own`: the inode of the network namespace that probe runs in.
+    pub fn new(own: u32) -> Self {
         Self {
+            lookups: Lookups::new(own),
             hosts: HashMap::new(),
             listeners: HashMap::new(),
             searched: None,
@@ -91,19 +95,63 @@ impl CauseFinder {
             let JourneyEnd::Dropped(at) = journey.end() else {
                 continue;
             };
-            if journey.fate(at) != Some(Fate::Filter) {
-                continue;
-            }
-            let rule = journey.hops.get(at).and_then(|hop| {
-                let host = self.host(hop, places)?;
-                host.applied(hop, journey.direction, &[Action::Drop, Action::Reject])
-            });
+            let (rule, cause) = match journey.fate(at) {
+                Some(Fate::Filter) => self.filtered(journey, at, places),
+                Some(Fate::Fault) if journey.is_refused_by_route(at) => {
+                    (None, self.lookups.refusal(journey, at, places))
+                }
+                _ => continue,
+            };
             if let Some(hop) = journey.hops.get_mut(at) {
                 hop.rule = rule;
+                hop.cause = cause;
             }
         }
+        self.lookups.add_owners(exchange, places);
+        exchange.bridge = self.lookups.bridge(exchange, places);
         exchange.untracked = self.untracked(exchange, places);
         exchange.listener = self.listener(exchange);
+        exchange.detours = self.lookups.detours(exchange, places);
+    }
+
+    /// The rule that dropped a packet, and what is behind it.
+    fn filtered(
+        &mut self,
+        journey: &Journey,
+        at: usize,
+        places: &Namespaces,
+    ) -> (Option<AppliedRule>, Option<DropCause>) {
+        let Some(hop) = journey.hops.get(at) else {
+            return (None, None);
+        };
+        let (rule, service) = match self.host(hop, places) {
+            Some(host) => (
+                host.applied(hop, journey.direction, &[Action::Drop, Action::Reject]),
+                host.refusing_service(hop),
+            ),
+            None => (None, None),
+        };
+        if rule.as_ref().is_none_or(|applied| !applied.rule.certain)
+            && let Some(cause) = self.lookups.conntrack(journey, at, places)
+        {
+            return (None, Some(cause));
+        }
+        let cause = rule.as_ref().and_then(|applied| {
+            let of_rule = DropCause::of_rule(&applied.rule.to_string(), hop.event.tracking);
+            match (of_rule, service) {
+                (Some(DropCause::Marked { .. }), service) => Some(DropCause::Marked {
+                    service: service.map(|(name, _)| name),
+                }),
+                (None, Some((service, true))) if applied.rule.owner == Some(RuleOwner::KubeProxy) => {
+                    Some(DropCause::NoEndpoints {
+                        service,
+                        local: false,
+                    })
+                }
+                (of_rule, _) => of_rule,
+            }
+        });
+        (rule, cause)
     }
 
     fn untracked(&mut self, exchange: &Exchange, places: &Namespaces) -> Option<Untracked> {
@@ -227,6 +275,14 @@ impl Host {
         thread::scope(|scope| scope.spawn(read).join().ok().flatten())
     }
 
+    /// The Service at the packet's destination, and whether it has no endpoints.
+    fn refusing_service(&self, hop: &Hop) -> Option<(String, bool)> {
+        let packet = &hop.event.packet;
+        let to = packet.destination;
+        let service = self.services.at(packet.protocol, to.ip(), to.port())?;
+        Some((service.title(), service.refused))
+    }
+
     /// The rule that did something to the packet of a hop.
     fn applied(&self, hop: &Hop, direction: Direction, actions: &[Action]) -> Option<AppliedRule> {
         let event = &hop.event;
@@ -262,7 +318,10 @@ impl Host {
             output,
             is_new: false,
         };
-        let rule = self.snapshot.first(&packet, actions)?;
+        let mut candidates = self.snapshot.rules.candidates(&packet, actions);
+        // What conntrack knows is not INVALID.
+        candidates.retain(|candidate| !hop.is_known_to_conntrack() || !asks_for_invalid(&candidate.text));
+        let rule = rule::first(candidates)?;
         let flow = RuleFlow::between(packet.path, protocol, packet.source, packet.destination);
         // The client's port is another with the next connection.
         let flow = match (direction, event.packet.tunnel) {

@@ -15,6 +15,7 @@ use crate::{
     attribution::cri::Runtime,
     capture::{clock::Clock, path as capture},
     cli::Path as Settings,
+    commands::periodic::now_ns,
     kernel::{
         path::{PathProbe, Shown},
         symbols::Symbols,
@@ -38,6 +39,8 @@ pub struct Pipeline {
     outcomes: BTreeMap<&'static str, (Outcome, u64)>,
     packets: u64,
     malformed: u64,
+    /// Points of packets lost so far, and when more were last, `CLOCK_MONOTONIC` nanoseconds.
+    lost: (u64, u64),
     started: Timestamp,
     watched: String,
     reporter: Reporter<StdoutLock<'static>>,
@@ -68,7 +71,7 @@ impl Pipeline {
             .map(|(width, _)| usize::from(width.0));
         Ok(Self {
             exchanges: Exchanges::default(),
-            causes: CauseFinder::new(),
+            causes: CauseFinder::new(own),
             places: Namespaces::new(own, node.clone(), runtime),
             symbols: Symbols::default(),
             shown: probe.shown(),
@@ -77,6 +80,7 @@ impl Pipeline {
             outcomes: BTreeMap::new(),
             packets: 0,
             malformed: 0,
+            lost: (0, 0),
             started: Timestamp::now(),
             watched,
             reporter: Reporter::new(
@@ -121,6 +125,13 @@ impl Pipeline {
             }
         }
         self.malformed += malformed;
+        let lost = [Loss::Ring, Loss::Budget, Loss::Flows]
+            .into_iter()
+            .map(|loss| probe.lost(loss))
+            .sum();
+        if lost > self.lost.0 {
+            self.lost = (lost, now_ns());
+        }
     }
 
     /// Tells what is due, or all that is left; whether there is more to be told.
@@ -138,6 +149,12 @@ impl Pipeline {
             if is_over(&exchange) {
                 continue;
             }
+            // The end of a connection that began before is not what was asked for.
+            if self.left.is_some() && !exchange.is_substantial() {
+                continue;
+            }
+            let start = exchange.journeys.first().map_or(0, |journey| journey.start_ns());
+            exchange.lossy = self.lost.1 >= start.max(1);
             match &mut self.left {
                 Some(0) => return Ok(false),
                 Some(left) => *left -= 1,

@@ -37,8 +37,8 @@ pub(in crate::report) struct PathEvent<'a> {
     /// A number, the same in all exchanges of a flow.
     flow: u64,
     /// `delivered` (it reached its socket; the answer came back), `refused` (no such socket, or RST), `dropped` (it, its reply,
-    /// or a later packet), `untranslated` (it left for a Service, or its reply for the client, untracked), `unreachable` (an
-    /// ICMP error came), `unanswered`, `no-request` (only the answer was seen).
+    /// or a later packet), `untranslated` (it left for a Service untranslated, or its reply came from another address than was
+    /// dialled), `unreachable` (an ICMP error came), `unanswered`, `no-request` (only the answer was seen).
     outcome: Outcome,
     /// Where the request ended and why, in a sentence.
     conclusion: String,
@@ -121,8 +121,23 @@ struct Packet<'a> {
     /// Its points beyond 192.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
-    /// Each point that it passed, in order.
+    /// The loop, if it went in circles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rounds: Option<Rounds>,
+    /// Each point that it passed, in order; of a loop, the first round alone.
     hops: Vec<Hop<'a>>,
+}
+
+/// The loop of a packet.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathRounds"))]
+struct Rounds {
+    /// The index of the first of `hops` in a round.
+    first: usize,
+    /// Points of a round.
+    points: usize,
+    /// How often it went round.
+    times: usize,
 }
 
 /// A point that a packet passed.
@@ -271,6 +286,11 @@ fn packet<'a>(journey: &'a Journey, places: Places<'_>) -> Packet<'a> {
         end: end.name(),
         duration_ns: journey.after_ns(end.hop()),
         left_out: journey.left_out,
+        rounds: journey.rounds.map(|rounds| Rounds {
+            first: rounds.first,
+            points: rounds.points,
+            times: rounds.times,
+        }),
         hops: journey
             .hops
             .iter()

@@ -106,10 +106,7 @@ fn row(journey: &Journey, at: usize, places: Places<'_>, wide: bool) -> Option<R
         place: column(&places(hop.event.netns), MOST_PLACE),
         device: column(hop.device(), MOST_DEVICE),
         what: safe(&what),
-        stressed: matches!(
-            journey.fate(at),
-            Some(Fate::NoSocket | Fate::Filter | Fate::Fault)
-        ),
+        stressed: journey.is_fault(at) || journey.fate(at) == Some(Fate::NoSocket),
         rule: hop.rule.as_ref().map(|rule| {
             let perhaps = if rule.rule.certain { "" } else { "perhaps " };
             safe(&format!("{perhaps}by {}", rule.rule))

@@ -7,7 +7,7 @@ use super::{
     side_by_side::SideBySide,
 };
 use crate::model::path::{
-    Conclusion, Exchange, Journey, JourneyEnd, Outcome, Packet, Places, event::Direction, time,
+    Conclusion, Exchange, Hop, Journey, JourneyEnd, Outcome, Packet, Places, event::Direction, time,
 };
 
 /// The longest text shown; JSON has all of it.
@@ -122,9 +122,22 @@ fn hops(journey: &Journey, places: Places<'_>, wide: bool) -> Vec<Part> {
     rows.map(Part::Hop).chain(left_out(journey)).collect()
 }
 
-/// That more is known of a packet.
+/// That more is known of a packet: its loop, or points beyond those kept.
 fn left_out(journey: &Journey) -> Option<Part> {
-    (journey.left_out > 0).then(|| Part::Line(format!("… and {} more points of it", journey.left_out)))
+    let more = (journey.left_out > 0).then(|| format!("… and {} more points of it", journey.left_out));
+    let rounds = journey.rounds.map(|rounds| {
+        let first = journey
+            .hops
+            .get(rounds.first)
+            .map(Hop::device)
+            .unwrap_or_default();
+        let (points, times) = (rounds.points, rounds.times);
+        safe(&format!(
+            "… a loop: it passed these {points} points from {first} on {times} times"
+        ))
+    });
+    let words: Vec<_> = rounds.into_iter().chain(more).collect();
+    (!words.is_empty()).then(|| Part::Line(words.join("; ")))
 }
 
 /// The request and its reply side by side, where there are both and there is room.
