@@ -15,7 +15,11 @@ impl Routing {
     ///
     /// # Errors
     /// When the kernel does not answer, or `source` is none of this node's.
-    pub fn lookup(&mut self, source: Option<IpAddr>, destination: IpAddr) -> Result<RouteLookup, RouteError> {
+    pub fn route_to(
+        &mut self,
+        source: Option<IpAddr>,
+        destination: IpAddr,
+    ) -> Result<RouteLookup, RouteError> {
         let address = |address: IpAddr| match address {
             IpAddr::V4(v4) => RouteAddress::Inet(v4),
             IpAddr::V6(v6) => RouteAddress::Inet6(v6),
@@ -126,7 +130,7 @@ mod tests {
     #[test]
     fn the_loopback_address_is_own() {
         let mut routing = Routing::open().unwrap();
-        let lookup = routing.lookup(None, IpAddr::from([127, 0, 0, 1])).unwrap();
+        let lookup = routing.route_to(None, IpAddr::from([127, 0, 0, 1])).unwrap();
         assert_eq!(lookup, RouteLookup::Own);
     }
 }

@@ -75,7 +75,7 @@ impl Routing {
         };
         for (source, peer) in tables.needed_lookups() {
             // What can't be looked up stays unknown.
-            if let Ok(lookup) = self.lookup(source, peer) {
+            if let Ok(lookup) = self.route_to(source, peer) {
                 tables.lookups.insert((source, peer), lookup);
             }
         }
