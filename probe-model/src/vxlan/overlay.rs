@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 pub use super::underlay::Underlay;
 use super::{
-    routes::{Detour, Overlap, detour, overlaps},
+    routes::{Overlap, PodRoute, detour, overlaps},
     underlay::underlays,
 };
 use crate::network::{
@@ -113,7 +113,7 @@ pub struct Peer {
     /// The route that the way goes by, where it is none of the underlay.
     pub way_route: Option<Route>,
     /// Packets to its pods go another way than through the device.
-    pub detour: Option<Detour>,
+    pub detour: Option<PodRoute>,
 }
 
 impl Peer {

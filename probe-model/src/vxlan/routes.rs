@@ -12,7 +12,7 @@ const SHORTEST: (u8, u8) = (20, 56);
 
 /// The way of packets to a peer's pods that does not lead through the VXLAN device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detour {
+pub struct PodRoute {
     pub prefix: IpNet,
     pub gateway: Option<IpAddr>,
     /// The device's name; `None` where they are rejected.
@@ -40,7 +40,7 @@ pub(super) fn detour(
     index: u32,
     peer: &Peer,
     shortest: (Option<u8>, Option<u8>),
-) -> Option<Detour> {
+) -> Option<PodRoute> {
     let device = |route: &Route| {
         tables
             .devices
@@ -68,7 +68,7 @@ pub(super) fn detour(
     };
     let is_tunnel = || device(route).is_some_and(|device| !device.ethernet);
     let by_peer = route.gateway.is_some() && route.gateway == peer.vtep;
-    (route.kind != RouteKind::Unicast || by_peer || is_tunnel() || is_of_pods()).then(|| Detour {
+    (route.kind != RouteKind::Unicast || by_peer || is_tunnel() || is_of_pods()).then(|| PodRoute {
         prefix: route.prefix,
         gateway: route.gateway,
         device: device(route).map(|device| device.name.clone()),
