@@ -96,7 +96,7 @@ fn messages_of_the_kernel_programs() {
     trace.says(&begins).unwrap();
     trace.finish().unwrap();
     let debug = debug.finish().unwrap();
-    assert!(!debug.stderr.contains("trace"), "{}", debug.stderr);
+    assert!(!debug.stderr.contains("kernel log: trace"), "{}", debug.stderr);
     let quiet = quiet.finish().unwrap();
     assert!(!quiet.stderr.contains("kernel log"), "{}", quiet.stderr);
     // It counts what the message is about all the same.
