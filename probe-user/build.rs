@@ -1,10 +1,13 @@
-//! Where the BPF objects are embedded from: `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones. Those
-//! whose name ends in `-log` are for `--kernel-log`. And which commit and target a binary is of, for `--version`.
+//! The BPF objects that are embedded, compressed: those of `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones.
+//! Those whose name ends in `-log` are for `--kernel-log`. And which commit and target a binary is of, for `--version`.
 
 use std::{
     env, fs,
+    io::Write as _,
     path::{Path, PathBuf},
 };
+
+use flate2::{Compression, write::DeflateEncoder};
 
 fn main() {
     println!("cargo:rerun-if-env-changed=PROBE_BYTECODE_DIR");
@@ -25,10 +28,14 @@ fn main() {
             path.display()
         );
         println!("cargo:rerun-if-changed={}", path.display());
+        let compressed =
+            PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join(format!("{object}.deflate"));
+        compress(&path, &compressed)
+            .unwrap_or_else(|error| panic!("can't compress {}: {error}", path.display()));
         println!(
             "cargo:rustc-env=PROBE_OBJECT_{}={}",
             object.to_uppercase().replace('-', "_"),
-            path.display()
+            compressed.display()
         );
     }
     let commit = commit(&package.join("..")).unwrap_or_else(|| "unknown".to_owned());
@@ -37,6 +44,13 @@ fn main() {
         "cargo:rustc-env=PROBE_TARGET={}",
         env::var("TARGET").unwrap_or_default()
     );
+}
+
+/// A quarter of the size: most of an object is type information.
+fn compress(from: &Path, to: &Path) -> std::io::Result<()> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&fs::read(from)?)?;
+    fs::write(to, encoder.finish()?)
 }
 
 /// The names of the BPF objects: each `[[bin]]` of probe-ebpf is one.

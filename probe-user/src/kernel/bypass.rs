@@ -31,8 +31,8 @@ const FEATURE: &str = "bypass";
 pub(super) static OBJECT: Object = Object {
     name: "bypass",
     feature: FEATURE,
-    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS")),
-    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_BYPASS_LOG")),
+    plain: include_bytes!(env!("PROBE_OBJECT_BYPASS")),
+    with_messages: include_bytes!(env!("PROBE_OBJECT_BYPASS_LOG")),
     hooks: &BYPASS,
     optional: &[
         "skb_conntrack",

@@ -43,8 +43,8 @@ const FEATURE: &str = "watch";
 pub(super) static OBJECT: Object = Object {
     name: "connection",
     feature: FEATURE,
-    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION")),
-    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_CONNECTION_LOG")),
+    plain: include_bytes!(env!("PROBE_OBJECT_CONNECTION")),
+    with_messages: include_bytes!(env!("PROBE_OBJECT_CONNECTION_LOG")),
     hooks: &WATCH,
     optional: &[
         "peer_v6",

@@ -27,8 +27,8 @@ const FEATURE: &str = "drops";
 pub(super) static OBJECT: Object = Object {
     name: "drops",
     feature: FEATURE,
-    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS")),
-    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_DROPS_LOG")),
+    plain: include_bytes!(env!("PROBE_OBJECT_DROPS")),
+    with_messages: include_bytes!(env!("PROBE_OBJECT_DROPS_LOG")),
     hooks: &DROPS,
     optional: &[],
 };

@@ -139,9 +139,14 @@ impl Target<'_> {
                 program.attach()?;
             }
             Access::Filter(family) => {
-                return Filter::attach(self.object.bytes(), self.ebpf, name, family)
-                    .map(Some)
-                    .map_err(|error| self.not_filtered(error));
+                return Filter::attach(
+                    &self.object.bytes().map_err(HookError::Mismatch)?,
+                    self.ebpf,
+                    name,
+                    family,
+                )
+                .map(Some)
+                .map_err(|error| self.not_filtered(error));
             }
             Access::Kprobe => {
                 let program: &mut KProbe = self.program(name)?;

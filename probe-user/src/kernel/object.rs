@@ -1,6 +1,9 @@
 //! What all objects need: this kernel's offsets, its tracepoints, and their programs loaded.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::{self, Read as _},
+};
 
 use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
 use probe_ebpf::contract::{
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{error::chain, model::settings::KernelSource};
 
-/// An object, as it is built into probe.
+/// An object, as it is built into probe: compressed (deflate).
 pub struct Object {
     /// The `[[bin]]` of probe-ebpf.
     pub name: &'static str,
@@ -36,12 +39,18 @@ pub struct Object {
 
 impl Object {
     /// The object to load: with messages where they were asked for.
-    pub fn bytes(&self) -> &'static [u8] {
-        if messages::threshold().is_some() {
-            self.with_messages
-        } else {
-            self.plain
-        }
+    ///
+    /// # Errors
+    /// When this binary is damaged.
+    pub fn bytes(&self) -> Result<Vec<u8>, KernelError> {
+        let compressed = match messages::threshold() {
+            Some(_) => self.with_messages,
+            None => self.plain,
+        };
+        inflated(compressed).map_err(|error| KernelError::Object {
+            feature: self.feature,
+            reason: error.to_string(),
+        })
     }
 
     /// Reads this kernel's types. `also` takes what else is needed of them; they are freed here: 6 MB on most kernels.
@@ -85,11 +94,18 @@ impl Object {
         for (name, entries) in sizes {
             loader.map_max_entries(name, *entries);
         }
-        loader.load(self.bytes()).map_err(|error| KernelError::Object {
+        loader.load(&self.bytes()?).map_err(|error| KernelError::Object {
             feature: self.feature,
             reason: chain(&error),
         })
     }
+}
+
+/// An object as the linker wrote it.
+pub(super) fn inflated(compressed: &[u8]) -> io::Result<Vec<u8>> {
+    let mut object = Vec::new();
+    flate2::read::DeflateDecoder::new(compressed).read_to_end(&mut object)?;
+    Ok(object)
 }
 
 /// What this kernel makes of an object: every program for every hook, tried.

@@ -29,8 +29,8 @@ const FEATURE: &str = "path";
 pub(super) static OBJECT: Object = Object {
     name: "path",
     feature: FEATURE,
-    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH")),
-    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_PATH_LOG")),
+    plain: include_bytes!(env!("PROBE_OBJECT_PATH")),
+    with_messages: include_bytes!(env!("PROBE_OBJECT_PATH_LOG")),
     hooks: &PATH,
     optional: &[
         "peer_v6",

@@ -33,8 +33,8 @@ const FEATURE: &str = "watch --tls";
 pub(super) static OBJECT: Object = Object {
     name: "tls",
     feature: FEATURE,
-    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS")),
-    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_TLS_LOG")),
+    plain: include_bytes!(env!("PROBE_OBJECT_TLS")),
+    with_messages: include_bytes!(env!("PROBE_OBJECT_TLS_LOG")),
     hooks: &TLS,
     optional: &["peer_v6", "local_v6"],
 };

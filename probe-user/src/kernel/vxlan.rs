@@ -36,8 +36,8 @@ const FEATURE: &str = "vxlan";
 pub(super) static OBJECT: Object = Object {
     name: "vxlan",
     feature: FEATURE,
-    plain: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN")),
-    with_messages: aya::include_bytes_aligned!(env!("PROBE_OBJECT_VXLAN_LOG")),
+    plain: include_bytes!(env!("PROBE_OBJECT_VXLAN")),
+    with_messages: include_bytes!(env!("PROBE_OBJECT_VXLAN_LOG")),
     hooks: &VXLAN,
     optional: &[],
 };
