@@ -94,7 +94,10 @@ fn is_open(line: &str, mut within: bool) -> bool {
 /// The tables that iptables-nft can't show, because nft has put something of its own in.
 pub(super) fn incompatible(text: &str) -> impl Iterator<Item = String> {
     text.lines().filter_map(|line| {
-        let name = line.strip_prefix("# Table `")?.split_once("' is incompatible")?.0;
+        let rest = line.strip_prefix("# Table `")?;
+        let (name, _) = rest
+            .split_once("' is incompatible")
+            .or_else(|| rest.split_once("' contains incompatible"))?;
         Some(shown(name))
     })
 }

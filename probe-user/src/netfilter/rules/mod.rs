@@ -161,16 +161,20 @@ impl Rules {
         };
         match nft::tables(&json, &nft_text::listed(&outputs.nft_text.unwrap_or_default())) {
             Ok(tables) => {
-                // What iptables-nft keeps is shown by nft as well. Its users know it by iptables' account.
-                let known: HashSet<(Family, String)> = rules
+                // What iptables-nft keeps is shown by nft as well. Its users know it by iptables' account. Tables of one name are
+                // shared: chains that nft alone has made in one are not in iptables' account.
+                let known: HashSet<(Family, String, String)> = rules
                     .tables
                     .iter()
                     .filter(|table| table.tool == Tool::IptablesNft)
-                    .map(|table| (table.family, table.name.clone()))
+                    .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
+                    .map(|(table, chain)| (table.family, table.name.clone(), chain.name.clone()))
                     .collect();
-                let more = tables
-                    .into_iter()
-                    .filter(|t| !known.contains(&(t.family, t.name.clone())));
+                let more = tables.into_iter().filter_map(|mut table| {
+                    let (family, name) = (table.family, table.name.clone());
+                    table.retain_chains(|chain| !known.contains(&(family, name.clone(), chain.to_owned())));
+                    (!table.chains().is_empty()).then_some(table)
+                });
                 rules.tables.extend(more);
             }
             Err(error) => {

@@ -73,6 +73,13 @@ impl Table {
         &self.chains
     }
 
+    /// Leaves out chains by their names.
+    pub(super) fn retain_chains(&mut self, keep: impl Fn(&str) -> bool) {
+        self.chains.retain(|chain| keep(&chain.name));
+        let chains = self.chains.iter().enumerate();
+        self.places = chains.map(|(place, chain)| (chain.name.clone(), place)).collect();
+    }
+
     pub(super) fn chain(&self, name: &str) -> Option<&Chain> {
         self.places.get(name).and_then(|&place| self.chains.get(place))
     }

@@ -1163,7 +1163,10 @@ fn odd_saves_are_no_accident() {
 fn rules_of_iptables_nft_are_named_once() {
     let rule =
         compare(r#"{"payload":{"protocol":"udp","field":"dport"}}"#, "==", "8472") + r#",{"drop":null}"#;
-    let json = ruleset("ip", BASE, &[("input", &rule)]).replace(r#""fw""#, r#""filter""#);
+    let alone = ruleset("ip", BASE, &[("input", &rule)]).replace(r#""fw""#, r#""filter""#);
+    let json = alone
+        .replace(r#""name":"input""#, r#""name":"INPUT""#)
+        .replace(r#""chain":"input""#, r#""chain":"INPUT""#);
     let text = "*filter\n:INPUT ACCEPT [0:0]\n[5:6] -A INPUT -p udp -m udp --dport 8472 -j DROP\nCOMMIT\n";
     let of = |saves: Vec<Save>, json: Option<&str>| {
         Rules::of(Outputs {
@@ -1173,8 +1176,20 @@ fn rules_of_iptables_nft_are_named_once() {
         })
     };
     let own = "iptables-nft: filter INPUT rule 1: -A INPUT -p udp -m udp --dport 8472 -j DROP";
-    let nfts = "nft: ip filter input handle 1: udp dport 8472 drop";
+    let nfts = "nft: ip filter INPUT handle 1: udp dport 8472 drop";
     let nft_save = |text| save(Tool::IptablesNft, Family::Ip, text);
+    // A chain of nft's own in the same table, which iptables-nft-save leaves out, with or without its own chains.
+    for text in [
+        text,
+        "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n*filter\nCOMMIT\n",
+    ] {
+        let both = of(vec![nft_save(text)], Some(&alone));
+        assert!(
+            named(&both, &packet())
+                .contains(&"nft: ip filter input handle 1: udp dport 8472 drop".to_owned()),
+            "{text}"
+        );
+    }
     assert_eq!(named(&of(vec![nft_save(text)], Some(&json)), &packet()), [own]);
     // Without it, nft's account does.
     assert_eq!(named(&of(vec![], Some(&json)), &packet()), [nfts]);
@@ -1196,12 +1211,16 @@ fn rules_of_iptables_nft_are_named_once() {
     let legacy = of(vec![save(Tool::IptablesLegacy, Family::Ip, text)], Some(&json));
     assert_eq!(named(&legacy, &packet()), [&own.replace("nft", "legacy"), nfts]);
 
-    let odd = "# Table `filter' is incompatible, use 'nft' tool.\n";
-    assert_eq!(of(vec![nft_save(odd)], Some(&json)).unread(), [""; 0]);
-    assert_eq!(
-        of(vec![nft_save(odd)], None).unread(),
-        ["iptables-nft can't show its table filter, and nft couldn't be asked"]
-    );
+    for odd in [
+        "# Table `filter' is incompatible, use 'nft' tool.\n",
+        "# Table `filter' contains incompatible base-chains, use 'nft' tool to list them.\n",
+    ] {
+        assert_eq!(of(vec![nft_save(odd)], Some(&json)).unread(), [""; 0]);
+        assert_eq!(
+            of(vec![nft_save(odd)], None).unread(),
+            ["iptables-nft can't show its table filter, and nft couldn't be asked"]
+        );
+    }
 }
 
 #[test]
