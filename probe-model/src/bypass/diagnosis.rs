@@ -16,7 +16,7 @@ use super::{
 use crate::{
     finding::{Affected, Finding, Fix, Kind, ago_ms},
     owner::Name,
-    rule::{CandidateRule, PacketPath, RuleFlow},
+    rule::{CandidateRule, PacketPath, RuleFlow, RuleOwner},
 };
 
 /// What shows in packets is over when none showed it for so long.
@@ -34,6 +34,28 @@ pub(crate) const ANY: RuleFlow = RuleFlow {
     destination_port: None,
 };
 
+const UDP: u8 = 17;
+const TCP: u8 = 6;
+
+/// Whether a network plugin keeps a rule: what it exempts at the node's own addresses is its tunnel.
+const fn is_of_plugin(rule: &CandidateRule) -> bool {
+    matches!(
+        rule.owner,
+        Some(
+            RuleOwner::Antrea
+                | RuleOwner::Calico
+                | RuleOwner::Cilium
+                | RuleOwner::Flannel
+                | RuleOwner::KubeRouter
+        )
+    )
+}
+
+/// Whether one end is the node itself.
+fn is_at_node(stream: &UntrackedStream, own: &HashSet<IpAddr>) -> bool {
+    own.contains(&stream.source) || own.contains(&stream.destination)
+}
+
 /// What makes one finding: the damage, the Service, the rules.
 type Group<'a> = (Fault, Option<&'a str>, Vec<String>);
 
@@ -45,6 +67,8 @@ pub struct BypassFacts<'a> {
     pub rules: &'a HashMap<String, NotrackRule>,
     /// The node's own addresses.
     pub own: &'a HashSet<IpAddr>,
+    /// UDP ports of this node's tunnel devices.
+    pub tunnel_ports: &'a HashSet<u16>,
     pub names: &'a HashMap<IpAddr, Name>,
 }
 
@@ -98,6 +122,13 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
     if is_node_local && NODE_LOCAL_PORTS.contains(&stream.port) {
         return Some(Intended::NodeLocalDns);
     }
+    let by_plugin = || !rules.is_empty() && rules.iter().all(is_of_plugin);
+    if stream.protocol == UDP
+        && is_at_node(stream, known.own)
+        && (known.tunnel_ports.contains(&stream.port) || by_plugin())
+    {
+        return Some(Intended::Overlay);
+    }
     let of = |rule: &CandidateRule| {
         let rule = known.rules.get(&rule.to_string())?;
         rule.intended.filter(|intended| *intended == Intended::Cilium)
@@ -106,9 +137,10 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
     of(first).filter(|_| rest.iter().all(|rule| of(rule).is_some()))
 }
 
-/// Who talks to an endpoint without its Service gets the same packets, and misses nothing; nor does another node's client,
-/// whose own node translates.
-pub fn settle(streams: &mut [JudgedStream]) {
+/// What only all streams together show. Who talks to an endpoint without its Service gets the same packets, and misses nothing;
+/// nor does another node's client, whose own node translates. The node's own traffic that nothing has to translate works
+/// untracked, if both ways are.
+pub fn settle(streams: &mut [JudgedStream], own: &HashSet<IpAddr>) {
     let direct: Vec<bool> = streams
         .iter()
         .map(|seen| {
@@ -124,6 +156,31 @@ pub fn settle(streams: &mut [JudgedStream]) {
             (seen.fault, seen.service) = (Fault::Untracked, None);
         }
     }
+    let of_node: Vec<bool> = streams
+        .iter()
+        .map(|seen| {
+            seen.fault == Fault::Untracked
+                && is_at_node(&seen.stream, own)
+                && opposite(seen, streams).any(|back| is_answered(seen, back))
+        })
+        .collect();
+    for (seen, of_node) in streams.iter_mut().zip(of_node) {
+        if of_node {
+            seen.intended.get_or_insert(Intended::NodeTraffic);
+        }
+    }
+}
+
+/// Whether both ways of the same connections work untracked. A SYN without a SYN-ACK does not: somebody had to translate it, or
+/// nobody listens.
+fn is_answered(one: &JudgedStream, back: &JudgedStream) -> bool {
+    let (request, reply) = match one.stream.server {
+        Server::Destination => (one, back),
+        Server::Source => (back, one),
+        Server::Neither => return false,
+    };
+    back.fault == Fault::Untracked
+        && (one.stream.protocol != TCP || request.count.syn == 0 || reply.count.syn_ack > 0)
 }
 
 /// The findings, those of Services first. `to_the_end`: none is over before the run is.

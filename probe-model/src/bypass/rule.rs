@@ -31,6 +31,10 @@ crate::names! {
         NodeLocalDns = "NodeLocal DNSCache",
         /// Cilium's own rules, as for pods with its annotation.
         Cilium = "Cilium",
+        /// Packets between nodes that the overlay encapsulated: nothing translates them, and conntrack need not know them.
+        Overlay = "overlay",
+        /// The node's own traffic, untracked both ways, and answered: nothing has to translate it.
+        NodeTraffic = "the node's own traffic",
     }
 }
 

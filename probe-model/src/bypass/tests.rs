@@ -101,6 +101,7 @@ impl Node {
             services: &self.services,
             rules: &self.rules,
             own: &self.own,
+            tunnel_ports: &HashSet::from([8472]),
             names: &names,
         };
         let mut seen: Vec<JudgedStream> = streams
@@ -114,7 +115,7 @@ impl Node {
                 see(*stream, *count, candidates, known)
             })
             .collect();
-        settle(&mut seen);
+        settle(&mut seen, &self.own);
         let found = diagnose(&seen, known, now * SECOND, to_the_end);
         found
             .iter()
@@ -256,6 +257,7 @@ fn rules_of_node_local_dns() {
             services: &node.services,
             rules: &node.rules,
             own: &node.own,
+            tunnel_ports: &HashSet::new(),
             names: &names,
         };
         let seen = see(dns, count(1, 1), vec![of_cache.rule.clone()], known);
@@ -336,4 +338,67 @@ fn each_packet_once() {
 fn names_of_faults() {
     let names: HashSet<_> = Fault::ALL.map(Fault::name).into();
     assert_eq!(names.len(), Fault::ALL.len());
+}
+
+/// Encapsulated packets between nodes, and what the node says and hears itself, need no conntrack.
+#[test]
+fn the_nodes_own_traffic_may_be_untracked() {
+    let own = "192.168.88.11";
+    let peer = "192.168.88.12";
+    let outer = |source: &str, destination: &str| UntrackedStream {
+        protocol: 17,
+        ..stream(source, destination, 8472, Server::Destination)
+    };
+    let answer = |syn_ack: u64| UntrackedCount {
+        syn_ack,
+        ..count(9, 0)
+    };
+    let ssh = (stream(peer, own, 22, Server::Destination), count(9, 3), "r1");
+    let reply = |syn_ack: u64| (stream(own, peer, 22, Server::Source), answer(syn_ack), "r1");
+    for (what, streams, findings) in [
+        (
+            "the overlay, both ways",
+            vec![
+                (outer(own, peer), count(9, 0), "r1"),
+                (outer(peer, own), count(9, 0), "r1"),
+            ],
+            0,
+        ),
+        (
+            "another's overlay",
+            vec![(outer("10.1.1.1", peer), count(9, 0), "r1")],
+            1,
+        ),
+        ("SSH to the node", vec![ssh, reply(3)], 0),
+        (
+            "SSH, seen in the middle",
+            vec![(ssh.0, count(9, 0), "r1"), reply(0)],
+            0,
+        ),
+        // The other way is tracked, so conntrack sees half of the connection.
+        ("one way only", vec![ssh], 1),
+        // Somebody had to translate it: a NodePort.
+        ("refused", vec![ssh, reply(0)], 1),
+        (
+            "between pods",
+            vec![
+                (
+                    stream("10.244.1.5", "10.244.2.9", 22, Server::Destination),
+                    count(9, 3),
+                    "r1",
+                ),
+                (
+                    stream("10.244.2.9", "10.244.1.5", 22, Server::Source),
+                    answer(3),
+                    "r1",
+                ),
+            ],
+            1,
+        ),
+    ] {
+        let mut node = Node::new(&[rule("r1", 9)]);
+        node.own.insert(ip(own));
+        let found = node.faults(&streams, 2 * SECOND, true);
+        assert_eq!(found.len().min(1), findings, "{what}: {found:?}");
+    }
 }

@@ -211,10 +211,16 @@ impl Looks for Poller {
             .map(|(_, address)| address)
             .collect();
         let names = self.senders.runtime().map(pods::names).unwrap_or_default();
+        let tunnel_ports: HashSet<u16> = devices
+            .iter()
+            .filter_map(|device| device.vxlan.as_ref())
+            .map(|vxlan| vxlan.port)
+            .collect();
         let known = diagnosis::BypassFacts {
             services: self.rules.services(),
             rules: self.rules.known(),
             own: &own,
+            tunnel_ports: &tunnel_ports,
             names: &names,
         };
         let translated = self.replies.translated(&streams, self.rules.services());
@@ -228,7 +234,7 @@ impl Looks for Poller {
                 ..diagnosis::see(stream, count, candidates, known)
             })
             .collect();
-        diagnosis::settle(&mut seen);
+        diagnosis::settle(&mut seen, &own);
         let findings = diagnose(&seen, known, now_ns, self.once);
         Ok(View {
             time: Timestamp::now(),
