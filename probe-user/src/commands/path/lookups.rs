@@ -147,8 +147,8 @@ impl Lookups {
         }
         let client = before.unwrap_or(source);
         let taken_by: Option<SocketAddr> = owner.map(|entry| entry.client).filter(|owner| *owner != client);
-        // An entry is confirmed when the packet leaves: until then it is new.
-        if taken_by.is_none() && (failed == 0 || event.tracking != Tracking::New) {
+        // An entry is confirmed when the packet leaves: until then it is new. A reply has the entry of its connection.
+        if event.tracking != Tracking::New || taken_by.is_none() && failed == 0 {
             return None;
         }
         Some(DropCause::InsertFailed {
