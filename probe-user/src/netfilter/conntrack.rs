@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
@@ -137,33 +138,15 @@ impl Conntrack {
             attributes: Vec::new(),
         };
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, 0);
-        let sequence = self.link.ask(NetfilterMessage::new(header, ask), NLM_F_DUMP)?;
-        let malformed = || ConntrackError::Malformed("cut short".to_owned());
         let mut counts = Counts::default();
-        loop {
-            let mut rest = self.link.receive()?;
-            while !rest.is_empty() {
-                let message = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
-                let length = usize::try_from(message.length()).map_err(|_| malformed())?;
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                if message.sequence_number() != sequence {
-                    continue;
-                }
-                match message.message_type() {
-                    NLMSG_DONE => return Ok(counts),
-                    NLMSG_ERROR => {
-                        let code = message
-                            .payload()
-                            .first_chunk()
-                            .map(|code| i32::from_ne_bytes(*code));
-                        return Err(match code.unwrap_or_default().saturating_neg() {
-                            libc::EPERM => ConntrackError::NotAllowed,
-                            code => io::Error::from_raw_os_error(code).into(),
-                        });
-                    }
-                    _ => counts.add(Attributes(message.payload().get(HEADER..).unwrap_or_default())),
-                }
-            }
+        let refused = self.dump(NetfilterMessage::new(header, ask), |of_cpu| {
+            counts.add(of_cpu);
+            ControlFlow::Continue(())
+        })?;
+        match refused {
+            None => Ok(counts),
+            Some(libc::EPERM) => Err(ConntrackError::NotAllowed),
+            Some(code) => Err(io::Error::from_raw_os_error(code).into()),
         }
     }
 
@@ -178,7 +161,6 @@ impl Conntrack {
         const CTA_TUPLE_PROTO: u16 = 2;
         const CTA_PROTO_NUM: u16 = 1;
         const CTA_PROTO_DST_PORT: u16 = 3;
-        let malformed = || ConntrackError::Malformed("cut short".to_owned());
         let mut contacts = BTreeSet::new();
         for family in [NetfilterProtoFamily::IPv4, NetfilterProtoFamily::IPv6] {
             let message = NetfilterMessage::new(
@@ -188,39 +170,66 @@ impl Conntrack {
                     attributes: udp_filter(port),
                 },
             );
-            let sequence = self.link.ask(message, NLM_F_DUMP)?;
             let mut seen = 0;
-            'dump: loop {
-                let mut rest = self.link.receive()?;
-                while !rest.is_empty() {
-                    let message = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
-                    let length = usize::try_from(message.length()).map_err(|_| malformed())?;
-                    rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                    if message.sequence_number() != sequence {
-                        continue;
-                    }
-                    seen += 1;
-                    match message.message_type() {
-                        NLMSG_DONE | NLMSG_ERROR => break 'dump,
-                        // The rest of it is left in a socket that is closed with this one.
-                        _ if seen > MOST => return Ok(contacts),
-                        _ => {}
-                    }
-                    let attributes = Attributes(message.payload().get(HEADER..).unwrap_or_default());
-                    let tuple = attributes.within(CTA_TUPLE_ORIG);
-                    let protocol = tuple.within(CTA_TUPLE_PROTO);
-                    let is_udp = protocol.get(CTA_PROTO_NUM) == Some(&[17]);
-                    if is_udp && protocol.get(CTA_PROTO_DST_PORT) == Some(&port.to_be_bytes()) {
-                        let addresses = tuple
-                            .within(CTA_TUPLE_IP)
-                            .iter()
-                            .filter_map(|(_, bytes)| address(bytes));
-                        contacts.extend(addresses);
-                    }
+            // What the kernel refuses has no contacts.
+            self.dump(message, |entry| {
+                seen += 1;
+                // The rest of it is left in a socket that is closed with this one.
+                if seen > MOST {
+                    return ControlFlow::Break(());
                 }
+                let tuple = entry.within(CTA_TUPLE_ORIG);
+                let protocol = tuple.within(CTA_TUPLE_PROTO);
+                let is_udp = protocol.get(CTA_PROTO_NUM) == Some(&[17]);
+                if is_udp && protocol.get(CTA_PROTO_DST_PORT) == Some(&port.to_be_bytes()) {
+                    let addresses = tuple
+                        .within(CTA_TUPLE_IP)
+                        .iter()
+                        .filter_map(|(_, bytes)| address(bytes));
+                    contacts.extend(addresses);
+                }
+                ControlFlow::Continue(())
+            })?;
+            if seen > MOST {
+                break;
             }
         }
         Ok(contacts)
+    }
+
+    /// Hands the attributes of each object that the kernel has to `each`, until that breaks. The number of the kernel's error, if
+    /// it refused.
+    fn dump(
+        &mut self,
+        ask: NetfilterMessage,
+        mut each: impl FnMut(Attributes<'_>) -> ControlFlow<()>,
+    ) -> Result<Option<i32>, ConntrackError> {
+        let malformed = || ConntrackError::Malformed("cut short".to_owned());
+        let sequence = self.link.ask(ask, NLM_F_DUMP)?;
+        loop {
+            let mut rest = self.link.receive()?;
+            while !rest.is_empty() {
+                let message = NetlinkBuffer::new_checked(rest).map_err(|_| malformed())?;
+                let length = usize::try_from(message.length()).map_err(|_| malformed())?;
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+                if message.sequence_number() != sequence {
+                    continue;
+                }
+                match message.message_type() {
+                    NLMSG_DONE => return Ok(None),
+                    NLMSG_ERROR => {
+                        let code = message.payload().first_chunk();
+                        let code = code.map(|code| i32::from_ne_bytes(*code));
+                        return Ok(Some(code.unwrap_or_default().saturating_neg()));
+                    }
+                    _ => {}
+                }
+                let attributes = Attributes(message.payload().get(HEADER..).unwrap_or_default());
+                if each(attributes).is_break() {
+                    return Ok(None);
+                }
+            }
+        }
     }
 
     fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<ConntrackEntry>, ConntrackError> {
