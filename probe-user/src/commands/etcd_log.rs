@@ -224,7 +224,7 @@ impl<'a> Reading<'a> {
         let mut lines = std::mem::take(&mut self.lines);
         let extent = self.reader.read_excerpt(&excerpt, &mut lines);
         if !extent.wants_more {
-            for one in &lines {
+            for one in lines.drain(..) {
                 match one {
                     Line::Other => {}
                     Line::Unreadable(why) => {
@@ -234,7 +234,7 @@ impl<'a> Reading<'a> {
                     Line::Rejected(rejected) => {
                         self.rejected += 1;
                         let kind = rejected.logged_by;
-                        if self.of(kind).matcher.push(rejected.clone()) {
+                        if self.of(kind).matcher.push(rejected) {
                             self.settle(kind, false)?;
                         }
                     }
