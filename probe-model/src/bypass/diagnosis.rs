@@ -37,20 +37,6 @@ pub(crate) const ANY: RuleFlow = RuleFlow {
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 
-/// Whether a network plugin keeps a rule: what it exempts at the node's own addresses is its tunnel.
-const fn is_of_plugin(rule: &CandidateRule) -> bool {
-    matches!(
-        rule.owner,
-        Some(
-            RuleOwner::Antrea
-                | RuleOwner::Calico
-                | RuleOwner::Cilium
-                | RuleOwner::Flannel
-                | RuleOwner::KubeRouter
-        )
-    )
-}
-
 /// Whether one end is the node itself.
 fn is_at_node(stream: &UntrackedStream, own: &HashSet<IpAddr>) -> bool {
     own.contains(&stream.source) || own.contains(&stream.destination)
@@ -122,6 +108,8 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
     if is_node_local && NODE_LOCAL_PORTS.contains(&stream.port) {
         return Some(Intended::NodeLocalDns);
     }
+    let is_of_plugin = |rule: &CandidateRule| rule.owner.is_some_and(RuleOwner::is_network_plugin);
+    // What a plugin exempts at the node's own addresses is its tunnel.
     let by_plugin = || !rules.is_empty() && rules.iter().all(is_of_plugin);
     if stream.protocol == UDP
         && is_at_node(stream, known.own)

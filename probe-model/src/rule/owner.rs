@@ -20,6 +20,21 @@ crate::names! {
     }
 }
 
+impl RuleOwner {
+    /// Whether it is the cluster's network plugin.
+    pub const fn is_network_plugin(self) -> bool {
+        match self {
+            Self::Antrea | Self::Calico | Self::Cilium | Self::Flannel | Self::KubeRouter => true,
+            Self::Docker
+            | Self::Firewalld
+            | Self::KubeProxy
+            | Self::Libvirt
+            | Self::NodeLocalDns
+            | Self::Ufw => false,
+        }
+    }
+}
+
 /// The beginnings of chains' names. Of several that fit, the first: kube-router's chains begin as kube-proxy's do.
 const CHAINS: [(&str, RuleOwner); 21] = [
     ("ANTREA-", RuleOwner::Antrea),
