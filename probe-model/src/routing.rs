@@ -24,21 +24,15 @@ pub struct RouteQuery {
     pub input: Option<(u32, String)>,
 }
 
-/// What the kernel answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RouteAnswer {
-    /// Index of the device that it would leave by.
-    pub device: Option<u32>,
-    pub table: u32,
-}
-
-crate::names! {
-    /// A type of route that is there to refuse packets.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum RouteRefusal {
-        Blackhole = "blackhole",
-        Prohibit = "prohibit",
-        Unreachable = "unreachable",
+impl RouteQuery {
+    /// Of packets that the node itself sends.
+    pub fn of_node(source: Option<IpAddr>, destination: IpAddr) -> Self {
+        Self {
+            source,
+            destination,
+            mark: 0,
+            input: None,
+        }
     }
 }
 
@@ -163,21 +157,21 @@ impl PolicyRoute {
     }
 }
 
-/// The rule that sent a packet another way than table main would have, if one did. `main`: the device that table main has for it.
+/// The rule that sent a packet another way than table main would have, if one did. `sent`: the device that it left by and the table that has
+/// the route; `main`: the device that table main has for it.
 pub fn policy(
     query: &RouteQuery,
-    answer: RouteAnswer,
+    (device, table): (u32, u32),
     main: Option<u32>,
     rules: &[PolicyRule],
     name: impl Fn(u32) -> Option<String>,
 ) -> Option<PolicyRoute> {
-    let device = answer.device?;
-    if OWN.contains(&answer.table) || main == Some(device) {
+    if OWN.contains(&table) || main == Some(device) {
         return None;
     }
     let mut rules: Vec<_> = rules
         .iter()
-        .filter(|rule| rule.table == answer.table && rule.fits(query))
+        .filter(|rule| rule.table == table && rule.fits(query))
         .collect();
     // Lower goes first; one that is understood whole before one that is not.
     rules.sort_by_key(|rule| (rule.more, rule.priority));
@@ -216,11 +210,7 @@ mod tests {
         };
         let name = |index| Some(if index == ETH0 { "eth0" } else { "cni0" }.to_owned());
         let told = |table, device, rules: &[PolicyRule]| {
-            let answer = RouteAnswer {
-                device: Some(device),
-                table,
-            };
-            policy(&query, answer, Some(CNI0), rules, name)
+            policy(&query, (device, table), Some(CNI0), rules, name)
                 .map(|found| format!("{}: {}", found.priority, found.rule))
         };
         let own = || rule(30400, Some("192.168.0.11/32"), 30400);

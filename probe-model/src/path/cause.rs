@@ -6,7 +6,7 @@ use super::{
     event::{Event, Tracking},
     journey::{Hop, Journey},
 };
-use crate::{finding::Fix, routing::RouteRefusal, rule::endpoints};
+use crate::{finding::Fix, network::RouteKind, rule::endpoints};
 
 /// What the kernel's reason for a drop does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub enum DropCause {
     /// conntrack's table is full.
     TableFull { entries: u64, room: u64 },
     /// The route that is there refuses it.
-    Route(RouteRefusal),
+    Route(RouteKind),
 }
 
 impl DropCause {
@@ -118,7 +118,7 @@ impl DropCause {
             Self::TableFull { entries, room } => {
                 format!("conntrack's table is full ({entries} of {room} entries)")
             }
-            Self::Route(refusal) => format!("a route of type {} leads there", refusal.name()),
+            Self::Route(kind) => format!("a route of type {} leads there", kind.name()),
         }
     }
 
@@ -159,8 +159,8 @@ impl DropCause {
                 ],
                 "for good by conntrack.maxPerCore of kube-proxy, which sets it",
             )],
-            Self::Route(refusal) => vec![Fix::run(
-                ["ip", "route", "show", "table", "all", "type", refusal.name()],
+            Self::Route(kind) => vec![Fix::run(
+                ["ip", "route", "show", "table", "all", "type", kind.name()],
                 "lists such routes; whoever made it removes it",
             )],
         }
@@ -344,7 +344,7 @@ mod tests {
                 "sysctl -w net.netfilter.nf_conntrack_max=18  #",
             ),
             (
-                DropCause::Route(RouteRefusal::Blackhole),
+                DropCause::Route(RouteKind::Blackhole),
                 "ip route show table all type blackhole  #",
             ),
         ] {

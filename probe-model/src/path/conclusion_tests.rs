@@ -7,7 +7,8 @@ use super::{
     *,
 };
 use crate::{
-    routing::{PolicyRoute, RouteRefusal},
+    network::RouteKind,
+    routing::PolicyRoute,
     rule::{
         Action, CandidateRule, Tool,
         samples::{iptables, notrack},
@@ -609,7 +610,7 @@ fn more_than_the_kernels_reason() {
             with(
                 vec![request(SYN).meets(dropped("NOT_SPECIFIED", "ip_error"))],
                 None,
-                Some(DropCause::Route(RouteRefusal::Blackhole)),
+                Some(DropCause::Route(RouteKind::Blackhole)),
             ),
             "a route of type blackhole leads there",
         ),

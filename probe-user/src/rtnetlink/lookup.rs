@@ -4,51 +4,79 @@ use std::{io, net::IpAddr};
 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
 };
 
 use super::{RouteError, Routing, tables};
-use crate::model::network::{RouteKind, RouteLookup};
+use crate::model::{
+    network::{RouteKind, RouteLookup},
+    routing::RouteQuery,
+};
 
 impl Routing {
-    /// What becomes of packets from `source`, or whatever address the kernel chooses, to `destination`.
+    /// What becomes of a packet. Without a source address it is the one that the kernel chooses.
     ///
     /// # Errors
-    /// When the kernel does not answer, or `source` is none of this node's.
-    pub fn route_to(
-        &mut self,
-        source: Option<IpAddr>,
-        destination: IpAddr,
-    ) -> Result<RouteLookup, RouteError> {
-        let address = |address: IpAddr| match address {
-            IpAddr::V4(v4) => RouteAddress::Inet(v4),
-            IpAddr::V6(v6) => RouteAddress::Inet6(v6),
-        };
-        let (family, length) = match destination {
-            IpAddr::V4(_) => (AddressFamily::Inet, 32),
-            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
-        };
-        let mut ask = RouteMessage::default();
-        ask.header.address_family = family;
-        ask.header.destination_prefix_length = length;
-        ask.attributes
-            .push(RouteAttribute::Destination(address(destination)));
-        if let Some(source) = source.filter(|source| source.is_ipv4() == destination.is_ipv4()) {
-            ask.header.source_prefix_length = length;
-            ask.attributes.push(RouteAttribute::Source(address(source)));
+    /// When the kernel does not answer, or the source is none of this node's.
+    pub fn lookup(&mut self, query: &RouteQuery) -> Result<RouteLookup, RouteError> {
+        match self.route(query) {
+            Ok(message) => Ok(found(&message)),
+            Err(error) => of_error(error),
         }
-        match self.one("route lookup", RouteNetlinkMessage::GetRoute(ask)) {
-            Ok(RouteNetlinkMessage::NewRoute(message)) => Ok(found(&message)),
-            Ok(_) => Err(RouteError::Malformed {
-                what: "route lookup",
+    }
+
+    /// The route that the kernel takes for a packet.
+    ///
+    /// # Errors
+    /// When the kernel does not answer, or has no route that sends it on: see [`of_error`].
+    pub(super) fn route(&mut self, query: &RouteQuery) -> Result<RouteMessage, RouteError> {
+        const WHAT: &str = "route lookup";
+        match self.one(WHAT, RouteNetlinkMessage::GetRoute(question(query)))? {
+            RouteNetlinkMessage::NewRoute(message) => Ok(message),
+            _ => Err(RouteError::Malformed {
+                what: WHAT,
                 reason: "no route".to_owned(),
             }),
-            Err(error) => of_error(error),
         }
     }
 }
 
-fn found(message: &RouteMessage) -> RouteLookup {
+pub(super) fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn question(query: &RouteQuery) -> RouteMessage {
+    let length = if query.destination.is_ipv4() { 32 } else { 128 };
+    let wire = |address: IpAddr| match address {
+        IpAddr::V4(v4) => RouteAddress::Inet(v4),
+        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(query.destination);
+    message.header.destination_prefix_length = length;
+    // The table that has the route, not the one that was asked.
+    message.header.flags = RouteFlags::LookupTable;
+    message
+        .attributes
+        .push(RouteAttribute::Destination(wire(query.destination)));
+    let of_family = |source: &IpAddr| source.is_ipv4() == query.destination.is_ipv4();
+    if let Some(source) = query.source.filter(of_family) {
+        message.header.source_prefix_length = length;
+        message.attributes.push(RouteAttribute::Source(wire(source)));
+    }
+    if let Some((input, _)) = query.input {
+        message.attributes.push(RouteAttribute::Iif(input));
+    }
+    if query.mark != 0 {
+        message.attributes.push(RouteAttribute::Mark(query.mark));
+    }
+    message
+}
+
+pub(super) fn found(message: &RouteMessage) -> RouteLookup {
     if message.header.kind == RouteType::Local {
         return RouteLookup::Own;
     }
@@ -121,6 +149,7 @@ mod tests {
         for (kind, expected) in [
             (RouteType::Local, RouteLookup::Own),
             (RouteType::BlackHole, RouteLookup::Rejected(RouteKind::Blackhole)),
+            (RouteType::Prohibit, RouteLookup::Rejected(RouteKind::Prohibit)),
         ] {
             message.header.kind = kind;
             assert_eq!(found(&message), expected);
@@ -128,9 +157,26 @@ mod tests {
     }
 
     #[test]
+    fn questions() {
+        let query = RouteQuery {
+            source: Some("192.168.0.11".parse().unwrap()),
+            destination: "10.77.1.2".parse().unwrap(),
+            mark: 7,
+            input: Some((3, "eth0".to_owned())),
+        };
+        let asked = question(&query);
+        assert_eq!(
+            (asked.header.source_prefix_length, asked.attributes.len()),
+            (32, 4)
+        );
+    }
+
+    #[test]
     fn the_loopback_address_is_own() {
         let mut routing = Routing::open().unwrap();
-        let lookup = routing.route_to(None, IpAddr::from([127, 0, 0, 1])).unwrap();
+        let lookup = routing
+            .lookup(&RouteQuery::of_node(None, IpAddr::from([127, 0, 0, 1])))
+            .unwrap();
         assert_eq!(lookup, RouteLookup::Own);
     }
 }

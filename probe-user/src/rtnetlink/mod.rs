@@ -16,7 +16,7 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-use crate::model::vxlan::overlay::Tables;
+use crate::model::{routing::RouteQuery, vxlan::overlay::Tables};
 
 /// The kernel hands out dumps in pieces of at most 32 KiB.
 const BUFFER: usize = 64 << 10;
@@ -75,7 +75,7 @@ impl Routing {
         };
         for (source, peer) in tables.needed_lookups() {
             // What can't be looked up stays unknown.
-            if let Ok(lookup) = self.route_to(source, peer) {
+            if let Ok(lookup) = self.lookup(&RouteQuery::of_node(source, peer)) {
                 tables.lookups.insert((source, peer), lookup);
             }
         }

@@ -1,67 +1,24 @@
-//! Routing policy: the rules that choose a table, and what the kernel answers about one packet.
+//! Routing policy: the rules that choose a table, and the packets that they send another way than table main.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
 
-use super::{RouteError, Routing};
-use crate::model::routing::{MAIN, PolicyRoute, PolicyRule, RouteAnswer, RouteQuery, RouteRefusal, policy};
-
-/// Answers that are of an earlier question.
-const STALE: usize = 16;
-
-/// What the kernel would do with a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Routed {
-    By(RouteAnswer),
-    Refused(RouteRefusal),
-    /// No route, or another reason.
-    No,
-}
+use super::{
+    RouteError, Routing,
+    lookup::{family, found},
+};
+use crate::model::{
+    network::RouteLookup,
+    routing::{MAIN, PolicyRoute, PolicyRule, RouteQuery, policy},
+};
 
 impl Routing {
-    /// What the kernel would do with a packet.
-    ///
-    /// # Errors
-    /// When the kernel does not answer.
-    pub fn lookup(&mut self, query: &RouteQuery) -> Result<Routed, RouteError> {
-        const WHAT: &str = "route";
-        let io = |source| RouteError::Io { what: WHAT, source };
-        self.send(RouteNetlinkMessage::GetRoute(question(query)), 0)
-            .map_err(io)?;
-        for _ in 0..STALE {
-            self.buffer.clear();
-            self.socket.recv(&mut self.buffer, 0).map_err(io)?;
-            let answer =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(&self.buffer).map_err(|error| {
-                    RouteError::Malformed {
-                        what: WHAT,
-                        reason: error.to_string(),
-                    }
-                })?;
-            if answer.header.sequence_number != self.sequence {
-                continue;
-            }
-            return Ok(match answer.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => routed(&message),
-                NetlinkPayload::Error(error) => match error.to_io().raw_os_error() {
-                    Some(libc::EINVAL) => Routed::Refused(RouteRefusal::Blackhole),
-                    Some(libc::EACCES) => Routed::Refused(RouteRefusal::Prohibit),
-                    Some(libc::EHOSTUNREACH) => Routed::Refused(RouteRefusal::Unreachable),
-                    _ => Routed::No,
-                },
-                _ => Routed::No,
-            });
-        }
-        Ok(Routed::No)
-    }
-
     /// The rules that choose a table.
     ///
     /// # Errors
@@ -127,10 +84,13 @@ impl Routing {
     /// # Errors
     /// When the kernel does not answer.
     pub fn detour(&mut self, query: &RouteQuery) -> Result<Option<(u32, PolicyRoute)>, RouteError> {
-        let Routed::By(answer) = self.lookup(query)? else {
+        // Without a route that sends it on, no rule sent it another way.
+        let Ok(route) = self.route(query) else {
             return Ok(None);
         };
-        let Some(device) = answer.device.filter(|_| answer.table != MAIN) else {
+        let is_refused = matches!(found(&route), RouteLookup::Rejected(_));
+        let table = table(&route);
+        let Some(device) = output(&route).filter(|_| !is_refused && table != MAIN) else {
             return Ok(None);
         };
         let main = self.by_main(query.destination)?;
@@ -140,41 +100,8 @@ impl Routing {
             let device = devices.iter().find(|device| device.index == index)?;
             Some(device.name.clone())
         };
-        Ok(policy(query, answer, main, &rules, name).map(|route| (device, route)))
+        Ok(policy(query, (device, table), main, &rules, name).map(|route| (device, route)))
     }
-}
-
-fn family(address: IpAddr) -> AddressFamily {
-    match address {
-        IpAddr::V4(_) => AddressFamily::Inet,
-        IpAddr::V6(_) => AddressFamily::Inet6,
-    }
-}
-
-fn question(query: &RouteQuery) -> RouteMessage {
-    let length = |address: IpAddr| if address.is_ipv4() { 32 } else { 128 };
-    let wire = |address: IpAddr| match address {
-        IpAddr::V4(v4) => RouteAddress::Inet(v4),
-        IpAddr::V6(v6) => RouteAddress::Inet6(v6),
-    };
-    let mut message = RouteMessage::default();
-    message.header.address_family = family(query.destination);
-    message.header.destination_prefix_length = length(query.destination);
-    message.header.flags = RouteFlags::LookupTable;
-    message
-        .attributes
-        .push(RouteAttribute::Destination(wire(query.destination)));
-    if let Some(source) = query.source {
-        message.header.source_prefix_length = length(source);
-        message.attributes.push(RouteAttribute::Source(wire(source)));
-    }
-    if let Some((input, _)) = query.input {
-        message.attributes.push(RouteAttribute::Iif(input));
-    }
-    if query.mark != 0 {
-        message.attributes.push(RouteAttribute::Mark(query.mark));
-    }
-    message
 }
 
 fn table(message: &RouteMessage) -> u32 {
@@ -185,20 +112,11 @@ fn table(message: &RouteMessage) -> u32 {
     named.unwrap_or_else(|| message.header.table.into())
 }
 
-fn routed(message: &RouteMessage) -> Routed {
-    let device = message.attributes.iter().find_map(|attribute| match attribute {
+fn output(message: &RouteMessage) -> Option<u32> {
+    message.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Oif(index) => Some(*index),
         _ => None,
-    });
-    match message.header.kind {
-        RouteType::BlackHole => Routed::Refused(RouteRefusal::Blackhole),
-        RouteType::Prohibit => Routed::Refused(RouteRefusal::Prohibit),
-        RouteType::Unreachable => Routed::Refused(RouteRefusal::Unreachable),
-        _ => Routed::By(RouteAnswer {
-            device,
-            table: table(message),
-        }),
-    }
+    })
 }
 
 fn rule(message: &RuleMessage) -> Option<PolicyRule> {
@@ -243,29 +161,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn questions_and_answers() {
-        let query = RouteQuery {
-            source: Some("192.168.0.11".parse().unwrap()),
-            destination: "10.77.1.2".parse().unwrap(),
-            mark: 7,
-            input: Some((3, "eth0".to_owned())),
-        };
-        let asked = question(&query);
-        assert_eq!(
-            (asked.header.source_prefix_length, asked.attributes.len()),
-            (32, 4)
-        );
+    fn the_table_and_the_device_of_an_answer() {
         let mut answer = RouteMessage::default();
         answer.header.kind = RouteType::Unicast;
         answer.header.table = 252;
         answer.attributes = vec![RouteAttribute::Oif(4), RouteAttribute::Table(30400)];
-        let by = RouteAnswer {
-            device: Some(4),
-            table: 30400,
-        };
-        assert_eq!(routed(&answer), Routed::By(by));
-        answer.header.kind = RouteType::Prohibit;
-        assert_eq!(routed(&answer), Routed::Refused(RouteRefusal::Prohibit));
+        assert_eq!((output(&answer), table(&answer)), (Some(4), 30400));
     }
 
     #[test]
@@ -293,17 +194,10 @@ mod tests {
     #[test]
     fn what_the_kernel_answers() {
         let mut routing = Routing::open().unwrap();
-        let loopback = RouteQuery {
-            source: None,
-            destination: "127.0.0.1".parse().unwrap(),
-            mark: 0,
-            input: None,
-        };
-        let Routed::By(answer) = routing.lookup(&loopback).unwrap() else {
-            panic!("no route to the loopback address");
-        };
+        let loopback = RouteQuery::of_node(None, "127.0.0.1".parse().unwrap());
+        let answer = routing.route(&loopback).unwrap();
         // Without rules of its own a host has both in one.
-        assert!(matches!(answer.table, 254 | 255), "{answer:?}");
+        assert!(matches!(table(&answer), 254 | 255), "{answer:?}");
         assert_eq!(routing.detour(&loopback).unwrap(), None);
         assert!(
             routing

@@ -14,7 +14,7 @@ use super::namespaces::Namespaces;
 use crate::{
     commands::periodic::enter,
     model::{
-        network::Device,
+        network::{Device, RouteLookup},
         path::{
             BridgeFiltering, DropCause, Exchange, Journey, JourneyEnd, Outcome, Passage,
             detour::Detour,
@@ -23,7 +23,7 @@ use crate::{
         routing::RouteQuery,
     },
     netfilter::conntrack::{Conntrack, Counts},
-    rtnetlink::{Routing, policy::Routed},
+    rtnetlink::Routing,
 };
 
 /// How long addresses hold.
@@ -165,8 +165,8 @@ impl Lookups {
         let query = query(journey, at)?;
         let netns = journey.hops.get(at)?.event.netns;
         match within(places.file(netns)?, |routing| routing?.lookup(&query).ok())? {
-            Routed::Refused(refusal) => Some(DropCause::Route(refusal)),
-            Routed::By(_) | Routed::No => None,
+            RouteLookup::Rejected(kind) => Some(DropCause::Route(kind)),
+            RouteLookup::Sent { .. } | RouteLookup::Own | RouteLookup::NoRoute => None,
         }
     }
 
