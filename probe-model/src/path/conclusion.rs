@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
+    black_hole::BlackHole,
     cause::DropCause,
     event::{Packet, Tcp, Tracking, What},
     exchange::{Exchange, Listener, Untracked},
@@ -76,6 +77,17 @@ impl Conclusion {
 impl Exchange {
     pub fn conclusion(&self, places: Places<'_>) -> Conclusion {
         let mut conclusion = self.concluded(places);
+        if matches!(
+            conclusion.outcome,
+            Outcome::Delivered | Outcome::Unanswered | Outcome::NoRequest
+        ) && let Some(hole) = self.black_hole()
+        {
+            conclusion = Conclusion {
+                outcome: BlackHole::OUTCOME,
+                text: hole.text(places),
+                fixes: hole.fixes(),
+            };
+        }
         if conclusion.outcome != Outcome::Delivered {
             for detour in &self.detours {
                 conclusion.text.push_str(&format!("; {}", detour.words(places)));

@@ -253,7 +253,7 @@ impl Exchanges {
         self.order.retain(|flow| {
             let is_due = open.get(flow).is_none_or(|open| {
                 let (quiet, age) = (since(open.last_ns), since(open.first_ns));
-                if quiet >= QUIET && open.exchange.is_answered() {
+                if quiet >= QUIET && open.exchange.is_answered() && !open.exchange.is_sending_again() {
                     return true;
                 }
                 match open.exchange.may_wait() {

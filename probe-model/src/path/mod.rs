@@ -1,6 +1,7 @@
 //! Packets followed through the kernel: events into journeys, journeys into exchanges, and what became of them.
 
 mod answer;
+mod black_hole;
 pub mod cause;
 mod conclusion;
 pub mod detour;

@@ -71,8 +71,12 @@ pub(super) fn plain(function: &str) -> &str {
     function.split_once('.').map_or(function, |(name, _)| name)
 }
 
+/// `____dev_forward_skb()`, inlined into its callers: a veth hands a packet to its peer device.
+const FORWARDED: &str =
+    "the device at the other end of this veth is down, or its MTU is smaller than the packet";
+
 /// Hints by functions, where the kernel gives no reason, or one that says nothing.
-const FUNCTIONS: [(&str, &str); 20] = [
+const FUNCTIONS: [(&str, &str); 23] = [
     ("nf_hook_slow", "the packet filter dropped it"),
     ("nft_do_chain", "the packet filter dropped it"),
     (
@@ -130,6 +134,9 @@ const FUNCTIONS: [(&str, &str); 20] = [
         "no VXLAN device here takes it: its VNI is another, or it is damaged",
     ),
     ("__dev_queue_xmit", "the device's queue dropped it"),
+    ("__dev_forward_skb2", FORWARDED),
+    ("__dev_forward_skb", FORWARDED),
+    ("dev_forward_skb", FORWARDED),
 ];
 
 /// What a drop means. Never empty.
