@@ -4,6 +4,7 @@ pub mod diagnosis;
 pub mod filters;
 pub mod finding;
 pub mod overlay;
+pub mod path_mtu;
 pub mod routes;
 pub mod traffic;
 mod underlay;

@@ -8,6 +8,7 @@ mod ingress;
 mod journal;
 mod kubelet;
 mod node;
+mod path_mtu;
 mod ping;
 mod settings;
 mod vxlan;

@@ -28,6 +28,38 @@ fn vxlan() {
     assert!(all(&found["fixes"]).contains("8472"), "{answer:#}");
 }
 
+/// The path between the nodes loses what is larger than 1,400 bytes, and no ICMP error says so.
+#[test]
+fn a_path_mtu_black_hole() {
+    let cluster = Cluster::new().unwrap();
+    let node = &cluster.alpha.netns;
+    let lose = "nft -f - <<'END'
+table netdev wire {
+  chain in {
+    type filter hook ingress device eth0 priority 0
+    udp dport 8472 meta length > 1400 drop
+  }
+}
+END";
+    let active = ["--active"];
+    let answer = doctor(node, "vxlan", &active);
+    assert_eq!(answer["verdict"], "ok", "{answer:#}");
+
+    shell(&cluster.beta.netns, lose).unwrap();
+    let answer = doctor(node, "vxlan", &active);
+    let found = fault(
+        &answer,
+        "larger than 1350 bytes to 192.168.88.12 are lost on the path",
+    );
+    assert_eq!(found["kind"], "mtu", "{answer:#}");
+    assert_eq!(answer["findings"].as_array().unwrap().len(), 1, "{answer:#}");
+    let fix = found["fixes"][0]["shell"].as_str().unwrap();
+    assert!(fix.starts_with("ip link set flannel.1 mtu 1350"), "{answer:#}");
+    shell(node, fix).unwrap();
+    let answer = doctor(node, "vxlan", &active);
+    assert_eq!(answer["verdict"], "ok", "{answer:#}");
+}
+
 #[test]
 fn no_vxlan_device() {
     let pair = Pair::new().unwrap();

@@ -128,9 +128,13 @@ impl Observation<'_> {
                 let what = format!("VXLAN packets {way} are dropped on this node.");
                 let mut evidence = vec![format!("dropped, this kernel does not say why: {seen}")];
                 evidence.extend(self.filters(overlay, |_| true).0);
-                let fixes = [Fix::text(
-                    "Check the rules of iptables and nft for UDP packets between the nodes.",
-                )];
+                let fixes = [Fix::text(match dropped.reason {
+                    None => "Check the rules of iptables and nft for UDP packets between the nodes.",
+                    Some(_) => {
+                        "Follow the packets of a pod to that node with probe path, which prints the kernel function that drops \
+                         them. It is no rule of iptables or nft: Linux 5.18 and later name those."
+                    }
+                })];
                 let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, fixes);
                 finding.certain = false;
                 finding.filtered = Some(filtered);

@@ -8,24 +8,19 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::{CheckContext, ping, watching::allowed};
+use super::{CheckContext, path_mtu, watching::allowed};
 use crate::{
     cli::{Pace, Vxlan},
     commands::{periodic::Looks as _, vxlan::Poller},
     kernel::{self, capabilities},
-    model::{
-        doctor::{
-            Answer, Check,
-            vxlan::{judge, nothing},
-        },
-        vxlan::view::View,
+    model::doctor::{
+        Answer, Check,
+        vxlan::{judge, nothing},
     },
 };
 
 /// From one snapshot to the next.
 const EVERY: Duration = Duration::from_secs(1);
-/// Peers that are pinged.
-const PINGED: usize = 256;
 
 pub fn run(node: &CheckContext) -> Answer {
     look(node).unwrap_or_else(|error| Answer::impossible(Check::Vxlan, &error))
@@ -51,8 +46,8 @@ fn look(node: &CheckContext) -> Result<Answer> {
         return Ok(nothing());
     }
     let mut view = looker.look(false)?;
-    let pinged = if node.settings.active {
-        ping_all(&view)
+    let unsent = if node.settings.active {
+        path_mtu::ping_all(&view)
     } else {
         Vec::new()
     };
@@ -67,34 +62,9 @@ fn look(node: &CheckContext) -> Result<Answer> {
             break;
         }
     }
+    if node.settings.active {
+        view.findings.extend(path_mtu::faults(&view));
+    }
     let answer = judge(&view, node.settings.duration);
-    Ok(answer.without(pinged).without(looker.degraded()))
-}
-
-/// Sends one ping through each VXLAN device to each peer's address in the overlay; the answer is counted with all other packets.
-/// What could not be sent, in sentences.
-fn ping_all(view: &View) -> Vec<String> {
-    let mut unsent = Vec::new();
-    let peers = view.peers();
-    let mut expected = peers.iter().filter(|peer| !peer.is_direct());
-    for peer in expected.by_ref().take(PINGED) {
-        let name = &peer.overlay.device.name;
-        let who = peer
-            .vtep
-            .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
-        let Some(address) = peer.peer.and_then(|peer| peer.gateway) else {
-            unsent.push(format!(
-                "no ping to {who}: its address in the overlay of {name} is not known"
-            ));
-            continue;
-        };
-        if let Err(error) = ping::send(name, address) {
-            unsent.push(format!("no ping to {who} ({address} by {name}): {error}"));
-        }
-    }
-    let more = expected.count();
-    if more > 0 {
-        unsent.push(format!("no ping to {more} more peers: {PINGED} is the most"));
-    }
-    unsent
+    Ok(answer.without(unsent).without(looker.degraded()))
 }
