@@ -112,11 +112,6 @@ fn includes(args: &Args, name: &str) -> bool {
 fn missing(name: &str, args: &Args) -> Option<String> {
     match name {
         "lab" => args.no_lab.then(|| "--no-lab".to_owned()),
-        // What can't be read is a fault of the step itself.
-        "kernels" => {
-            let why = matrix::unrecorded().ok().flatten()?;
-            Some(format!("unchecked, {why}: run `cargo xtask matrix --record`"))
-        }
         // `msrv` compiles the same, unless it can't be had.
         "static" if includes(args, "msrv") && msrv::install(STATIC).is_ok() => {
             Some("part of msrv".to_owned())

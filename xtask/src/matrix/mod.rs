@@ -165,17 +165,6 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Why the record can't be checked yet: there is none, or its first recording is not finished.
-///
-/// # Errors
-/// When the record or the sources can't be read.
-pub fn unrecorded() -> Result<Option<String>> {
-    if !record::path().exists() {
-        return Ok(Some("nothing is recorded yet".to_owned()));
-    }
-    Ok(Record::read()?.unfinished(&wanted()?))
-}
-
 /// Whether the committed record is of these sources and complete. Boots nothing.
 ///
 /// # Errors
@@ -283,11 +272,10 @@ impl Recording {
 
     /// Writes what is left of the record, and says whether it is complete.
     fn close(self, result: Result<()>) -> Result<()> {
-        let mut record = self
+        let record = self
             .record
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        record.complete(&self.wanted);
         record.write()?;
         result?;
         let faults = self

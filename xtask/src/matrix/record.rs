@@ -25,9 +25,6 @@ const HEADER: &str = "# On which kernels the objects were proven. Written by `ca
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Whether it was complete once. From then on whatever it lacks is a fault; until then several runs may add to it.
-    #[serde(default)]
-    complete: bool,
     /// Of which all proofs in it are.
     sources: Sources,
     /// By the guest's name.
@@ -131,34 +128,6 @@ impl Record {
                 source.is_some_and(|source| program.fault(source, &release).is_none())
             });
         }
-    }
-
-    /// Remembers that it is complete, if it is.
-    pub fn complete(&mut self, wanted: &Wanted) {
-        self.complete |= self.fault(wanted).is_none();
-    }
-
-    /// What the first recording still lacks, if it is one: of these objects, this contract and this lab, and not complete yet.
-    pub fn unfinished(&self, wanted: &Wanted) -> Option<String> {
-        if self.complete || self.sources != wanted.sources {
-            return None;
-        }
-        let mut pruned = self.clone();
-        pruned.prune(wanted);
-        let lacks = |guest: &String| {
-            let programs = wanted.programs.keys();
-            let lacks = programs.filter(|program| wanted.has(guest, program) && !pruned.has(guest, program));
-            lacks.count()
-        };
-        let lacking: Vec<String> = wanted
-            .guests
-            .iter()
-            .map(|guest| (guest, lacks(guest)))
-            .filter(|(_, programs)| *programs > 0)
-            .map(|(guest, programs)| format!("{guest} {programs}"))
-            .collect();
-        (!lacking.is_empty())
-            .then(|| format!("programs of scenarios not recorded yet: {}", lacking.join(", ")))
     }
 
     /// The kernel that was recorded for a guest.
@@ -455,34 +424,6 @@ mod tests {
             .unwrap();
         assert_eq!(record.release("6.1"), Some("6.1.0-51-cloud-amd64"));
         assert!(!record.has("6.1", "tls") && record.has("5.10", "tls"));
-    }
-
-    /// The first recording may take several runs; what was complete once must be complete.
-    #[test]
-    fn a_first_recording_is_unfinished() {
-        let wanted = wanted();
-        let mut record = complete();
-        record.guests.remove("5.10");
-        let lacks = "programs of scenarios not recorded yet: 5.10 1";
-        assert_eq!(record.unfinished(&wanted).as_deref(), Some(lacks));
-        record.complete(&wanted);
-        assert_eq!(record.unfinished(&wanted).as_deref(), Some(lacks));
-        // Of other objects it proves nothing, unfinished or not.
-        let mut other = wanted.clone();
-        other.sources.objects.insert("tls".to_owned(), "o2".to_owned());
-        assert_eq!(record.unfinished(&other), None);
-        assert!(record.fault(&other).is_some());
-        // A program that was changed is not recorded.
-        let mut other = wanted.clone();
-        other.programs.insert("tls".to_owned(), source("s2", &["a", "b"]));
-        let lacks = "programs of scenarios not recorded yet: 5.10 1, 6.1 1";
-        assert_eq!(record.unfinished(&other).as_deref(), Some(lacks));
-        let mut record = complete();
-        assert_eq!(record.unfinished(&wanted), None);
-        record.complete(&wanted);
-        record.guests.remove("5.10");
-        assert_eq!(record.unfinished(&wanted), None);
-        assert!(record.fault(&wanted).is_some());
     }
 
     /// Each change of the tree or of the record: what the check says, and what is left to prove.
