@@ -1,5 +1,7 @@
 //! Exit codes of `probe`.
 
+use crate::Verdict;
+
 crate::names! {
     /// How a command ended.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +48,19 @@ impl Exit {
     }
 
     /// Of a command that reports faults.
-    pub const fn of_health(healthy: bool) -> Self {
-        if healthy { Self::Healthy } else { Self::Finding }
+    pub const fn of_verdict(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Ok | Verdict::Unknown => Self::Healthy,
+            Verdict::Faulty => Self::Finding,
+        }
     }
 
     /// Of several nodes; `answered`: all of them. A finding of one counts whether or not another answered.
-    pub const fn of_nodes(healthy: bool, answered: bool) -> Self {
-        match (healthy, answered) {
-            (false, _) => Self::Finding,
-            (true, false) => Self::CouldNotRun,
-            (true, true) => Self::Healthy,
+    pub const fn of_nodes(verdict: Verdict, answered: bool) -> Self {
+        match (verdict, answered) {
+            (Verdict::Faulty, _) => Self::Finding,
+            (Verdict::Ok | Verdict::Unknown, false) => Self::CouldNotRun,
+            (Verdict::Ok | Verdict::Unknown, true) => Self::Healthy,
         }
     }
 
@@ -91,13 +96,15 @@ mod tests {
 
     #[test]
     fn what_an_answer_comes_to() {
-        for (healthy, answered, exit) in [
-            (true, true, Exit::Healthy),
-            (true, false, Exit::CouldNotRun),
-            (false, true, Exit::Finding),
-            (false, false, Exit::Finding),
+        for (verdict, answered, exit) in [
+            (Verdict::Ok, true, Exit::Healthy),
+            (Verdict::Ok, false, Exit::CouldNotRun),
+            (Verdict::Unknown, true, Exit::Healthy),
+            (Verdict::Unknown, false, Exit::CouldNotRun),
+            (Verdict::Faulty, true, Exit::Finding),
+            (Verdict::Faulty, false, Exit::Finding),
         ] {
-            assert_eq!(Exit::of_nodes(healthy, answered), exit);
+            assert_eq!(Exit::of_nodes(verdict, answered), exit);
         }
         for (found, answered, exit) in [
             (true, true, Exit::Healthy),
@@ -107,6 +114,9 @@ mod tests {
         ] {
             assert_eq!(Exit::of_search(found, answered), exit);
         }
-        assert_eq!([true, false].map(Exit::of_health), [Exit::Healthy, Exit::Finding]);
+        assert_eq!(
+            Verdict::ALL.map(Exit::of_verdict),
+            [Exit::Healthy, Exit::Healthy, Exit::Finding]
+        );
     }
 }

@@ -34,6 +34,7 @@ pub mod settings;
 pub mod summary;
 pub mod tls;
 pub mod translation;
+pub mod verdict;
 pub mod vxlan;
 pub mod workload;
 
@@ -50,3 +51,4 @@ pub use probe_ebpf::contract::outcome::{Outcome, Role};
 #[doc(hidden)]
 pub use schemars;
 pub use summary::Summary;
+pub use verdict::Verdict;

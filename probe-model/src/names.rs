@@ -155,7 +155,7 @@ macro_rules! names {
 mod tests {
     use std::collections::HashSet;
 
-    use crate::{bypass, cause, doctor, owner, part, path, tls, translation, vxlan, workload};
+    use crate::{bypass, cause, doctor, owner, part, path, tls, translation, verdict, vxlan, workload};
 
     names! {
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,14 +188,14 @@ mod tests {
     /// No name stands for two values of one type.
     #[test]
     fn names_differ() {
-        let lists: [&[&str]; 22] = [
+        let lists: [&[&str]; 23] = [
             &bypass::finding::Fault::NAMES,
             &bypass::rule::Intended::NAMES,
             &bypass::service::Mode::NAMES,
             &bypass::view::RuleState::NAMES,
             &cause::CauseKind::NAMES,
             &doctor::Check::NAMES,
-            &doctor::Verdict::NAMES,
+            &doctor::CheckVerdict::NAMES,
             &owner::PodSource::NAMES,
             &owner::ProcessSource::NAMES,
             &owner::Qos::NAMES,
@@ -209,6 +209,7 @@ mod tests {
             &tls::Why::NAMES,
             &translation::Untranslated::NAMES,
             &vxlan::finding::Fault::NAMES,
+            &verdict::Verdict::NAMES,
             &vxlan::overlay::PeerEntry::NAMES,
             &workload::WorkloadSource::NAMES,
         ];

@@ -9,9 +9,12 @@ use super::{
     rule::{Intended, NotrackRule},
     service::{Mode, Service, Services},
     stream::{Direction, Server, UntrackedCount, UntrackedStream, once},
-    view::JudgedStream,
+    view::{JudgedStream, View},
 };
 use crate::{
+    Finding, Verdict,
+    doctor::{CheckVerdict, bypass::judge},
+    finding::Kind,
     network::Device,
     rule::{
         Action, CandidateRule, Tool,
@@ -400,5 +403,58 @@ fn the_nodes_own_traffic_may_be_untracked() {
         node.own.insert(ip(own));
         let found = node.faults(&streams, 2 * SECOND, true);
         assert_eq!(found.len().min(1), findings, "{what}: {found:?}");
+    }
+}
+
+#[test]
+fn without_all_rules_and_packets_nothing_is_verified() {
+    type Change = fn(&mut View);
+    let rows: [(&str, Change, Verdict); 5] = [
+        ("all seen", |_| {}, Verdict::Ok),
+        (
+            "rules",
+            |view| view.unread.push("nft takes longer than 3 s".to_owned()),
+            Verdict::Unknown,
+        ),
+        (
+            "kernel",
+            |view| view.unseen.push("packets delivered"),
+            Verdict::Unknown,
+        ),
+        ("room", |view| view.rest = 1, Verdict::Unknown),
+        (
+            "fault",
+            |view| {
+                view.rest = 1;
+                view.findings
+                    .push(Finding::failed(Kind::Bypass(Fault::ALL[0]), "broken"));
+            },
+            Verdict::Faulty,
+        ),
+    ];
+    for (name, change, verdict) in rows {
+        let mut view = View {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            now_ns: 0,
+            streams: Vec::new(),
+            rules: Vec::new(),
+            findings: Vec::new(),
+            services: 0,
+            devices: HashMap::new(),
+            names: HashMap::new(),
+            rest: 0,
+            seen_by: Vec::new(),
+            unseen: Vec::new(),
+            unread: Vec::new(),
+        };
+        change(&mut view);
+        assert_eq!(view.verdict(), verdict, "{name}");
+        let answer = judge(&view).verdict;
+        let of_check = match verdict {
+            Verdict::Ok => CheckVerdict::Ok,
+            Verdict::Unknown => CheckVerdict::Unknown,
+            Verdict::Faulty => CheckVerdict::Failed,
+        };
+        assert_eq!(answer, of_check, "{name}");
     }
 }

@@ -10,7 +10,7 @@ use super::{
     stream::{UntrackedCount, UntrackedStream},
 };
 use crate::{
-    Finding,
+    Finding, Verdict,
     owner::{Name, Owner},
     rule::CandidateRule,
 };
@@ -38,6 +38,14 @@ pub struct View {
     pub unseen: Vec<&'static str>,
     /// What of the packet filter could not be read.
     pub unread: Vec<String>,
+}
+
+impl View {
+    /// Without a finding, `ok` only if all rules were read, and all untracked packets seen and counted.
+    pub fn verdict(&self) -> Verdict {
+        let verified = self.unread.is_empty() && self.unseen.is_empty() && self.rest == 0;
+        Verdict::of(!self.findings.is_empty(), verified)
+    }
 }
 
 /// Where in the kernel packets are seen.

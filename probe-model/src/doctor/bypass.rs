@@ -43,5 +43,7 @@ pub fn judge(view: &View) -> Answer {
         .fix(probe_command::bypass("shows what it does once there is traffic"))
         .fixed_by(rule.rule.fixes(&ANY))
     }));
-    Answer::of(Check::Bypass, summary, findings).without(view.unread.clone())
+    Answer::of(Check::Bypass, summary, findings)
+        .unless(view.verdict())
+        .without(view.unread.clone())
 }

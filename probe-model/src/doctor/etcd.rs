@@ -216,7 +216,7 @@ mod tests {
     use super::*;
     use crate::{
         Outcome, Role,
-        doctor::Verdict,
+        doctor::CheckVerdict,
         owner::{Pod, PodSource, Process, ProcessSource},
     };
 
@@ -298,7 +298,7 @@ mod tests {
             ],
             None,
         ));
-        assert_eq!(answer.verdict, Verdict::Failed);
+        assert_eq!(answer.verdict, CheckVerdict::Failed);
         assert_eq!(
             answer.summary,
             "4 connections to port 2379 failed or sent nothing in 5 s, no log of etcd found here"
@@ -321,12 +321,15 @@ mod tests {
     #[test]
     fn nobody_does() {
         let closed = vec![row(Outcome::ResetByServer, 1, None, Owner::default())];
-        assert_eq!(judge(&seen(closed, Some(Logged::default()))).verdict, Verdict::Ok);
+        assert_eq!(
+            judge(&seen(closed, Some(Logged::default()))).verdict,
+            CheckVerdict::Ok
+        );
         let nobody = EtcdFacts {
             listens: false,
             ..seen(Vec::new(), None)
         };
-        assert_eq!(judge(&nobody).verdict, Verdict::NotApplicable);
+        assert_eq!(judge(&nobody).verdict, CheckVerdict::NotApplicable);
     }
 
     #[test]
@@ -334,7 +337,7 @@ mod tests {
         let mut logged = Logged::default();
         (0..5).for_each(|beat| logged.seen(&rejected(beat * 60)));
         let answer = judge(&seen(Vec::new(), Some(logged)));
-        assert_eq!(answer.verdict, Verdict::Failed);
+        assert_eq!(answer.verdict, CheckVerdict::Failed);
         assert_eq!(
             answer.findings[0].evidence,
             [
@@ -344,7 +347,7 @@ mod tests {
         // Older than an hour is no news.
         let mut logged = Logged::default();
         logged.seen(&rejected(-3600));
-        assert_eq!(judge(&seen(Vec::new(), Some(logged))).verdict, Verdict::Ok);
+        assert_eq!(judge(&seen(Vec::new(), Some(logged))).verdict, CheckVerdict::Ok);
     }
 
     #[test]

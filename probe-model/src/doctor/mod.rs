@@ -16,7 +16,10 @@ pub mod vxlan;
 
 use serde::{Deserialize, Serialize};
 
-use crate::finding::{Finding, Kind, Severity};
+use crate::{
+    Verdict,
+    finding::{Finding, Kind, Severity},
+};
 
 crate::names! {
     /// One entry of the runbook.
@@ -50,9 +53,9 @@ impl Check {
 }
 
 crate::names! {
-    /// How bad it is.
+    /// The verdict of a check: faults by how bad they are, and what does not apply apart.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-    pub enum Verdict {
+    pub enum CheckVerdict {
         /// There is nothing of the kind here.
         NotApplicable = "not-applicable",
         Ok = "ok",
@@ -64,6 +67,17 @@ crate::names! {
     }
 }
 
+impl CheckVerdict {
+    /// Whether the node works, as far as this check goes. A warning is about what works now, or is not certain to be broken.
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::NotApplicable | Self::Ok => Verdict::Ok,
+            Self::Unknown | Self::Warning => Verdict::Unknown,
+            Self::Failed => Verdict::Faulty,
+        }
+    }
+}
+
 /// What a check came to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -71,7 +85,7 @@ pub struct Answer {
     /// The check.
     pub check: Check,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: CheckVerdict,
     /// What was checked, or why there is nothing to check.
     pub summary: String,
     /// Those of `vxlan` and `bypass` with their own kinds, others with the name of the check as their kind.
@@ -86,9 +100,9 @@ impl Answer {
     /// What was looked at, and what is wrong with it.
     pub fn of(check: Check, summary: impl Into<String>, findings: Vec<Finding>) -> Self {
         let verdict = match findings.iter().map(|finding| finding.severity).max() {
-            None => Verdict::Ok,
-            Some(Severity::Warning) => Verdict::Warning,
-            Some(Severity::Failed) => Verdict::Failed,
+            None => CheckVerdict::Ok,
+            Some(Severity::Warning) => CheckVerdict::Warning,
+            Some(Severity::Failed) => CheckVerdict::Failed,
         };
         Self {
             check,
@@ -103,7 +117,7 @@ impl Answer {
     /// There is nothing of the kind here.
     pub fn not_applicable(check: Check, why: impl Into<String>) -> Self {
         Self {
-            verdict: Verdict::NotApplicable,
+            verdict: CheckVerdict::NotApplicable,
             ..Self::of(check, why, Vec::new())
         }
     }
@@ -115,6 +129,20 @@ impl Answer {
             "not looked at",
             vec![Finding::warning(Kind::Doctor(check), format!("{why:#}"))],
         )
+    }
+
+    /// Without a finding, what it looked at decides whether it is `ok`.
+    #[must_use]
+    pub fn unless(mut self, verdict: Verdict) -> Self {
+        if self.verdict == CheckVerdict::Ok && verdict == Verdict::Unknown {
+            self.verdict = CheckVerdict::Unknown;
+        }
+        self
+    }
+
+    /// The verdict of several checks.
+    pub fn verdict_of_all(answers: &[Self]) -> Verdict {
+        Verdict::of_parts(answers.iter().map(|answer| answer.verdict.verdict()))
     }
 
     /// With what could not be looked at.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Answer, Check, Verdict};
+use super::{Answer, Check};
 use crate::{
+    Verdict,
     plural::counted,
     vxlan::view::{PeerView, View},
 };
@@ -41,13 +42,10 @@ pub fn judge(view: &View, observed: Duration) -> Answer {
     );
     let silent: Vec<_> = peers
         .iter()
-        .filter(|peer| peer.received.packets == 0 && peer.findings.is_empty() && peer.overlay.device.up)
+        .filter(|peer| peer.verdict() == Verdict::Unknown)
         .collect();
     let findings = view.findings.iter().map(|found| found.finding.clone()).collect();
-    let mut answer = Answer::of(Check::Vxlan, summary, findings);
-    if answer.verdict == Verdict::Ok && !silent.is_empty() {
-        answer.verdict = Verdict::Unknown;
-    }
+    let answer = Answer::of(Check::Vxlan, summary, findings).unless(view.verdict());
     let mut unknown: Vec<_> = silent
         .iter()
         .take(NAMED)

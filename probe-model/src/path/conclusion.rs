@@ -10,7 +10,7 @@ use super::{
     journey::{AppliedRule, Hop, Journey, JourneyEnd},
     reason::{self, Fate},
 };
-use crate::finding::Fix;
+use crate::{Verdict, finding::Fix};
 
 crate::names! {
     /// What became of a request.
@@ -34,6 +34,15 @@ crate::names! {
 }
 
 impl Outcome {
+    /// Whether the exchange worked. Without an answer, or a request, nobody knows.
+    pub const fn verdict(self) -> Verdict {
+        match self {
+            Self::Delivered => Verdict::Ok,
+            Self::Unanswered | Self::NoRequest => Verdict::Unknown,
+            Self::Refused | Self::Dropped | Self::Untranslated | Self::Unreachable => Verdict::Faulty,
+        }
+    }
+
     /// In one line, for lists of names.
     pub const fn description(self) -> &'static str {
         match self {

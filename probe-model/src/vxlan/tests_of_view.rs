@@ -9,7 +9,8 @@ use super::{
     view::View,
 };
 use crate::{
-    doctor::{Verdict, vxlan::judge},
+    Verdict,
+    doctor::{CheckVerdict, vxlan::judge},
     network::Route,
 };
 
@@ -42,14 +43,14 @@ fn peers_that_were_not_heard_are_not_verified() {
     type Change = fn(&mut Tables);
     type Seen = fn(&mut Traffic);
     let silent: Seen = |traffic| traffic.streams.clear();
-    let table: [(&str, Change, Seen, &str, Verdict, &str); 6] = [
-        ("healthy", |_| {}, |_| {}, "ok", Verdict::Ok, ""),
+    let table: [(&str, Change, Seen, &str, CheckVerdict, &str); 6] = [
+        ("healthy", |_| {}, |_| {}, "ok", CheckVerdict::Ok, ""),
         (
             "idle",
             |_| {},
             silent,
             "idle",
-            Verdict::Unknown,
+            CheckVerdict::Unknown,
             "peer 192.168.88.12 of flannel.1: no traffic in 5 s; not verified (--active sends one ping)",
         ),
         (
@@ -64,16 +65,23 @@ fn peers_that_were_not_heard_are_not_verified() {
                 }
             },
             "not verified",
-            Verdict::Unknown,
+            CheckVerdict::Unknown,
             "peer 192.168.88.12 of flannel.1: 2 packets sent, none received in 5 s; not verified",
         ),
-        ("routed without VXLAN", direct, silent, "direct", Verdict::Ok, ""),
+        (
+            "routed without VXLAN",
+            direct,
+            silent,
+            "direct",
+            CheckVerdict::Ok,
+            "",
+        ),
         (
             "down",
             |tables| tables.devices[1].up = false,
             silent,
             "device-down",
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "",
         ),
         (
@@ -84,7 +92,7 @@ fn peers_that_were_not_heard_are_not_verified() {
                 traffic.holders.push((8472, "nc (pid 7)".to_owned()));
             },
             "port-taken",
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "",
         ),
     ];
@@ -96,6 +104,20 @@ fn peers_that_were_not_heard_are_not_verified() {
         assert_eq!(states, [state], "{name}");
         let answer = judge(&view, Duration::from_secs(5));
         assert_eq!(answer.verdict, verdict, "{name}");
+        // The snapshot, its device and the peer have the same verdict, as there is one of each.
+        let peers = view.peers();
+        let verdicts = [
+            view.verdict(),
+            view.verdict_of(&view.overlays[0], &peers),
+            peers[0].verdict(),
+        ];
+        assert_eq!(verdicts, [verdict.verdict(); 3], "{name}");
         assert_eq!(answer.unknown.join("\n"), unknown, "{name}");
     }
+}
+
+#[test]
+fn without_a_device_nothing_is_verified() {
+    let view = view(&Tables::default(), |_| {});
+    assert_eq!((view.verdict(), view.findings.len()), (Verdict::Unknown, 0));
 }

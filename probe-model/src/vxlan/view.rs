@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use crate::owner::Name;
+use crate::{Verdict, owner::Name};
 
 use super::{
     diagnosis::{belongs, peer_of},
@@ -62,6 +62,12 @@ impl PeerView<'_> {
         }
     }
 
+    /// Whether packets from it arrive. What nothing is received from is not verified, unless nothing is expected of it.
+    pub fn verdict(&self) -> Verdict {
+        let faulty = !self.findings.is_empty() || !self.overlay.device.up;
+        Verdict::of(faulty, self.received.packets > 0 || self.is_direct())
+    }
+
     /// Of a device that is down.
     fn device_state(&self) -> &'static str {
         let of_device = |fault| self.device_faults.contains(&fault);
@@ -84,6 +90,24 @@ impl PeerView<'_> {
 }
 
 impl View {
+    /// Of all devices. Without a device there is nothing that could be verified.
+    pub fn verdict(&self) -> Verdict {
+        let parts = self.peers().into_iter().map(|peer| peer.verdict());
+        let verified = !self.overlays.is_empty() && Verdict::of_parts(parts) == Verdict::Ok;
+        Verdict::of(!self.findings.is_empty(), verified)
+    }
+
+    /// Of a device, by the findings about it and its peers, and by its `peers`.
+    pub fn verdict_of(&self, overlay: &Overlay, peers: &[PeerView<'_>]) -> Verdict {
+        let device = &overlay.device;
+        let is_its = |finding: &Diagnosed| finding.device.as_ref() == Some(&device.name);
+        let peers = peers
+            .iter()
+            .filter(|peer| peer.overlay.device.index == device.index);
+        let parts = Verdict::of_parts(peers.map(|peer| peer.verdict()));
+        parts.max(Verdict::of(self.findings.iter().any(is_its) || !device.up, true))
+    }
+
     /// Every peer of every device, those it should have first.
     pub fn peers(&self) -> Vec<PeerView<'_>> {
         let mut views = Vec::new();

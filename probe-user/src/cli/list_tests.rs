@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use crate::model::{
     JsonEvent, Listed, Outcome, Role, bypass,
     cause::CauseKind,
-    doctor::{Check, Verdict},
+    doctor::{Check, CheckVerdict},
     finding::Kind,
     outcome::is_silent_client,
     part::Part,
@@ -138,7 +138,7 @@ fn alerts_and_dashboard_name_what_exists() {
             "feature" => Kind::all().map(Kind::feature).collect(),
             "kind" => Kind::all().map(Kind::name).chain(CauseKind::NAMES).collect(),
             "check" => Check::NAMES.to_vec(),
-            "verdict" => Verdict::NAMES.to_vec(),
+            "verdict" => CheckVerdict::NAMES.to_vec(),
             _ => panic!("{label}"),
         }
     };

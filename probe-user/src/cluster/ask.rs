@@ -16,7 +16,7 @@ use super::{
     Agent, AgentError,
     body::{Body, Lines},
 };
-use crate::error::chain;
+use crate::{error::chain, model::Verdict};
 
 /// How long until there is a way to the agent, and until its answer begins.
 pub const CONNECT: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub trait Connect: Send + Sync + 'static {
 /// An answer that has begun; dropped, its connection ends.
 struct Begun {
     incoming: Incoming,
-    healthy: Option<bool>,
+    verdict: Option<Verdict>,
     guard: Guard,
 }
 
@@ -79,10 +79,12 @@ async fn begin<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Begun,
         .map_err(|_| AgentError::Silent(BEGIN.as_secs()))?
         .map_err(http)?;
     let status = response.status();
-    let healthy = response
-        .headers()
-        .get("probe-healthy")
-        .and_then(|value| value.to_str().ok()?.parse().ok());
+    let header = |name| response.headers().get(name)?.to_str().ok();
+    let verdict = header("probe-verdict").and_then(Verdict::from_name).or_else(|| {
+        // An agent of an earlier version does not say what it could not verify.
+        let healthy: bool = header("probe-healthy")?.parse().ok()?;
+        Some(Verdict::of(!healthy, false))
+    });
     let incoming = response.into_body();
     if status != StatusCode::OK {
         let text = Body::new(incoming, BEGIN).whole(MOST_REASON).await;
@@ -95,7 +97,7 @@ async fn begin<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Begun,
     }
     Ok(Begun {
         incoming,
-        healthy,
+        verdict,
         guard,
     })
 }
@@ -130,11 +132,11 @@ pub async fn lines<C: Connect>(
     })
 }
 
-/// A text or one object, and whether it is of something healthy.
+/// A text or one object, and the verdict in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentSnapshot {
     pub text: String,
-    pub healthy: bool,
+    pub verdict: Verdict,
 }
 
 /// Asks for the latest look.
@@ -144,17 +146,17 @@ pub struct AgentSnapshot {
 pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<AgentSnapshot, AgentError> {
     let Begun {
         incoming,
-        healthy,
+        verdict,
         guard,
     } = begin(ways, agent, path).await?;
     let text = Body::new(incoming, IDLE).whole(MOST).await?;
     drop(guard);
-    let healthy = healthy.ok_or_else(|| {
+    let verdict = verdict.ok_or_else(|| {
         AgentError::Malformed("it does not say whether all is well (probe-healthy)".to_owned())
     })?;
     Ok(AgentSnapshot {
         text: String::from_utf8(text)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-        healthy,
+        verdict,
     })
 }

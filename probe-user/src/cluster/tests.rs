@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     model::{
-        Connection,
+        Connection, Verdict,
         doctor::{Answer, Check},
     },
     report::{doctor::json, json_line, samples},
@@ -309,7 +309,11 @@ async fn looks_are_bounded_and_say_how_it_is() {
             let _ = stream.write_all(&body);
         })
     };
-    let well = ways.agent("well", says("Probe-Healthy: true\r\n", b"fine\n".to_vec()));
+    let well = ways.agent(
+        "well",
+        says("Probe-Verdict: ok\r\nProbe-Healthy: true\r\n", b"fine\n".to_vec()),
+    );
+    let former = ways.agent("former", says("Probe-Healthy: true\r\n", b"fine\n".to_vec()));
     let ill = ways.agent("ill", says("probe-healthy: false\r\n", b"ill\n".to_vec()));
     let silent = ways.agent("silent", says("", b"{}".to_vec()));
     let endless = ways.agent("endless", says("probe-healthy: true\r\n", vec![b'x'; 17 << 20]));
@@ -317,12 +321,13 @@ async fn looks_are_bounded_and_say_how_it_is() {
         let ways = ways.clone();
         async move { look(&ways, &agent, "/v1/vxlan?output=table").await }
     };
-    let look = |text: &str, healthy| AgentSnapshot {
+    let look = |text: &str, verdict| AgentSnapshot {
         text: text.to_owned(),
-        healthy,
+        verdict,
     };
-    assert_eq!(asked(well).await.unwrap(), look("fine\n", true));
-    assert_eq!(asked(ill).await.unwrap(), look("ill\n", false));
+    assert_eq!(asked(well).await.unwrap(), look("fine\n", Verdict::Ok));
+    assert_eq!(asked(former).await.unwrap(), look("fine\n", Verdict::Unknown));
+    assert_eq!(asked(ill).await.unwrap(), look("ill\n", Verdict::Faulty));
     assert!(matches!(asked(silent).await, Err(AgentError::Malformed(_))));
     assert!(matches!(asked(endless).await, Err(AgentError::TooLong(_))));
 }

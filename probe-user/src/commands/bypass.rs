@@ -12,14 +12,15 @@ use crate::{
     attribution::kube::{Access, ServiceList},
     cli::Bypass as Settings,
     kernel::{self, capabilities},
+    model::Verdict,
     report::say,
 };
 
-/// Runs until Ctrl-C, SIGTERM or `--duration`; whether all was well at the end.
+/// Runs until Ctrl-C, SIGTERM or `--duration`; the verdict at the end.
 ///
 /// # Errors
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
-pub async fn run(settings: Settings) -> Result<bool> {
+pub async fn run(settings: Settings) -> Result<Verdict> {
     privileges::check("bypass", &capabilities::BYPASS)?;
     let signals = periodic::Signals::new()?;
     let kernel = kernel::release();

@@ -14,15 +14,18 @@ use crate::{
         object::Checked,
         path, system, tls, vxlan,
     },
-    model::check::{CheckedHook, Command, Fact, KernelCheck, Loss, Program, Runs},
+    model::{
+        Verdict,
+        check::{CheckedHook, Command, Fact, KernelCheck, Loss, Program, Runs},
+    },
     report,
 };
 
-/// Prints what runs here; whether every command runs, be it degraded.
+/// Prints what runs here; `faulty` if a command does not run at all.
 ///
 /// # Errors
 /// When the output can't be written.
-pub fn run(settings: Settings) -> Result<bool> {
+pub fn run(settings: Settings) -> Result<Verdict> {
     let check = KernelCheck {
         kernel: kernel::release(),
         facts: facts(&settings),
@@ -51,10 +54,11 @@ pub fn run(settings: Settings) -> Result<bool> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
-    Ok(!check
-        .commands
-        .iter()
-        .any(|command| matches!(command.runs(), Runs::Not(_))))
+    let mut commands = check.commands.iter();
+    Ok(Verdict::of(
+        commands.any(|command| matches!(command.runs(), Runs::Not(_))),
+        true,
+    ))
 }
 
 fn facts(settings: &Settings) -> Vec<Fact> {

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cli::{Bypass, Cli, Command, Doctor, Path, Vxlan, Watch},
     kernel::messages,
-    model::Exit,
+    model::{Exit, Verdict},
     report::say,
 };
 
@@ -51,34 +51,34 @@ pub fn run(cli: Cli) -> Result<Exit> {
         Command::Vxlan(args) => match (args.looks(), Vxlan::try_from(args)) {
             (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("vxlan", settings)),
             (None, Ok(settings)) => {
-                inside(settings.netns.clone().as_deref(), vxlan::run(settings)).map(Exit::of_health)
+                inside(settings.netns.clone().as_deref(), vxlan::run(settings)).map(Exit::of_verdict)
             }
             (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
         },
         Command::Bypass(args) => match (args.looks(), Bypass::try_from(args)) {
             (Some(Ok(settings)), _) => block_on(cluster::snapshots::run("bypass", settings)),
             (None, Ok(settings)) => {
-                inside(settings.netns.clone().as_deref(), bypass::run(settings)).map(Exit::of_health)
+                inside(settings.netns.clone().as_deref(), bypass::run(settings)).map(Exit::of_verdict)
             }
             (Some(Err(error)), _) | (None, Err(error)) => error.exit(),
         },
         Command::Path(args) => match Path::try_from(args) {
-            Ok(settings) => block_on(path_command::run(settings)).map(Exit::of_health),
+            Ok(settings) => block_on(path_command::run(settings)).map(Exit::of_verdict),
             Err(error) => error.exit(),
         },
         Command::Who(args) => block_on(who::run(args.into())),
         Command::EtcdLog(args) => block_on(etcd_log::run(args.into())),
         Command::Doctor(args) => match (args.agents(), Doctor::try_from(args)) {
             (Some(agents), Ok(settings)) => block_on(cluster::doctor::run(settings, agents)),
-            (None, Ok(settings)) => diagnose(settings).map(Exit::of_health),
+            (None, Ok(settings)) => diagnose(settings).map(Exit::of_verdict),
             (_, Err(error)) => error.exit(),
         },
-        Command::Check(args) => check::run(args.into()).map(Exit::of_health),
+        Command::Check(args) => check::run(args.into()).map(Exit::of_verdict),
     }
 }
 
 /// In the network namespace that was asked for, with the threads that it begins.
-fn diagnose(settings: Doctor) -> Result<bool> {
+fn diagnose(settings: Doctor) -> Result<Verdict> {
     if let Some(netns) = &settings.netns {
         periodic::enter(netns)?;
     }

@@ -34,8 +34,8 @@ use crate::{
     cli::Doctor as Settings,
     host::{self, files::Root},
     model::{
-        Connection, Finding, bypass as bypass_view,
-        doctor::{Answer, Check, Verdict, journal::tell as tell_of},
+        Connection, Finding, Verdict, bypass as bypass_view,
+        doctor::{Answer, Check, CheckVerdict, journal::tell as tell_of},
         finding::Kind,
         vxlan::view as vxlan_view,
     },
@@ -91,11 +91,11 @@ pub trait Remembers: Send + Sync {
     fn connections(&self, port: u16, since: Timestamp) -> Vec<Connection>;
 }
 
-/// Does all the checks that are asked for; whether none failed.
+/// Does all the checks that are asked for; their verdict.
 ///
 /// # Errors
 /// An output that can't be written, or a network namespace that is not there.
-pub fn run(settings: Settings) -> Result<bool> {
+pub fn run(settings: Settings) -> Result<Verdict> {
     let mut out = io::stdout().lock();
     if settings.list {
         let written = out
@@ -104,7 +104,7 @@ pub fn run(settings: Settings) -> Result<bool> {
         return written
             .context("can't write")
             .or_else(quiet_if_closed)
-            .map(|()| true);
+            .map(|()| Verdict::Ok);
     }
     let mut answers = Vec::new();
     let json = settings.json;
@@ -127,7 +127,7 @@ pub fn run(settings: Settings) -> Result<bool> {
             .and_then(|()| out.flush()),
     });
     written.context("can't write").or_else(quiet_if_closed)?;
-    Ok(answers.iter().all(|answer| answer.verdict != Verdict::Failed))
+    Ok(Answer::verdict_of_all(&answers))
 }
 
 /// Does the checks at the same time, and hands their answers over in their order. One that does not come to its end in time
@@ -184,7 +184,7 @@ pub(super) fn examine(
         match told {
             Ok(lines) => answer.log = lines.remove(check).unwrap_or_default(),
             // Once is enough, and where it is of use.
-            Err(why) if *check == Check::Node && answer.verdict != Verdict::NotApplicable => {
+            Err(why) if *check == Check::Node && answer.verdict != CheckVerdict::NotApplicable => {
                 answer.unknown.push(format!("kubelet's log: {why}"));
             }
             Err(_) => {}

@@ -19,18 +19,18 @@ use super::{clock, periodic, pods, privileges};
 use crate::{
     cli::{Path as Settings, PathTarget},
     kernel::{self, capabilities, path::PathProbe},
-    model::path::Outcome,
+    model::{Verdict, path::Outcome},
     report::say,
 };
 
 /// How often the ring is emptied.
 const EVERY: Duration = Duration::from_millis(40);
 
-/// Runs until Ctrl-C, SIGTERM, `--count` or `--duration`; whether all was as expected.
+/// Runs until Ctrl-C, SIGTERM, `--count` or `--duration`; `faulty` if not all was as expected.
 ///
 /// # Errors
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
-pub async fn run(settings: Settings) -> Result<bool> {
+pub async fn run(settings: Settings) -> Result<Verdict> {
     privileges::check("path", &capabilities::PATH)?;
     let mut signals = periodic::Signals::new()?;
     let kernel = kernel::release();
@@ -70,7 +70,7 @@ pub async fn run(settings: Settings) -> Result<bool> {
         match teller.tell(clock::now(), ended) {
             Ok(true) if !ended => {}
             Ok(_) => break,
-            Err(error) => return super::quiet_if_closed(error).map(|()| true),
+            Err(error) => return super::quiet_if_closed(error).map(|()| Verdict::Ok),
         }
     }
     probe.detach();
@@ -78,9 +78,8 @@ pub async fn run(settings: Settings) -> Result<bool> {
         super::quiet_if_closed(error)?;
         anyhow::Ok(Vec::new())
     })?;
-    Ok(settings
-        .expect
-        .is_none_or(|expected| is_as_expected(&outcomes, expected)))
+    let is_unexpected = |expected| !is_as_expected(&outcomes, expected);
+    Ok(Verdict::of(settings.expect.is_some_and(is_unexpected), true))
 }
 
 fn is_as_expected(outcomes: &[(Outcome, u64)], expected: Outcome) -> bool {

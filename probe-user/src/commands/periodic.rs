@@ -21,6 +21,7 @@ use super::quiet_if_closed;
 use crate::{
     cli::Pace,
     host::node_name,
+    model::Verdict,
     report::snapshot::{Output, Reporter, Snapshot},
 };
 
@@ -71,11 +72,11 @@ pub trait Looks {
     fn look(&mut self, explain: bool) -> Result<Self::View>;
 }
 
-/// Looks until Ctrl-C, SIGTERM or the end of `pace`; whether there was no finding at the end.
+/// Looks until Ctrl-C, SIGTERM or the end of `pace`; the verdict of the last look.
 ///
 /// # Errors
 /// Of a look, or an output that can't be written.
-pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, mut signals: Signals) -> Result<bool> {
+pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, mut signals: Signals) -> Result<Verdict> {
     let mut reporter = reporter(pace);
     // The first look is what later ones are compared with.
     looker.look(false)?;
@@ -102,15 +103,15 @@ pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, mut signals: Signals) ->
         if !pace.once
             && let Err(error) = reporter.view(&view)
         {
-            return quiet_if_closed(error.into()).map(|()| true);
+            return quiet_if_closed(error.into()).map(|()| Verdict::Ok);
         }
     };
-    let healthy = view.is_healthy();
+    let verdict = view.verdict();
     reporter
         .last(&view)
         .map_err(anyhow::Error::from)
         .or_else(quiet_if_closed)?;
-    Ok(healthy)
+    Ok(verdict)
 }
 
 fn reporter(pace: &Pace) -> Reporter<io::StdoutLock<'static>> {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{finding, lines, snapshot::safe};
-use crate::model::doctor::{Answer, Check, Verdict};
+use crate::model::doctor::{Answer, Check, CheckVerdict};
 
 /// What `probe doctor` prints, one object a check.
 #[derive(Serialize)]
@@ -58,11 +58,11 @@ pub fn summary(answers: &[Answer]) -> String {
     let count = |verdict| answers.iter().filter(|answer| answer.verdict == verdict).count();
     format!(
         "\n{} failed, {} with warnings, {} ok, {} unknown, {} not applicable\n",
-        count(Verdict::Failed),
-        count(Verdict::Warning),
-        count(Verdict::Ok),
-        count(Verdict::Unknown),
-        count(Verdict::NotApplicable)
+        count(CheckVerdict::Failed),
+        count(CheckVerdict::Warning),
+        count(CheckVerdict::Ok),
+        count(CheckVerdict::Unknown),
+        count(CheckVerdict::NotApplicable)
     )
 }
 

@@ -9,6 +9,7 @@ use std::{
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{clock::Clock, escape};
+use crate::model::Verdict;
 
 /// The longest sentence shown; JSON has all of it.
 const LONGEST: usize = 600;
@@ -18,7 +19,7 @@ pub trait Snapshot {
     /// The name of the event in JSON.
     const EVENT: &'static str;
 
-    fn is_healthy(&self) -> bool;
+    fn verdict(&self) -> Verdict;
 
     /// All of it, for people.
     fn text(&self, clock: &mut Clock) -> String;

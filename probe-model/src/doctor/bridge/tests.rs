@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{doctor::Verdict, host::Reservation};
+use crate::{doctor::CheckVerdict, host::Reservation};
 
 fn device(index: u32, name: &str) -> Device {
     Device {
@@ -122,25 +122,25 @@ fn told(answer: &Answer) -> String {
 #[test]
 fn what_is_well_and_what_is_not_there() {
     let answer = judge(&healthy());
-    assert_eq!(answer.verdict, Verdict::Ok, "{}", told(&answer));
+    assert_eq!(answer.verdict, CheckVerdict::Ok, "{}", told(&answer));
     // Nobody to ask: it is said, and no fault.
     let answer = judge(&BridgeFacts {
         node: Err("no kubelet.conf".to_owned()),
         ..healthy()
     });
-    assert_eq!((answer.verdict, answer.unknown.len()), (Verdict::Ok, 1));
+    assert_eq!((answer.verdict, answer.unknown.len()), (CheckVerdict::Ok, 1));
     let mut bare = healthy();
     bare.devices.truncate(2);
     (bare.subnet_env, bare.reservations) = (None, Vec::new());
     bare.networks = vec![("05-cilium.conflist".to_owned(), Ok(network("cilium-cni")))];
-    assert_eq!(judge(&bare).verdict, Verdict::NotApplicable);
+    assert_eq!(judge(&bare).verdict, CheckVerdict::NotApplicable);
     bare.networks.clear();
-    assert_eq!(judge(&bare).verdict, Verdict::NotApplicable);
+    assert_eq!(judge(&bare).verdict, CheckVerdict::NotApplicable);
     // No pod yet, so no bridge.
     let mut fresh = healthy();
     (fresh.devices, fresh.reservations) = (vec![device(2, "eth0"), device(4, "flannel.1")], Vec::new());
     let answer = judge(&fresh);
-    assert_eq!(answer.verdict, Verdict::Ok, "{}", told(&answer));
+    assert_eq!(answer.verdict, CheckVerdict::Ok, "{}", told(&answer));
 }
 
 /// Who of three is wrong decides what to do.
@@ -194,7 +194,7 @@ fn who_is_wrong() {
         seen.node = cidr.map(api).ok_or_else(|| "nobody".to_owned());
         let answer = judge(&seen);
         let told = told(&answer);
-        assert_eq!(answer.verdict, Verdict::Failed, "{told}");
+        assert_eq!(answer.verdict, CheckVerdict::Failed, "{told}");
         let mut rest = told.as_str();
         for word in words {
             let at = rest.find(word);
@@ -212,23 +212,23 @@ fn leases_out_of_etcd_need_no_pod_cidr() {
         ..api("10.1.1.0/24")
     });
     let answer = judge(&seen);
-    assert_eq!(answer.verdict, Verdict::Ok, "{}", told(&answer));
+    assert_eq!(answer.verdict, CheckVerdict::Ok, "{}", told(&answer));
 }
 
 #[test]
 fn one_thing_wrong() {
     type Change = fn(&mut BridgeFacts);
-    let rows: [(&str, Change, Verdict, &str); 16] = [
+    let rows: [(&str, Change, CheckVerdict, &str); 16] = [
         (
             "down",
             |seen| seen.devices[2].up = false,
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "ip link set cni0 up",
         ),
         (
             "two addresses",
             |seen| set_bridge(seen, &["10.244.1.1/24", "10.9.0.1/24"]),
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "ip addr del 10.9.0.1/24 dev cni0",
         ),
         (
@@ -237,31 +237,31 @@ fn one_thing_wrong() {
                 set_bridge(seen, &["10.9.0.1/24"]);
                 seen.networks[0].1.as_mut().unwrap().plugins[0].force_address = true;
             },
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "forceAddress",
         ),
         (
             "bridge gone",
             |seen| drop(seen.devices.remove(2)),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "cut off",
         ),
         (
             "pod without a bridge",
             |seen| seen.devices.push(device(9, "veth0a1b2c3d")),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "veth0a1b2c3d",
         ),
         (
             "no configuration",
             |seen| seen.networks.clear(),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "no CNI configuration",
         ),
         (
             "broken configuration",
             |seen| seen.networks[0].1 = Err("no JSON".to_owned()),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "can't read the CNI configuration",
         ),
         (
@@ -272,19 +272,19 @@ fn one_thing_wrong() {
                     ("/etc/cni/net.d/00-old.conf".to_owned(), Ok(network("bridge"))),
                 )
             },
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "00-old.conf comes before",
         ),
         (
             "no subnet.env",
             |seen| seen.subnet_env = None,
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "loadFlannelSubnetEnv failed",
         ),
         (
             "empty subnet.env",
             |seen| seen.subnet_env = Some(Ok(SubnetEnv::default())),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "does not say",
         ),
         (
@@ -293,7 +293,7 @@ fn one_thing_wrong() {
                 seen.devices.push(device(9, "docker0"));
                 seen.addresses.push((9, net("10.244.1.128/25")));
             },
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "docker0 has the pods' subnet",
         ),
         (
@@ -302,13 +302,13 @@ fn one_thing_wrong() {
                 seen.devices.push(device(9, "docker0"));
                 seen.addresses.push((9, net("10.244.9.1/24")));
             },
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "all pods: 10.244.0.0/16",
         ),
         (
             "flannel.1 is old",
             |seen| seen.addresses[4].1 = net("10.244.7.0/32"),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "ip link delete flannel.1",
         ),
         (
@@ -322,19 +322,19 @@ fn one_thing_wrong() {
                     ..Route::default()
                 })
             },
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "ip route del 10.244.1.0/24 dev flannel.1",
         ),
         (
             "pod of a former subnet",
             |seen| seen.reservations.push(reserved("10.244.7.9", false)),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "1 pod has an address that is not of 10.244.1.0/24",
         ),
         (
             "a pod that is gone",
             |seen| seen.reservations.push(reserved("10.244.1.9", true)),
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "rm /var/lib/cni/networks/cbr0/10.244.1.9",
         ),
     ];
@@ -350,9 +350,9 @@ fn one_thing_wrong() {
 #[test]
 fn how_full_the_range_is() {
     for (used, verdict, word) in [
-        (200, Verdict::Ok, "200 addresses are reserved"),
-        (230, Verdict::Warning, "230 of the 253"),
-        (253, Verdict::Failed, "no IP addresses available"),
+        (200, CheckVerdict::Ok, "200 addresses are reserved"),
+        (230, CheckVerdict::Warning, "230 of the 253"),
+        (253, CheckVerdict::Failed, "no IP addresses available"),
     ] {
         let mut seen = healthy();
         seen.reservations = (0..used)
@@ -371,7 +371,7 @@ fn how_full_the_range_is() {
         age: Duration::from_secs(5),
         ..reserved("10.244.1.9", true)
     });
-    assert_eq!(judge(&seen).verdict, Verdict::Ok);
+    assert_eq!(judge(&seen).verdict, CheckVerdict::Ok);
 }
 
 /// kube-lab's, and many a cluster's without flannel: the range stands in the file.
@@ -382,7 +382,7 @@ fn a_range_in_the_file() {
     fixed.plugins[0].ranges = vec![net("10.244.1.0/24")];
     seen.networks[0].1 = Ok(fixed);
     seen.subnet_env = None;
-    assert_eq!(judge(&seen).verdict, Verdict::Ok, "{}", told(&judge(&seen)));
+    assert_eq!(judge(&seen).verdict, CheckVerdict::Ok, "{}", told(&judge(&seen)));
     seen.node = Ok(api("10.244.3.0/24"));
     let answer = judge(&seen);
     assert!(

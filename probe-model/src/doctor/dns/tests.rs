@@ -5,7 +5,7 @@ use super::{
     *,
 };
 use crate::{
-    doctor::{Verdict, shown::text},
+    doctor::{CheckVerdict, shown::text},
     path::{Event, Packet, Tracking, What, event::Direction},
 };
 
@@ -37,7 +37,7 @@ fn node() -> DnsFacts {
 
 #[test]
 fn whose_resolvers_are_former() {
-    use Verdict::{Failed, Ok};
+    use CheckVerdict::{Failed, Ok};
     let with = |policy, pod: DnsPod| DnsPod {
         policy: Some(policy),
         ..pod
@@ -128,12 +128,12 @@ fn the_nodes_stub_and_no_file() {
         "{told}"
     );
     seen.pods[0].host_network = true;
-    assert_eq!(judge(&seen).verdict, Verdict::Ok);
+    assert_eq!(judge(&seen).verdict, CheckVerdict::Ok);
     seen.node = Some(("/nowhere".to_owned(), Err("No such file".to_owned())));
     assert!(text(&judge(&seen)).contains("dnsPolicy Default can start"));
     // The kubelet was told to copy nothing.
     seen.node = None;
-    assert_eq!(judge(&seen).verdict, Verdict::Ok);
+    assert_eq!(judge(&seen).verdict, CheckVerdict::Ok);
 }
 
 /// A DNS message between a pod (namespace 7) and a server, at one point.
@@ -254,26 +254,30 @@ fn what_unanswered_queries_come_to() {
         malformed: 0,
     };
     for (seen, verdict, word) in [
-        (asked(9, 0, 0), Verdict::Ok, "9 DNS queries in 5 s, all answered"),
+        (
+            asked(9, 0, 0),
+            CheckVerdict::Ok,
+            "9 DNS queries in 5 s, all answered",
+        ),
         (
             asked(9, 9, 0),
-            Verdict::Failed,
+            CheckVerdict::Failed,
             "shop/a: 9 of 9 to 192.0.2.1:53 without an answer",
         ),
-        (asked(9, 1, 0), Verdict::Warning, "1 of 9"),
+        (asked(9, 1, 0), CheckVerdict::Warning, "1 of 9"),
         (
             asked(99, 1, 0),
-            Verdict::Ok,
+            CheckVerdict::Ok,
             "99 DNS queries in 5 s, 1 without an answer",
         ),
-        (asked(990, 10, 0), Verdict::Warning, "10 of 990"),
+        (asked(990, 10, 0), CheckVerdict::Warning, "10 of 990"),
         (
             asked(1, 1, 0),
-            Verdict::Warning,
+            CheckVerdict::Warning,
             "probe path --to 192.0.2.1 --port 53",
         ),
         // An answer may be what was missed.
-        (asked(9, 9, 3), Verdict::Warning, "3 packets of DNS"),
+        (asked(9, 9, 3), CheckVerdict::Warning, "3 packets of DNS"),
     ] {
         let answer = judge(&DnsFacts {
             asked: Some(seen),

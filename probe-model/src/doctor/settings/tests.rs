@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    doctor::{Verdict, shown::text},
+    doctor::{CheckVerdict, shown::text},
     network,
     rule::{CandidateRule, PacketPath, RuleFlow, Tool, samples::policy},
     vxlan::overlay::{PeerSource, Underlay},
@@ -113,7 +113,7 @@ fn dropper(packets: Option<u64>) -> Dropper {
 #[test]
 fn well() {
     let answer = judge(&healthy());
-    assert_eq!(answer.verdict, Verdict::Ok, "{}", text(&answer));
+    assert_eq!(answer.verdict, CheckVerdict::Ok, "{}", text(&answer));
     assert!(
         answer.summary.contains("insert_failed 7 in the past"),
         "{}",
@@ -124,9 +124,9 @@ fn well() {
 
 #[test]
 fn one_setting_wrong() {
-    use Verdict::{Failed, Ok, Warning};
+    use CheckVerdict::{Failed, Ok, Warning};
     type Change = fn(&mut SettingsFacts);
-    let rows: [(&str, Change, Verdict, &str); 24] = [
+    let rows: [(&str, Change, CheckVerdict, &str); 24] = [
         ("79 %", |seen| table(seen).entries = 799, Ok, ""),
         ("80 %", |seen| table(seen).entries = 800, Warning, "80 % full"),
         ("94 %", |seen| table(seen).entries = 949, Warning, "94 % full"),
@@ -277,6 +277,6 @@ fn clocks() {
         ..Clock::default()
     });
     let answer = judge(&seen);
-    assert_eq!(answer.verdict, Verdict::Warning);
+    assert_eq!(answer.verdict, CheckVerdict::Warning);
     assert!(text(&answer).contains("chronyd reaches its servers"));
 }

@@ -243,10 +243,11 @@ impl Questions {
             return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"));
         }
         let mut response = body(StatusCode::OK, kind, out);
-        let healthy = if view.is_healthy() { "true" } else { "false" };
-        response
-            .headers_mut()
-            .insert("probe-healthy", HeaderValue::from_static(healthy));
+        let verdict = view.verdict();
+        let healthy = if verdict.is_faulty() { "false" } else { "true" };
+        let headers = response.headers_mut();
+        headers.insert("probe-healthy", HeaderValue::from_static(healthy));
+        headers.insert("probe-verdict", HeaderValue::from_static(verdict.name()));
         response
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     cli::{Agents, Doctor},
     cluster::{doctor::ask, question},
     commands::{progress::Progress, quiet_if_closed},
-    model::{Exit, doctor::Verdict},
+    model::{Exit, Verdict, doctor::Answer},
     report::{self, node},
 };
 
@@ -37,7 +37,7 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     let answers = ask(&cluster.ways, &agents, &path).await;
     progress.clear();
     let colour = report::colour();
-    let (mut healthy, mut answered) = (true, true);
+    let (mut verdict, mut answered) = (Verdict::Ok, true);
     let mut out = Vec::new();
     for (name, answers, end) in answers {
         if settings.json {
@@ -50,7 +50,7 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
             text.push_str(report::doctor::summary(&answers).trim_start());
             node::section(&mut out, colour, &name, &text);
         }
-        healthy &= answers.iter().all(|answer| answer.verdict != Verdict::Failed);
+        verdict = verdict.max(Answer::verdict_of_all(&answers));
         if let Err(reason) = end {
             answered = false;
             tell_silent(&name, &reason);
@@ -59,5 +59,5 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
-    Ok(Exit::of_nodes(healthy, answered))
+    Ok(Exit::of_nodes(verdict, answered))
 }

@@ -17,7 +17,7 @@ use crate::{
     cli::ClusterLooks as Settings,
     cluster::{Agent, AgentError, ask::AgentSnapshot, question, snapshots::snapshots},
     commands::{periodic::Signals, quiet_if_closed},
-    model::Exit,
+    model::{Exit, Verdict},
     report::{self, node},
 };
 
@@ -72,16 +72,16 @@ const LEAST: Duration = Duration::from_secs(1);
 
 async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agent]) -> Result<Exit> {
     let path = question::look(what, json);
-    let (mut healthy, mut answered) = (true, true);
+    let (mut verdict, mut answered) = (Verdict::Ok, true);
     let mut out = Vec::new();
     let colour = report::colour();
     for (name, answer) in snapshots(&cluster.ways, agents, &path).await {
         let shown = answer.and_then(|look| {
             shown(&mut out, what, json, colour, &name, &look)?;
-            Ok(look.healthy)
+            Ok(look.verdict)
         });
         match shown {
-            Ok(well) => healthy &= well,
+            Ok(of_node) => verdict = verdict.max(of_node),
             Err(reason) => {
                 answered = false;
                 tell_silent(&name, &reason);
@@ -91,7 +91,7 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(&out).and_then(|()| stdout.flush());
     written.context("can't write").or_else(quiet_if_closed)?;
-    Ok(Exit::of_nodes(healthy, answered))
+    Ok(Exit::of_nodes(verdict, answered))
 }
 
 fn shown(

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::{clock::Clock, lines};
 use crate::model::{
-    Container, Finding, Pod,
+    Container, Finding, Pod, Verdict,
     bypass::{
         View,
         diagnosis::protocol,
@@ -30,6 +30,9 @@ pub(in crate::report) struct BypassEvent<'a> {
     node: &'a str,
     /// True if there is no finding.
     healthy: bool,
+    /// `faulty` if there is a finding; `unknown` if rules could not be read (`unread`), packets are not shown (`unseen`), or were
+    /// not counted (`lost`); else `ok`.
+    verdict: Verdict,
     /// Untracked packets, most first.
     streams: Vec<Stream<'a>>,
     /// Every rule that sets notrack.
@@ -173,6 +176,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         time: String::from_utf8_lossy(&time).into_owned(),
         node,
         healthy: view.findings.is_empty(),
+        verdict: view.verdict(),
         streams: view.streams.iter().map(|seen| stream(view, seen)).collect(),
         rules: view.rules.iter().map(rule).collect(),
         services: view.services,

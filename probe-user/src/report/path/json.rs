@@ -13,6 +13,7 @@ use super::{
     Lost, Told, Totals,
 };
 use crate::model::{
+    Verdict,
     address::AddressPort,
     finding::Fix,
     path::{
@@ -40,6 +41,8 @@ pub(in crate::report) struct PathEvent<'a> {
     /// or a later packet), `untranslated` (it left for a Service untranslated, or its reply came from another address than was
     /// dialled), `unreachable` (an ICMP error came), `unanswered`, `no-request` (only the answer was seen).
     outcome: Outcome,
+    /// `ok` if it was delivered, `unknown` if it is `unanswered` or `no-request`, else `faulty`.
+    verdict: Verdict,
     /// Where the request ended and why, in a sentence.
     conclusion: String,
     /// How to fix it, the best first; probe never does it itself.
@@ -239,6 +242,7 @@ pub fn exchange(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, told: 
             node,
             flow: exchange.flow,
             outcome: conclusion.outcome,
+            verdict: conclusion.outcome.verdict(),
             conclusion: conclusion.text,
             fixes: conclusion.fixes,
             untracked: exchange.untracked.as_ref().map(|untracked| Untracked {

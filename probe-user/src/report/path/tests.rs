@@ -235,7 +235,7 @@ fn json_of_a_drop() {
     let keys: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
         keys.iter().filter(|key| **key != "packets").count(),
-        7,
+        8,
         "{keys:?}"
     );
     assert_eq!(

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::{clock::Clock, lines};
 use crate::model::{
-    Finding,
+    Finding, Verdict,
     finding::ago_ms,
     vxlan::{
         overlay::{Overlay, PeerEntry, PeerSource},
@@ -43,6 +43,8 @@ pub(in crate::report) struct VxlanEvent<'a> {
     findings: Vec<&'a Finding>,
     /// True if there is no finding.
     healthy: bool,
+    /// `faulty` if there is a finding; `ok` if packets of every peer arrived; else `unknown`.
+    verdict: Verdict,
     /// Not counted for lack of room: `packets`, `errors`, `drop_destinations` (counted without their addresses), `drops`,
     /// `flow_packets`; `skipped`: drops that an interrupt hid from the program.
     lost: BTreeMap<&'static str, u64>,
@@ -83,6 +85,8 @@ struct Device<'a> {
     sent: u64,
     /// Packets that the device could not send.
     send_failures: u64,
+    /// `faulty` if it is down, or there is a finding about it or a peer of it; `unknown` if a peer of it is; else `ok`.
+    verdict: Verdict,
 }
 
 /// Packets since probe began.
@@ -136,6 +140,9 @@ struct Peer<'a> {
     /// `ok`, `idle`, `direct` (routed without VXLAN), `not verified` (sent and nothing received), `no entries`, or the kinds of
     /// its findings.
     state: String,
+    /// `faulty` if there is a finding about it, or the device is down; `unknown` if nothing was received from it and it is not
+    /// `direct`; else `ok`.
+    verdict: Verdict,
 }
 
 /// VXLAN packets of one direction between two addresses.
@@ -307,18 +314,21 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         tcp_flags: count.tcp_flags,
     });
     let losses = view.traffic.losses.iter();
+    let devices = view.overlays.iter();
+    let all = view.peers();
     let line = VxlanEvent {
         event,
         time: String::from_utf8_lossy(&time).into_owned(),
         node,
-        devices: view.overlays.iter().map(device_of).collect(),
-        peers: view.peers().iter().map(|peer| peer_of(peer, now)).collect(),
+        devices: devices.map(|overlay| device_of(view, overlay, &all)).collect(),
+        peers: all.iter().map(|peer| peer_of(peer, now)).collect(),
         streams: streams.collect(),
         errors: errors.collect(),
         drops: drops.collect(),
         flows: flows.collect(),
         findings: view.findings.iter().map(|found| &found.finding).collect(),
         healthy: view.findings.is_empty(),
+        verdict: view.verdict(),
         lost: losses.copied().collect(),
         unread: &view.unread,
     };
@@ -339,7 +349,7 @@ fn counts(count: &VxlanCount, now: u64) -> Counts {
     }
 }
 
-fn device_of(overlay: &Overlay) -> Device<'_> {
+fn device_of<'a>(view: &View, overlay: &'a Overlay, peers: &[PeerView<'_>]) -> Device<'a> {
     let device = &overlay.device;
     Device {
         name: &device.name,
@@ -359,6 +369,7 @@ fn device_of(overlay: &Overlay) -> Device<'_> {
         received: device.received,
         sent: device.sent,
         send_failures: device.send_failures,
+        verdict: view.verdict_of(overlay, peers),
     }
 }
 
@@ -378,6 +389,7 @@ fn peer_of<'a>(view: &PeerView<'a>, now: u64) -> Peer<'a> {
         sent: counts(&view.sent, now),
         dropped: view.dropped,
         state: view.state(),
+        verdict: view.verdict(),
     }
 }
 

@@ -10,13 +10,13 @@ use jiff::Timestamp;
 #[cfg(test)]
 pub(super) use self::json::VxlanEvent;
 use super::{clock::Clock, finding, snapshot::Snapshot};
-use crate::model::vxlan::view::View;
+use crate::model::{Verdict, vxlan::view::View};
 
 impl Snapshot for View {
     const EVENT: &'static str = "vxlan";
 
-    fn is_healthy(&self) -> bool {
-        self.findings.is_empty()
+    fn verdict(&self) -> Verdict {
+        View::verdict(self)
     }
 
     fn text(&self, clock: &mut Clock) -> String {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, iter};
 
 use super::{
-    expression::Verdict,
+    expression::RuleVerdict,
     field::{Datum, Field, Piece, datum},
     registers::between,
     ruleset::{Element, Set},
@@ -13,7 +13,7 @@ use super::{
 pub(super) struct Row {
     /// As many as the fields.
     pub(super) values: Vec<Datum>,
-    pub(super) verdict: Option<Verdict>,
+    pub(super) verdict: Option<RuleVerdict>,
     pub(super) comment: Option<String>,
 }
 

@@ -49,7 +49,7 @@ pub(super) enum Expression {
         from: usize,
         map: String,
     },
-    Do(Verdict),
+    Do(RuleVerdict),
     /// Packets and bytes.
     Counter(u64, u64),
     NoTrack,
@@ -79,7 +79,7 @@ pub(super) enum Source {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum RuleVerdict {
     Accept,
     Drop,
     Queue,
@@ -89,7 +89,7 @@ pub(super) enum Verdict {
     Goto(String),
 }
 
-impl Verdict {
+impl RuleVerdict {
     /// Of data, which may be a verdict.
     pub(super) fn of(data: Attributes<'_>) -> Option<Self> {
         let verdict = data.get(2).map(Attributes)?;
@@ -202,7 +202,7 @@ fn known(name: &str, expression: Attributes<'_>) -> Option<Expression> {
         },
         "lookup" => lookup(expression)?,
         "immediate" => match (number(1)?, slot(1)) {
-            (0, _) => Expression::Do(Verdict::of(expression.within(2))?),
+            (0, _) => Expression::Do(RuleVerdict::of(expression.within(2))?),
             (_, Some(into)) => Expression::Overwrite {
                 into,
                 by: "a constant".to_owned(),

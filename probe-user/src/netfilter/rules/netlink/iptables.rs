@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use netlink_packet_netfilter::nftables::Operator;
 
 use super::{
-    expression::{Expression, Verdict},
+    expression::{Expression, RuleVerdict},
     field::{Datum, Device, Field},
     registers::{Part, Parts, Test, Values},
     ruleset::{Base, Chain, Rule, Table},
@@ -205,13 +205,13 @@ impl Words {
             Expression::Counter(packets, bytes) => self.counted = (*packets, *bytes),
             Expression::Do(verdict) => {
                 self.target = match verdict {
-                    Verdict::Accept => "-j ACCEPT".to_owned(),
-                    Verdict::Drop => "-j DROP".to_owned(),
-                    Verdict::Queue => "-j QUEUE".to_owned(),
-                    Verdict::Return => "-j RETURN".to_owned(),
-                    Verdict::Continue => String::new(),
-                    Verdict::Jump(chain) => format!("-j {}", word(chain)?),
-                    Verdict::Goto(chain) => format!("-g {}", word(chain)?),
+                    RuleVerdict::Accept => "-j ACCEPT".to_owned(),
+                    RuleVerdict::Drop => "-j DROP".to_owned(),
+                    RuleVerdict::Queue => "-j QUEUE".to_owned(),
+                    RuleVerdict::Return => "-j RETURN".to_owned(),
+                    RuleVerdict::Continue => String::new(),
+                    RuleVerdict::Jump(chain) => format!("-j {}", word(chain)?),
+                    RuleVerdict::Goto(chain) => format!("-g {}", word(chain)?),
                 };
             }
             Expression::Match(extension) => {

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::{
     elements::{Row, rows},
-    expression::{Expression, Extension, Verdict},
+    expression::{Expression, Extension, RuleVerdict},
     field::{Datum, Device, Field, Piece, Version},
     registers::{Part, Parts, Test, Values},
     ruleset::{Base, Table},
@@ -218,15 +218,15 @@ fn datum(datum: &Datum) -> Json {
     }
 }
 
-fn verdict(verdict: &Verdict) -> Json {
+fn verdict(verdict: &RuleVerdict) -> Json {
     match verdict {
-        Verdict::Accept => json!({"accept": null}),
-        Verdict::Drop => json!({"drop": null}),
-        Verdict::Queue => json!({"queue": null}),
-        Verdict::Continue => json!({"continue": null}),
-        Verdict::Return => json!({"return": null}),
-        Verdict::Jump(chain) => json!({"jump": {"target": chain}}),
-        Verdict::Goto(chain) => json!({"goto": {"target": chain}}),
+        RuleVerdict::Accept => json!({"accept": null}),
+        RuleVerdict::Drop => json!({"drop": null}),
+        RuleVerdict::Queue => json!({"queue": null}),
+        RuleVerdict::Continue => json!({"continue": null}),
+        RuleVerdict::Return => json!({"return": null}),
+        RuleVerdict::Jump(chain) => json!({"jump": {"target": chain}}),
+        RuleVerdict::Goto(chain) => json!({"goto": {"target": chain}}),
     }
 }
 

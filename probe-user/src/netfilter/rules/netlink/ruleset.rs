@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use netlink_packet_core::NetlinkBuffer;
 
-use super::expression::{Expression, Verdict, expressions};
+use super::expression::{Expression, RuleVerdict, expressions};
 use crate::netfilter::{
     link::{Attributes, text},
     rules::{Family, model::Hook},
@@ -121,7 +121,7 @@ pub(super) struct Element {
     pub(super) ends: bool,
     /// For whatever no other is for.
     pub(super) rest: bool,
-    pub(super) verdict: Option<Verdict>,
+    pub(super) verdict: Option<RuleVerdict>,
     pub(super) comment: Option<String>,
 }
 
@@ -264,7 +264,7 @@ fn element(element: Attributes<'_>) -> Option<Element> {
         key_end: element.within(10).get(1).map(<[u8]>::to_vec),
         ends: flags & 1 != 0,
         rest,
-        verdict: Verdict::of(element.within(2)),
+        verdict: RuleVerdict::of(element.within(2)),
         comment: element.get(6).and_then(comment),
     })
 }
