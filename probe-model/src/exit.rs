@@ -1,21 +1,21 @@
 //! Exit codes of `probe`.
 
-use crate::Verdict;
+use crate::{Listed, Verdict};
 
 crate::names! {
     /// How a command ended.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Exit {
         /// It ran, and found nothing wrong.
-        Healthy = "healthy",
+        Healthy = "healthy" => "healthy: no finding",
         /// It ran, and found something wrong.
-        Finding = "finding",
+        Finding = "finding" => "finding: a fault, a failed check, or an unexpected outcome",
         /// The command line is wrong.
-        Usage = "usage",
+        Usage = "usage" => "wrong usage",
         /// It ran, and nothing is known of what was asked for.
-        NothingMatched = "nothing-matched",
+        NothingMatched = "nothing-matched" => "nothing matched the query",
         /// It did not run, or could not ask every node: what it found nothing of may exist.
-        CouldNotRun = "could-not-run",
+        CouldNotRun = "could-not-run" => "could not run, or a node did not answer",
     }
 }
 
@@ -28,17 +28,6 @@ impl Exit {
             Self::Usage => 2,
             Self::NothingMatched => 3,
             Self::CouldNotRun => 4,
-        }
-    }
-
-    /// In one line, for help.
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy: no finding",
-            Self::Finding => "finding: a fault, a failed check, or an unexpected outcome",
-            Self::Usage => "wrong usage",
-            Self::NothingMatched => "nothing matched the query",
-            Self::CouldNotRun => "could not run, or a node did not answer",
         }
     }
 

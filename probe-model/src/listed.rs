@@ -1,6 +1,6 @@
-//! Sets of names that help, completions and messages list. Each set stands beside its type, so that no list is written twice.
+//! Sets of names that help, completions and messages list, each with its meaning.
 
-use super::{Outcome, Role, bypass, doctor::Check, path, vxlan};
+use super::{Outcome, Role};
 
 /// A value that has a name, one of a fixed set.
 pub trait Listed: Copy + Send + Sync + 'static {
@@ -14,55 +14,54 @@ pub trait Listed: Copy + Send + Sync + 'static {
     fn description(self) -> &'static str;
 }
 
-/// Delegates to the names that the type has.
+/// Describes each value of a type that has names: of one by [`names!`](crate::names), or of the contract with the kernel programs,
+/// which has no texts. A value that is missing here, or in the type's own list, does not compile.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! listed {
-    ($type:ty, $description:expr) => {
-        impl Listed for $type {
-            const ALL: &'static [Self] = &<$type>::ALL;
+    ($type:ident { $($value:ident => $description:literal,)+ }) => {
+        const _: () = assert!($type::ALL.len() == [$($description),+].len());
+
+        impl $crate::Listed for $type {
+            const ALL: &'static [Self] = &Self::ALL;
 
             fn name(self) -> &'static str {
-                <$type>::name(self)
+                self.name()
             }
 
             fn description(self) -> &'static str {
-                $description(self)
+                match self {
+                    $(Self::$value => $description,)+
+                }
             }
         }
     };
 }
 
-listed!(Outcome, of_outcome);
-listed!(Role, of_role);
-listed!(path::Outcome, path::Outcome::description);
-listed!(vxlan::Fault, vxlan::Fault::description);
-listed!(bypass::finding::Fault, bypass::finding::Fault::description);
-listed!(Check, Check::looks_at);
-
-const fn of_role(role: Role) -> &'static str {
-    match role {
-        Role::Client => "opened the connection",
-        Role::Server => "accepted the connection",
+listed! {
+    Role {
+        Client => "opened the connection",
+        Server => "accepted the connection",
     }
 }
 
-/// Here, because the type belongs to the contract with the kernel program, which has no texts.
-const fn of_outcome(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::HalfOpen => "established, closed by the client with FIN, no payload in either direction",
-        Outcome::HalfOpenReset => "established, reset by the client, no payload in either direction",
-        Outcome::HandshakeReset => "client side: RST in answer to SYN-ACK; the server has no connection",
-        Outcome::GreetingOnly => "payload from the server only, then closed or reset by the client",
-        Outcome::ServerGaveUp => "established, closed by the server with FIN, no payload in either direction",
-        Outcome::SynOnly => "server side: SYN answered, handshake never completed",
-        Outcome::Refused => "RST in answer to SYN",
-        Outcome::Unanswered => "no answer to SYN: timed out, or abandoned by the client",
-        Outcome::Unreachable => "ICMP error in answer to SYN, or SYN not sent",
-        Outcome::NoReply => "payload from the client, none from the server, then closed",
-        Outcome::ResetByClient => "RST from the client after payload",
-        Outcome::ResetByServer => "RST from the server after the handshake",
-        Outcome::TimedOut => "established, then retransmissions ran out",
-        Outcome::Closed => "orderly close that is none of the above",
-        Outcome::Open => "still open when reported",
+listed! {
+    Outcome {
+        HalfOpen => "established, closed by the client with FIN, no payload in either direction",
+        HalfOpenReset => "established, reset by the client, no payload in either direction",
+        HandshakeReset => "client side: RST in answer to SYN-ACK; the server has no connection",
+        GreetingOnly => "payload from the server only, then closed or reset by the client",
+        ServerGaveUp => "established, closed by the server with FIN, no payload in either direction",
+        SynOnly => "server side: SYN answered, handshake never completed",
+        Refused => "RST in answer to SYN",
+        Unanswered => "no answer to SYN: timed out, or abandoned by the client",
+        Unreachable => "ICMP error in answer to SYN, or SYN not sent",
+        NoReply => "payload from the client, none from the server, then closed",
+        ResetByClient => "RST from the client after payload",
+        ResetByServer => "RST from the server after the handshake",
+        TimedOut => "established, then retransmissions ran out",
+        Closed => "orderly close that is none of the above",
+        Open => "still open when reported",
     }
 }
 
@@ -71,6 +70,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::{Exit, JsonEvent, bypass, doctor::Check, path, vxlan};
 
     /// What a line of a list of names has room for, in a terminal of 100 columns.
     const LONGEST: usize = 76;
@@ -94,6 +94,7 @@ mod tests {
         every_value_has_a_line::<vxlan::Fault>();
         every_value_has_a_line::<bypass::finding::Fault>();
         every_value_has_a_line::<Check>();
-        every_value_has_a_line::<crate::JsonEvent>();
+        every_value_has_a_line::<Exit>();
+        every_value_has_a_line::<JsonEvent>();
     }
 }

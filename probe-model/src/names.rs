@@ -94,8 +94,36 @@ macro_rules! schema_of_names {
 /// ```
 ///
 /// A value without a name does not compile, so none can be missing from a list.
+///
+/// With a description of each, in one line for lists of names, it is [`Listed`](crate::Listed), too:
+///
+/// ```ignore
+/// names! {
+///     /// How bad it is.
+///     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///     pub enum Severity {
+///         Warning = "warning" => "works, and may not for long",
+///         Failed = "failed" => "broken now",
+///     }
+/// }
+/// ```
 #[macro_export]
 macro_rules! names {
+    (
+        $(#[$meta:meta])*
+        $visibility:vis enum $type:ident {
+            $($(#[$value_meta:meta])* $value:ident = $name:literal => $description:literal,)+
+        }
+    ) => {
+        $crate::names! {
+            $(#[$meta])*
+            $visibility enum $type {
+                $($(#[$value_meta])* $value = $name,)+
+            }
+        }
+
+        $crate::listed!($type { $($value => $description,)+ });
+    };
     (
         $(#[$meta:meta])*
         $visibility:vis enum $type:ident {

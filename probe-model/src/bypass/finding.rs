@@ -5,23 +5,10 @@ crate::names! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Fault {
         /// Packets to a Service's address that nothing translates: they reach nobody.
-        UntrackedRequest = "untracked-request",
+        UntrackedRequest = "untracked-request" => "requests to a Service skip DNAT: no endpoint answers, clients time out",
         /// Packets of a Service's endpoint that are not translated back: the client does not know them.
-        UntrackedReply = "untracked-reply",
+        UntrackedReply = "untracked-reply" => "replies of a Service's endpoint skip NAT: the client resets them",
         /// Other packets: not translated, not masqueraded, a new connection to every stateful rule.
-        Untracked = "untracked",
-    }
-}
-
-impl Fault {
-    /// In one line, for lists of names.
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::UntrackedRequest => {
-                "requests to a Service skip DNAT: no endpoint answers, clients time out"
-            }
-            Self::UntrackedReply => "replies of a Service's endpoint skip NAT: the client resets them",
-            Self::Untracked => "other packets skip NAT and masquerading: pods can lose external access",
-        }
+        Untracked = "untracked" => "other packets skip NAT and masquerading: pods can lose external access",
     }
 }

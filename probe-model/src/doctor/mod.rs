@@ -25,30 +25,14 @@ crate::names! {
     /// One entry of the runbook.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
     pub enum Check {
-        Bridge = "bridge",
-        Node = "node",
-        Etcd = "etcd",
-        Vxlan = "vxlan",
-        Bypass = "bypass",
-        Dns = "dns",
-        Ingress = "ingress",
-        Settings = "settings",
-    }
-}
-
-impl Check {
-    /// What it looks at, in one line.
-    pub const fn looks_at(self) -> &'static str {
-        match self {
-            Self::Bridge => "cni0 against flannel's subnet, CNI configuration, leftover addresses",
-            Self::Etcd => "clients of etcd on this node that send nothing, and their interval",
-            Self::Vxlan => "VXLAN devices against the wire: peers, entries, drops, MTU",
-            Self::Bypass => "traffic that bypasses conntrack, the rule responsible, the broken Services",
-            Self::Ingress => "certificates served to clients that send no server name",
-            Self::Node => "kubelet's configuration, certificates and API server; its connections",
-            Self::Dns => "pods with an outdated resolver in resolv.conf, queries without an answer",
-            Self::Settings => "conntrack table, forwarding, bridge filtering, rp_filter, offload, clock",
-        }
+        Bridge = "bridge" => "cni0 against flannel's subnet, CNI configuration, leftover addresses",
+        Node = "node" => "kubelet's configuration, certificates and API server; its connections",
+        Etcd = "etcd" => "clients of etcd on this node that send nothing, and their interval",
+        Vxlan = "vxlan" => "VXLAN devices against the wire: peers, entries, drops, MTU",
+        Bypass = "bypass" => "traffic that bypasses conntrack, the rule responsible, the broken Services",
+        Dns = "dns" => "pods with an outdated resolver in resolv.conf, queries without an answer",
+        Ingress = "ingress" => "certificates served to clients that send no server name",
+        Settings = "settings" => "conntrack table, forwarding, bridge filtering, rp_filter, offload, clock",
     }
 }
 

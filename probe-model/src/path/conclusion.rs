@@ -17,19 +17,19 @@ crate::names! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum Outcome {
         /// It came to its socket, and if there is an answer, that came back.
-        Delivered = "delivered",
+        Delivered = "delivered" => "the request reached its socket; the reply, if any, came back",
         /// It came to its host, which said that there is no such socket, or its socket sent RST.
-        Refused = "refused",
+        Refused = "refused" => "no socket listens at the destination, or RST came back",
         /// It was let go on its way, or its reply was.
-        Dropped = "dropped",
+        Dropped = "dropped" => "the request or its reply was dropped: where, why, by which rule",
         /// It left for a Service, or its reply came to the client, without the translation it needs.
-        Untranslated = "untranslated",
+        Untranslated = "untranslated" => "the request or its reply was not translated (NAT): by which rule",
         /// Somebody on the way sent an ICMP error.
-        Unreachable = "unreachable",
+        Unreachable = "unreachable" => "an ICMP error came back",
         /// It left this machine, or came to its host, and no answer was seen.
-        Unanswered = "unanswered",
+        Unanswered = "unanswered" => "the request left this node or reached its host; no answer seen",
         /// Only replies, or errors, were seen.
-        NoRequest = "no-request",
+        NoRequest = "no-request" => "only packets of the reply direction seen",
     }
 }
 
@@ -40,19 +40,6 @@ impl Outcome {
             Self::Delivered => Verdict::Ok,
             Self::Unanswered | Self::NoRequest => Verdict::Unknown,
             Self::Refused | Self::Dropped | Self::Untranslated | Self::Unreachable => Verdict::Faulty,
-        }
-    }
-
-    /// In one line, for lists of names.
-    pub const fn description(self) -> &'static str {
-        match self {
-            Self::Delivered => "the request reached its socket; the reply, if any, came back",
-            Self::Refused => "no socket listens at the destination, or RST came back",
-            Self::Dropped => "the request or its reply was dropped: where, why, by which rule",
-            Self::Untranslated => "the request or its reply was not translated (NAT): by which rule",
-            Self::Unreachable => "an ICMP error came back",
-            Self::Unanswered => "the request left this node or reached its host; no answer seen",
-            Self::NoRequest => "only packets of the reply direction seen",
         }
     }
 }

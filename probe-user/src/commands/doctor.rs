@@ -34,7 +34,7 @@ use crate::{
     cli::Doctor as Settings,
     host::{self, files::Root},
     model::{
-        Connection, Finding, Verdict, bypass as bypass_view,
+        Connection, Finding, Listed, Verdict, bypass as bypass_view,
         doctor::{Answer, Check, CheckVerdict, journal::tell as tell_of},
         finding::Kind,
         vxlan::view as vxlan_view,
@@ -161,7 +161,7 @@ pub(super) fn examine(
             match answers.recv_timeout(left.min(TICK)) {
                 Ok(answer) => drop(come.insert(answer.check, answer)),
                 Err(mpsc::RecvTimeoutError::Timeout) if !left.is_zero() => {
-                    progress.show(format_args!("{}: {} …", check.name(), check.looks_at()));
+                    progress.show(format_args!("{}: {} …", check.name(), check.description()));
                 }
                 Err(error) => {
                     let why = match error {

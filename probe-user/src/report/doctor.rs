@@ -3,7 +3,10 @@
 use serde::Serialize;
 
 use super::{finding, lines, snapshot::safe};
-use crate::model::doctor::{Answer, Check, CheckVerdict};
+use crate::model::{
+    Listed,
+    doctor::{Answer, Check, CheckVerdict},
+};
 
 /// What `probe doctor` prints, one object a check.
 #[derive(Serialize)]
@@ -31,7 +34,7 @@ pub(super) struct DoctorEnd<'a> {
 pub fn list() -> String {
     let mut out = String::new();
     for check in Check::ALL {
-        out.push_str(&format!("{:<10}{}\n", check.name(), check.looks_at()));
+        out.push_str(&format!("{:<10}{}\n", check.name(), check.description()));
     }
     out
 }
