@@ -1,6 +1,7 @@
 //! What the node's own files say: read with bounds, parsed by pure functions. Nothing in them is trusted.
 
 pub mod certificate;
+pub mod child;
 pub mod cni;
 pub mod files;
 pub mod hosts;
@@ -11,6 +12,7 @@ pub mod reservations;
 pub mod resolv;
 pub mod sockets;
 pub mod subnet_env;
+pub mod tools;
 
 /// The name of this node: the one that is set, or the host's in lower case, as the kubelet has it.
 pub fn node_name(set: Option<&str>) -> String {

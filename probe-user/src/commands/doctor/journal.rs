@@ -2,25 +2,21 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _},
     path::Path,
-    process::{Command, Stdio},
-    sync::mpsc,
-    thread,
+    process::Command,
     time::{Duration, Instant},
 };
 
 use crate::{
-    host::{files::Root, journal},
+    host::{child, files::Root, journal, tools::Tools},
     model::doctor::journal::LogEntry,
-    netfilter::rules::tools::Tools,
 };
 
 const TOOL: &str = "journalctl";
 /// How long it may take.
 pub const TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes that it may print, and of one line.
-const OUTPUT: u64 = 16 << 20;
+const OUTPUT: usize = 16 << 20;
 const LINE: usize = 64 << 10;
 
 /// An hour of it, the newest entries first.
@@ -79,39 +75,11 @@ fn commands(place: &Tools, program: &Path, directories: Vec<String>) -> Vec<Comm
 }
 
 /// Adds what it prints until then; whether it was anything. What is read by then counts: it is the newest.
-fn run(mut command: Command, until: Instant, entries: &mut Vec<LogEntry>) -> Result<bool, String> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null());
-    let mut child = command
-        .spawn()
+fn run(command: Command, until: Instant, entries: &mut Vec<LogEntry>) -> Result<bool, String> {
+    let output = child::run(command, until, OUTPUT)
         .map_err(|error| format!("{TOOL} can't be run: {}", error.kind()))?;
-    let Some(output) = child.stdout.take() else {
-        return Ok(false);
-    };
-    let (sender, lines) = mpsc::sync_channel(64);
-    let reader = thread::Builder::new()
-        .name("journal-lines".to_owned())
-        .spawn(move || {
-            let mut output = BufReader::new(output.take(OUTPUT));
-            let mut line = Vec::new();
-            while let Ok(1..) = output.read_until(b'\n', &mut line) {
-                if line.len() <= LINE && sender.send(journal::parse(&line)).is_err() {
-                    return;
-                }
-                line.clear();
-            }
-        });
-    if reader.is_err() {
-        let _ = child.kill();
-    }
-    let mut printed = false;
-    while let Ok(entry) = lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-        printed = true;
-        entries.extend(entry);
-    }
-    let _ = child.kill();
-    let _ = child.wait();
-    Ok(printed)
+    let lines = output.stdout.split_inclusive(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| line.len() <= LINE);
+    entries.extend(lines.filter_map(journal::parse));
+    Ok(!output.stdout.is_empty())
 }

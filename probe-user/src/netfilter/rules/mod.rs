@@ -17,7 +17,6 @@ mod nft_text;
 pub(super) mod read;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tools;
 mod walk;
 
 use std::{collections::HashSet, net::IpAddr};

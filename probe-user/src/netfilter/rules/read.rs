@@ -2,24 +2,20 @@
 
 use std::{
     fs,
-    io::{self, Read},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
-    thread,
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown, netlink, tools::Tools};
+use super::{Family, Tool, model::shown, netlink};
+use crate::host::{
+    child::{self, ChildEnd},
+    tools::Tools,
+};
 
 /// How long a tool may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// How often it's looked whether a tool that has closed its output has ended.
-const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How much a tool may print.
-const OUTPUT: u64 = 16 << 20;
-/// How much of its stderr is kept.
-const STDERR_BYTES: u64 = 4096;
+const OUTPUT: usize = 16 << 20;
 
 /// What the tools printed.
 #[derive(Debug, Default)]
@@ -192,90 +188,33 @@ fn run(place: &Tools, program: &Path, arguments: &[&str]) -> Result<String, Stri
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    let deadline = Instant::now() + TIMEOUT;
-    let mut child = place
-        .command(program)
-        .args(arguments)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
+    let mut command = place.command(program);
+    command.args(arguments).env("LC_ALL", "C");
+    let output = child::run(command, Instant::now() + TIMEOUT, OUTPUT)
         .map_err(|error| format!("{name} can't be run: {error}"))?;
-    let result = listen(&mut child, deadline);
-    if result.is_err() {
-        // It may have ended by itself; then there is nothing to kill.
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-    result.map_err(|error| format!("{name} {error}"))
-}
-
-fn listen(child: &mut Child, deadline: Instant) -> Result<String, String> {
-    let stderr = child.stderr.take().map(|stderr| collect(stderr, STDERR_BYTES));
-    let printed = child.stdout.take().map(|stdout| collect(stdout, OUTPUT + 1));
-    let text = wait(printed, deadline)?;
-    if text.len() as u64 > OUTPUT {
-        return Err(format!("prints more than {} MB", OUTPUT >> 20));
-    }
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if Instant::now() < deadline => thread::sleep(LOOK_EVERY),
-            Ok(None) => return Err(late()),
-            Err(error) => return Err(format!("can't be waited for: {error}")),
+    match output.end {
+        ChildEnd::Exited(status) if status.success() => {}
+        ChildEnd::Exited(status) => {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let first = stderr
+                .lines()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or_default();
+            let failed = shown(&format!("failed ({status}): {first}"));
+            return Err(format!("{name} {failed}"));
         }
-    };
-    if !status.success() {
-        let stderr = wait(stderr, deadline).unwrap_or_default();
-        let stderr = String::from_utf8_lossy(&stderr);
-        let first = stderr
-            .lines()
-            .find(|line| !line.trim().is_empty())
-            .unwrap_or_default();
-        return Err(shown(&format!("failed ({status}): {first}")));
+        ChildEnd::TimedOut => return Err(format!("{name} takes longer than {} s", TIMEOUT.as_secs())),
+        ChildEnd::TooMuch => return Err(format!("{name} prints more than {} MB", OUTPUT >> 20)),
+        ChildEnd::Lost(error) => return Err(format!("{name} can't be read from: {error}")),
     }
     // A comment may be in any encoding.
-    Ok(
-        String::from_utf8(text)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
-    )
-}
-
-/// Reads on a thread of its own, up to a limit; reads on without keeping only so that the writer doesn't
-/// wait.
-fn collect(mut from: impl Read + Send + 'static, limit: u64) -> Receiver<io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    thread::spawn(move || {
-        let mut kept = Vec::new();
-        let result = from.by_ref().take(limit).read_to_end(&mut kept);
-        let whole = result.is_ok() && (kept.len() as u64) < limit;
-        // Nobody listens any more once the time is over.
-        let _ = sender.send(result.map(|_| kept));
-        if !whole {
-            let _ = io::copy(&mut from, &mut io::sink());
-        }
-    });
-    receiver
-}
-
-fn wait(from: Option<Receiver<io::Result<Vec<u8>>>>, deadline: Instant) -> Result<Vec<u8>, String> {
-    let Some(from) = from else { return Ok(Vec::new()) };
-    match from.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(format!("can't be read from: {error}")),
-        Err(RecvTimeoutError::Timeout) => Err(late()),
-        Err(RecvTimeoutError::Disconnected) => Err("can't be read from".to_owned()),
-    }
-}
-
-fn late() -> String {
-    format!("takes longer than {} s", TIMEOUT.as_secs())
+    Ok(String::from_utf8(output.stdout)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::OpenOptionsExt};
+    use std::{fs, io, os::unix::fs::OpenOptionsExt};
 
     use super::*;
 
