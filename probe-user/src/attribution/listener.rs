@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     num::NonZeroUsize,
     path::Path,
     sync::Arc,
@@ -12,8 +12,14 @@ use std::{
 
 use lru::LruCache;
 
-use super::procfs::{Proc, read};
-use crate::model::Owner;
+use super::procfs::Proc;
+use crate::{
+    host::{
+        proc_net::ProcNet,
+        sockets::{Doing, Socket},
+    },
+    model::Owner,
+};
 
 const KEPT: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 /// How long an answer holds.
@@ -23,8 +29,6 @@ const NOT_FOUND: Duration = Duration::from_secs(1);
 /// often of a few servers, all of whom have a name.
 const SEARCH: Duration = Duration::from_millis(100);
 const AT_ONCE: u32 = 8;
-/// A namespace's list of sockets: 150 bytes a socket, so some 100,000 of them.
-const TABLE_BYTES: u64 = 16 << 20;
 
 /// A listening socket: network namespace and local address.
 type Key = (u32, SocketAddr);
@@ -82,12 +86,7 @@ pub fn search_with_queue(proc: &Proc, netns: u32, server: SocketAddr) -> Option<
     let is_inside = |pid: &u32| is_link(&proc.path(*pid, "ns/net"), &namespace);
     let (inside, outside): (Vec<u32>, Vec<u32>) = proc.pids().into_iter().partition(is_inside);
     let any = *inside.first()?;
-    let Listening { inode, waiting, .. } = ["net/tcp", "net/tcp6"]
-        .into_iter()
-        .filter_map(|file| read(&proc.path(any, file), TABLE_BYTES))
-        .filter_map(|table| listening(&String::from_utf8_lossy(&table), server))
-        // The most specific address is the one the kernel chooses.
-        .max_by_key(|socket| socket.specific)?;
+    let Listening { inode, waiting, .. } = listening(&ProcNet::at(proc.path(any, "net")).tcp(), server)?;
     let socket = format!("socket:[{inode}]");
     let holds = |pid: &u32| {
         let descriptors = fs::read_dir(proc.path(*pid, "fd"))
@@ -106,11 +105,10 @@ pub fn search_with_queue(proc: &Proc, netns: u32, server: SocketAddr) -> Option<
 /// sockets belong to none.
 pub fn udp_holder(port: u16) -> Option<String> {
     let proc = Proc::new("/proc".into());
-    let inodes: Vec<String> = ["udp", "udp6"]
-        .into_iter()
-        .filter_map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES))
-        .flat_map(|table| bound(&String::from_utf8_lossy(&table), port))
-        .map(|inode| format!("socket:[{inode}]"))
+    let sockets = ProcNet::own().udp().into_iter();
+    let inodes: Vec<String> = sockets
+        .filter(|socket| socket.local.port() == port)
+        .map(|socket| format!("socket:[{}]", socket.inode))
         .collect();
     if inodes.is_empty() {
         return None;
@@ -130,41 +128,14 @@ pub fn udp_holder(port: u16) -> Option<String> {
 
 /// The UDP ports of this thread's network namespace that a socket has, the kernel's own too.
 pub fn udp_ports() -> HashSet<u16> {
-    let tables = ["udp", "udp6"]
-        .into_iter()
-        .filter_map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES));
-    tables
-        .flat_map(|table| {
-            let text = String::from_utf8_lossy(&table).into_owned();
-            let ports = text.lines().skip(1).filter_map(|line| {
-                let local = line.split_ascii_whitespace().nth(1)?;
-                Some(address(local)?.port())
-            });
-            ports.collect::<Vec<_>>()
-        })
-        .collect()
+    let sockets = ProcNet::own().udp().into_iter();
+    sockets.map(|socket| socket.local.port()).collect()
 }
 
 /// Whether somebody listens on this TCP port in this thread's network namespace.
 pub fn listens(port: u16) -> bool {
-    ["tcp", "tcp6"]
-        .into_iter()
-        .filter_map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES))
-        .any(|table| listeners(&String::from_utf8_lossy(&table)).any(|(local, ..)| local.port() == port))
-}
-
-/// Inodes of the sockets bound to a port in a `/proc/net/udp` or `udp6`.
-fn bound(table: &str, port: u16) -> Vec<u64> {
-    let lines = table.lines().skip(1);
-    lines
-        .filter_map(|line| {
-            let mut fields = line.split_ascii_whitespace();
-            if address(fields.nth(1)?)?.port() != port {
-                return None;
-            }
-            fields.nth(7)?.parse().ok()
-        })
-        .collect()
+    let sockets = ProcNet::own().tcp();
+    listeners(&sockets).any(|socket| socket.local.port() == port)
 }
 
 fn is_link(path: &Path, to: &str) -> bool {
@@ -181,67 +152,32 @@ struct Listening {
     waiting: u32,
 }
 
-/// The best listening socket for `server` in a `/proc/net/tcp` or `tcp6`.
-fn listening(table: &str, server: SocketAddr) -> Option<Listening> {
-    listeners(table)
-        .filter(|(local, ..)| local.port() == server.port())
-        .filter_map(|(local, waiting, inode)| {
-            let (ip, wanted) = (local.ip().to_canonical(), server.ip().to_canonical());
+/// The best listening socket for `server`: the most specific address is the one that the kernel chooses.
+fn listening(sockets: &[Socket], server: SocketAddr) -> Option<Listening> {
+    listeners(sockets)
+        .filter(|socket| socket.local.port() == server.port())
+        .filter_map(|socket| {
+            let (ip, wanted) = (socket.local.ip(), server.ip().to_canonical());
             // A socket on `::` serves IPv4 as well.
             let serves =
                 ip == wanted || ip == Ipv6Addr::UNSPECIFIED || (ip.is_unspecified() && wanted.is_ipv4());
             serves.then_some(Listening {
                 specific: ip == wanted,
-                inode,
-                waiting,
+                inode: socket.inode,
+                waiting: socket.waiting,
             })
         })
         .max_by_key(|socket| socket.specific)
 }
 
-/// Listening sockets of a `/proc/net/tcp` or `tcp6`: address, connections that wait, inode.
-fn listeners(table: &str) -> impl Iterator<Item = (SocketAddr, u32, u64)> {
-    const LISTEN: &str = "0A";
-    table.lines().skip(1).filter_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let local = address(fields.nth(1)?)?;
-        if fields.nth(1)? != LISTEN {
-            return None;
-        }
-        let (_, waiting) = fields.next()?.split_once(':')?;
-        let waiting = u32::from_str_radix(waiting, 16).ok()?;
-        let inode = fields.nth(4)?.parse().ok()?;
-        Some((local, waiting, inode))
-    })
-}
-
-/// `0100007F:0016`: words in the host's byte order, as the kernel prints them.
-fn address(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
-    let word = |at: usize| {
-        u32::from_str_radix(ip.get(at..at + 8)?, 16)
-            .ok()
-            .map(u32::to_ne_bytes)
-    };
-    let ip = match ip.len() {
-        8 => IpAddr::V4(Ipv4Addr::from(word(0)?)),
-        32 => {
-            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
-            let mut octets = [0; 16];
-            for (octet, byte) in octets.iter_mut().zip(words.as_flattened()) {
-                *octet = *byte;
-            }
-            IpAddr::V6(Ipv6Addr::from(octets))
-        }
-        _ => return None,
-    };
-    Some(SocketAddr::new(ip, port))
+fn listeners(sockets: &[Socket]) -> impl Iterator<Item = &Socket> {
+    sockets.iter().filter(|socket| socket.doing == Doing::Listens)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::sockets::parse;
 
     const HEAD: &str =
         "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
@@ -272,7 +208,7 @@ mod tests {
             let table: String = std::iter::once(HEAD)
                 .chain(rows.into_iter().map(String::as_str))
                 .collect();
-            let found = listening(&table, server).map(|socket| (socket.specific, socket.inode));
+            let found = listening(&parse(&table), server).map(|socket| (socket.specific, socket.inode));
             assert_eq!(found, expected, "{table}{server}");
         }
     }
@@ -287,7 +223,7 @@ mod tests {
             "h\n 0: 0B58A8C0:094B",
             "h\n 0: 0B58é8C0:094B 0 0A 1 2 3 4 5",
         ] {
-            assert_eq!(listening(table, "1.2.3.4:2379".parse().unwrap()), None);
+            assert_eq!(listening(&parse(table), "1.2.3.4:2379".parse().unwrap()), None);
         }
     }
 

@@ -1,10 +1,8 @@
 //! A process in /proc, only if it is the one that is meant: pids are used again.
 
-use std::{
-    fs,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
+
+use crate::host::files::head;
 
 /// Bytes of a command line that are kept: one may be megabytes long.
 const COMMAND_BYTES: u64 = 4096;
@@ -52,7 +50,7 @@ impl Proc {
 
     /// The control group paths of a process, one a hierarchy.
     pub fn cgroups(&self, pid: u32) -> Vec<String> {
-        let bytes = read(&self.path(pid, "cgroup"), CGROUP_BYTES).unwrap_or_default();
+        let bytes = head(&self.path(pid, "cgroup"), CGROUP_BYTES).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         text.lines()
             .filter_map(|line| line.splitn(3, ':').nth(2))
@@ -62,12 +60,12 @@ impl Proc {
 
     /// Name, start (nanoseconds since boot, to a tick) of a process.
     pub fn identity(&self, pid: u32) -> Option<(String, u64)> {
-        stat(&read(&self.path(pid, "stat"), 4096)?)
+        stat(&head(&self.path(pid, "stat"), 4096)?)
     }
 
     /// Real user id.
     pub fn uid(&self, pid: u32) -> Option<u32> {
-        let status = read(&self.path(pid, "status"), 8192)?;
+        let status = head(&self.path(pid, "status"), 8192)?;
         let status = String::from_utf8_lossy(&status);
         status
             .lines()
@@ -80,7 +78,7 @@ impl Proc {
 
     /// The command line, and whether it was cut.
     pub fn command(&self, pid: u32) -> (Vec<String>, bool) {
-        let mut bytes = read(&self.path(pid, "cmdline"), COMMAND_BYTES + 1).unwrap_or_default();
+        let mut bytes = head(&self.path(pid, "cmdline"), COMMAND_BYTES + 1).unwrap_or_default();
         let cut = bytes.len() as u64 > COMMAND_BYTES;
         bytes.truncate(COMMAND_BYTES as usize);
         let bytes = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
@@ -125,17 +123,6 @@ fn stat(bytes: &[u8]) -> Option<(String, u64)> {
     // The start is field 22 of the line; the name is the second.
     let ticks: u64 = rest.split_ascii_whitespace().nth(19)?.parse().ok()?;
     Some((name, ticks.checked_mul(NANOSECONDS_A_TICK)?))
-}
-
-/// At most so many bytes of a file.
-pub fn read(path: &Path, at_most: u64) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)
-        .ok()?
-        .take(at_most)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    Some(bytes)
 }
 
 #[cfg(test)]

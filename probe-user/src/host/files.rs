@@ -110,6 +110,14 @@ impl Root {
     }
 }
 
+/// The beginning of a file that the kernel prints, such as one of /proc; `None` if it can't be read.
+pub fn head(path: &Path, at_most: u64) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).ok()?;
+    file.take(at_most).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
 /// What a descriptor stands for, to be opened.
 fn behind(found: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", found.as_raw_fd()).into()

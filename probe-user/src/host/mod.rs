@@ -8,6 +8,7 @@ pub mod hosts;
 pub mod journal;
 pub mod kubeconfig;
 pub mod kubelet;
+pub mod proc_net;
 pub mod reservations;
 pub mod resolv;
 pub mod sockets;

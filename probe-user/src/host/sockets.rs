@@ -1,11 +1,8 @@
-//! TCP sockets of a network namespace, as `/proc/PID/net/tcp` and `tcp6` list them.
+//! Sockets of a network namespace, as `/proc/net/tcp`, `tcp6`, `udp` and `udp6` list them.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Sockets of one table that are taken.
-const MOST: usize = 65_536;
-
-/// What a socket is doing, as far as anybody asks.
+/// What a TCP socket is doing, as far as anybody asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Doing {
     Established,
@@ -20,12 +17,14 @@ pub struct Socket {
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub doing: Doing,
+    /// Of one that listens: connections that wait to be accepted.
+    pub waiting: u32,
     pub inode: u64,
 }
 
 /// The sockets of a table; lines that are none are left out.
 pub fn parse(table: &str) -> Vec<Socket> {
-    table.lines().skip(1).filter_map(socket).take(MOST).collect()
+    table.lines().skip(1).filter_map(socket).collect()
 }
 
 fn socket(line: &str) -> Option<Socket> {
@@ -37,11 +36,13 @@ fn socket(line: &str) -> Option<Socket> {
         "0A" => Doing::Listens,
         _ => Doing::Else,
     };
+    let (_, waiting) = fields.next()?.split_once(':')?;
     Some(Socket {
         local,
         remote,
         doing,
-        inode: fields.nth(5)?.parse().ok()?,
+        waiting: u32::from_str_radix(waiting, 16).ok()?,
+        inode: fields.nth(4)?.parse().ok()?,
     })
 }
 

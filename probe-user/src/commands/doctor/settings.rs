@@ -2,7 +2,7 @@
 
 mod routing;
 
-use std::{fs, net::IpAddr, path::Path, thread, time::Instant};
+use std::{net::IpAddr, thread, time::Instant};
 
 use ipnet::IpNet;
 
@@ -11,7 +11,7 @@ use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::procfs::Proc,
     commands::vxlan::checksums,
-    host::{cni, subnet_env},
+    host::{cni, proc_net::setting, subnet_env},
     kernel::clock_sync,
     model::{
         Finding,
@@ -72,7 +72,7 @@ pub fn run(node: &CheckContext) -> Answer {
     let mut seen = SettingsFacts {
         window: node.settings.duration,
         forwarding: switch("net/ipv4/ip_forward"),
-        rp_filter: number("net/ipv4/conf/all/rp_filter").unwrap_or(0) as u8,
+        rp_filter: setting("net/ipv4/conf/all/rp_filter").unwrap_or(0) as u8,
         bridge_filtering: switch("net/bridge/bridge-nf-call-iptables"),
         flannel_mtu: node
             .root
@@ -153,21 +153,15 @@ fn device((name, mtu, role): (String, u32, Role)) -> DeviceSettings {
     let of = |setting: &str| format!("net/ipv4/conf/{name}/{setting}");
     DeviceSettings {
         forwarding: switch(&of("forwarding")),
-        rp_filter: number(&of("rp_filter")).unwrap_or(0) as u8,
+        rp_filter: setting(&of("rp_filter")).unwrap_or(0) as u8,
         mtu,
         role,
         name,
     }
 }
 
-/// A setting of the calling thread's network namespace.
-fn number(name: &str) -> Option<u64> {
-    let text = fs::read_to_string(Path::new("/proc/sys").join(name)).ok()?;
-    text.trim().parse().ok()
-}
-
 fn switch(name: &str) -> Option<bool> {
-    number(name).map(|value| value != 0)
+    setting(name).map(|value| value != 0)
 }
 
 fn counts(unknown: &mut Vec<String>) -> (Option<conntrack::Counts>, Option<Conntrack>) {
@@ -189,8 +183,8 @@ fn table(before: Option<conntrack::Counts>, after: Option<conntrack::Counts>) ->
         early_drop: Growth::of(before.early_drop, after.early_drop),
     });
     Some(Table {
-        entries: number("net/netfilter/nf_conntrack_count")?,
-        room: number("net/netfilter/nf_conntrack_max")?,
+        entries: setting("net/netfilter/nf_conntrack_count")?,
+        room: setting("net/netfilter/nf_conntrack_max")?,
         counts,
     })
 }

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
     net::{IpAddr, SocketAddr},
     path::Path as File,
     thread,
@@ -13,6 +12,7 @@ use std::{
 use super::namespaces::Namespaces;
 use crate::{
     commands::periodic::enter,
+    host::proc_net::setting,
     model::{
         network::{Device, RouteLookup},
         path::{
@@ -108,7 +108,7 @@ impl Lookups {
             } else {
                 "bridge-nf-call-iptables"
             };
-            let setting = number(&format!("net/bridge/{name}")).map(|value| value != 0);
+            let setting = setting(&format!("net/bridge/{name}")).map(|value| value != 0);
             Some(BridgeFiltering {
                 bridge: shared_bridge(&devices, from, to)?,
                 setting,
@@ -130,8 +130,8 @@ impl Lookups {
             let owner = is_tcp.then(|| conntrack.lookup_reply(destination, source).ok().flatten());
             Some((
                 conntrack.counts().ok()?,
-                number("net/netfilter/nf_conntrack_count")?,
-                number("net/netfilter/nf_conntrack_max")?,
+                setting("net/netfilter/nf_conntrack_count")?,
+                setting("net/netfilter/nf_conntrack_max")?,
                 owner.flatten(),
             ))
         })?;
@@ -237,12 +237,6 @@ fn shared_bridge(devices: &[Device], from: u32, to: u32) -> Option<String> {
         .iter()
         .find(|device| device.index == bridge && device.bridge)?;
     Some(bridge.name.clone())
-}
-
-/// A setting of the calling thread's network namespace.
-fn number(name: &str) -> Option<u64> {
-    let text = fs::read_to_string(File::new("/proc/sys").join(name)).ok()?;
-    text.trim().parse().ok()
 }
 
 /// Asks in a network namespace, by a thread that enters it.

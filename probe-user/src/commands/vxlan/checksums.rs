@@ -1,17 +1,17 @@
 //! UDP packets that came with a wrong checksum, and others that the network namespace counts.
 
-use std::fs;
+use crate::host::proc_net::ProcNet;
 
 /// `Udp: InCsumErrors`, IPv4 and IPv6 together; 0 where it can't be read.
 pub fn udp() -> u64 {
-    let v4 = fs::read_to_string("/proc/thread-self/net/snmp").unwrap_or_default();
-    let v6 = fs::read_to_string("/proc/thread-self/net/snmp6").unwrap_or_default();
+    let v4 = ProcNet::own().text("snmp").unwrap_or_default();
+    let v6 = ProcNet::own().text("snmp6").unwrap_or_default();
     of_snmp(&v4).unwrap_or(0) + of_snmp6(&v6).unwrap_or(0)
 }
 
 /// Packets whose sender is not behind the device that they came by (`rp_filter`); 0 where it can't be read.
 pub fn reverse_path() -> u64 {
-    let text = fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
+    let text = ProcNet::own().text("netstat").unwrap_or_default();
     counted(&text, "TcpExt:", "IPReversePathFilter").unwrap_or(0)
 }
 

@@ -1,7 +1,6 @@
 //! Asks the tools, and the kernel for what they leave out.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -9,6 +8,7 @@ use std::{
 use super::{Family, Tool, model::shown, netlink};
 use crate::host::{
     child::{self, ChildEnd},
+    proc_net::ProcNet,
     tools::Tools,
 };
 
@@ -94,10 +94,10 @@ fn complete(outputs: &mut Outputs) {
 /// What is to be said of tables that only iptables-legacy shows, where it is missing.
 fn legacy_tables(family: Family) -> Option<String> {
     let file = match family {
-        Family::Ip6 => "/proc/thread-self/net/ip6_tables_names",
-        Family::Ip | Family::Inet | Family::Netdev => "/proc/thread-self/net/ip_tables_names",
+        Family::Ip6 => "ip6_tables_names",
+        Family::Ip | Family::Inet | Family::Netdev => "ip_tables_names",
     };
-    let tables = fs::read_to_string(file).ok()?;
+    let tables = ProcNet::own().text(file)?;
     let tables: Vec<&str> = tables.split_whitespace().collect();
     let save = format!("{}-save", Tool::IptablesLegacy.name(family));
     (!tables.is_empty()).then(|| {

@@ -4,10 +4,8 @@ mod iptables;
 mod ipvs;
 mod nft;
 
-use std::fs;
-
 use super::rules::read::Outputs;
-use crate::model::bypass::service::Service;
+use crate::{host::proc_net::ProcNet, model::bypass::service::Service};
 
 /// More than a cluster has.
 const MOST: usize = 65_536;
@@ -23,7 +21,7 @@ pub(super) fn of(outputs: &Outputs) -> Vec<Service> {
     if let Some(json) = &outputs.nft {
         services.extend(nft::services(json));
     }
-    if let Ok(table) = fs::read_to_string("/proc/thread-self/net/ip_vs") {
+    if let Some(table) = ProcNet::own().text("ip_vs") {
         services.extend(ipvs::services(&table));
     }
     services.truncate(MOST);

@@ -1,6 +1,6 @@
 //! Who here needs the API, what connections they have, and how those end.
 
-use std::{collections::HashSet, fs, path::Path, sync::mpsc::Sender, time::Duration};
+use std::{collections::HashSet, fs, sync::mpsc::Sender, time::Duration};
 
 use super::{
     super::{
@@ -11,8 +11,8 @@ use super::{
     server::DIAL,
 };
 use crate::{
-    attribution::procfs::{Proc, read},
-    host::{kubelet::PROCESSES, sockets},
+    attribution::procfs::Proc,
+    host::{kubelet::PROCESSES, proc_net::ProcNet, sockets::Doing},
     model::{
         Connection, Role,
         doctor::node::{Ended, FailedDial, User},
@@ -22,7 +22,6 @@ use crate::{
 
 /// How long a connection that ended takes to be told of, at the most.
 const SETTLE: Duration = Duration::from_millis(700);
-const TABLE_BYTES: u64 = 16 << 20;
 /// What else on a node needs the API for its network.
 const OTHERS: [&str; 2] = ["kube-proxy", "flanneld"];
 
@@ -33,12 +32,8 @@ fn needs(name: &str) -> bool {
 /// The processes, and the connections to these ports that each has.
 pub fn users(ports: &[u16]) -> Vec<User> {
     let proc = Proc::new("/proc".into());
-    let tables =
-        ["tcp", "tcp6"].map(|file| read(&Path::new("/proc/thread-self/net").join(file), TABLE_BYTES));
-    let sockets: Vec<_> = tables
-        .iter()
-        .flatten()
-        .flat_map(|table| sockets::parse(&String::from_utf8_lossy(table)))
+    let sockets = ProcNet::own().tcp().into_iter();
+    let sockets: Vec<_> = sockets
         .filter(|socket| ports.contains(&socket.remote.port()))
         .collect();
     let named = proc.pids().into_iter().filter_map(|pid| {
@@ -56,8 +51,8 @@ pub fn users(ports: &[u16]) -> Vec<User> {
                     .filter(move |socket| held.is_some_and(|held| held.contains(&socket.inode)))
             };
             User {
-                open: held.as_ref().map(|_| of(sockets::Doing::Established).count()),
-                dials: of(sockets::Doing::Dials).map(|socket| socket.remote).collect(),
+                open: held.as_ref().map(|_| of(Doing::Established).count()),
+                dials: of(Doing::Dials).map(|socket| socket.remote).collect(),
                 name,
                 pid,
                 ended: Vec::new(),

@@ -9,8 +9,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{super::CheckContext, number, one_of};
+use super::{super::CheckContext, one_of};
 use crate::{
+    host::proc_net::setting,
     kernel::drops::DropsProbe,
     model::{doctor::settings::PolicyFact, routing::RouteQuery, vxlan::overlay::Tables},
     rtnetlink::Routing,
@@ -31,7 +32,7 @@ impl ReversePathDrops {
     /// `None`: no device is strict, or this kernel or this process can't count.
     pub fn begin(node: &CheckContext) -> Option<Self> {
         let mut names = fs::read_dir(CONF).ok()?.flatten();
-        let is_strict = |name: &str| number(&format!("net/ipv4/conf/{name}/rp_filter")) == Some(1);
+        let is_strict = |name: &str| setting(&format!("net/ipv4/conf/{name}/rp_filter")) == Some(1);
         if !names.any(|entry| is_strict(&entry.file_name().to_string_lossy())) {
             return None;
         }
