@@ -35,7 +35,7 @@ use self::{
     parts::{Names, Parts},
     shared::Shared,
 };
-use super::{periodic::Signals, quiet_if_closed};
+use super::{quiet_if_closed, until::Until};
 use crate::{
     attribution::kube::{Access, Cluster, Credentials, ServiceList},
     cli::{Agent, AgentTask},
@@ -96,7 +96,7 @@ pub async fn run(task: AgentTask) -> Result<()> {
 
 async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
     LazyLock::force(&BEGAN);
-    let mut signals = Signals::new()?;
+    let mut until = Until::signals()?;
     let mut hangup = signal(SignalKind::hangup()).context("can't handle SIGHUP")?;
     let shared = Arc::new(Shared::new(
         settings.node.clone(),
@@ -135,7 +135,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let reload = select! {
-            () = signals.any() => break,
+            () = until.over() => break,
             _ = hangup.recv() => true,
             _ = tick.tick() => config.has_changed(),
         };

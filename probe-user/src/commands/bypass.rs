@@ -7,7 +7,7 @@ mod snapshot;
 use anyhow::{Context, Result};
 
 pub(super) use self::snapshot::{NameSources, Poller};
-use super::{periodic, pods, privileges, rule_book::RuleBook};
+use super::{periodic, pods, privileges, rule_book::RuleBook, until::Until};
 use crate::{
     attribution::kube::{Access, ServiceList},
     cli::Bypass as Settings,
@@ -22,7 +22,7 @@ use crate::{
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Settings) -> Result<Verdict> {
     privileges::check("bypass", &capabilities::BYPASS)?;
-    let signals = periodic::Signals::new()?;
+    let until = Until::signals()?;
     let kernel = kernel::release();
     let known = NameSources {
         runtime: pods::runtime(&settings.cri)?,
@@ -39,7 +39,7 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
         "watching untracked packets: {}",
         looker.description()
     ));
-    periodic::run(&mut looker, &settings.pace, signals).await
+    periodic::run(&mut looker, &settings.pace, until).await
 }
 
 fn services(settings: &Settings) -> Result<Option<ServiceList>> {

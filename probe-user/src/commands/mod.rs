@@ -17,6 +17,7 @@ mod progress;
 mod recordings;
 mod rule_book;
 mod rules;
+mod until;
 pub mod vxlan;
 pub mod watch;
 pub mod who;

@@ -11,11 +11,11 @@ use std::{os::unix::fs::MetadataExt, time::Duration};
 use anyhow::{Context, Result};
 use tokio::{
     select,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
 use self::pipeline::Pipeline;
-use super::{clock, periodic, pods, privileges};
+use super::{clock, pods, privileges, until::Until};
 use crate::{
     cli::{Path as Settings, PathTarget},
     kernel::{self, capabilities, path::PathProbe},
@@ -32,7 +32,7 @@ const EVERY: Duration = Duration::from_millis(40);
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Settings) -> Result<Verdict> {
     privileges::check("path", &capabilities::PATH)?;
-    let mut signals = periodic::Signals::new()?;
+    let until = Until::signals()?;
     let kernel = kernel::release();
     let runtime = pods::runtime(&settings.cri)?;
     let options = targets::options(&settings, runtime.as_ref())?;
@@ -47,19 +47,12 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
     say(format_args!("watching {watched} (Ctrl-C ends)"));
     let mut teller = Pipeline::new(&settings, watched, own.ino() as u32, runtime, &probe)?;
 
-    let end = async {
-        match settings.duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(end);
+    let mut until = until.or_after(settings.duration);
     let mut tick = interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let ended = select! {
-            () = signals.any() => true,
-            () = &mut end => true,
+            () = until.over() => true,
             _ = tick.tick() => false,
         };
         teller.read(&mut probe);

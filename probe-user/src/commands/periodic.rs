@@ -13,11 +13,10 @@ use nix::{
 };
 use tokio::{
     select,
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
-use super::quiet_if_closed;
+use super::{quiet_if_closed, until::Until};
 use crate::{
     cli::Pace,
     host::node_name,
@@ -36,31 +35,6 @@ pub fn enter(netns: &Path) -> Result<()> {
         .with_context(|| format!("can't enter the network namespace {}", netns.display()))
 }
 
-/// What ends a run before its time.
-pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    /// # Errors
-    /// When this process may not handle them.
-    pub fn new() -> Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt()).context("can't handle SIGINT")?,
-            terminate: signal(SignalKind::terminate()).context("can't handle SIGTERM")?,
-        })
-    }
-
-    /// When one of them comes.
-    pub async fn any(&mut self) {
-        select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 /// Who looks.
 pub trait Looks {
     type View: Snapshot;
@@ -76,24 +50,17 @@ pub trait Looks {
 ///
 /// # Errors
 /// Of a look, or an output that can't be written.
-pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, mut signals: Signals) -> Result<Verdict> {
+pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, until: Until) -> Result<Verdict> {
     let mut reporter = reporter(pace);
     // The first look is what later ones are compared with.
     looker.look(false)?;
-    let end = async {
-        match pace.duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(end);
+    let mut until = until.or_after(pace.duration);
     let mut tick = interval(pace.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick.tick().await;
     let view = loop {
         let ended = select! {
-            () = signals.any() => true,
-            () = &mut end => true,
+            () = until.over() => true,
             _ = tick.tick() => false,
         };
         let view = looker.look(ended || !pace.once)?;

@@ -10,7 +10,7 @@ mod underlays;
 use anyhow::{Context, Result};
 
 pub(super) use self::snapshot::Poller;
-use super::{periodic, privileges, rule_book::RuleBook};
+use super::{periodic, privileges, rule_book::RuleBook, until::Until};
 use crate::{
     cli::Vxlan as Settings,
     kernel::{self, capabilities},
@@ -24,7 +24,7 @@ use crate::{
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Settings) -> Result<Verdict> {
     privileges::check("vxlan", &capabilities::VXLAN)?;
-    let signals = periodic::Signals::new()?;
+    let until = Until::signals()?;
     let kernel = kernel::release();
     let mut looker = Poller::new(&settings, RuleBook::default())
         .with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
@@ -34,5 +34,5 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
         ));
     }
     say(format_args!("watching VXLAN: {}", looker.description()));
-    periodic::run(&mut looker, &settings.pace, signals).await
+    periodic::run(&mut looker, &settings.pace, until).await
 }

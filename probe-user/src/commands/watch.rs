@@ -25,7 +25,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use tokio::{select, time::sleep};
 
 use self::{
     explain::{ExplainConfig, Explainer},
@@ -33,7 +32,7 @@ use self::{
     session::Hooks,
     sink::Output,
 };
-use super::{periodic::Signals, pods, privileges, quiet_if_closed};
+use super::{pods, privileges, quiet_if_closed, until::Until};
 use crate::{
     attribution::kube::{Access, Cluster},
     cli::Watch,
@@ -53,7 +52,7 @@ const FIRST_ANSWER_OF_CLUSTER: Duration = Duration::from_secs(2);
 /// Missing privileges, a kernel that can't do it, or an output that can't be written.
 pub async fn run(settings: Watch) -> Result<()> {
     privileges::check("watch", &capabilities::WATCH)?;
-    let mut signals = Signals::new()?;
+    let until = Until::signals()?;
     let hooks = Hooks::attach(&settings)?;
     for lack in &hooks.lacks {
         say(format_args!("probe: watch runs without {lack}"));
@@ -81,19 +80,8 @@ pub async fn run(settings: Watch) -> Result<()> {
     let watched = settings.description();
     let mut session = hooks.session(settings, output, sources, explainer);
     say(format_args!("watching {watched} (Ctrl-C ends with a summary)"));
-    let end = async {
-        let over = async {
-            match duration {
-                Some(duration) => sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        select! {
-            () = signals.any() => {}
-            () = over => {}
-        }
-    };
-    match session.run(end).await {
+    let mut until = until.or_after(duration);
+    match session.run(until.over()).await {
         Ok(()) => session.finish().or_else(quiet_if_closed),
         Err(error) => quiet_if_closed(error),
     }

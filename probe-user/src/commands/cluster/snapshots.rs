@@ -9,14 +9,14 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use tokio::{
     select,
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{Cluster, local, tell_silent};
 use crate::{
     cli::ClusterLooks as Settings,
     cluster::{Agent, AgentError, ask::AgentSnapshot, question, snapshots::snapshots},
-    commands::{periodic::Signals, quiet_if_closed},
+    commands::{quiet_if_closed, until::Until},
     model::{Exit, Verdict},
     report::{self, node},
 };
@@ -26,27 +26,20 @@ use crate::{
 /// # Errors
 /// When there is no agent to ask, or the output can't be written.
 pub async fn run(what: &'static str, settings: Settings) -> Result<Exit> {
-    let mut signals = Signals::new()?;
+    let until = Until::signals()?;
     let cluster = Cluster::open(settings.agents).await?;
     let mut agents = cluster.agents().await?;
     cluster.tell_nodes_without(&agents).await;
     let Some((every, duration)) = settings.again else {
         return round(what, settings.json, &cluster, &agents).await;
     };
-    let end = async {
-        match duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(end);
+    let mut until = until.or_after(duration);
     let mut tick = interval(every.max(LEAST));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut exit = Exit::Healthy;
     loop {
         select! {
-            () = signals.any() => return Ok(exit),
-            () = &mut end => return Ok(exit),
+            () = until.over() => return Ok(exit),
             _ = tick.tick() => {}
         }
         if !settings.json {
@@ -57,7 +50,7 @@ pub async fn run(what: &'static str, settings: Settings) -> Result<Exit> {
             }
         }
         exit = select! {
-            () = signals.any() => return Ok(exit),
+            () = until.stopped() => return Ok(exit),
             round = round(what, settings.json, &cluster, &agents) => round?,
         };
         // A list that fails once is no reason to end.

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use tokio::{
     select,
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval, sleep},
+    time::{MissedTickBehavior, interval},
 };
 
 use self::{
@@ -35,8 +35,8 @@ use crate::{
         merge::{MOST, Merge},
     },
     commands::{
-        periodic::Signals,
         quiet_if_closed,
+        until::{Remaining, Until},
         watch::{recorder, reporter},
     },
     model::{Connection, Summary, recording_scope::RecordingScope, selector::Selection},
@@ -58,7 +58,7 @@ const NAMED: usize = 8;
 /// # Errors
 /// When there is no agent to ask, none of them ever answered, or the output can't be written.
 pub async fn run(settings: Watch, whom: Agents) -> Result<()> {
-    let mut signals = Signals::new()?;
+    let until = Until::signals()?;
     let cluster = Arc::new(Cluster::open(whom).await?);
     let agents = cluster.agents().await?;
     cluster.tell_nodes_without(&agents).await;
@@ -86,17 +86,10 @@ pub async fn run(settings: Watch, whom: Agents) -> Result<()> {
     let mut known = known;
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let end = async {
-        match duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(end);
+    let mut until = until.or_after(duration);
     loop {
         select! {
-            () = signals.any() => break,
-            () = &mut end => break,
+            () = until.over() => break,
             _ = tick.tick() => {}
             Ok(()) = known.changed() => followers.begin(|node| watching.begins(node)),
             Some(first) = news.recv() => {
@@ -142,7 +135,7 @@ impl<W: Write> Watching<W> {
             started: Timestamp::now(),
             nodes: Nodes::default(),
             merge: Merge::new(MOST),
-            reporting: Reporting::new(reporter, recorder, settings.count),
+            reporting: Reporting::new(reporter, recorder, Remaining::of(settings.count)),
             settings,
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     attribution::cri::Runtime,
     capture::{clock::Clock, path as capture},
     cli::Path as Settings,
-    commands::periodic::now_ns,
+    commands::{periodic::now_ns, until::Remaining},
     kernel::{
         path::{PathProbe, Shown},
         symbols::Symbols,
@@ -35,7 +35,7 @@ pub struct Pipeline {
     shown: Vec<Shown>,
     vxlan_ports: [u16; 2],
     /// How many may still be told.
-    left: Option<u64>,
+    remaining: Remaining,
     outcomes: BTreeMap<&'static str, (Outcome, u64)>,
     packets: u64,
     malformed: u64,
@@ -76,7 +76,7 @@ impl Pipeline {
             symbols: Symbols::default(),
             shown: probe.shown(),
             vxlan_ports: settings.vxlan_ports,
-            left: settings.count,
+            remaining: Remaining::of(settings.count),
             outcomes: BTreeMap::new(),
             packets: 0,
             malformed: 0,
@@ -150,20 +150,19 @@ impl Pipeline {
                 continue;
             }
             // The end of a connection that began before is not what was asked for.
-            if self.left.is_some() && !exchange.is_substantial() {
+            if self.remaining.is_limited() && !exchange.is_substantial() {
                 continue;
             }
             let start = exchange.journeys.first().map_or(0, |journey| journey.start_ns());
             exchange.lossy = self.lost.1 >= start.max(1);
-            match &mut self.left {
-                Some(0) => return Ok(false),
-                Some(left) => *left -= 1,
-                None => {}
+            if self.remaining.is_over() {
+                return Ok(false);
             }
+            self.remaining.report();
             self.explain(&mut exchange);
             self.tell_one(&exchange, clock)?;
         }
-        Ok(self.left != Some(0))
+        Ok(!self.remaining.is_over())
     }
 
     fn explain(&mut self, exchange: &mut Exchange) {

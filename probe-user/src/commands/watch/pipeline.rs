@@ -28,7 +28,7 @@ use crate::{
     attribution::{Attribution, Paths, cri::Runtime, kube::Cluster, node_scope::NodeScope},
     capture::{clock::Clock, connection::Side},
     cli::{Stored, Watch},
-    commands::clock,
+    commands::{clock, until::Remaining},
     kernel::connection::{ConnectionProbe, Records, Tables},
     model::{
         Connection, Outcome, Owner, Role, Summary,
@@ -101,7 +101,7 @@ impl<S: Sink> Pipeline<S> {
             scope: Scope::new(sources.scope),
             filter: Filter::default(),
             explainer,
-            reporting: Reporting::new(sink, settings.count),
+            reporting: Reporting::new(sink, Remaining::of(settings.count)),
             status: Status::default(),
             settings,
         };

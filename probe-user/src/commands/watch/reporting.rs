@@ -5,16 +5,19 @@ use std::io;
 use anyhow::Result;
 
 use super::sink::Sink;
-use crate::model::{
-    Cadences, Connection, Summary,
-    cause::causes::{Causes, Counted},
-    summary::{Row, Tally},
+use crate::{
+    commands::until::Remaining,
+    model::{
+        Cadences, Connection, Summary,
+        cause::causes::{Causes, Counted},
+        summary::{Row, Tally},
+    },
 };
 
-/// Connections in, at most `limit` of them; lines out.
+/// Connections in, as many as `remaining` says; lines out.
 pub struct Reporting<S> {
     sink: S,
-    limit: Option<u64>,
+    remaining: Remaining,
     cadences: Cadences,
     causes: Causes,
     reported: u64,
@@ -23,10 +26,10 @@ pub struct Reporting<S> {
 }
 
 impl<S: Sink> Reporting<S> {
-    pub fn new(sink: S, limit: Option<u64>) -> Self {
+    pub fn new(sink: S, remaining: Remaining) -> Self {
         Self {
             sink,
-            limit,
+            remaining,
             cadences: Cadences::default(),
             causes: Causes::default(),
             reported: 0,
@@ -43,6 +46,7 @@ impl<S: Sink> Reporting<S> {
         }
         connection.cadence = Some(self.cadences.seen(&connection));
         self.reported += 1;
+        self.remaining.report();
         self.failed = self.sink.connection(&connection).err();
     }
 
@@ -56,7 +60,7 @@ impl<S: Sink> Reporting<S> {
 
     /// Whether the limit is reached.
     pub fn is_full(&self) -> bool {
-        self.limit.is_some_and(|limit| self.reported >= limit)
+        self.remaining.is_over()
     }
 
     /// Whether nothing more is taken.

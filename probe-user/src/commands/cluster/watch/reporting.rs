@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, io::Write, sync::Arc};
 use anyhow::{Context as _, Result};
 
 use crate::{
+    commands::until::Remaining,
     model::{
         Cadences, Connection, Summary,
         cause::causes::{Causes, Counted},
@@ -14,11 +15,11 @@ use crate::{
     report::Reporter,
 };
 
-/// Connections of nodes in, at most `limit` of them; lines out.
+/// Connections of nodes in, as many as `remaining` says; lines out.
 pub struct Reporting<W: Write> {
     reporter: Reporter<W>,
     recorder: Option<Reporter<Recording>>,
-    limit: Option<u64>,
+    remaining: Remaining,
     /// Of each node: processes of two nodes are two.
     cadences: BTreeMap<Arc<str>, Cadences>,
     causes: Causes,
@@ -26,11 +27,11 @@ pub struct Reporting<W: Write> {
 }
 
 impl<W: Write> Reporting<W> {
-    pub fn new(reporter: Reporter<W>, recorder: Option<Reporter<Recording>>, limit: Option<u64>) -> Self {
+    pub fn new(reporter: Reporter<W>, recorder: Option<Reporter<Recording>>, remaining: Remaining) -> Self {
         Self {
             reporter,
             recorder,
-            limit,
+            remaining,
             cadences: BTreeMap::new(),
             causes: Causes::default(),
             reported: 0,
@@ -52,6 +53,7 @@ impl<W: Write> Reporting<W> {
             connection.cadence.get_or_insert(here);
         }
         self.reported += 1;
+        self.remaining.report();
         self.record(node, &connection)?;
         Ok(self.reporter.of_node(node, &connection)?)
     }
@@ -70,7 +72,7 @@ impl<W: Write> Reporting<W> {
 
     /// Whether the limit is reached.
     pub fn is_full(&self) -> bool {
-        self.limit.is_some_and(|limit| self.reported >= limit)
+        self.remaining.is_over()
     }
 
     /// After a batch.
