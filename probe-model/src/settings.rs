@@ -45,13 +45,15 @@ pub struct ConnectionOptions {
     pub source: KernelSource,
 }
 
-/// Which messages of kernel programs are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageLevel {
-    /// What is rare: a full table, a lost record, a value that is not expected.
-    Debug,
-    /// Every connection, too.
-    Trace,
+crate::names! {
+    /// Which messages of kernel programs are printed.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum MessageLevel {
+        /// What is rare: a full table, a lost record, a value that is not expected.
+        Debug = "debug",
+        /// Every connection, too.
+        Trace = "trace",
+    }
 }
 
 /// The socket of the container runtime.

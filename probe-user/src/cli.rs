@@ -3,6 +3,7 @@
 mod agent;
 mod bypass;
 mod cluster;
+mod common;
 mod doctor;
 mod generated;
 mod help;
@@ -17,11 +18,7 @@ mod vxlan;
 use std::path::PathBuf;
 
 use bytesize::ByteSize;
-use clap::{
-    Args, Parser, Subcommand, ValueEnum,
-    builder::{PossibleValue, PossibleValuesParser, Resettable, TypedValueParser},
-};
-use jiff::SignedDuration;
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::Resettable};
 
 pub use agent::{Agent, AgentArgs, ConfigError, Log, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
@@ -34,9 +31,10 @@ pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Stored, Watch};
 pub use vxlan::{Vxlan, VxlanArgs};
 
+use self::common::{DurationArgs, PodNameArgs, RingArgs, format, message_level, named, role, table_or_json};
 use crate::{
     model::{
-        Listed, Outcome, Role,
+        Outcome, Role,
         selector::{PodName, Selector},
         settings::{KernelSource, KubernetesSettings, MessageLevel, VMLINUX},
     },
@@ -66,8 +64,9 @@ pub struct Cli {
 
     /// Print messages of the kernel programs to stderr, at most 100 a second: `debug` prints rare events (a table is full, a
     /// record is lost), `trace` every connection too. No effect without kernel programs, as with --cluster
-    #[arg(long, global = true, value_enum, value_name = "LEVEL", hide_short_help = true, help_heading = GLOBAL)]
-    pub kernel_log: Option<KernelLogArg>,
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = message_level(), hide_short_help = true,
+          help_heading = GLOBAL)]
+    pub kernel_log: Option<MessageLevel>,
 
     #[command(subcommand)]
     pub command: Command,
@@ -116,17 +115,11 @@ impl From<ColorArg> for anstream::ColorChoice {
 #[command(after_help = help::sections(&[]))]
 pub struct CheckArgs {
     /// Output format: a text, or one JSON object
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = CheckFormat::Table)]
-    pub output: CheckFormat,
+    #[arg(short, long, value_name = "FORMAT", default_value = Format::Table.name(), value_parser = table_or_json())]
+    pub output: Format,
 
     #[command(flatten)]
     pub source: SourceArgs,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CheckFormat {
-    Table,
-    Json,
 }
 
 /// What `probe check` does.
@@ -139,7 +132,7 @@ pub struct Check {
 impl From<CheckArgs> for Check {
     fn from(args: CheckArgs) -> Self {
         Self {
-            json: args.output == CheckFormat::Json,
+            json: args.output == Format::Json,
             source: args.source.into(),
         }
     }
@@ -203,8 +196,8 @@ pub struct WatchArgs {
     pub ports: Vec<u16>,
 
     /// Report one side only: `client` opened the connection, `server` accepted it. Default: both
-    #[arg(long, value_enum, value_name = "ROLE")]
-    pub role: Option<RoleArg>,
+    #[arg(long, value_name = "ROLE", value_parser = role())]
+    pub role: Option<Role>,
 
     /// Report only this outcome (listed below); repeat or separate by commas
     #[arg(long = "outcome", value_name = "OUTCOME", value_delimiter = ',', value_parser = named::<Outcome>(),
@@ -234,28 +227,22 @@ pub struct WatchArgs {
     pub all: bool,
 
     /// Output format: a table that fits the terminal, one line with every field, or one JSON object a line
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Table)]
-    pub output: FormatArg,
+    #[arg(short, long, value_name = "FORMAT", default_value = Format::Table.name(), value_parser = format())]
+    pub output: Format,
 
-    /// Stop after this time: 10s, 5m, 1h30m
-    #[arg(long, value_name = "TIME")]
-    pub duration: Option<SignedDuration>,
+    #[command(flatten)]
+    pub duration: DurationArgs,
 
     /// Stop after N connections
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Size of the ring buffer between kernel and probe, rounded up to a power of two
-    #[arg(long, value_name = "BYTES", default_value = "4MiB")]
-    pub ring_size: ByteSize,
+    #[command(flatten)]
+    pub ring: RingArgs,
 
     /// Limit of connections followed at once. Default: 8192 with --port, 65536 without
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
     pub max_connections: Option<u32>,
-
-    /// Directory of the kubelet's pod logs, a source of pod names
-    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
-    pub pod_logs: PathBuf,
 
     /// Record every connection to the watched ports, also those that are not shown, for `probe who` and `probe etcd-log`: JSON,
     /// the older half in FILE.1. Only --port and --peer limit it
@@ -284,10 +271,8 @@ pub struct WatchArgs {
     #[arg(long)]
     pub tls: bool,
 
-    /// Socket of the container runtime (CRI), the source of pod and container names; `none` disables it. Default: the first
-    /// existing socket of containerd, CRI-O, cri-dockerd, k3s, k0s and MicroK8s
-    #[arg(long, value_name = "SOCKET")]
-    pub cri: Option<PathBuf>,
+    #[command(flatten)]
+    pub names: PodNameArgs,
 
     #[command(flatten)]
     pub kube: KubeArgs,
@@ -373,62 +358,6 @@ impl From<SourceArgs> for KernelSource {
             without: args.without,
         }
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum KernelLogArg {
-    Debug,
-    Trace,
-}
-
-impl From<KernelLogArg> for MessageLevel {
-    fn from(level: KernelLogArg) -> Self {
-        match level {
-            KernelLogArg::Debug => Self::Debug,
-            KernelLogArg::Trace => Self::Trace,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RoleArg {
-    Client,
-    Server,
-}
-
-impl From<RoleArg> for Role {
-    fn from(role: RoleArg) -> Self {
-        match role {
-            RoleArg::Client => Self::Client,
-            RoleArg::Server => Self::Server,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FormatArg {
-    Table,
-    Wide,
-    Json,
-}
-
-impl From<FormatArg> for Format {
-    fn from(format: FormatArg) -> Self {
-        match format {
-            FormatArg::Table => Self::Table,
-            FormatArg::Wide => Self::Wide,
-            FormatArg::Json => Self::Json,
-        }
-    }
-}
-
-/// A value by its name, with clap's suggestion of a near one.
-fn named<T: Listed>() -> impl TypedValueParser<Value = T> {
-    let possible = |value: &T| PossibleValue::new(value.name()).help(value.description());
-    PossibleValuesParser::new(T::ALL.iter().map(possible)).try_map(|wanted| {
-        let mut all = T::ALL.iter().copied();
-        all.find(|value| value.name() == wanted).ok_or("no such name")
-    })
 }
 
 /// A prefix, or an address as a prefix of its own.

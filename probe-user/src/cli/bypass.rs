@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use jiff::SignedDuration;
+use clap::Args;
 
 use super::{
-    Agents, ClusterArgs, ClusterLooks, SourceArgs, help,
-    pace::{EVERY, Pace},
+    Agents, ClusterArgs, ClusterLooks, Pace, SourceArgs,
+    common::{PodNameArgs, SnapshotArgs},
+    help,
 };
 use crate::model::{
     bypass::finding::Fault,
@@ -44,41 +44,15 @@ const SEEN_HERE: [&str; 6] = ["max_streams", "cri", "pod_logs", "netns", "btf", 
 #[derive(Args, Debug)]
 #[command(visible_alias = "notrack", after_help = help(), mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
 pub struct BypassArgs {
-    /// Print one report after --duration (default 5s) and stop
-    #[arg(long)]
-    pub once: bool,
-
-    /// Stop after this time: 10s, 5m, 1h30m
-    #[arg(long, value_name = "TIME")]
-    pub duration: Option<SignedDuration>,
-
-    /// Interval between snapshots. Default: 1s; with --cluster one snapshot
-    #[arg(long, value_name = "TIME")]
-    pub interval: Option<SignedDuration>,
+    #[command(flatten)]
+    pub snapshots: SnapshotArgs,
 
     /// Limit of streams counted at once: one client, one server port, one direction
     #[arg(long, value_name = "N", default_value_t = MAX_STREAMS, value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub max_streams: u32,
 
-    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing one
-    #[arg(long, value_name = "SOCKET")]
-    pub cri: Option<PathBuf>,
-
-    /// Directory of the kubelet's pod logs, a source of pod names
-    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
-    pub pod_logs: PathBuf,
-
-    /// Output format: a table, or one JSON object a snapshot
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = BypassFormat::Table)]
-    pub output: BypassFormat,
-
-    /// Name of this node in JSON. Default: the host name
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node_name: Option<String>,
-
-    /// Network namespace of the node. Default: the current one
-    #[arg(long, value_name = "FILE")]
-    pub netns: Option<PathBuf>,
+    #[command(flatten)]
+    pub names: PodNameArgs,
 
     /// Kubeconfig for the Kubernetes API, the source of Service names; on a node use /etc/kubernetes/kubelet.conf; `none`
     /// disables it. Default: the service account in a pod, else none. With --cluster: the cluster's credentials, by default as
@@ -101,22 +75,8 @@ impl BypassArgs {
 
     /// How the agents are asked, where they are.
     pub fn looks(&self) -> Option<Result<ClusterLooks, clap::Error>> {
-        let json = self.output == BypassFormat::Json;
-        let agents = self.agents()?;
-        Some(ClusterLooks::of(
-            agents,
-            json,
-            self.once,
-            self.interval,
-            self.duration,
-        ))
+        self.agents().map(|agents| self.snapshots.looks(agents))
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum BypassFormat {
-    Table,
-    Json,
 }
 
 /// What `probe bypass` does.
@@ -153,17 +113,11 @@ impl TryFrom<BypassArgs> for Bypass {
 
     fn try_from(args: BypassArgs) -> Result<Self, clap::Error> {
         Ok(Self {
-            pace: Pace::of(
-                args.once,
-                args.duration,
-                args.interval.unwrap_or(EVERY),
-                args.output == BypassFormat::Json,
-                args.node_name,
-            )?,
+            pace: args.snapshots.pace()?,
             max_streams: args.max_streams,
-            cri: args.cri.into(),
-            pod_logs: args.pod_logs,
-            netns: args.netns,
+            cri: args.names.runtime.cri.into(),
+            pod_logs: args.names.pod_logs,
+            netns: args.snapshots.node.netns,
             kube: super::KubeArgs::services(args.kubeconfig),
             source: args.source.into(),
         })

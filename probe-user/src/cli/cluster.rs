@@ -90,13 +90,10 @@ impl ClusterLooks {
         json: bool,
         once: bool,
         interval: Option<SignedDuration>,
-        duration: Option<SignedDuration>,
+        duration: Option<Duration>,
     ) -> Result<Self, clap::Error> {
-        let time = |option, time: Option<SignedDuration>| {
-            time.map(|time| settings::positive(option, time)).transpose()
-        };
-        let interval = time("--interval", interval)?.filter(|_| !once);
-        let duration = time("--duration", duration)?;
+        let positive = |time| settings::positive("--interval", time);
+        let interval = interval.map(positive).transpose()?.filter(|_| !once);
         if duration.is_some() && interval.is_none() {
             return Err(settings::usage(
                 "with --cluster, --duration needs --interval: the agents' latest snapshots are printed at once, or again \

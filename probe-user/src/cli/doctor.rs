@@ -2,13 +2,20 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use jiff::SignedDuration;
 
-use super::{Agents, ClusterArgs, KubeconfigArgs, SourceArgs, help, named, settings};
-use crate::model::{
-    doctor::Check,
-    settings::{KernelSource, RuntimeSocket},
+use super::{
+    Agents, SourceArgs,
+    common::{AgentsArgs, NodeArgs, RuntimeArgs, named, table_or_json},
+    help, settings,
+};
+use crate::{
+    model::{
+        doctor::Check,
+        settings::{KernelSource, RuntimeSocket},
+    },
+    report::Format,
 };
 
 const EXAMPLES: &str = "\
@@ -55,46 +62,31 @@ pub struct DoctorArgs {
     pub active: bool,
 
     /// Output format: a text, or one JSON object per check
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = DoctorFormat::Table)]
-    pub output: DoctorFormat,
+    #[arg(short, long, value_name = "FORMAT", default_value = Format::Table.name(), value_parser = table_or_json())]
+    pub output: Format,
 
-    /// Name of this node in JSON. Default: the host name
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node_name: Option<String>,
+    #[command(flatten)]
+    pub node: NodeArgs,
 
     /// Root directory of the node's files
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
 
-    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing one
-    #[arg(long, value_name = "SOCKET")]
-    pub cri: Option<PathBuf>,
-
-    /// Network namespace of the node. Default: the current one
-    #[arg(long, value_name = "FILE")]
-    pub netns: Option<PathBuf>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
     #[command(flatten)]
     pub source: SourceArgs,
 
     #[command(flatten)]
-    pub cluster: ClusterArgs,
-
-    #[command(flatten)]
-    pub access: KubeconfigArgs,
+    pub agents: AgentsArgs,
 }
 
 impl DoctorArgs {
     /// Whom to ask, where it is not this machine.
     pub fn agents(&self) -> Option<Agents> {
-        self.cluster.agents(self.access.kubeconfig.as_ref())
+        self.agents.agents()
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DoctorFormat {
-    Table,
-    Json,
 }
 
 /// What `probe doctor` does.
@@ -144,11 +136,11 @@ impl TryFrom<DoctorArgs> for Doctor {
             list: args.list,
             duration: settings::positive("--duration", args.duration)?,
             active: args.active,
-            json: args.output == DoctorFormat::Json,
-            node: args.node_name,
+            json: args.output == Format::Json,
+            node: args.node.node_name,
             root: args.root,
-            cri: args.cri.into(),
-            netns: args.netns,
+            cri: args.runtime.cri.into(),
+            netns: args.node.netns,
             source: args.source.into(),
         })
     }

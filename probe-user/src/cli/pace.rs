@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 use super::settings;
 
 /// How often to look, where nothing else is said.
-pub const EVERY: SignedDuration = SignedDuration::from_secs(1);
+const EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Clone, Debug)]
 pub struct Pace {
@@ -45,20 +45,17 @@ impl Pace {
     /// A time that is none.
     pub fn of(
         once: bool,
-        duration: Option<SignedDuration>,
-        interval: SignedDuration,
+        duration: Option<Duration>,
+        interval: Option<SignedDuration>,
         json: bool,
         node: Option<String>,
     ) -> Result<Self, clap::Error> {
         /// More often costs, and shows nothing more.
         const LEAST: Duration = Duration::from_millis(100);
-        let duration = duration
-            .map(|time| settings::positive("--duration", time))
-            .transpose()?;
         Ok(Self {
             once,
             duration: duration.or_else(|| once.then_some(Duration::from_secs(5))),
-            interval: settings::positive("--interval", interval)?.max(LEAST),
+            interval: settings::positive("--interval", interval.unwrap_or(EVERY))?.max(LEAST),
             json,
             node,
         })

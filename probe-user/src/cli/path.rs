@@ -2,12 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
-use jiff::SignedDuration;
 
-use super::{FormatArg, SourceArgs, help, settings};
+use super::{
+    SourceArgs,
+    common::{DurationArgs, RingArgs, RuntimeArgs, format, named},
+    help, settings,
+};
 use crate::{
     model::{
         path::Outcome,
@@ -74,18 +76,17 @@ pub struct PathArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
 
-    /// Stop after this time: 10s, 5m
-    #[arg(long, value_name = "TIME")]
-    pub duration: Option<SignedDuration>,
+    #[command(flatten)]
+    pub duration: DurationArgs,
 
     /// Require this outcome (listed below) of at least one and of every exchange, else exit with code 1. Stops after the first
     /// exchange without --count and --duration
-    #[arg(long, value_name = "OUTCOME", value_parser = super::named::<Outcome>(), hide_possible_values = true)]
+    #[arg(long, value_name = "OUTCOME", value_parser = named::<Outcome>(), hide_possible_values = true)]
     pub expect: Option<Outcome>,
 
     /// Output format: hops for reading, the same with all packets and kernel functions, or one JSON object an exchange
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = FormatArg::Table)]
-    pub output: FormatArg,
+    #[arg(short, long, value_name = "FORMAT", default_value = Format::Table.name(), value_parser = format())]
+    pub output: Format,
 
     /// Write the packets to this file too: pcapng, one packet per hop, with comments
     #[arg(long, value_name = "FILE")]
@@ -99,18 +100,15 @@ pub struct PathArgs {
     #[arg(long, value_name = "N", default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_hops: u32,
 
-    /// Size of the ring buffer between kernel and probe, rounded up to a power of two
-    #[arg(long, value_name = "BYTES", default_value = "4MiB")]
-    pub ring_size: ByteSize,
+    #[command(flatten)]
+    pub ring: RingArgs,
 
     /// Name of this node in reports. Default: the host name
     #[arg(long, alias = "node", value_name = "NAME", env = "NODE_NAME")]
     pub node_name: Option<String>,
 
-    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing socket of
-    /// containerd, CRI-O, cri-dockerd, k3s, k0s and MicroK8s
-    #[arg(long, value_name = "SOCKET")]
-    pub cri: Option<PathBuf>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
     #[command(flatten)]
     pub source: SourceArgs,
@@ -170,7 +168,8 @@ impl TryFrom<PathArgs> for Path {
         if args.port.is_some() && args.proto == Some(Protocol::Icmp) {
             return Err(settings::usage("--port: ICMP has no ports".to_owned()));
         }
-        let once = args.expect.is_some() && args.duration.is_none();
+        let duration = args.duration.checked()?;
+        let once = args.expect.is_some() && duration.is_none();
         Ok(Self {
             from: args.from.map(end).transpose()?,
             to: args.to.map(end).transpose()?,
@@ -179,19 +178,15 @@ impl TryFrom<PathArgs> for Path {
             netns: args.netns,
             device: args.device,
             count: args.count.or_else(|| once.then_some(1)),
-            duration: args
-                .duration
-                .map(|time| settings::positive("--duration", time))
-                .transpose()?,
+            duration,
             expect: args.expect,
-            format: args.output.into(),
+            format: args.output,
             write: args.write,
             vxlan_ports,
             max_hops: args.max_hops,
-            ring_bytes: settings::ring(args.ring_size)
-                .map_err(|error| settings::usage(format!("--ring-size: {error}")))?,
+            ring_bytes: args.ring.bytes()?,
             node: args.node_name,
-            cri: args.cri.into(),
+            cri: args.runtime.cri.into(),
             source: args.source.into(),
         })
     }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, ValueEnum,
+    Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use jiff::{
@@ -11,8 +11,15 @@ use jiff::{
     tz::{Offset, TimeZone},
 };
 
-use super::{Agents, ClusterArgs, KubeconfigArgs, help};
-use crate::model::etcd_log::{self, ServerKind};
+use super::{
+    Agents,
+    common::{AgentsArgs, table_or_json},
+    help,
+};
+use crate::{
+    model::etcd_log::{self, ServerKind},
+    report::Format,
+};
 
 const WHO_EXAMPLES: &str = "\
 Examples:
@@ -144,40 +151,25 @@ pub struct RecordingsArgs {
     pub flows: Vec<PathBuf>,
 
     /// Output format: lines for reading, or one JSON object a line
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = AnswerFormat::Table)]
-    pub output: AnswerFormat,
+    #[arg(short, long, value_name = "FORMAT", default_value = Format::Table.name(), value_parser = table_or_json())]
+    pub output: Format,
 
     #[command(flatten)]
-    pub cluster: ClusterArgs,
-
-    #[command(flatten)]
-    pub access: KubeconfigArgs,
-}
-
-impl RecordingsArgs {
-    fn agents(&self) -> Option<Agents> {
-        self.cluster.agents(self.access.kubeconfig.as_ref())
-    }
+    pub agents: AgentsArgs,
 }
 
 impl WhoArgs {
     /// Whom to ask besides the recordings.
     pub fn agents(&self) -> Option<Agents> {
-        self.recordings.agents()
+        self.recordings.agents.agents()
     }
 }
 
 impl EtcdLogArgs {
     /// Whom to ask besides the recordings.
     pub fn agents(&self) -> Option<Agents> {
-        self.recordings.agents()
+        self.recordings.agents.agents()
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AnswerFormat {
-    Table,
-    Json,
 }
 
 /// What `probe who` does.
@@ -210,7 +202,7 @@ impl From<WhoArgs> for Who {
                 .collect(),
             at: args.at,
             flows: args.recordings.flows,
-            json: args.recordings.output == AnswerFormat::Json,
+            json: args.recordings.output == Format::Json,
         }
     }
 }
@@ -243,7 +235,7 @@ impl From<EtcdLogArgs> for EtcdLog {
             node: args.node_name,
             within: args.within.unsigned_abs(),
             flows: args.recordings.flows,
-            json: args.recordings.output == AnswerFormat::Json,
+            json: args.recordings.output == Format::Json,
         }
     }
 }

@@ -193,7 +193,7 @@ impl TryFrom<WatchArgs> for Watch {
 
     fn try_from(args: WatchArgs) -> Result<Self, clap::Error> {
         let former_node_name = args.former_node_name().cloned();
-        let role = args.role.map(Role::from);
+        let role = args.role;
         let ports =
             ports(args.ports).map_err(|why| usage(format!("{why}: leave --port out to watch all")))?;
         let mut outcomes = args.outcomes;
@@ -221,11 +221,8 @@ impl TryFrom<WatchArgs> for Watch {
         // A recording answers questions that nobody had when it was begun: what is shown does not limit it.
         let records = args.record.is_some();
         let pods = pod_filter(args.pod, args.namespace, args.selector)?;
-        let ring_bytes = ring(args.ring_size).map_err(|why| usage(format!("--ring-size {why}")))?;
-        let duration = args
-            .duration
-            .map(|time| positive("--duration", time))
-            .transpose()?;
+        let ring_bytes = args.ring.bytes()?;
+        let duration = args.duration.checked()?;
         Ok(Self {
             kernel: ConnectionOptions {
                 max_connections: args.max_connections.unwrap_or(if ports.is_empty() {
@@ -252,17 +249,17 @@ impl TryFrom<WatchArgs> for Watch {
             outcomes,
             pods,
             stored: if records { Stored::Watched } else { Stored::Shown },
-            format: args.output.into(),
+            format: args.output,
             duration,
             count: args.count,
-            pod_logs: args.pod_logs,
+            pod_logs: args.names.pod_logs,
             record: args.record,
             record_bytes: args.record_size.as_u64(),
             node: former_node_name.or(args.node_name),
             explain: !args.no_explain,
             tls: args.tls,
             netns: args.netns,
-            cri: args.cri.into(),
+            cri: args.names.runtime.cri.into(),
             kube: args.kube.into(),
         })
     }

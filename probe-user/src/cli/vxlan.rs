@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use jiff::SignedDuration;
+use clap::Args;
 
 use super::{
-    Agents, ClusterArgs, ClusterLooks, KubeconfigArgs, SourceArgs, help,
-    pace::{EVERY, Pace},
+    Agents, ClusterLooks, Pace, SourceArgs,
+    common::{AgentsArgs, RuntimeArgs, SnapshotArgs},
+    help,
 };
 use crate::model::{
     settings::{KernelSource, RuntimeSocket},
@@ -47,7 +47,11 @@ const SEEN_HERE: [&str; 8] = [
 /// Compares the settings of every VXLAN device (flannel, Calico, any other) with the packets on the wire: counts packets to and
 /// from each peer in the kernel, finds drops, and reports faults with their evidence and a fix.
 #[derive(Args, Debug)]
-#[command(after_help = help(), mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)))]
+#[command(
+    after_help = help(),
+    mut_arg("cluster", |arg| arg.conflicts_with_all(SEEN_HERE)),
+    mut_arg("cri", |arg| arg.requires("flows")),
+)]
 pub struct VxlanArgs {
     /// Check only this VXLAN device. Default: all
     #[arg(long, value_name = "DEVICE")]
@@ -57,17 +61,8 @@ pub struct VxlanArgs {
     #[arg(long, value_name = "DEVICE")]
     pub underlay: Option<String>,
 
-    /// Print one report after --duration (default 5s) and stop
-    #[arg(long)]
-    pub once: bool,
-
-    /// Stop after this time: 10s, 5m, 1h30m
-    #[arg(long, value_name = "TIME")]
-    pub duration: Option<SignedDuration>,
-
-    /// Interval between snapshots. Default: 1s; with --cluster one snapshot
-    #[arg(long, value_name = "TIME")]
-    pub interval: Option<SignedDuration>,
+    #[command(flatten)]
+    pub snapshots: SnapshotArgs,
 
     /// Report inner connections too, with the names of this node's pods
     #[arg(long)]
@@ -78,56 +73,26 @@ pub struct VxlanArgs {
           value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     pub max_flows: u32,
 
-    /// Socket of the container runtime (CRI), the source of pod names; `none` disables it. Default: the first existing one
-    #[arg(long, value_name = "SOCKET", requires = "flows")]
-    pub cri: Option<PathBuf>,
-
-    /// Output format: a table, or one JSON object a snapshot
-    #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t = VxlanFormat::Table)]
-    pub output: VxlanFormat,
-
-    /// Name of this node in JSON. Default: the host name
-    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
-    pub node_name: Option<String>,
-
-    /// Network namespace of the node. Default: the current one
-    #[arg(long, value_name = "FILE")]
-    pub netns: Option<PathBuf>,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
 
     #[command(flatten)]
     pub source: SourceArgs,
 
     #[command(flatten)]
-    pub cluster: ClusterArgs,
-
-    #[command(flatten)]
-    pub access: KubeconfigArgs,
+    pub agents: AgentsArgs,
 }
 
 impl VxlanArgs {
     /// Whom to ask, where it is not this machine.
     pub fn agents(&self) -> Option<Agents> {
-        self.cluster.agents(self.access.kubeconfig.as_ref())
+        self.agents.agents()
     }
 
     /// How the agents are asked, where they are.
     pub fn looks(&self) -> Option<Result<ClusterLooks, clap::Error>> {
-        let json = self.output == VxlanFormat::Json;
-        let agents = self.agents()?;
-        Some(ClusterLooks::of(
-            agents,
-            json,
-            self.once,
-            self.interval,
-            self.duration,
-        ))
+        self.agents().map(|agents| self.snapshots.looks(agents))
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum VxlanFormat {
-    Table,
-    Json,
 }
 
 /// What `probe vxlan` does.
@@ -164,21 +129,14 @@ impl TryFrom<VxlanArgs> for Vxlan {
     type Error = clap::Error;
 
     fn try_from(args: VxlanArgs) -> Result<Self, clap::Error> {
-        let pace = Pace::of(
-            args.once,
-            args.duration,
-            args.interval.unwrap_or(EVERY),
-            args.output == VxlanFormat::Json,
-            args.node_name,
-        )?;
         Ok(Self {
             device: args.device,
             underlay: args.underlay,
-            pace,
+            pace: args.snapshots.pace()?,
             flows: args.flows,
             max_flows: args.max_flows,
-            cri: args.cri.into(),
-            netns: args.netns,
+            cri: args.runtime.cri.into(),
+            netns: args.snapshots.node.netns,
             source: args.source.into(),
         })
     }

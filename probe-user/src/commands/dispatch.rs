@@ -26,7 +26,7 @@ use crate::{
 pub fn run(cli: Cli) -> Result<Exit> {
     ColorChoice::from(cli.color).write_global();
     if let Some(level) = cli.kernel_log {
-        messages::enable(level.into(), say);
+        messages::enable(level, say);
     }
     let healthy = |()| Exit::Healthy;
     match cli.command {
