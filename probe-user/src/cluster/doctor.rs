@@ -17,22 +17,20 @@ use crate::{
 const MOST: u64 = 4 << 20;
 
 /// What the doctor of one node said, and whether it said all of it.
-pub type Said = (String, Vec<Answer>, Result<(), AgentError>);
+pub type Said = (Vec<Answer>, Result<(), AgentError>);
 
 /// Asks all `agents`; what each said, by node.
-pub async fn ask<C: Connect>(ways: &Arc<C>, agents: &[Agent], path: &str) -> Vec<Said> {
+pub async fn ask<C: Connect>(ways: &Arc<C>, agents: &[Agent], path: &str) -> Vec<(String, Said)> {
     let path: Arc<str> = path.into();
-    let tasks = each(ways, agents, |ways, agent| {
+    let asked = each(ways, agents, |ways, agent| {
         let path = Arc::clone(&path);
         async move {
             let mut answers = Vec::new();
             let end = one(&*ways, &agent, &path, &mut answers).await;
-            (agent.node, answers, end)
+            (answers, end)
         }
     });
-    let mut said = tasks.join_all().await;
-    said.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-    said
+    asked.by_node().await
 }
 
 async fn one<C: Connect>(

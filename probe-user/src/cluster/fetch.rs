@@ -37,7 +37,7 @@ pub async fn fetch<C: Connect>(
 ) -> Vec<Fetched> {
     let (sender, mut receiver) = mpsc::channel(WAITING);
     let path: Arc<str> = path.into();
-    let tasks = all::each(ways, agents, |ways, agent| {
+    let asked = all::each(ways, agents, |ways, agent| {
         let (path, sender) = (Arc::clone(&path), sender.clone());
         async move { fetch_one(&*ways, agent, &path, &sender).await }
     });
@@ -46,9 +46,8 @@ pub async fn fetch<C: Connect>(
         let (node, connection): (Arc<str>, Box<Connection>) = (node, connection);
         each(&node, &connection);
     }
-    let mut fetched: Vec<_> = tasks.join_all().await;
-    fetched.sort_by(|a, b| a.node.cmp(&b.node));
-    fetched
+    let fetched = asked.by_node().await;
+    fetched.into_iter().map(|(_, fetched)| fetched).collect()
 }
 
 async fn fetch_one<C: Connect>(

@@ -15,14 +15,9 @@ pub async fn snapshots<C: Connect>(
     path: &str,
 ) -> Vec<(String, Result<AgentSnapshot, AgentError>)> {
     let path: Arc<str> = path.into();
-    let tasks = each(ways, agents, |ways, agent| {
+    let asked = each(ways, agents, |ways, agent| {
         let path = Arc::clone(&path);
-        async move {
-            let look = look(&*ways, &agent, &path).await;
-            (agent.node, look)
-        }
+        async move { look(&*ways, &agent, &path).await }
     });
-    let mut snapshots = tasks.join_all().await;
-    snapshots.sort_by(|(a, _), (b, _)| a.cmp(b));
-    snapshots
+    asked.by_node().await
 }

@@ -279,7 +279,7 @@ async fn doctors_say_all_or_that_they_did_not() {
     let said = ask(&Arc::new(ways), &agents, &path).await;
     let told: Vec<_> = said
         .iter()
-        .map(|(node, answers, end)| {
+        .map(|(node, (answers, end))| {
             let end = end.as_ref().map_err(ToString::to_string);
             (
                 node.as_str(),

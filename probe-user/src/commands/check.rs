@@ -1,10 +1,8 @@
 //! `probe check`: tries all that the commands need of this kernel, and says what runs.
 
-use std::io::{self, Write};
+use anyhow::Result;
 
-use anyhow::{Context, Result};
-
-use super::quiet_if_closed;
+use super::print;
 use crate::{
     cli::Check as Settings,
     kernel::{
@@ -51,9 +49,7 @@ pub fn run(settings: Settings) -> Result<Verdict> {
     } else {
         report::check::text(&check)
     };
-    let mut out = io::stdout().lock();
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.context("can't write").or_else(quiet_if_closed)?;
+    print(text)?;
     let mut commands = check.commands.iter();
     Ok(Verdict::of(
         commands.any(|command| matches!(command.runs(), Runs::Not(_))),

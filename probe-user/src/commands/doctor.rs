@@ -26,6 +26,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::{
+    print,
     progress::Progress,
     quiet_if_closed,
     rule_book::{RuleBook, RuleSnapshot},
@@ -96,16 +97,10 @@ pub trait Remembers: Send + Sync {
 /// # Errors
 /// An output that can't be written, or a network namespace that is not there.
 pub fn run(settings: Settings) -> Result<Verdict> {
-    let mut out = io::stdout().lock();
     if settings.list {
-        let written = out
-            .write_all(report::doctor::list().as_bytes())
-            .and_then(|()| out.flush());
-        return written
-            .context("can't write")
-            .or_else(quiet_if_closed)
-            .map(|()| Verdict::Ok);
+        return print(report::doctor::list()).map(|()| Verdict::Ok);
     }
+    let mut out = io::stdout().lock();
     let mut answers = Vec::new();
     let json = settings.json;
     let name = host::node_name(settings.node.as_deref());

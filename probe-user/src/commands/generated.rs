@@ -1,16 +1,12 @@
 //! `probe completions`, `probe man` and `probe schema`: what is made of probe's own definitions.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    path::Path,
-};
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use super::quiet_if_closed;
+use super::print;
 use crate::{cli::Cli, model::JsonEvent, report::schema};
 
 /// # Errors
@@ -18,20 +14,14 @@ use crate::{cli::Cli, model::JsonEvent, report::schema};
 pub fn completions(shell: Shell) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "probe", &mut text);
-    print(&text)
+    print(text)
 }
 
 /// # Errors
 /// When the output can't be written.
 pub fn schema(event: Option<JsonEvent>) -> Result<()> {
     let text = schema::text(event)? + "\n";
-    print(text.as_bytes())
-}
-
-fn print(text: &[u8]) -> Result<()> {
-    let mut out = io::stdout().lock();
-    let written = out.write_all(text).and_then(|()| out.flush());
-    written.map_err(anyhow::Error::from).or_else(quiet_if_closed)
+    print(text)
 }
 
 /// # Errors

@@ -22,11 +22,18 @@ pub mod vxlan;
 pub mod watch;
 pub mod who;
 
-use std::io;
+use std::io::{self, Write as _};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 pub use self::dispatch::run;
+
+/// Writes to standard output.
+fn print(text: impl AsRef<[u8]>) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let written = out.write_all(text.as_ref()).and_then(|()| out.flush());
+    written.context("can't write").or_else(quiet_if_closed)
+}
 
 /// Who reads our output may stop reading, as `head` does: that is an end, not a fault.
 fn quiet_if_closed(error: anyhow::Error) -> Result<()> {

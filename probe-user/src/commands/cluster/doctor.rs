@@ -1,14 +1,12 @@
 //! `probe doctor --cluster`: every node, by its agent.
 
-use std::io::{self, Write as _};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::{Cluster, tell_silent};
 use crate::{
     cli::{Agents, Doctor},
     cluster::{doctor::ask, question},
-    commands::{progress::Progress, quiet_if_closed},
+    commands::{print, progress::Progress},
     model::{Exit, Verdict, doctor::Answer},
     report::{self, node},
 };
@@ -19,11 +17,7 @@ use crate::{
 /// When there is no agent to ask, or the output can't be written.
 pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     if settings.list {
-        let written = io::stdout().write_all(report::doctor::list().as_bytes());
-        return written
-            .context("can't write")
-            .or_else(quiet_if_closed)
-            .map(|()| Exit::Healthy);
+        return print(report::doctor::list()).map(|()| Exit::Healthy);
     }
     let cluster = Cluster::open(agents).await?;
     let agents = cluster.agents().await?;
@@ -39,7 +33,7 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     let colour = report::colour();
     let (mut verdict, mut answered) = (Verdict::Ok, true);
     let mut out = Vec::new();
-    for (name, answers, end) in answers {
+    for (name, (answers, end)) in answers {
         if settings.json {
             for answer in &answers {
                 out.extend_from_slice(report::doctor::json(answer, &name)?.as_bytes());
@@ -56,8 +50,6 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
             tell_silent(&name, &reason);
         }
     }
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(&out).and_then(|()| stdout.flush());
-    written.context("can't write").or_else(quiet_if_closed)?;
+    print(out)?;
     Ok(Exit::of_nodes(verdict, answered))
 }

@@ -16,7 +16,7 @@ use super::{Cluster, local, tell_silent};
 use crate::{
     cli::ClusterLooks as Settings,
     cluster::{Agent, AgentError, ask::AgentSnapshot, question, snapshots::snapshots},
-    commands::{quiet_if_closed, until::Until},
+    commands::{print, quiet_if_closed, until::Until},
     model::{Exit, Verdict},
     report::{self, node},
 };
@@ -81,9 +81,7 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
             }
         }
     }
-    let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(&out).and_then(|()| stdout.flush());
-    written.context("can't write").or_else(quiet_if_closed)?;
+    print(out)?;
     Ok(Exit::of_nodes(verdict, answered))
 }
 

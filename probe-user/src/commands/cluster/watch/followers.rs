@@ -11,8 +11,7 @@ use tokio::{
 use crate::{
     cli::Watch,
     cluster::{
-        Agent, Forward,
-        all::AT_ONCE,
+        Agent, Forward, all,
         follow::{Follower, News},
         question::Connections,
     },
@@ -69,7 +68,7 @@ impl Followers {
     ) -> Self {
         Self {
             ways: Arc::clone(&cluster.ways),
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
+            turns: all::turns(),
             question: Connections {
                 ports: settings.kernel.ports.clone(),
                 role: settings.role.filter(|_| settings.record.is_none()),
