@@ -3,7 +3,7 @@
 //! Typed loads come first, whose offsets the verifier proves, then a raw tracepoint that probes; the tracepoint that
 //! tells most first, then what older kernels have.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use aya::{
     Btf, Ebpf,
@@ -13,8 +13,8 @@ use probe_ebpf::contract::hooks::{Access, Hook, Program};
 
 use super::{
     KernelError,
-    netfilter::{Filter, FilterError},
-    object::Object,
+    netfilter::{Filter, FilterError, FilterObject},
+    object::{Object, Types},
     system,
 };
 use crate::error::chain;
@@ -45,8 +45,9 @@ pub struct Target<'a> {
     pub object: &'a Object,
     /// Tracepoints, functions and netfilter hooks to do without, as if the kernel did not have them.
     pub without: &'a [String],
-    /// How many arguments each tracepoint has on this kernel.
-    pub arguments: &'a HashMap<&'static str, u32>,
+    pub types: &'a Types,
+    /// The object for its netfilter programs, once there is one to be attached.
+    pub filters: Option<FilterObject>,
 }
 
 impl Target<'_> {
@@ -97,7 +98,7 @@ impl Target<'_> {
         if self.without.iter().any(|without| without == tracepoint) {
             return Err(HookError::Kernel("left out by --without".to_owned()));
         }
-        let arguments = self.arguments.get(tracepoint).copied().unwrap_or(0);
+        let arguments = self.types.arguments(tracepoint);
         if arguments < program.arguments {
             return Err(HookError::Kernel(format!(
                 "the tracepoint has {arguments} arguments here, {} are needed",
@@ -139,14 +140,8 @@ impl Target<'_> {
                 program.attach()?;
             }
             Access::Filter(family) => {
-                return Filter::attach(
-                    &self.object.bytes().map_err(HookError::Mismatch)?,
-                    self.ebpf,
-                    name,
-                    family,
-                )
-                .map(Some)
-                .map_err(|error| self.not_filtered(error));
+                let attached = self.filters()?.attach(name, family);
+                return attached.map(Some).map_err(|error| self.not_filtered(error));
             }
             Access::Kprobe => {
                 let program: &mut KProbe = self.program(name)?;
@@ -155,6 +150,17 @@ impl Target<'_> {
             }
         }
         Ok(None)
+    }
+
+    fn filters(&mut self) -> Result<&FilterObject, HookError> {
+        let filters = match self.filters.take() {
+            Some(filters) => filters,
+            None => {
+                let bytes = self.types.bytes(self.object).map_err(HookError::Mismatch)?;
+                FilterObject::new(bytes, self.ebpf).map_err(|error| self.not_filtered(error))?
+            }
+        };
+        Ok(self.filters.insert(filters))
     }
 
     fn not_filtered(&self, error: FilterError) -> HookError {

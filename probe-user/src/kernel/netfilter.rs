@@ -53,13 +53,15 @@ pub enum FilterError {
     Attach(io::Error),
 }
 
-impl Filter {
-    /// Loads the program `name` of `object`, of which `ebpf` was made, and attaches it in this thread's network namespace.
-    /// Kernel 6.4, `CONFIG_NETFILTER_BPF_LINK`, `CAP_NET_ADMIN`.
+/// An object with netfilter programs, given the maps that aya made of it.
+pub struct FilterObject(Object);
+
+impl FilterObject {
+    /// Of the object of which `ebpf` was made, and which still has all its maps.
     ///
     /// # Errors
-    /// When the kernel does not take it, or the object has no such program.
-    pub fn attach(object: &[u8], ebpf: &Ebpf, name: &str, family: Family) -> Result<Self, FilterError> {
+    /// When it is another one.
+    pub fn new(object: &[u8], ebpf: &Ebpf) -> Result<Self, FilterError> {
         let mut object = Object::parse(object)?;
         let maps = mem::take(&mut object.maps);
         let mut with_maps = Vec::with_capacity(maps.len());
@@ -69,6 +71,16 @@ impl Filter {
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         object.relocate_maps(with_maps.into_iter(), &sections)?;
         object.relocate_calls(&sections)?;
+        Ok(Self(object))
+    }
+
+    /// Loads the program `name`, and attaches it in this thread's network namespace. Kernel 6.4, `CONFIG_NETFILTER_BPF_LINK`,
+    /// `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// When the kernel does not take it, or the object has no such program.
+    pub fn attach(&self, name: &str, family: Family) -> Result<Filter, FilterError> {
+        let Self(object) = self;
         let function = object
             .programs
             .get(name)
@@ -86,7 +98,7 @@ impl Filter {
             .next()
             .unwrap_or_else(|| Err(io::ErrorKind::ResourceBusy.into()))
             .map_err(FilterError::Attach)?;
-        Ok(Self {
+        Ok(Filter {
             _link: link,
             _program: program,
         })

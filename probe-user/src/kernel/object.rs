@@ -1,6 +1,7 @@
 //! What all objects need: this kernel's offsets, its tracepoints, and their programs loaded.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeSet, HashMap},
     io::{self, Read as _},
 };
@@ -42,7 +43,7 @@ impl Object {
     ///
     /// # Errors
     /// When this binary is damaged.
-    pub fn bytes(&self) -> Result<Vec<u8>, KernelError> {
+    fn bytes(&self) -> Result<Vec<u8>, KernelError> {
         let compressed = match messages::threshold() {
             Some(_) => self.with_messages,
             None => self.plain,
@@ -94,10 +95,12 @@ impl Object {
         for (name, entries) in sizes {
             loader.map_max_entries(name, *entries);
         }
-        loader.load(&self.bytes()?).map_err(|error| KernelError::Object {
-            feature: self.feature,
-            reason: chain(&error),
-        })
+        loader
+            .load(types.bytes(self)?)
+            .map_err(|error| KernelError::Object {
+                feature: self.feature,
+                reason: chain(&error),
+            })
     }
 }
 
@@ -153,6 +156,8 @@ pub struct Types {
     tracepoints: Vec<u8>,
     /// How many arguments each tracepoint has.
     arguments: HashMap<&'static str, u32>,
+    /// The object, as it is loaded.
+    bytes: OnceCell<Vec<u8>>,
 }
 
 impl Types {
@@ -171,7 +176,20 @@ impl Types {
             absent,
             tracepoints: btf.hooks(&Vec::from_iter(names), &Vec::from_iter(functions(object.hooks))),
             arguments,
+            bytes: OnceCell::new(),
         })
+    }
+
+    /// The object that these are for, as it is loaded: inflated once.
+    ///
+    /// # Errors
+    /// When this binary is damaged.
+    pub(super) fn bytes(&self, object: &Object) -> Result<&[u8], KernelError> {
+        if let Some(bytes) = self.bytes.get() {
+            return Ok(bytes);
+        }
+        let bytes = object.bytes()?;
+        Ok(self.bytes.get_or_init(|| bytes))
     }
 
     /// How many arguments a tracepoint has; 0 where there is none of that name.
@@ -269,7 +287,8 @@ impl Types {
             btf,
             object,
             without: &source.without,
-            arguments: &self.arguments,
+            types: self,
+            filters: None,
         }
     }
 }
