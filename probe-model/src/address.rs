@@ -26,6 +26,14 @@ impl AddressPort {
         }
     }
 
+    /// Both as they are, also zeros: of a log or a question, which have what they have.
+    pub const fn as_written(end: SocketAddr) -> Self {
+        Self {
+            address: Some(end.ip()),
+            port: Some(end.port()),
+        }
+    }
+
     /// Zeros for what was never chosen.
     pub fn socket(self) -> SocketAddr {
         let address = self.address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -35,5 +43,33 @@ impl AddressPort {
     /// `None` if no address was chosen.
     pub fn known(self) -> Option<Self> {
         self.address.is_some().then_some(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AddressPort;
+
+    #[test]
+    fn zeros() {
+        for (end, chosen, written) in [
+            (
+                "10.0.0.1:80",
+                r#"{"address":"10.0.0.1","port":80}"#,
+                r#"{"address":"10.0.0.1","port":80}"#,
+            ),
+            (
+                "10.0.0.1:0",
+                r#"{"address":"10.0.0.1"}"#,
+                r#"{"address":"10.0.0.1","port":0}"#,
+            ),
+            ("0.0.0.0:0", "{}", r#"{"address":"0.0.0.0","port":0}"#),
+        ] {
+            let end = end.parse().unwrap();
+            let json = |end: AddressPort| serde_json::to_string(&end).unwrap();
+            assert_eq!(json(AddressPort::new(end)), chosen);
+            assert_eq!(json(AddressPort::as_written(end)), written);
+            assert_eq!(AddressPort::as_written(end).socket(), end);
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::{clock::Clock, escape, json, text};
 #[cfg(test)]
 use crate::model::{Container, Pod, Process};
 use crate::model::{
+    address::AddressPort,
     etcd_log::{
         Endpoint, Rejected, ServerKind,
         advice::advice,
@@ -183,11 +184,11 @@ impl Report {
             let found = FoundClient::new(near);
             let who = Who {
                 event: "who",
-                address: address.into(),
+                address: AddressPort::as_written(address),
                 began: utc(&mut self.clock, near.flow.began),
                 ended: utc(&mut self.clock, near.flow.ended),
                 outcome: near.flow.outcome.name(),
-                destination: near.flow.destination.into(),
+                destination: AddressPort::as_written(near.flow.destination),
                 found,
             };
             return json::line(out, &who);
@@ -216,7 +217,7 @@ impl Report {
         if self.json {
             let nobody = Nobody {
                 event: "who",
-                address: address.into(),
+                address: AddressPort::as_written(address),
                 unmatched: why,
             };
             return json::line(out, &nobody);
@@ -399,25 +400,6 @@ fn raw(object: &Option<Box<str>>) -> Option<&RawValue> {
     serde_json::from_str(object.as_deref()?).ok()
 }
 
-/// An address with its port.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogAddress"))]
-struct Address {
-    /// The address.
-    address: std::net::IpAddr,
-    /// The port.
-    port: u16,
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Self {
-        Self {
-            address: address.ip(),
-            port: address.port(),
-        }
-    }
-}
-
 /// A client that was found.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -438,7 +420,7 @@ struct FoundClient<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
     /// The client's own address and port.
-    source: Address,
+    source: AddressPort,
     /// From the time asked for to the connection: 0 if it is within the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     distance_ms: Option<u64>,
@@ -451,7 +433,7 @@ impl<'a> FoundClient<'a> {
             container: raw(&near.client.objects.container),
             process: raw(&near.client.objects.process),
             node: near.client.node.as_deref(),
-            source: near.flow.source.into(),
+            source: AddressPort::as_written(near.flow.source),
             distance_ms: near
                 .distance
                 .map(|distance| u64::try_from(distance.as_millis()).unwrap_or(u64::MAX)),
@@ -473,7 +455,7 @@ pub(super) struct RejectedEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<String>,
     /// The client as etcd saw it.
-    peer: Address,
+    peer: AddressPort,
     /// The error in the line.
     error: &'a str,
     /// The server name in the line; absent if the client sent none.
@@ -505,7 +487,7 @@ fn object<'a>(
         },
         logged_by: other_server(rejected.logged_by),
         time: rejected.time.map(|time| utc(clock, time)),
-        peer: rejected.peer.into(),
+        peer: AddressPort::as_written(rejected.peer),
         error: &rejected.error,
         server_name: &rejected.server_name,
         endpoint: rejected.endpoint.map(|endpoint| match endpoint {
@@ -528,7 +510,7 @@ pub(super) struct Who<'a> {
     /// Always `who`.
     event: &'static str,
     /// The address on the command line.
-    address: Address,
+    address: AddressPort,
     /// When the connection began.
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     began: String,
@@ -538,7 +520,7 @@ pub(super) struct Who<'a> {
     /// As of a connection.
     outcome: &'static str,
     /// The server's address and port.
-    destination: Address,
+    destination: AddressPort,
     #[serde(flatten)]
     found: FoundClient<'a>,
 }
@@ -555,7 +537,7 @@ pub(super) struct Nobody {
     /// Always `who`.
     event: &'static str,
     /// The address that was asked for.
-    address: Address,
+    address: AddressPort,
     /// Why nobody is named, in words.
     unmatched: String,
 }
