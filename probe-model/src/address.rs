@@ -1,8 +1,61 @@
 //! An address and a port as JSON has them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::owner::Name;
+
+/// An address without a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+}
+
+/// As [`Address`].
+pub(crate) fn alone<S: Serializer>(address: &IpAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    Address { address: *address }.serialize(serializer)
+}
+
+/// As [`AddressPort`].
+pub(crate) fn with_port<S: Serializer>(end: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    AddressPort::new(*end).serialize(serializer)
+}
+
+/// An endpoint, with the pod that has its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct NamedEnd<'a> {
+    /// The address.
+    pub address: IpAddr,
+    /// The port; of untracked packets on the server side alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The pod that has the address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<&'a str>,
+    /// The pod's namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<&'a str>,
+}
+
+impl<'a> NamedEnd<'a> {
+    /// `names`: of the addresses of pods.
+    pub fn new(address: IpAddr, port: Option<u16>, names: &'a HashMap<IpAddr, Name>) -> Self {
+        let name = names.get(&address);
+        Self {
+            address,
+            port,
+            pod: name.map(|name| name.pod.as_str()),
+            namespace: name.map(|name| name.namespace.as_str()),
+        }
+    }
+}
 
 /// An address with its port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::{
     finding::Fault,
@@ -48,14 +49,20 @@ impl View {
     }
 }
 
-/// Where in the kernel packets are seen.
-#[derive(Clone, Copy, Debug)]
+/// A program and its place in the kernel.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "BypassHook")
+)]
 pub struct SeenBy {
-    /// Which packets.
+    /// The packets that it sees.
     pub gives: &'static str,
-    /// The tracepoint, function or netfilter hook.
+    /// Its tracepoint, function or netfilter hook, as with `check`.
+    #[serde(rename = "tracepoint")]
     pub hook: &'static str,
-    /// The program there.
+    /// The program.
     pub program: &'static str,
 }
 

@@ -103,10 +103,13 @@ pub struct Rejected {
     pub logged_by: ServerKind,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    Client,
-    Peer,
+crate::names! {
+    /// What the connection was to.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub enum Endpoint {
+        Client = "client",
+        Peer = "peer",
+    }
 }
 
 /// What a line is.

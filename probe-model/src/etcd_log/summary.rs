@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 use super::{Rejected, advice::kind};
 use crate::{
@@ -57,18 +58,53 @@ pub struct Total {
     pub lines: u64,
     pub rejected: u64,
     pub matched: u64,
-    pub not_recorded: u64,
-    pub server_only: u64,
-    pub too_far: u64,
-    pub reused: u64,
-    pub other_server: u64,
-    pub node_unknown: u64,
-    pub zone_unknown: u64,
-    pub time_unknown: u64,
+    /// Those without a match.
+    pub unmatched: UnmatchedCounts,
     pub unreadable: u64,
     /// Rejected connections that found no group.
     pub ungrouped: u64,
     between: Option<(Timestamp, Timestamp)>,
+}
+
+/// Why no connection matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "EtcdLogUnmatched")
+)]
+pub struct UnmatchedCounts {
+    /// No recording has a connection of this address.
+    pub not_recorded: u64,
+    /// Only the server's node recorded it.
+    pub server_only: u64,
+    /// The nearest recorded connection is too far away in time.
+    pub too_far: u64,
+    /// Several clients had this port at that time.
+    pub reused: u64,
+    /// The recorded connections of this address went to another server.
+    pub other_server: u64,
+    /// A loopback or link-local client, and the node that logged is not known.
+    pub node_unknown: u64,
+    /// The line's time has no offset from UTC, and the log shows none.
+    pub zone_unknown: u64,
+    /// The line has no time, and more than one connection may be meant.
+    pub time_unknown: u64,
+}
+
+impl UnmatchedCounts {
+    fn of(&mut self, unmatched: &Unmatched) -> &mut u64 {
+        match unmatched {
+            Unmatched::NotRecorded => &mut self.not_recorded,
+            Unmatched::ServerOnly => &mut self.server_only,
+            Unmatched::TooFar(_) => &mut self.too_far,
+            Unmatched::Reused(_) => &mut self.reused,
+            Unmatched::OtherServer(_) => &mut self.other_server,
+            Unmatched::NodeUnknown => &mut self.node_unknown,
+            Unmatched::ZoneUnknown(_) => &mut self.zone_unknown,
+            Unmatched::TimeUnknown => &mut self.time_unknown,
+        }
+    }
 }
 
 impl Total {
@@ -77,14 +113,7 @@ impl Total {
         self.rejected += 1;
         *match found {
             Ok(_) => &mut self.matched,
-            Err(Unmatched::NotRecorded) => &mut self.not_recorded,
-            Err(Unmatched::ServerOnly) => &mut self.server_only,
-            Err(Unmatched::TooFar(_)) => &mut self.too_far,
-            Err(Unmatched::Reused(_)) => &mut self.reused,
-            Err(Unmatched::OtherServer(_)) => &mut self.other_server,
-            Err(Unmatched::NodeUnknown) => &mut self.node_unknown,
-            Err(Unmatched::ZoneUnknown(_)) => &mut self.zone_unknown,
-            Err(Unmatched::TimeUnknown) => &mut self.time_unknown,
+            Err(unmatched) => self.unmatched.of(unmatched),
         } += 1;
         if let Some(time) = rejected.time {
             let (first, last) = self.between.get_or_insert((time, time));

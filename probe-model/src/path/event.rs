@@ -4,6 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 pub use probe_ebpf::contract::path::Direction;
 use probe_ebpf::contract::path::Point;
+use serde::Serialize;
+
+use crate::address;
 
 /// One packet at one point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -236,10 +239,22 @@ impl Tcp {
 }
 
 /// VXLAN's outer header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "PathTunnel")
+)]
 pub struct Tunnel {
+    /// The VNI.
     pub vni: u32,
+    /// The outer source.
+    #[serde(serialize_with = "address::alone")]
+    #[cfg_attr(feature = "schema", schemars(with = "address::Address"))]
     pub source: IpAddr,
+    /// The outer destination.
+    #[serde(serialize_with = "address::with_port")]
+    #[cfg_attr(feature = "schema", schemars(with = "address::AddressPort"))]
     pub destination: SocketAddr,
 }
 

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+
 use super::{
     answer::BridgeFiltering,
     detour::Detour,
@@ -75,20 +77,37 @@ pub struct Exchange {
     pub lossy: bool,
 }
 
-/// A packet that slipped past conntrack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Packets for a Service that bypassed conntrack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "PathUntracked")
+)]
 pub struct Untracked {
+    /// The rule responsible.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<AppliedRule>,
-    /// `Service shop/web:https (10.96.7.7:443)`
+    /// The Service.
+    // `Service shop/web:https (10.96.7.7:443)`
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
 }
 
-/// Who listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "PathListener")
+)]
 pub struct Listener {
-    /// `etcd (pid 812)`, not escaped.
+    /// The process that holds it.
+    // `etcd (pid 812)`, not escaped.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,
-    /// Connections that wait to be accepted, where that is known.
+    /// Connections to be accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<u32>,
 }
 

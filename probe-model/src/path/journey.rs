@@ -5,13 +5,18 @@ use std::{
     mem,
 };
 
+use serde::{Serialize, Serializer};
+
 use super::{
     cause::DropCause,
     event::{Direction, Event, Hook, Packet, Tcp, What},
     reason::{self, Fate},
     rounds::Rounds,
 };
-use crate::{finding::Fix, rule::CandidateRule};
+use crate::{
+    finding::Fix,
+    rule::{CandidateRule, RuleOwner},
+};
 
 /// Hops kept of one packet: more is a loop, or a flood of a bridge.
 const HOPS: usize = 192;
@@ -50,6 +55,49 @@ pub struct AppliedRule {
     pub rule: CandidateRule,
     /// For this packet and those of its kind, the best first.
     pub fixes: Vec<Fix>,
+}
+
+/// A rule of the packet filter.
+#[derive(Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "PathRule")
+)]
+struct RuleJson<'a> {
+    /// The rule.
+    text: String,
+    /// The program that keeps it, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<RuleOwner>,
+    /// How to change what it does.
+    #[serde(skip_serializing_if = "<[Fix]>::is_empty")]
+    fixes: &'a [Fix],
+    /// True if the packet meets all its conditions.
+    certain: bool,
+}
+
+impl Serialize for AppliedRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let rule = RuleJson {
+            text: self.rule.to_string(),
+            owner: self.rule.owner,
+            fixes: &self.fixes,
+            certain: self.rule.certain,
+        };
+        rule.serialize(serializer)
+    }
+}
+
+#[cfg(feature = "schema")]
+impl schemars::JsonSchema for AppliedRule {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        RuleJson::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        RuleJson::json_schema(generator)
+    }
 }
 
 /// How a journey ended.

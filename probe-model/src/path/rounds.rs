@@ -1,5 +1,7 @@
 //! Packets that go in circles: the same points again and again, with a TTL that gets less.
 
+use serde::Serialize;
+
 use super::{
     event::{Event, What},
     journey::{Hop, Journey},
@@ -10,13 +12,19 @@ const LEAST: usize = 3;
 /// Points of one round.
 const LONGEST: usize = 48;
 
-/// How often a packet passed the same points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The loop of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(
+    feature = "schema",
+    derive(schemars::JsonSchema),
+    schemars(rename = "PathRounds")
+)]
 pub struct Rounds {
-    /// The first point of a round, among the journey's hops.
+    /// The index of the first of `hops` in a round.
     pub first: usize,
     /// Points of a round.
     pub points: usize,
+    /// How often it went round.
     pub times: usize,
 }
 

@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use serde::{Serialize, Serializer};
+
 use super::filters::DeviceFilter;
 use crate::network::Mac;
 pub use probe_ebpf::contract::vxlan::{Direction, Layer};
@@ -54,14 +56,28 @@ pub struct VxlanCount {
 }
 
 /// ICMP errors about VXLAN packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IcmpError {
+    /// The sender of the errors.
     pub reporter: IpAddr,
+    /// The source of the VXLAN packets.
     pub source: IpAddr,
+    /// Their destination.
     pub destination: IpAddr,
+    /// Their UDP destination port.
     pub port: u16,
+    /// The error.
+    #[serde(rename = "error")]
     pub kind: IcmpErrorKind,
+    /// `in` or `out`.
+    #[serde(serialize_with = "name")]
+    #[cfg_attr(feature = "schema", schemars(with = "&'static str"))]
     pub direction: Direction,
+}
+
+fn name<S: Serializer>(direction: &Direction, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(direction.name())
 }
 
 crate::names! {

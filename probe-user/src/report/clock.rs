@@ -50,6 +50,13 @@ impl Clock {
         8 + text::ascii(out, ".") + text::padded(out, micros(time) / 1000, 3)
     }
 
+    /// As [`Clock::utc`], as a text.
+    pub fn utc_text(&mut self, time: Timestamp) -> String {
+        let mut out = Vec::new();
+        self.utc(&mut out, time);
+        String::from_utf8(out).unwrap_or_default()
+    }
+
     /// `2026-11-23 09:10:14` where the operator is.
     pub fn date(&self, time: Timestamp) -> String {
         self.zone

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, time::Duration};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -11,14 +11,16 @@ use super::{clock::Clock, escape, json, text};
 #[cfg(test)]
 use crate::model::{Container, Pod, Process};
 use crate::model::{
+    Outcome,
     address::AddressPort,
     etcd_log::{
         Endpoint, Rejected, ServerKind,
         advice::advice,
         matching::Inferred,
-        summary::{Group, Total},
+        summary::{Group, Total, UnmatchedCounts},
     },
     flow::{Identity, Near, Unmatched, matching::is_of_one_node},
+    names::Named,
     recording_scope::RecordingScope,
 };
 
@@ -185,9 +187,9 @@ impl Report {
             let who = Who {
                 event: "who",
                 address: AddressPort::as_written(address),
-                began: utc(&mut self.clock, near.flow.began),
-                ended: utc(&mut self.clock, near.flow.ended),
-                outcome: near.flow.outcome.name(),
+                began: self.clock.utc_text(near.flow.began),
+                ended: self.clock.utc_text(near.flow.ended),
+                outcome: Named(near.flow.outcome),
                 destination: AddressPort::as_written(near.flow.destination),
                 found,
             };
@@ -389,12 +391,6 @@ fn cut<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Erro
     serializer.serialize_str(&String::from_utf8_lossy(&out))
 }
 
-fn utc(clock: &mut Clock, time: Timestamp) -> String {
-    let mut out = Vec::new();
-    clock.utc(&mut out, time);
-    String::from_utf8(out).unwrap_or_default()
-}
-
 fn raw(object: &Option<Box<str>>) -> Option<&RawValue> {
     // It was JSON when it was read.
     serde_json::from_str(object.as_deref()?).ok()
@@ -463,7 +459,7 @@ pub(super) struct RejectedEvent<'a> {
     server_name: &'a str,
     /// `client` or `peer`, from etcd 3.5.15 on.
     #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<&'static str>,
+    endpoint: Option<Endpoint>,
     #[serde(flatten)]
     found: Option<FoundClient<'a>>,
     /// What a match rests on, where it is less than a time.
@@ -486,14 +482,11 @@ fn object<'a>(
             Some(_) => "server-log",
         },
         logged_by: other_server(rejected.logged_by),
-        time: rejected.time.map(|time| utc(clock, time)),
+        time: rejected.time.map(|time| clock.utc_text(time)),
         peer: AddressPort::as_written(rejected.peer),
         error: &rejected.error,
         server_name: &rejected.server_name,
-        endpoint: rejected.endpoint.map(|endpoint| match endpoint {
-            Endpoint::Client => "client",
-            Endpoint::Peer => "peer",
-        }),
+        endpoint: rejected.endpoint,
         found: found.as_ref().ok().map(FoundClient::new),
         certainty: (found.is_ok() && rejected.time.is_none()).then_some("time-unknown"),
         unmatched: found
@@ -518,7 +511,7 @@ pub(super) struct Who<'a> {
     #[cfg_attr(test, schemars(extend("format" = "date-time")))]
     ended: String,
     /// As of a connection.
-    outcome: &'static str,
+    outcome: Named<Outcome>,
     /// The server's address and port.
     destination: AddressPort,
     #[serde(flatten)]
@@ -558,7 +551,7 @@ pub(super) struct EtcdLogSummary<'a> {
     /// Rejected connections whose client was found.
     matched: u64,
     /// Rejected connections whose client was not found, by reason.
-    unmatched: Reasons,
+    unmatched: UnmatchedCounts,
     /// Rejected connections whose line could not be read.
     unreadable: u64,
     /// The first line that could not be read.
@@ -595,28 +588,6 @@ impl InferredOffset {
             lines: inferred.lines,
         }
     }
-}
-
-/// Why no connection matched.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogUnmatched"))]
-struct Reasons {
-    /// No recording has a connection of this address.
-    not_recorded: u64,
-    /// Only the server's node recorded it.
-    server_only: u64,
-    /// The nearest recorded connection is too far away in time.
-    too_far: u64,
-    /// Several clients had this port at that time.
-    reused: u64,
-    /// The recorded connections of this address went to another server.
-    other_server: u64,
-    /// A loopback or link-local client, and the node that logged is not known.
-    node_unknown: u64,
-    /// The line's time has no offset from UTC, and the log shows none.
-    zone_unknown: u64,
-    /// The line has no time, and more than one connection may be meant.
-    time_unknown: u64,
 }
 
 /// A client and an error.
@@ -697,8 +668,8 @@ fn summary<'a>(
             },
             Err(address) => Client::Unknown { address: *address },
         },
-        first: group.first.map(|time| utc(clock, time)),
-        last: group.last.map(|time| utc(clock, time)),
+        first: group.first.map(|time| clock.utc_text(time)),
+        last: group.last.map(|time| clock.utc_text(time)),
         advice: advice(&group.error, group.sent_hello, kind),
     });
     EtcdLogSummary {
@@ -710,16 +681,7 @@ fn summary<'a>(
         lines: total.lines,
         rejected: total.rejected,
         matched: total.matched,
-        unmatched: Reasons {
-            not_recorded: total.not_recorded,
-            server_only: total.server_only,
-            too_far: total.too_far,
-            reused: total.reused,
-            other_server: total.other_server,
-            node_unknown: total.node_unknown,
-            zone_unknown: total.zone_unknown,
-            time_unknown: total.time_unknown,
-        },
+        unmatched: total.unmatched,
         unreadable: total.unreadable,
         ungrouped: total.ungrouped,
     }

@@ -1,13 +1,17 @@
 //! `-o json`: one object a line, the schema of docs/json.md. What is not known is an absent field.
 
-use std::{io, net::IpAddr};
+use std::io;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{clock::Clock, lines};
 use crate::model::{
-    self, Container, Outcome, Owner, Pod, Process, Role, Summary, address::AddressPort,
-    cause::causes::Counted, connection::ConnectionEvent, names::Named, recording_scope::RecordingScope,
+    self, Container, Outcome, Owner, Pod, Process, Role, Summary,
+    address::{Address, AddressPort},
+    cause::causes::Counted,
+    connection::ConnectionEvent,
+    names::Named,
+    recording_scope::RecordingScope,
     summary::Tally,
 };
 
@@ -70,9 +74,9 @@ pub(super) struct Total<'a> {
     /// The causes as last seen, most connections first; at most 64.
     causes: Vec<CountedCause<'a>>,
     /// What was lost, by name (below).
-    lost: Tallies<'a>,
+    lost: CountsByName,
     /// What has no name, by name (below).
-    misses: Tallies<'a>,
+    misses: CountsByName,
 }
 
 /// The fields of a connection that are the same for all of a source's. Process ids, and whatever else may change from one
@@ -126,27 +130,29 @@ struct Source<'a> {
     node: Option<&'a str>,
 }
 
-/// An address without a port.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Address {
-    /// The address.
-    pub address: IpAddr,
-}
-
-/// An object of counts.
+/// An object of counts, in their order.
 #[cfg_attr(
     test,
     derive(schemars::JsonSchema),
     schemars(inline, with = "std::collections::BTreeMap<String, u64>")
 )]
-struct Tallies<'a>(&'a [Tally]);
+pub(super) struct CountsByName(Vec<(&'static str, u64)>);
 
-impl Serialize for Tallies<'_> {
+impl CountsByName {
+    pub fn of(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Self {
+        Self(counts.into_iter().collect())
+    }
+
+    fn tallies(tallies: &[Tally]) -> Self {
+        Self::of(tallies.iter().map(|tally| (tally.name, tally.count)))
+    }
+}
+
+impl Serialize for CountsByName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for tally in self.0 {
-            map.serialize_entry(tally.name, &tally.count)?;
+        for (name, count) in &self.0 {
+            map.serialize_entry(name, count)?;
         }
         map.end()
     }
@@ -154,11 +160,7 @@ impl Serialize for Tallies<'_> {
 
 /// Appends the last line. Every source is in it, most frequent first.
 pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::Result<()> {
-    let mut time = |time| {
-        let mut out = Vec::new();
-        clock.utc(&mut out, time);
-        String::from_utf8(out).unwrap_or_default()
-    };
+    let mut time = |time| clock.utc_text(time);
     let sources = super::summary::sorted(summary).into_iter().map(|row| {
         let Owner {
             process,
@@ -205,8 +207,8 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
                     cause,
                 })
                 .collect(),
-            lost: Tallies(&summary.losses),
-            misses: Tallies(&summary.misses),
+            lost: CountsByName::tallies(&summary.losses),
+            misses: CountsByName::tallies(&summary.misses),
         },
     )
 }

@@ -1,12 +1,13 @@
 //! One object a look; docs/json.md describes it.
 
-use std::{io, net::IpAddr};
+use std::io;
 
 use serde::Serialize;
 
 use super::super::{clock::Clock, lines};
 use crate::model::{
     Container, Finding, Pod, Verdict,
+    address::NamedEnd,
     bypass::{
         View,
         diagnosis::protocol,
@@ -44,7 +45,7 @@ pub(in crate::report) struct BypassEvent<'a> {
     /// What could not be counted.
     lost: Lost,
     /// The programs that see the packets.
-    hooks: Vec<Hook>,
+    hooks: &'a [SeenBy],
     /// Packets that this kernel does not show.
     #[serde(skip_serializing_if = "<[&str]>::is_empty")]
     unseen: &'a [&'static str],
@@ -61,43 +62,14 @@ struct Lost {
     packets: u64,
 }
 
-/// A program and its place in the kernel.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassHook"))]
-struct Hook {
-    /// The packets that it sees.
-    gives: &'static str,
-    /// Its tracepoint, function or netfilter hook, as with `check`.
-    tracepoint: &'static str,
-    /// The program.
-    program: &'static str,
-}
-
-/// An endpoint of untracked packets.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassEnd"))]
-struct BypassEnd<'a> {
-    /// The address.
-    address: IpAddr,
-    /// The port, on the server side.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    /// The pod that has the address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<&'a str>,
-    /// The pod's namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-}
-
 /// Untracked packets of one direction.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassStream"))]
 struct Stream<'a> {
     /// The source.
-    source: BypassEnd<'a>,
+    source: NamedEnd<'a>,
     /// The destination.
-    destination: BypassEnd<'a>,
+    destination: NamedEnd<'a>,
     /// The IP protocol.
     protocol: String,
     /// `forwarded`, `outgoing` or `delivered`.
@@ -169,11 +141,9 @@ struct RuleLine {
 }
 
 pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> io::Result<Vec<u8>> {
-    let mut time = Vec::new();
-    clock.utc(&mut time, view.time);
     let line = BypassEvent {
         event,
-        time: String::from_utf8_lossy(&time).into_owned(),
+        time: clock.utc_text(view.time),
         node,
         healthy: view.findings.is_empty(),
         verdict: view.verdict(),
@@ -182,38 +152,23 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         services: view.services,
         findings: view.findings.iter().collect(),
         lost: Lost { packets: view.rest },
-        hooks: view.seen_by.iter().map(hook).collect(),
+        hooks: &view.seen_by,
         unseen: &view.unseen,
         unread: &view.unread,
     };
     Ok(lines::to_vec(&line)?)
 }
 
-fn hook(by: &SeenBy) -> Hook {
-    Hook {
-        gives: by.gives,
-        tracepoint: by.hook,
-        program: by.program,
-    }
-}
-
-fn end(view: &View, address: IpAddr, port: Option<u16>) -> BypassEnd<'_> {
-    let name = view.names.get(&address);
-    BypassEnd {
-        address,
-        port,
-        pod: name.map(|name| name.pod.as_str()),
-        namespace: name.map(|name| name.namespace.as_str()),
-    }
-}
-
 fn stream<'a>(view: &'a View, seen: &'a JudgedStream) -> Stream<'a> {
     let (stream, count) = (&seen.stream, &seen.count);
     let device = |index: Option<u32>| view.devices.get(&index?).map(String::as_str);
-    let port = |which| (stream.server == which).then_some(stream.port);
+    let end = |address, which| {
+        let port = (stream.server == which).then_some(stream.port);
+        NamedEnd::new(address, port, &view.names)
+    };
     Stream {
-        source: end(view, stream.source, port(Server::Source)),
-        destination: end(view, stream.destination, port(Server::Destination)),
+        source: end(stream.source, Server::Source),
+        destination: end(stream.destination, Server::Destination),
         protocol: protocol(stream.protocol),
         direction: stream.direction.name(),
         input: device(stream.input),

@@ -2,13 +2,12 @@
 
 use std::{io, net::SocketAddr};
 
-use jiff::Timestamp;
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::Serialize;
 
 use super::{
     super::{
         clock::Clock,
-        json::{Address, line},
+        json::{CountsByName, line},
     },
     Lost, Told, Totals,
 };
@@ -17,10 +16,9 @@ use crate::model::{
     address::AddressPort,
     finding::Fix,
     path::{
-        self, AppliedRule, Journey, Outcome, Places, Tracking, What,
-        event::{Hook, HookVerdict},
+        self, AppliedRule, Journey, Listener, Outcome, Places, Rounds, Tracking, Untracked, What,
+        event::{Hook, HookVerdict, Tunnel},
     },
-    rule::RuleOwner,
 };
 
 /// What `probe path` prints, one object an exchange: a request, its answer, and the other packets of the flow meanwhile.
@@ -50,55 +48,15 @@ pub(in crate::report) struct PathEvent<'a> {
     fixes: Vec<Fix>,
     /// If packets for a Service bypassed conntrack.
     #[serde(skip_serializing_if = "Option::is_none")]
-    untracked: Option<Untracked<'a>>,
+    untracked: Option<&'a Untracked>,
     /// The listener where the request was delivered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    listener: Option<Listener<'a>>,
+    listener: Option<&'a Listener>,
     /// Points of packets beyond those kept: 64 packets an exchange.
     #[serde(skip_serializing_if = "is_zero")]
     left_out: u64,
     /// Each packet of the exchange, in the order they began.
     packets: Vec<Packet<'a>>,
-}
-
-/// Packets for a Service that bypassed conntrack.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathUntracked"))]
-struct Untracked<'a> {
-    /// The rule responsible.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<Rule<'a>>,
-    /// The Service.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<&'a str>,
-}
-
-/// A listening socket.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathListener"))]
-struct Listener<'a> {
-    /// The process that holds it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<&'a str>,
-    /// Connections to be accepted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    waiting: Option<u32>,
-}
-
-/// A rule of the packet filter.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathRule"))]
-struct Rule<'a> {
-    /// The rule.
-    text: String,
-    /// The program that keeps it, if known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    owner: Option<RuleOwner>,
-    /// How to change what it does.
-    #[serde(skip_serializing_if = "<[Fix]>::is_empty")]
-    fixes: &'a [Fix],
-    /// True if the packet meets all its conditions.
-    certain: bool,
 }
 
 /// A packet and its way.
@@ -129,18 +87,6 @@ struct Packet<'a> {
     rounds: Option<Rounds>,
     /// Each point that it passed, in order; of a loop, the first round alone.
     hops: Vec<Hop<'a>>,
-}
-
-/// The loop of a packet.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathRounds"))]
-struct Rounds {
-    /// The index of the first of `hops` in a round.
-    first: usize,
-    /// Points of a round.
-    points: usize,
-    /// How often it went round.
-    times: usize,
 }
 
 /// A point that a packet passed.
@@ -201,7 +147,7 @@ struct Hop<'a> {
     tunnel: Option<Tunnel>,
     /// The rule that dropped it, or exempted it from conntrack.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<Rule<'a>>,
+    rule: Option<&'a AppliedRule>,
     /// Of a netfilter hook that accepted it: the tables with chains there, in their order, as they were read at most 10 s
     /// before (`iptables-legacy raw`, `nft inet shop pre`).
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -218,18 +164,6 @@ struct Icmp {
     code: u8,
 }
 
-/// VXLAN's outer header.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "PathTunnel"))]
-struct Tunnel {
-    /// The VNI.
-    vni: u32,
-    /// The outer source.
-    source: Address,
-    /// The outer destination.
-    destination: AddressPort,
-}
-
 /// Appends one line.
 pub fn exchange(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, told: &Told<'_>) -> io::Result<()> {
     let exchange = told.exchange;
@@ -238,21 +172,15 @@ pub fn exchange(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, told: 
         out,
         &PathEvent {
             event: "path",
-            time: utc(clock, told.time),
+            time: clock.utc_text(told.time),
             node,
             flow: exchange.flow,
             outcome: conclusion.outcome,
             verdict: conclusion.outcome.verdict(),
             conclusion: conclusion.text,
             fixes: conclusion.fixes,
-            untracked: exchange.untracked.as_ref().map(|untracked| Untracked {
-                rule: untracked.rule.as_ref().map(rule),
-                service: untracked.service.as_deref(),
-            }),
-            listener: exchange.listener.as_ref().map(|listener| Listener {
-                process: listener.process.as_deref(),
-                waiting: listener.waiting,
-            }),
+            untracked: exchange.untracked.as_ref(),
+            listener: exchange.listener.as_ref(),
             left_out: exchange.left_out,
             packets: exchange
                 .journeys
@@ -261,21 +189,6 @@ pub fn exchange(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, told: 
                 .collect(),
         },
     )
-}
-
-fn utc(clock: &mut Clock, time: Timestamp) -> String {
-    let mut out = Vec::new();
-    clock.utc(&mut out, time);
-    String::from_utf8(out).unwrap_or_default()
-}
-
-fn rule(applied: &AppliedRule) -> Rule<'_> {
-    Rule {
-        text: applied.rule.to_string(),
-        owner: applied.rule.owner,
-        fixes: &applied.fixes,
-        certain: applied.rule.certain,
-    }
 }
 
 fn packet<'a>(journey: &'a Journey, places: Places<'_>) -> Packet<'a> {
@@ -290,11 +203,7 @@ fn packet<'a>(journey: &'a Journey, places: Places<'_>) -> Packet<'a> {
         end: end.name(),
         duration_ns: journey.after_ns(end.hop()),
         left_out: journey.left_out,
-        rounds: journey.rounds.map(|rounds| Rounds {
-            first: rounds.first,
-            points: rounds.points,
-            times: rounds.times,
-        }),
+        rounds: journey.rounds,
         hops: journey
             .hops
             .iter()
@@ -331,14 +240,8 @@ fn hop<'a>(journey: &Journey, at: usize, hop: &'a path::Hop, places: Places<'_>)
         verdict: None,
         found: None,
         icmp: None,
-        tunnel: packet.tunnel.map(|tunnel| Tunnel {
-            vni: tunnel.vni,
-            source: Address {
-                address: tunnel.source,
-            },
-            destination: AddressPort::new(tunnel.destination),
-        }),
-        rule: hop.rule.as_ref().map(rule),
+        tunnel: packet.tunnel,
+        rule: hop.rule.as_ref(),
         tables: &hop.tables,
     };
     match &event.what {
@@ -384,42 +287,26 @@ pub(in crate::report) struct PathSummary<'a> {
     /// The number of packets.
     packets: u64,
     /// How many exchanges of each outcome.
-    outcomes: Counts<'a>,
+    outcomes: CountsByName,
     /// What was not seen.
     lost: Lost,
 }
 
-/// An object of counts.
-#[cfg_attr(
-    test,
-    derive(schemars::JsonSchema),
-    schemars(inline, with = "std::collections::BTreeMap<String, u64>")
-)]
-struct Counts<'a>(&'a [(Outcome, u64)]);
-
-impl Serialize for Counts<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (outcome, count) in self.0 {
-            map.serialize_entry(outcome.name(), count)?;
-        }
-        map.end()
-    }
-}
-
 /// Appends the last line.
 pub fn last(out: &mut Vec<u8>, clock: &mut Clock, node: Option<&str>, totals: &Totals) -> io::Result<()> {
+    let outcomes = totals.outcomes.iter();
+    let outcomes = outcomes.map(|(outcome, count)| (outcome.name(), *count));
     line(
         out,
         &PathSummary {
             event: "summary",
-            started: utc(clock, totals.started),
-            ended: utc(clock, totals.ended),
+            started: clock.utc_text(totals.started),
+            ended: clock.utc_text(totals.ended),
             watched: &totals.watched,
             node,
             exchanges: totals.exchanges,
             packets: totals.packets,
-            outcomes: Counts(&totals.outcomes),
+            outcomes: CountsByName::of(outcomes),
             lost: totals.lost,
         },
     )

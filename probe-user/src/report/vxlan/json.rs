@@ -1,16 +1,21 @@
 //! One object a look; docs/json.md describes it.
 
-use std::{collections::BTreeMap, io, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::Serialize;
 
 use super::super::{clock::Clock, lines};
 use crate::model::{
     Finding, Verdict,
+    address::NamedEnd,
     finding::ago_ms,
     vxlan::{
         overlay::{Overlay, PeerEntry, PeerSource},
-        traffic::{IcmpErrorKind, Layer, VxlanCount},
+        traffic::{IcmpError, Layer, VxlanCount},
         view::{PeerView, View},
     },
 };
@@ -33,7 +38,7 @@ pub(in crate::report) struct VxlanEvent<'a> {
     /// The packets on the wire, of any VXLAN port and VNI.
     streams: Vec<Stream<'a>>,
     /// ICMP errors about VXLAN packets.
-    errors: Vec<Error>,
+    errors: Vec<Error<'a>>,
     /// VXLAN packets dropped on this node.
     drops: Vec<Drop<'a>>,
     /// Each direction of each inner connection, most bytes first, with `--flows`.
@@ -168,19 +173,9 @@ struct Stream<'a> {
 /// ICMP errors about VXLAN packets.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "VxlanError"))]
-struct Error {
-    /// The sender of the errors.
-    reporter: IpAddr,
-    /// The source of the VXLAN packets.
-    source: IpAddr,
-    /// Their destination.
-    destination: IpAddr,
-    /// Their UDP destination port.
-    port: u16,
-    /// The error.
-    error: IcmpErrorKind,
-    /// `in` or `out`.
-    direction: &'static str,
+struct Error<'a> {
+    #[serde(flatten)]
+    error: &'a IcmpError,
     /// The number of errors.
     packets: u64,
     /// The largest packet that would pass.
@@ -219,30 +214,14 @@ struct Drop<'a> {
     last_seen_ms: Option<u64>,
 }
 
-/// An endpoint of an inner flow.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "InnerFlowEnd"))]
-struct FlowEnd<'a> {
-    /// The address.
-    address: IpAddr,
-    /// The port.
-    port: u16,
-    /// The pod that has the address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<&'a str>,
-    /// The pod's namespace.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<&'a str>,
-}
-
 /// One direction of an inner connection.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "InnerFlow"))]
 struct Flow<'a> {
     /// The source.
-    source: FlowEnd<'a>,
+    source: NamedEnd<'a>,
     /// The destination.
-    destination: FlowEnd<'a>,
+    destination: NamedEnd<'a>,
     /// The IP protocol.
     protocol: String,
     /// The VNI.
@@ -262,8 +241,6 @@ struct Flow<'a> {
 }
 
 pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> io::Result<Vec<u8>> {
-    let mut time = Vec::new();
-    clock.utc(&mut time, view.time);
     let now = view.traffic.now_ns;
     let device = |index: &u32| view.devices.get(index).map(String::as_str);
     let streams = view.traffic.streams.iter().map(|(stream, count)| Stream {
@@ -276,12 +253,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
         counts: counts(count, now),
     });
     let errors = view.traffic.errors.iter().map(|(error, count)| Error {
-        reporter: error.reporter,
-        source: error.source,
-        destination: error.destination,
-        port: error.port,
-        error: error.kind,
-        direction: error.direction.name(),
+        error,
         packets: count.packets,
         mtu: (count.mtu > 0).then_some(count.mtu),
         last_seen_ms: ago_ms(now, count.last_ns),
@@ -301,9 +273,10 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
             last_seen_ms: ago_ms(now, count.last_ns),
         }
     });
+    let end = |end: SocketAddr| NamedEnd::new(end.ip(), Some(end.port()), &view.names);
     let flows = view.traffic.flows.iter().map(|(flow, count)| Flow {
-        source: end(view, flow.source),
-        destination: end(view, flow.destination),
+        source: end(flow.source),
+        destination: end(flow.destination),
         protocol: super::text::protocol(flow.protocol),
         vni: flow.vni,
         direction: flow.direction.name(),
@@ -318,7 +291,7 @@ pub fn line(view: &View, event: &'static str, node: &str, clock: &mut Clock) -> 
     let all = view.peers();
     let line = VxlanEvent {
         event,
-        time: String::from_utf8_lossy(&time).into_owned(),
+        time: clock.utc_text(view.time),
         node,
         devices: devices.map(|overlay| device_of(view, overlay, &all)).collect(),
         peers: all.iter().map(|peer| peer_of(peer, now)).collect(),
@@ -390,15 +363,5 @@ fn peer_of<'a>(view: &PeerView<'a>, now: u64) -> Peer<'a> {
         dropped: view.dropped,
         state: view.state(),
         verdict: view.verdict(),
-    }
-}
-
-fn end(view: &View, end: std::net::SocketAddr) -> FlowEnd<'_> {
-    let name = view.names.get(&end.ip());
-    FlowEnd {
-        address: end.ip(),
-        port: end.port(),
-        pod: name.map(|name| name.pod.as_str()),
-        namespace: name.map(|name| name.namespace.as_str()),
     }
 }
