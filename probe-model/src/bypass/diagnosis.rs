@@ -109,12 +109,16 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
         return Some(Intended::NodeLocalDns);
     }
     let is_of_plugin = |rule: &CandidateRule| rule.owner.is_some_and(RuleOwner::is_network_plugin);
-    // What a plugin exempts at the node's own addresses is its tunnel.
+    // What a plugin exempts at the node's own addresses is its tunnel; what it exempts at a tunnel's port between two others are
+    // packets of other nodes that this one routes.
     let by_plugin = || !rules.is_empty() && rules.iter().all(is_of_plugin);
-    if stream.protocol == UDP
-        && is_at_node(stream, known.own)
-        && (known.tunnel_ports.contains(&stream.port) || by_plugin())
-    {
+    let is_tunnel_port = known.tunnel_ports.contains(&stream.port);
+    let is_pod = |address| known.names.contains_key(address);
+    let is_overlay = match is_at_node(stream, known.own) {
+        true => is_tunnel_port || by_plugin(),
+        false => is_tunnel_port && by_plugin() && !is_pod(&stream.source) && !is_pod(&stream.destination),
+    };
+    if stream.protocol == UDP && is_overlay {
         return Some(Intended::Overlay);
     }
     let of = |rule: &CandidateRule| {

@@ -31,6 +31,16 @@ pub struct UntrackedStream {
 }
 
 impl UntrackedStream {
+    /// Whether the kernel sends it by itself, and never tracks it: group membership of IPv6 (MLD), whose packets have a hop-by-hop
+    /// header before ICMPv6. `nf_conntrack_icmpv6_error()` leaves them untracked.
+    pub const fn is_group_membership(&self) -> bool {
+        const HOP_BY_HOP: u8 = 0;
+        match self.destination {
+            IpAddr::V6(group) => self.protocol == HOP_BY_HOP && group.is_multicast(),
+            IpAddr::V4(_) => false,
+        }
+    }
+
     /// The hooks that its packets pass.
     pub const fn path(&self) -> PacketPath {
         match self.direction {
@@ -82,7 +92,7 @@ pub struct UntrackedCount {
 }
 
 /// Each packet once: one that passes several devices is counted at each, and again when the loopback device hands it
-/// to its receiver. The uppermost device is the one the rules see.
+/// to its receiver. The uppermost device is the one the rules see. Without what the kernel itself never tracks.
 pub fn once(
     streams: Vec<(UntrackedStream, UntrackedCount)>,
     devices: &[Device],
@@ -115,5 +125,8 @@ pub fn once(
         }
         false
     };
-    streams.into_iter().filter(|(stream, _)| !again(stream)).collect()
+    streams
+        .into_iter()
+        .filter(|(stream, _)| !stream.is_group_membership() && !again(stream))
+        .collect()
 }

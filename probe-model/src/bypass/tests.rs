@@ -16,6 +16,7 @@ use crate::{
     doctor::{CheckVerdict, bypass::judge},
     finding::Kind,
     network::Device,
+    owner::Name,
     rule::{
         Action, CandidateRule, Tool,
         samples::{iptables, notrack},
@@ -334,6 +335,73 @@ fn each_packet_once() {
             .map(|(direction, input, output)| (through(direction, input, output), UntrackedCount::default()))
             .collect();
         assert_eq!(once(streams.clone(), &devices).len(), kept, "{streams:?}");
+    }
+}
+
+/// `nf_conntrack_icmpv6_error()` never tracks it.
+#[test]
+fn group_membership_is_not_counted() {
+    for (protocol, destination, kept) in [
+        (0, "ff02::16", 0),
+        (0, "ff0e::1:2", 0),
+        // A hop-by-hop header to one host is no report.
+        (0, "fd00::2", 1),
+        (17, "ff02::fb", 1),
+        (0, "224.0.0.22", 1),
+    ] {
+        let stream = UntrackedStream {
+            protocol,
+            ..stream("fe80::1", destination, 0, Server::Neither)
+        };
+        let kept_now = once(vec![(stream, UntrackedCount::default())], &[]).len();
+        assert_eq!(kept_now, kept, "{protocol} to {destination}");
+    }
+}
+
+/// A node between two others routes their encapsulated packets, which its plugin's rule exempts too.
+#[test]
+fn another_nodes_overlay_is_intended_where_the_plugin_exempts_it() {
+    let words = "cali-PREROUTING -p udp -m udp --dport 8472 -j NOTRACK";
+    let words: Vec<&str> = words.split(' ').collect();
+    let felix = iptables(Tool::IptablesNft, "raw", Action::NoTrack, &words);
+    let between = |source: &str, port| UntrackedStream {
+        protocol: 17,
+        ..stream(source, "192.168.99.13", port, Server::Destination)
+    };
+    let node = Node::new(&[]);
+    let names = HashMap::from([(
+        ip("10.244.1.5"),
+        Name {
+            namespace: "shop".to_owned(),
+            pod: "web".to_owned(),
+        },
+    )]);
+    let known = BypassFacts {
+        services: &node.services,
+        rules: &node.rules,
+        own: &node.own,
+        tunnel_ports: &HashSet::from([8472]),
+        names: &names,
+    };
+    for (what, stream, rule, intended) in [
+        ("a node's", between("192.168.88.11", 8472), felix.clone(), true),
+        (
+            "no tunnel's port",
+            between("192.168.88.11", 53),
+            felix.clone(),
+            false,
+        ),
+        (
+            "someone's rule",
+            between("192.168.88.11", 8472),
+            notrack("r1"),
+            false,
+        ),
+        ("a pod's", between("10.244.1.5", 8472), felix, false),
+    ] {
+        let seen = see(stream, count(9, 0), vec![rule], known);
+        let expected = intended.then_some(Intended::Overlay);
+        assert_eq!(seen.intended, expected, "{what}");
     }
 }
 
