@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::finding::Fix;
+use crate::{finding::Fix, network::RouteKind};
 
 /// Tables that every host has: default, main, local.
 pub const MAIN: u32 = 254;
@@ -48,6 +48,8 @@ pub struct PolicyRule {
     pub mark: Option<(u32, u32)>,
     pub input: Option<String>,
     pub output: Option<String>,
+    /// It rejects packets; else it chooses a table.
+    pub rejects: Option<RouteKind>,
     pub table: u32,
     /// It asks for more, such as ports or a user.
     pub more: bool,
@@ -55,6 +57,14 @@ pub struct PolicyRule {
 }
 
 impl PolicyRule {
+    /// Whoever made it changes it. `ip rule` deletes by all its words, which may be of others, too.
+    pub fn fixes(&self) -> Vec<Fix> {
+        vec![
+            Fix::run(["ip", "rule", "show"], "lists the rule"),
+            Fix::text("Find what made the routing rule, and exempt the pod network there."),
+        ]
+    }
+
     /// Whether it may be the one that a packet met.
     fn fits(&self, query: &RouteQuery) -> bool {
         let within = |net: Option<IpNet>, address: Option<IpAddr>| {
@@ -95,7 +105,10 @@ impl Display for PolicyRule {
                 write!(f, " {word} {device}")?;
             }
         }
-        write!(f, " lookup {}", self.table)
+        match self.rejects {
+            Some(kind) => write!(f, " {}", kind.name()),
+            None => write!(f, " lookup {}", self.table),
+        }
     }
 }
 
@@ -171,7 +184,7 @@ pub fn policy(
     }
     let mut rules: Vec<_> = rules
         .iter()
-        .filter(|rule| rule.table == table && rule.fits(query))
+        .filter(|rule| rule.rejects.is_none() && rule.table == table && rule.fits(query))
         .collect();
     // Lower goes first; one that is understood whole before one that is not.
     rules.sort_by_key(|rule| (rule.more, rule.priority));
@@ -183,6 +196,16 @@ pub fn policy(
         device: name(device)?,
         main: main.and_then(name),
     })
+}
+
+/// The rule that rejected a packet, where a rule did, and not a route.
+pub fn rejection(query: &RouteQuery, kind: RouteKind, rules: &[PolicyRule]) -> Option<PolicyRule> {
+    let fits = |rule: &&PolicyRule| rule.rejects == Some(kind) && !rule.more && rule.fits(query);
+    rules
+        .iter()
+        .filter(fits)
+        .min_by_key(|rule| rule.priority)
+        .cloned()
 }
 
 #[cfg(test)]
@@ -269,5 +292,47 @@ mod tests {
         ] {
             assert_eq!(told(7, ETH0, &[change]), expected.map(str::to_owned));
         }
+    }
+
+    #[test]
+    fn rules_that_reject() {
+        let query = RouteQuery {
+            source: Some("10.77.1.2".parse().unwrap()),
+            destination: "10.77.2.2".parse().unwrap(),
+            mark: 0,
+            input: Some((5, "cni0".to_owned())),
+        };
+        let to = |priority, net: &str, rejects| PolicyRule {
+            destination: Some(net.parse().unwrap()),
+            rejects,
+            ..rule(priority, None, 0)
+        };
+        let (prohibit, blackhole) = (Some(RouteKind::Prohibit), Some(RouteKind::Blackhole));
+        for (name, rules, expected) in [
+            ("none", vec![rule(1, None, MAIN)], None),
+            (
+                "the first",
+                vec![
+                    to(900, "10.77.2.0/24", prohibit),
+                    to(800, "10.77.0.0/16", prohibit),
+                ],
+                Some("from all to 10.77.0.0/16 prohibit"),
+            ),
+            ("to others", vec![to(900, "10.77.3.0/24", prohibit)], None),
+            (
+                "another way of rejecting",
+                vec![to(900, "10.77.2.0/24", blackhole)],
+                None,
+            ),
+        ] {
+            let found = rejection(&query, RouteKind::Prohibit, &rules);
+            assert_eq!(found.map(|rule| rule.to_string()).as_deref(), expected, "{name}");
+        }
+        // It chooses no table.
+        let rules = [to(900, "10.77.2.0/24", prohibit)];
+        assert_eq!(
+            policy(&query, (2, 0), None, &rules, |_| Some("eth0".to_owned())),
+            None
+        );
     }
 }

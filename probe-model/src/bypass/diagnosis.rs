@@ -65,7 +65,7 @@ pub fn see(
     rules: Vec<CandidateRule>,
     known: BypassFacts<'_>,
 ) -> JudgedStream {
-    let (fault, service) = damage(&stream, known.services);
+    let (fault, service) = damage(&stream, known);
     JudgedStream {
         intended: intended(&stream, &rules, known),
         service: service.map(Service::title),
@@ -78,12 +78,13 @@ pub fn see(
     }
 }
 
-fn damage<'a>(stream: &UntrackedStream, services: &'a Services) -> (Fault, Option<&'a Service>) {
+fn damage<'a>(stream: &UntrackedStream, known: BypassFacts<'a>) -> (Fault, Option<&'a Service>) {
+    let services = known.services;
     let (protocol, port) = (stream.protocol, stream.port);
     let service = match stream.server {
         Server::Neither => None,
         Server::Destination => services
-            .at(protocol, stream.destination, port)
+            .at_node(protocol, stream.destination, port, known.own)
             .map(|service| (Fault::UntrackedRequest, service)),
         Server::Source => services
             .of_endpoint(protocol, stream.source, port)
@@ -276,11 +277,14 @@ fn finding(
         (Some(rule), false) => format!("perhaps by {}{}", rule.name(), moved(rule)),
         (None, _) => "by no rule that could be found".to_owned(),
     };
-    let named = damage(&first.stream, known.services)
-        .1
-        .map_or_else(|| "a Service".to_owned(), Service::to_string);
+    let service = damage(&first.stream, known).1;
+    let named = service.map_or_else(|| "a Service".to_owned(), Service::to_string);
     let who = who(&felt_by, known.names);
     let what = match first.fault {
+        Fault::UntrackedRequest if service.is_some_and(Service::is_node_port) => format!(
+            "packets to {named} slip past conntrack and come to this node itself, translated to no endpoint: {who} can't \
+             reach it; {by}"
+        ),
         Fault::UntrackedRequest => format!(
             "packets to {named} slip past conntrack and leave with its address, translated to no endpoint: {who} can't \
              reach it; {by}"

@@ -1,7 +1,7 @@
 //! Services, as the node's own rules have them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::{IpAddr, SocketAddr},
 };
@@ -23,7 +23,10 @@ crate::names! {
 pub struct Service {
     /// `namespace/name:port`; `None` where the rules don't tell.
     pub name: Option<String>,
+    /// Unspecified for a node port: it is at every address of the node.
     pub address: SocketAddr,
+    /// The address is a cluster IP, as far as the rules tell.
+    pub is_cluster_ip: bool,
     /// IP protocol number.
     pub protocol: u8,
     pub endpoints: Vec<SocketAddr>,
@@ -33,6 +36,14 @@ pub struct Service {
 }
 
 impl Service {
+    /// Whether it is a port of every address of the node.
+    pub const fn is_node_port(&self) -> bool {
+        match self.address.ip() {
+            IpAddr::V4(v4) => v4.is_unspecified(),
+            IpAddr::V6(v6) => v6.is_unspecified(),
+        }
+    }
+
     /// `namespace/name:port`, or the address where there is no name.
     pub fn title(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.address.to_string())
@@ -42,16 +53,28 @@ impl Service {
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
+            Some(name) if self.is_node_port() => {
+                write!(f, "Service {name} (NodePort {})", self.address.port())
+            }
             Some(name) => write!(f, "Service {name} ({})", self.address),
             None => write!(f, "the Service at {}", self.address),
         }
     }
 }
 
+/// The Services that one rule set is for: kube-proxy's of one mode and one tool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRules {
+    /// `iptables-legacy`, `iptables-nft`, `nft`, `IPVS`.
+    pub name: String,
+    pub services: Vec<Service>,
+}
+
 /// All Services that the node has rules for, by their addresses and by their endpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     all: Vec<Service>,
+    node_ports: Vec<Service>,
     by_address: HashMap<(u8, SocketAddr), usize>,
     by_endpoint: HashMap<(u8, SocketAddr), usize>,
 }
@@ -72,8 +95,10 @@ impl Services {
     }
 
     pub fn new(all: Vec<Service>) -> Self {
+        let (node_ports, all) = all.into_iter().partition(Service::is_node_port);
         let mut services = Self {
             all,
+            node_ports,
             ..Self::default()
         };
         for (place, service) in services.all.iter().enumerate() {
@@ -89,6 +114,7 @@ impl Services {
         services
     }
 
+    /// Those with an address of their own.
     pub fn all(&self) -> &[Service] {
         &self.all
     }
@@ -97,6 +123,25 @@ impl Services {
     pub fn at(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Service> {
         let place = self.by_address.get(&(protocol, SocketAddr::new(address, port)))?;
         self.all.get(*place)
+    }
+
+    /// The Service at an address, or behind a node port if it is one of the node's own.
+    pub fn at_node(
+        &self,
+        protocol: u8,
+        address: IpAddr,
+        port: u16,
+        own: &HashSet<IpAddr>,
+    ) -> Option<&Service> {
+        let is_it = |service: &&Service| {
+            (service.protocol, service.address.port()) == (protocol, port)
+                && service.address.is_ipv4() == address.is_ipv4()
+        };
+        let node_port = || {
+            let is_own = own.contains(&address) && !address.is_loopback();
+            self.node_ports.iter().find(|service| is_own && is_it(service))
+        };
+        self.at(protocol, address, port).or_else(node_port)
     }
 
     /// The first Service that has this endpoint.
@@ -111,6 +156,7 @@ impl Services {
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.all
             .iter()
+            .chain(&self.node_ports)
             .flat_map(|service| service.endpoints.iter().chain([&service.address]))
             .map(SocketAddr::port)
     }
@@ -132,10 +178,41 @@ mod tests {
     use super::*;
 
     #[test]
+    fn node_ports_are_at_the_nodes_own_addresses() {
+        let node_port = |address: &str| Service {
+            name: Some("shop/web:http".to_owned()),
+            address: address.parse().unwrap(),
+            is_cluster_ip: false,
+            protocol: 6,
+            endpoints: Vec::new(),
+            refused: false,
+            mode: Mode::Iptables,
+        };
+        let services = Services::new(vec![node_port("0.0.0.0:30080"), node_port("[::]:30080")]);
+        assert_eq!(services.all(), []);
+        let own = ["192.168.88.11", "127.0.0.1", "fd00::11"].map(|address| address.parse().unwrap());
+        let own = HashSet::from(own);
+        for (protocol, address, port, is_found) in [
+            (6, "192.168.88.11", 30080, true),
+            (6, "fd00::11", 30080, true),
+            (17, "192.168.88.11", 30080, false),
+            (6, "192.168.88.11", 30081, false),
+            (6, "192.168.88.12", 30080, false),
+            (6, "127.0.0.1", 30080, false),
+        ] {
+            let found = services.at_node(protocol, address.parse().unwrap(), port, &own);
+            let told = found.map(ToString::to_string);
+            let expected = is_found.then(|| "Service shop/web:http (NodePort 30080)".to_owned());
+            assert_eq!(told, expected, "{protocol} {address} {port}");
+        }
+    }
+
+    #[test]
     fn the_api_names_and_adds() {
         let service = |name: Option<&str>, address: &str, mode| Service {
             name: name.map(str::to_owned),
             address: address.parse().unwrap(),
+            is_cluster_ip: true,
             protocol: 6,
             endpoints: Vec::new(),
             refused: false,

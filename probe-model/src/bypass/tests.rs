@@ -56,6 +56,7 @@ fn services() -> Services {
     let service = |name: &str, address: &str, endpoint: &str| Service {
         name: Some(name.to_owned()),
         address: address.parse().unwrap(),
+        is_cluster_ip: true,
         protocol: 6,
         endpoints: vec![endpoint.parse().unwrap()],
         refused: false,

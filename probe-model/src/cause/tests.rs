@@ -104,6 +104,7 @@ fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
     let service = |name: &str, address: &str, endpoints: &[&str]| Service {
         name: Some(name.to_owned()),
         address: address.parse().unwrap(),
+        is_cluster_ip: true,
         protocol: TCP,
         endpoints: endpoints.iter().map(|end| end.parse().unwrap()).collect(),
         refused: endpoints.is_empty(),

@@ -106,6 +106,15 @@ impl Answer {
         }
     }
 
+    /// It did not end: nothing is known.
+    pub fn not_done(check: Check, why: String) -> Self {
+        Self {
+            verdict: CheckVerdict::Unknown,
+            unknown: vec![why],
+            ..Self::of(check, "not done", Vec::new())
+        }
+    }
+
     /// It could not be looked at.
     pub fn impossible(check: Check, why: &dyn std::fmt::Display) -> Self {
         Self::of(

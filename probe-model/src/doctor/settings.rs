@@ -3,6 +3,7 @@
 mod conntrack;
 mod forwarding;
 mod routing;
+mod services;
 mod sizes;
 #[cfg(test)]
 mod tests;
@@ -14,7 +15,8 @@ use ipnet::IpNet;
 use super::{Answer, Check, Finding, Kind};
 use crate::probe_command;
 use crate::{
-    routing::PolicyRoute,
+    bypass::service::ServiceRules,
+    routing::{PolicyRoute, PolicyRule},
     rule::{CandidateRule, RuleFlow},
     vxlan::Overlay,
 };
@@ -42,6 +44,12 @@ pub struct SettingsFacts {
     pub bridge_filtering: Option<bool>,
     /// Services that kube-proxy's rules are for.
     pub services: usize,
+    /// Those of kube-proxy's rule sets, if there are several.
+    pub rule_sets: Vec<ServiceRules>,
+    /// Cluster IPs that are addresses of another network.
+    pub cluster_ips: Vec<ClusterIpOverlap>,
+    /// Routing rules that reject packets from pods here to those of another node.
+    pub rejections: Vec<PolicyRejection>,
     /// This node's pods, by the bridge's address.
     pub pods: Option<IpNet>,
     /// Rules that drop what goes from or to pods.
@@ -65,7 +73,30 @@ pub struct PolicyFact {
     pub source: IpAddr,
     /// A pod's.
     pub destination: IpAddr,
+    /// The VXLAN device that packets to pods of other nodes should leave by; `None`: the packets are to this node's own pods.
+    pub overlay: Option<String>,
     pub policy: PolicyRoute,
+}
+
+/// A routing policy rule that rejects packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyRejection {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub rule: PolicyRule,
+}
+
+/// Cluster IPs within a network that this node has a route to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterIpOverlap {
+    pub network: IpNet,
+    /// The device that the network is at.
+    pub device: String,
+    /// Pods of another node, else the network of the device itself.
+    pub is_of_pods: bool,
+    /// Names and addresses, some of them.
+    pub services: Vec<String>,
+    pub count: usize,
 }
 
 /// A counter that only goes up.
@@ -143,6 +174,7 @@ pub struct Clock {
 pub fn judge(seen: &SettingsFacts) -> Answer {
     let mut faults = conntrack::faults(seen);
     faults.extend(forwarding::faults(seen));
+    faults.extend(services::faults(seen));
     faults.extend(routing::faults(seen));
     faults.extend(sizes::faults(seen));
     faults.extend(checksums(seen));

@@ -12,7 +12,9 @@ pub fn is_known(argv: &[String]) -> bool {
         "ip" => ip(arguments),
         "bridge" => matches!(
             arguments,
-            ["fdb", "append" | "del" | "replace", _, "dev", _, "dst", _] | ["fdb", "del", _, "dev", _]
+            ["fdb", "append" | "del" | "replace", _, "dev", _, "dst", _]
+                | ["fdb", "del", _, "dev", _]
+                | ["link", "set", "dev", _, "hairpin", "on" | "off"]
         ),
         // They only list.
         "bpftool" => matches!(arguments, ["prog", "show", "id", id] if id.parse::<u32>().is_ok()),

@@ -66,11 +66,19 @@ impl Exchange {
             .find(|(one, other)| one.event.packet.destination != other.event.packet.destination)
             .map(|(_, hop)| hop.event.netns);
         let (dialled, came_from) = (first.event.packet.destination, last.event.packet.source);
-        if let Some(translated_in) = destination
-            && last.event.netns == first.event.netns
-            && dialled != came_from
+        let is_at_client = |translated_in| {
+            let (begins, ends) = (first.event.netns, last.event.netns);
             // Where the client's own host translates, it does so between the device and the socket.
-            && (translated_in != first.event.netns || shows_the_end(reply, end))
+            let is_back = begins == ends && (translated_in != begins || shows_the_end(reply, end));
+            // Followed from the node on that translates, and not from the client: it is as the client gets it when it has left the node.
+            let has_left = begins == translated_in
+                && ends != translated_in
+                && reply.hops.iter().any(|hop| hop.event.netns == translated_in);
+            is_back || has_left
+        };
+        if let Some(translated_in) = destination
+            && dialled != came_from
+            && is_at_client(translated_in)
         {
             return Some(Misaddressed {
                 translated_in,
@@ -143,6 +151,13 @@ impl Exchange {
                 "for good by a file in /etc/sysctl.d",
             )
         };
+        let zone = self
+            .zone
+            .as_ref()
+            .filter(|zone| zone.netns == found.translated_in);
+        if let (Passage::Routed, Some(zone)) = (found.passage, zone) {
+            return (zone.words(place), zone.fixes());
+        }
         match (found.passage, &self.bridge) {
             (Passage::None, _) => (
                 format!("it did not pass {place}, which translated the request"),

@@ -1,5 +1,9 @@
 use super::{
-    super::samples::{SYN, SYN_ACK, Walk, dropped, exchange, places, tcp},
+    super::{
+        cause::DropCause,
+        exchange::ConntrackZone,
+        samples::{SYN, SYN_ACK, Walk, dropped, exchange, places, tcp},
+    },
     *,
 };
 
@@ -196,4 +200,138 @@ fn answers_to_the_nodes_own_address() {
     assert!(conclusion.text.contains(what), "{}", conclusion.text);
     // On its way.
     assert_eq!(exchange([masqueraded, reply]).misaddressed(), None);
+}
+
+/// From the node on: the client is not seen to send.
+#[test]
+fn answers_to_a_client_that_was_not_followed() {
+    let request = || {
+        Walk::request(tcp(CLIENT, SERVICE, SYN), 0)
+            .by(1, "veth2")
+            .meets(What::Received)
+            .to(SERVER)
+            .at(1, "veth3")
+            .meets(What::Sent)
+            .by(202, "eth0")
+            .meets(What::Received)
+            .meets(What::Socket)
+    };
+    let lost = |walk: Walk| home(walk).meets(dropped("NO_SOCKET", "tcp_v4_rcv"));
+    let routed = || {
+        reply()
+            .by(1, "veth3")
+            .meets(What::Received)
+            .at(1, "veth2")
+            .meets(What::Sent)
+    };
+    let wrong = exchange([request(), lost(routed())]);
+    assert_eq!(wrong.conclusion(&places).outcome, Outcome::Untranslated);
+    let right = exchange([request(), home(routed().from(SERVICE))]);
+    assert_eq!(right.misaddressed(), None);
+    // Not yet translated.
+    let on_its_way = exchange([request(), reply().by(1, "veth3").meets(What::Received)]);
+    assert_eq!(on_its_way.misaddressed(), None);
+    // The reply took another way: who gets it is not known.
+    assert_eq!(exchange([request(), lost(reply())]).misaddressed(), None);
+}
+
+/// conntrack has the connection, and looks for its replies where it is not.
+#[test]
+fn a_zone_of_one_direction() {
+    let zone = |netns| {
+        Some(ConntrackZone {
+            netns,
+            zone: 5,
+            rule: "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -i cni0 -j CT --zone 5".to_owned(),
+        })
+    };
+    let came = |zone| {
+        let routed = reply()
+            .by(1, "veth3")
+            .meets(What::Received)
+            .with(|event| event.packet.ttl -= 1)
+            .at(1, "veth2")
+            .meets(What::Sent);
+        let mut exchange = exchange([request(), home(routed)]);
+        exchange.zone = zone;
+        exchange.conclusion(&places)
+    };
+    let told = came(zone(1));
+    let words = "conntrack in alpha has the connection in zone 5, by iptables-nft: raw PREROUTING rule 1: -A PREROUTING -i cni0 -j CT \
+                 --zone 5, and looks for its replies in another zone";
+    assert!(told.text.ends_with(words), "{}", told.text);
+    assert!(
+        told.fixes[0].to_string().contains("both directions"),
+        "{:?}",
+        told.fixes
+    );
+    // Of another network namespace it says nothing.
+    assert!(came(zone(2)).text.contains("it has none any more"));
+
+    let lost = |zone| {
+        let lost = reply()
+            .by(1, "veth3")
+            .meets(What::Received)
+            .meets(dropped("NETFILTER_DROP", "nft_do_chain"));
+        let mut exchange = exchange([request(), lost]);
+        let hops = exchange.journeys.iter_mut().flat_map(|journey| &mut journey.hops);
+        for hop in hops.filter(|hop| matches!(hop.event.what, What::Dropped { .. })) {
+            hop.cause = Some(DropCause::Invalid);
+        }
+        exchange.zone = zone;
+        exchange.conclusion(&places)
+    };
+    let told = lost(zone(1));
+    assert!(
+        told.text
+            .contains("conntrack calls it INVALID: conntrack in alpha has"),
+        "{}",
+        told.text
+    );
+    assert!(!told.text.contains("out of its window"), "{}", told.text);
+    assert!(
+        told.fixes[0].to_string().contains("both directions"),
+        "{:?}",
+        told.fixes
+    );
+    assert!(lost(None).text.contains("out of its window"));
+}
+
+#[test]
+fn a_pod_that_gets_its_own_packet_back() {
+    let back = |source: &str, reason: &str, function: &str| {
+        let walk = Walk::request(tcp(CLIENT, SERVICE, SYN), 0)
+            .at(101, "eth0")
+            .meets(What::Sent)
+            .by(1, "veth2")
+            .meets(What::Received)
+            .to("10.244.1.5:8443")
+            .from(source)
+            .meets(dropped(reason, function));
+        let exchange = exchange([walk]);
+        let journey = exchange.request().unwrap();
+        journey.hairpin(journey.hops.len() - 1)
+    };
+    let port = DropCause::Hairpin {
+        port: "veth2".to_owned(),
+    };
+    let function = "br_handle_frame_finish";
+    assert_eq!(back(CLIENT, "NOT_SPECIFIED", function), Some(port.clone()));
+    assert_eq!(back(CLIENT, "", "br_forward"), Some(port));
+    // To another pod, or dropped by something else.
+    assert_eq!(back("10.244.1.6:41234", "NOT_SPECIFIED", function), None);
+    assert_eq!(back(CLIENT, "NETFILTER_DROP", "nf_hook_slow"), None);
+}
+
+#[test]
+fn a_node_port_has_the_name_of_its_service() {
+    let name = "Service shop/web:https (NodePort 30080)";
+    let mut told = exchange([request()]);
+    told.node_port = Some(name.to_owned());
+    let conclusion = told.conclusion(&places);
+    assert!(
+        conclusion.text.ends_with(&format!("; {SERVICE} is {name}")),
+        "{}",
+        conclusion.text
+    );
 }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use super::{
-    event::{Event, Tracking},
+    event::{Event, Tracking, What},
     journey::{Hop, Journey},
+    reason,
 };
-use crate::{finding::Fix, network::RouteKind, rule::endpoints};
+use crate::{finding::Fix, network::RouteKind, routing::PolicyRule, rule::endpoints};
 
 /// What the kernel's reason for a drop does not say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,10 @@ pub enum DropCause {
     TableFull { entries: u64, room: u64 },
     /// The route that is there refuses it.
     Route(RouteKind),
+    /// A routing rule (`ip rule`) refuses it, before any route.
+    Rule(PolicyRule),
+    /// It would leave the bridge by the port that it came by.
+    Hairpin { port: String },
 }
 
 impl DropCause {
@@ -119,6 +124,10 @@ impl DropCause {
                 format!("conntrack's table is full ({entries} of {room} entries)")
             }
             Self::Route(kind) => format!("a route of type {} leads there", kind.name()),
+            Self::Rule(rule) => format!("routing rule {} ({rule}) rejects it", rule.priority),
+            Self::Hairpin { port } => format!(
+                "it would go back to the pod that sent it, by bridge port {port}, which has hairpin mode off"
+            ),
         }
     }
 
@@ -163,6 +172,16 @@ impl DropCause {
                 ["ip", "route", "show", "table", "all", "type", kind.name()],
                 "lists such routes; whoever made it removes it",
             )],
+            Self::Rule(rule) => rule.fixes(),
+            Self::Hairpin { port } => vec![
+                Fix::run(
+                    ["bridge", "link", "set", "dev", port, "hairpin", "on"],
+                    "until the pod is made anew",
+                ),
+                Fix::text(
+                    "For new pods set hairpinMode (flannel, bridge plugin) to true in the CNI configuration.",
+                ),
+            ],
         }
     }
 }
@@ -211,6 +230,27 @@ impl Hop {
 }
 
 impl Journey {
+    /// The bridge port, where a packet that was sent back to its own sender found no way out of the bridge: a pod that dials a
+    /// Service which has the pod itself behind it (`should_deliver()` in `br_forward()`).
+    pub fn hairpin(&self, at: usize) -> Option<DropCause> {
+        let event = &self.hops.get(at)?.event;
+        let What::Dropped {
+            at: Some(function), ..
+        } = &event.what
+        else {
+            return None;
+        };
+        let is_bridges = matches!(
+            reason::plain(function),
+            "br_handle_frame_finish" | "br_forward" | "__br_forward" | "br_flood"
+        );
+        let is_own = event.packet.source.ip() == event.packet.destination.ip();
+        let port = event.device.as_ref().filter(|_| is_bridges && is_own)?;
+        Some(DropCause::Hairpin {
+            port: port.name.clone(),
+        })
+    }
+
     /// What NAT did to the source in the network namespace of a hop: the source before.
     pub fn source_before(&self, at: usize) -> Option<SocketAddr> {
         let here: &Event = &self.hops.get(at)?.event;
@@ -346,6 +386,19 @@ mod tests {
             (
                 DropCause::Route(RouteKind::Blackhole),
                 "ip route show table all type blackhole  #",
+            ),
+            (
+                DropCause::Rule(PolicyRule {
+                    rejects: Some(RouteKind::Prohibit),
+                    ..PolicyRule::default()
+                }),
+                "ip rule show  #",
+            ),
+            (
+                DropCause::Hairpin {
+                    port: "veth2".to_owned(),
+                },
+                "bridge link set dev veth2 hairpin on  #",
             ),
         ] {
             let fixes = cause.fixes();

@@ -6,7 +6,7 @@ use super::{
     black_hole::BlackHole,
     cause::DropCause,
     event::{Packet, Tcp, Tracking, What},
-    exchange::{Exchange, Listener, Untracked},
+    exchange::{ConntrackZone, Exchange, Listener, Untracked},
     journey::{AppliedRule, Hop, Journey, JourneyEnd},
     reason::{self, Fate},
 };
@@ -83,6 +83,20 @@ impl Exchange {
                 text: hole.text(places),
                 fixes: hole.fixes(),
             };
+        }
+        if let Some(service) = self
+            .node_port
+            .as_ref()
+            .filter(|name| !conclusion.text.contains(*name))
+        {
+            let dialled = self
+                .request()
+                .and_then(Journey::packet)
+                .map(|packet| packet.destination);
+            conclusion.text.push_str(&match dialled {
+                Some(dialled) => format!("; {dialled} is {service}"),
+                None => format!("; to {service}"),
+            });
         }
         if conclusion.outcome != Outcome::Delivered {
             for detour in &self.detours {
@@ -231,10 +245,11 @@ impl Exchange {
         Conclusion {
             outcome: Outcome::Dropped,
             text,
-            fixes: hop
-                .cause
-                .as_ref()
-                .map_or_else(|| fixes(hop.rule.as_ref()), DropCause::fixes),
+            fixes: match (&hop.cause, self.zone_at(hop)) {
+                (Some(DropCause::Invalid), Some(zone)) => zone.fixes(),
+                (Some(cause), _) => cause.fixes(),
+                (None, _) => fixes(hop.rule.as_ref()),
+            },
         }
     }
 
@@ -244,9 +259,11 @@ impl Exchange {
         let hop = journey.hops.get(at);
         if let Some(hop) = hop.filter(|hop| hop.cause == Some(DropCause::Invalid)) {
             let place = places(hop.event.netns);
-            why.push_str(&match self.passed_before(journey, hop.event.netns) {
-                true => format!(", which fits no connection that {place} knows: it is out of its window, or its entry is gone"),
-                false => format!(
+            let passed = self.passed_before(journey, hop.event.netns);
+            why.push_str(&match (self.zone_at(hop), passed) {
+                (Some(zone), _) => format!(": {}", zone.words(&place)),
+                (None, true) => format!(", which fits no connection that {place} knows: it is out of its window, or its entry is gone"),
+                (None, false) => format!(
                     ", since it never saw the first packets of this connection: they did not pass {place} (asymmetric routing)"
                 ),
             });
@@ -264,6 +281,11 @@ impl Exchange {
             ));
         }
         why
+    }
+
+    /// The zone that has the connection, if it is known of the hop's network namespace.
+    fn zone_at(&self, hop: &Hop) -> Option<&ConntrackZone> {
+        self.zone.as_ref().filter(|zone| zone.netns == hop.event.netns)
     }
 
     /// Whether a packet of the other direction passed this network namespace and its conntrack before.

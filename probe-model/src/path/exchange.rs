@@ -15,6 +15,7 @@ use super::{
     event::{Direction, Event, Tcp, What},
     journey::{AppliedRule, Journey, JourneyEnd},
 };
+use crate::finding::Fix;
 
 /// How long a flow must be quiet before what was seen of it is told.
 const QUIET: Duration = Duration::from_millis(300);
@@ -73,6 +74,10 @@ pub struct Exchange {
     pub bridge: Option<BridgeFiltering>,
     /// Policy routing that sent its packets another way than table main would have.
     pub detours: Vec<Detour>,
+    /// The conntrack zone that has the connection, where its reply was looked for in another one.
+    pub zone: Option<ConntrackZone>,
+    /// The Service whose node port was dialled: `Service shop/web:http (NodePort 30080)`.
+    pub node_port: Option<String>,
     /// Points of packets were lost meanwhile.
     pub lossy: bool,
 }
@@ -92,6 +97,33 @@ pub struct Untracked {
     // `Service shop/web:https (10.96.7.7:443)`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+}
+
+/// Where conntrack has a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConntrackZone {
+    /// The network namespace.
+    pub netns: u32,
+    pub zone: u16,
+    /// The rule that chooses the zone, as reports name it.
+    pub rule: String,
+}
+
+impl ConntrackZone {
+    pub(super) fn words(&self, place: &str) -> String {
+        format!(
+            "conntrack in {place} has the connection in zone {}, by {}, and looks for its replies in another zone",
+            self.zone, self.rule
+        )
+    }
+
+    pub(super) fn fixes(&self) -> Vec<Fix> {
+        vec![Fix::text(format!(
+            "Have whoever made the rule put both directions of a connection into zone {}, or none: a rule for what comes from the \
+             client needs another for what comes from the server.",
+            self.zone
+        ))]
+    }
 }
 
 /// A listening socket.
@@ -241,6 +273,8 @@ impl Exchanges {
                 listener: None,
                 bridge: None,
                 detours: Vec::new(),
+                zone: None,
+                node_port: None,
                 lossy: false,
             },
             first_ns: time_ns,

@@ -25,7 +25,7 @@ pub use self::{
     conclusion::{Conclusion, Outcome, Places},
     detour::Detour,
     event::{Event, Packet, Tracking, Tunnel, What},
-    exchange::{Exchange, Exchanges, Listener, Untracked},
+    exchange::{ConntrackZone, Exchange, Exchanges, Listener, Untracked},
     hop::Change,
     journey::{AppliedRule, Hop, Journey, JourneyEnd},
     rounds::Rounds,

@@ -76,7 +76,7 @@ const FORWARDED: &str =
     "the device at the other end of this veth is down, or its MTU is smaller than the packet";
 
 /// Hints by functions, where the kernel gives no reason, or one that says nothing.
-const FUNCTIONS: [(&str, &str); 23] = [
+const FUNCTIONS: [(&str, &str); 24] = [
     ("nf_hook_slow", "the packet filter dropped it"),
     ("nft_do_chain", "the packet filter dropped it"),
     (
@@ -132,6 +132,10 @@ const FUNCTIONS: [(&str, &str); 23] = [
     (
         "vxlan_rcv",
         "no VXLAN device here takes it: its VNI is another, or it is damaged",
+    ),
+    (
+        "br_handle_frame_finish",
+        "the bridge has no port that it may leave by: blocked, isolated, or the one that it came by",
     ),
     ("__dev_queue_xmit", "the device's queue dropped it"),
     ("__dev_forward_skb2", FORWARDED),

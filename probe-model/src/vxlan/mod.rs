@@ -15,6 +15,8 @@ mod tests;
 #[cfg(test)]
 mod tests_of_peers;
 #[cfg(test)]
+mod tests_of_routes;
+#[cfg(test)]
 mod tests_of_view;
 #[cfg(test)]
 mod tests_of_ways;

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 pub use super::underlay::Underlay;
 use super::{
-    routes::{Overlap, PodRoute, detour, overlaps},
+    routes::{Overlap, PodRoute, detour, overlaps, rejections},
     underlay::underlays,
 };
 use crate::network::{
@@ -73,6 +73,8 @@ pub struct Overlay {
     pub is_port_shared: bool,
     /// Its own address is not on this node.
     pub lacks_address: bool,
+    /// The name of the device that it is bound to, or that has its address, if that is down.
+    pub underlay_down: Option<String>,
     /// Pods' networks that are in the way of others.
     pub overlaps: Vec<Overlap>,
     /// The length of this node's and the peers' pod subnets, where the tables show it.
@@ -114,6 +116,8 @@ pub struct Peer {
     pub way_route: Option<Route>,
     /// Packets to its pods go another way than through the device.
     pub detour: Option<PodRoute>,
+    /// Routes that reject packets to some of its pods.
+    pub rejections: Vec<Route>,
 }
 
 impl Peer {
@@ -179,6 +183,9 @@ impl Overlay {
             let state = |state| neighbour_is(tables, next, state);
             (peer.unreachable, peer.asked) = (state(Reachability::Failed), state(Reachability::Asked));
         }
+        for peer in &mut peers {
+            peer.rejections = rejections(tables, peer);
+        }
         let mut found = underlays(tables, index, &vxlan, &peers).into_iter();
         let (underlay, other_underlays) = (found.next(), found.collect());
         let others = || {
@@ -193,6 +200,7 @@ impl Overlay {
         let mut overlay = Self {
             conflict: conflict.map(|(other, _)| other.name.clone()),
             is_port_shared: others().any(|(_, other)| other.port == vxlan.port && !vxlan.conflicts(other)),
+            underlay_down: underlay_down(tables, &vxlan),
             lacks_address: !vxlan.elsewhere && vxlan.local.is_some_and(|local| !own(local)),
             overlaps: Vec::new(),
             subnet_length: None,
@@ -270,6 +278,19 @@ impl Overlay {
                 .map(|(_, peer)| peer)
         })
     }
+}
+
+/// The device under a VXLAN device, if it is down.
+fn underlay_down(tables: &Tables, vxlan: &Vxlan) -> Option<String> {
+    let with_address = |local| {
+        tables
+            .addresses
+            .iter()
+            .find(|(_, address)| Some(*address) == local)
+    };
+    let index = vxlan.underlay.or_else(|| Some(with_address(vxlan.local)?.0))?;
+    let device = tables.devices.iter().find(|device| device.index == index)?;
+    (!vxlan.elsewhere && !device.up).then(|| device.name.clone())
 }
 
 /// The peers of a device whose entries somebody set.

@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::overlay::{Overlay, Peer, Tables};
-use crate::network::{Route, RouteKind};
+use crate::network::{MAIN_TABLE, Route, RouteKind};
 
 /// The shortest prefix that still is the pods' subnet of one node, where no other peer's route shows its length.
 const SHORTEST: (u8, u8) = (20, 56);
+
+/// Routes of one peer's pods that are listed.
+const REJECTIONS: usize = 8;
 
 /// The way of packets to a peer's pods that does not lead through the VXLAN device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +77,45 @@ pub(super) fn detour(
         device: device(route).map(|device| device.name.clone()),
         kind: route.kind,
     })
+}
+
+/// Routes of table main that reject packets to some of a peer's pods, which its own route is for: they have longer prefixes, or come first.
+/// One that leaves out addresses of this node, as Calico's for its own block does, is no such route.
+pub(super) fn rejections(tables: &Tables, peer: &Peer) -> Vec<Route> {
+    let beats = |route: &Route, pods: &IpNet| match pods.prefix_len() == route.prefix.prefix_len() {
+        true => tables.routes.iter().all(|other| {
+            other.kind != RouteKind::Unicast || other.prefix != *pods || other.metric > route.metric
+        }),
+        false => true,
+    };
+    let is_of_this_node = |route: &Route| {
+        let own = tables
+            .addresses
+            .iter()
+            .any(|(_, address)| route.prefix.contains(address));
+        let mut inside = tables.routes.iter().filter(|other| {
+            other.kind == RouteKind::Unicast
+                && other.prefix != route.prefix
+                && route.prefix.contains(&other.prefix)
+        });
+        own || inside.next().is_some()
+    };
+    let rejects = |route: &&Route| {
+        route.kind != RouteKind::Unicast
+            && matches!(route.table, MAIN_TABLE | 0)
+            && peer
+                .routes
+                .iter()
+                .any(|pods| pods.contains(&route.prefix) && beats(route, pods))
+            && !is_of_this_node(route)
+    };
+    tables
+        .routes
+        .iter()
+        .filter(rejects)
+        .take(REJECTIONS)
+        .cloned()
+        .collect()
 }
 
 /// The peers' pod networks that have addresses in common with a network at another device of this node.

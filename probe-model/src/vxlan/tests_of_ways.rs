@@ -14,7 +14,7 @@ use super::{
 };
 use crate::network::{MAIN_TABLE, Reachability, Route, RouteKind, RouteLookup, Vxlan};
 
-fn route(prefix: &str, gateway: Option<&str>, device: Option<u32>) -> Route {
+pub(super) fn route(prefix: &str, gateway: Option<&str>, device: Option<u32>) -> Route {
     Route {
         prefix: prefix.parse().unwrap(),
         gateway: gateway.map(ip),
@@ -24,12 +24,12 @@ fn route(prefix: &str, gateway: Option<&str>, device: Option<u32>) -> Route {
     }
 }
 
-fn set_way(tables: &mut Tables, way: RouteLookup) {
+pub(super) fn set_way(tables: &mut Tables, way: RouteLookup) {
     let local = vxlan(tables).local;
     tables.lookups.insert((local, ip("192.168.88.12")), way);
 }
 
-fn printed(findings: &[Diagnosed]) -> String {
+pub(super) fn printed(findings: &[Diagnosed]) -> String {
     let all = findings.iter().map(|finding| {
         format!(
             "{}\n{}\n{}\n",

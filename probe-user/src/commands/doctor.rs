@@ -35,9 +35,8 @@ use crate::{
     cli::Doctor as Settings,
     host::{self, files::Root},
     model::{
-        Connection, Finding, Listed, Verdict, bypass as bypass_view,
+        Connection, Listed, Verdict, bypass as bypass_view,
         doctor::{Answer, Check, CheckVerdict, journal::tell as tell_of},
-        finding::Kind,
         vxlan::view as vxlan_view,
     },
     report,
@@ -125,8 +124,8 @@ pub fn run(settings: Settings) -> Result<Verdict> {
     Ok(Answer::verdict_of_all(&answers))
 }
 
-/// Does the checks at the same time, and hands their answers over in their order. One that does not come to its end in time
-/// says so.
+/// Does the checks at the same time, and hands their answers over in their order. One that times out says so: nothing of the node is
+/// known by it.
 pub(super) fn examine(
     node: CheckContext,
     checks: &[Check],
@@ -160,21 +159,19 @@ pub(super) fn examine(
                 }
                 Err(error) => {
                     let why = match error {
-                        mpsc::RecvTimeoutError::Timeout => "it did not come to its end in time",
-                        mpsc::RecvTimeoutError::Disconnected => "it broke off",
+                        mpsc::RecvTimeoutError::Timeout => {
+                            format!("timed out {} s after the time to observe", PATIENCE.as_secs())
+                        }
+                        mpsc::RecvTimeoutError::Disconnected => "it broke off".to_owned(),
                     };
-                    break Answer::of(
-                        *check,
-                        "not done",
-                        vec![Finding::warning(Kind::Doctor(*check), why)],
-                    );
+                    break Answer::not_done(*check, why);
                 }
             }
         };
         progress.clear();
         let told = told.get_or_insert_with(|| {
             let waited = log.recv_timeout(until.saturating_duration_since(Instant::now()));
-            waited.unwrap_or_else(|_| Err("it did not come to its end in time".to_owned()))
+            waited.unwrap_or_else(|_| Err("timed out".to_owned()))
         });
         match told {
             Ok(lines) => answer.log = lines.remove(check).unwrap_or_default(),

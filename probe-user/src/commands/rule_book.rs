@@ -10,11 +10,14 @@ use std::{
 use crate::{
     commands::periodic::now_ns,
     model::{
-        bypass::service::Service,
+        bypass::service::{Service, ServiceRules},
         rule::{self, Action, CandidateRule},
     },
     netfilter::rules::{Packet, Rules},
 };
+
+/// More than a cluster has.
+const SERVICES: usize = 65_536;
 
 /// The rules of a network namespace, as they were.
 #[derive(Debug, Default)]
@@ -26,18 +29,28 @@ pub struct RuleSnapshot {
     pub rules: Rules,
     /// Services that kube-proxy made rules of.
     pub services: Vec<Service>,
+    /// The same by rule set, if more than one has some.
+    pub rule_sets: Vec<ServiceRules>,
 }
 
 impl RuleSnapshot {
     /// Reads the rules of the calling thread's network namespace. What can't be read is in [`Rules::unread`].
     pub fn read() -> Self {
         let begun_ns = now_ns();
-        let (rules, services) = Rules::read_with_services();
+        let (rules, rule_sets) = Rules::read_with_services();
+        let services = rule_sets.iter().flat_map(|set| set.services.iter().cloned());
+        let services = services.take(SERVICES).collect();
         Self {
             begun_ns,
             read_ns: now_ns(),
             rules,
             services,
+            // Of one alone there is nothing to compare.
+            rule_sets: if rule_sets.len() > 1 {
+                rule_sets
+            } else {
+                Vec::new()
+            },
         }
     }
 

@@ -113,7 +113,24 @@ impl Conntrack {
         client: SocketAddr,
         server: SocketAddr,
     ) -> Result<Option<ConntrackEntry>, ConntrackError> {
-        self.ask(ConntrackAttribute::CtaTupleOrig(tuple(client, server)))
+        self.ask(vec![ConntrackAttribute::CtaTupleOrig(tuple(client, server))])
+    }
+
+    /// The same in a conntrack zone other than 0.
+    ///
+    /// # Errors
+    /// As [`Conntrack::lookup`].
+    pub fn lookup_in_zone(
+        &mut self,
+        client: SocketAddr,
+        server: SocketAddr,
+        zone: u16,
+    ) -> Result<Option<ConntrackEntry>, ConntrackError> {
+        const CTA_ZONE: u16 = 18;
+        self.ask(vec![
+            ConntrackAttribute::CtaTupleOrig(tuple(client, server)),
+            ConntrackAttribute::Other(DefaultNla::new(CTA_ZONE, zone.to_be_bytes().to_vec())),
+        ])
     }
 
     /// The TCP entry whose replies come from `server` to `client`, as they are before they are translated back.
@@ -125,7 +142,7 @@ impl Conntrack {
         server: SocketAddr,
         client: SocketAddr,
     ) -> Result<Option<ConntrackEntry>, ConntrackError> {
-        self.ask(ConntrackAttribute::CtaTupleReply(tuple(server, client)))
+        self.ask(vec![ConntrackAttribute::CtaTupleReply(tuple(server, client))])
     }
 
     /// What conntrack counted in this network namespace so far, on all processors.
@@ -232,8 +249,8 @@ impl Conntrack {
         }
     }
 
-    fn ask(&mut self, tuple: ConntrackAttribute) -> Result<Option<ConntrackEntry>, ConntrackError> {
-        let sequence = self.link.ask(request(tuple), 0)?;
+    fn ask(&mut self, of: Vec<ConntrackAttribute>) -> Result<Option<ConntrackEntry>, ConntrackError> {
+        let sequence = self.link.ask(request(of), 0)?;
         loop {
             let answer = NetlinkMessage::<NetfilterMessage>::deserialize(self.link.receive()?)
                 .map_err(|error| ConntrackError::Malformed(error.to_string()))?;
@@ -312,22 +329,19 @@ fn tuple(source: SocketAddr, destination: SocketAddr) -> Vec<Tuple> {
     ]
 }
 
-fn request(tuple: ConntrackAttribute) -> NetfilterMessage {
-    let six = match &tuple {
+fn request(of: Vec<ConntrackAttribute>) -> NetfilterMessage {
+    let six = of.iter().any(|attribute| match attribute {
         ConntrackAttribute::CtaTupleOrig(parts) | ConntrackAttribute::CtaTupleReply(parts) => {
             ends(parts).is_some_and(|(source, _)| source.is_ipv6())
         }
         _ => false,
-    };
+    });
     let family = if six {
         NetfilterProtoFamily::IPv6
     } else {
         NetfilterProtoFamily::IPv4
     };
-    NetfilterMessage::new(
-        NetfilterHeader::new(family, 0, 0),
-        ConntrackMessage::Get(vec![tuple]),
-    )
+    NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), ConntrackMessage::Get(of))
 }
 
 fn entry(attributes: &[ConntrackAttribute]) -> Result<ConntrackEntry, ConntrackError> {

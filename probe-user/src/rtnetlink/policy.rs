@@ -14,12 +14,26 @@ use super::{
     lookup::{family, found},
 };
 use crate::model::{
-    network::RouteLookup,
-    routing::{MAIN, PolicyRoute, PolicyRule, RouteQuery, policy},
+    network::{RouteKind, RouteLookup},
+    routing::{MAIN, PolicyRoute, PolicyRule, RouteQuery, policy, rejection},
 };
 
 impl Routing {
-    /// The rules that choose a table.
+    /// The rule that rejects a packet, if one does, and table main would not.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn rejection(&mut self, query: &RouteQuery) -> Result<Option<PolicyRule>, RouteError> {
+        let RouteLookup::Rejected(kind) = self.lookup(query)? else {
+            return Ok(None);
+        };
+        if self.by_main(query.destination)?.is_none() {
+            return Ok(None);
+        }
+        Ok(rejection(query, kind, &self.policy_rules()?))
+    }
+
+    /// The rules that choose a table, or reject.
     ///
     /// # Errors
     /// When the kernel does not answer.
@@ -121,11 +135,17 @@ fn output(message: &RouteMessage) -> Option<u32> {
 
 fn rule(message: &RuleMessage) -> Option<PolicyRule> {
     let header = &message.header;
-    if header.action != RuleAction::ToTable {
-        return None;
-    }
+    let rejects = match header.action {
+        RuleAction::ToTable => None,
+        RuleAction::Blackhole => Some(RouteKind::Blackhole),
+        RuleAction::Unreachable => Some(RouteKind::Unreachable),
+        RuleAction::Prohibit => Some(RouteKind::Prohibit),
+        // Others choose nothing, or the next rule.
+        _ => return None,
+    };
     let mut found = PolicyRule {
         inverted: header.flags.contains(RuleFlags::Invert),
+        rejects,
         table: header.table.into(),
         more: header.tos != 0,
         v6: header.family == AddressFamily::Inet6,
@@ -187,6 +207,11 @@ mod tests {
             "from 10.1.2.0/24 fwmark 0x1/0xff lookup 7"
         );
         message.header.action = RuleAction::Prohibit;
+        assert_eq!(
+            rule(&message).unwrap().to_string(),
+            "from 10.1.2.0/24 fwmark 0x1/0xff prohibit"
+        );
+        message.header.action = RuleAction::Goto;
         assert_eq!(rule(&message), None);
     }
 

@@ -6,16 +6,24 @@ use super::{Authority, Expected, Facts, Finding, KIND, list, pod_cidr, renew_pod
 use crate::{network::Device, plural::counted};
 
 pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
+    let mut faults = Vec::new();
+    // Whatever its address should be.
+    faults.extend(
+        facts
+            .bridge
+            .filter(|bridge| !bridge.up)
+            .map(|bridge| down(facts, bridge)),
+    );
     let Some(expected) = facts.expected else {
-        return Vec::new();
+        return faults;
     };
     let stale = stale_lease(facts, expected);
-    let mut faults = Vec::new();
     // flannel's subnet.env is written anew when it starts, and the bridge plugin goes by it.
     let is_stale = stale.is_some();
     faults.extend(stale);
     match facts.bridge {
-        Some(bridge) => faults.extend(wrong_address(facts, bridge, expected, is_stale)),
+        Some(bridge) if bridge.up => faults.extend(wrong_address(facts, bridge, expected, is_stale)),
+        Some(_) => {}
         None if facts.pods() > 0 => faults.push(no_bridge(facts)),
         None => {}
     }
@@ -71,20 +79,24 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
     )
 }
 
+fn down(facts: &Facts<'_>, bridge: &Device) -> Finding {
+    let name = &bridge.name;
+    let nets = facts.nets(bridge).filter(|net| net.addr().is_ipv4());
+    Finding::failed(
+        KIND,
+        format!("{name} is down: no pod of this node reaches anything"),
+    )
+    .seen(format!("{name} is not up; its address: {}", list(nets)))
+    .run(
+        ["ip", "link", "set", name, "up"],
+        "and find out what took it down",
+    )
+}
+
 fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: bool) -> Option<Finding> {
     let name = &bridge.name;
     let nets: Vec<IpNet> = facts.nets(bridge).filter(|net| net.addr().is_ipv4()).collect();
     let wanted = expected.bridge;
-    if !bridge.up {
-        return Some(
-            Finding::failed(
-                KIND,
-                format!("{name} is down: no pod of this node reaches anything"),
-            )
-            .seen(format!("{name}: {}", list(nets.into_iter())))
-            .run(["ip", "link", "set", name, "up"], ""),
-        );
-    }
     match nets.as_slice() {
         // The next pod brings it its address.
         [] => None,

@@ -6,6 +6,7 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let mut faults = Vec::new();
     faults.extend(reverse_path(seen));
     faults.extend(policies(seen));
+    faults.extend(rejections(seen));
     faults
 }
 
@@ -77,11 +78,23 @@ fn strict(seen: &SettingsFacts) -> Vec<&str> {
 
 fn policies(seen: &SettingsFacts) -> Vec<Finding> {
     let fault = |fact: &super::PolicyFact| {
-        let what = format!(
-            "packets from {} to pods on this node leave by {} and are lost: a routing rule sends them there",
-            fact.source, fact.policy.device
-        );
-        let fault = Finding::failed(KIND, what)
+        let (source, device) = (fact.source, &fact.policy.device);
+        let fault = match &fact.overlay {
+            None => Finding::failed(
+                KIND,
+                format!(
+                    "packets from {source} to pods on this node leave by {device} and are lost: a routing rule sends them there"
+                ),
+            ),
+            // The network there may route pods' addresses.
+            Some(overlay) => Finding::warning(
+                KIND,
+                format!(
+                    "packets from pods here to pods of other nodes leave by {device}, not by {overlay}: a routing rule sends them there"
+                ),
+            ),
+        };
+        let fault = fault
             .seen(format!(
                 "ip route get {} from {}: {}",
                 fact.destination,
@@ -92,6 +105,20 @@ fn policies(seen: &SettingsFacts) -> Vec<Finding> {
         fault.fixed_by(fact.policy.fixes())
     };
     seen.policies.iter().map(fault).collect()
+}
+
+fn rejections(seen: &SettingsFacts) -> Vec<Finding> {
+    let fault = |rejection: &super::PolicyRejection| {
+        let (source, destination, rule) = (rejection.source, rejection.destination, &rejection.rule);
+        Finding::failed(
+            KIND,
+            "packets from pods here to pods of other nodes are rejected by a routing rule",
+        )
+        .seen(format!("ip route get {destination} from {source}: rejected"))
+        .seen(format!("ip rule: {}: {rule}", rule.priority))
+        .fixed_by(rule.fixes())
+    };
+    seen.rejections.iter().map(fault).collect()
 }
 
 #[cfg(test)]
@@ -176,6 +203,7 @@ mod tests {
             policies: vec![PolicyFact {
                 source: "192.168.0.11".parse().unwrap(),
                 destination: "10.77.1.2".parse().unwrap(),
+                overlay: None,
                 policy: PolicyRoute {
                     priority: 30400,
                     rule: "from 192.168.0.11 lookup 30400".to_owned(),

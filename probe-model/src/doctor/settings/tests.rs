@@ -46,6 +46,7 @@ fn overlay(mtu: u32) -> Overlay {
         conflict: None,
         is_port_shared: false,
         lacks_address: false,
+        underlay_down: None,
         overlaps: Vec::new(),
         subnet_length: None,
     }
@@ -74,6 +75,9 @@ fn healthy() -> SettingsFacts {
         ],
         bridge_filtering: Some(true),
         services: 2,
+        rule_sets: Vec::new(),
+        cluster_ips: Vec::new(),
+        rejections: Vec::new(),
         pods: Some("10.244.1.0/24".parse().unwrap()),
         droppers: Vec::new(),
         overlays: vec![overlay(1450)],

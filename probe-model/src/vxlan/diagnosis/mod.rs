@@ -107,6 +107,7 @@ impl Diagnosis {
             look.entries(overlay);
             look.asymmetric(overlay);
             look.ways(overlay);
+            look.rejected_pods(overlay);
             look.duplicates(overlay);
             look.overlapping(overlay);
             look.dead(overlay);

@@ -42,27 +42,73 @@ impl Observation<'_> {
                 // Without its own address the device gets no route to any peer.
                 Some(RouteLookup::Rejected(_) | RouteLookup::NoRoute) if overlay.lacks_address => {}
                 Some(RouteLookup::Rejected(kind)) => self.rejected_way(overlay, peer, vtep, kind),
-                Some(RouteLookup::NoRoute) => {
-                    let what = format!(
-                        "This node has no route to {vtep}: {} can send nothing to that peer.",
-                        overlay.device.name
-                    );
-                    let evidence = vec![format!(
-                        "the kernel's route lookup for {vtep}: network is unreachable"
-                    )];
-                    let fixes = [
-                        Fix::text(format!(
-                            "Add the route to {vtep}, or the default route that this node had."
-                        )),
-                        Fix::run(
-                            ["ip", "route", "get", &vtep.to_string()],
-                            "prints the route once there is one",
-                        ),
-                    ];
-                    let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
-                    finding.detail = "none".to_owned();
-                }
+                Some(RouteLookup::NoRoute) => self.no_way(overlay, vtep),
                 Some(RouteLookup::Sent { .. }) | None => {}
+            }
+        }
+    }
+
+    fn no_way(&mut self, overlay: &Overlay, vtep: IpAddr) {
+        let name = &overlay.device.name;
+        let mut what = format!("This node has no route to {vtep}: {name} can send nothing to that peer");
+        let mut evidence = vec![format!(
+            "the kernel's route lookup for {vtep}: network is unreachable"
+        )];
+        let mut fixes = Vec::new();
+        if let Some(underlay) = &overlay.underlay_down {
+            what.push_str(&format!(", and {underlay} is down"));
+            evidence.push(format!("{underlay}, the device under {name}, is not up"));
+            fixes.push(Fix::run(
+                ["ip", "link", "set", underlay, "up"],
+                "and set the routes again that went with it, such as the default route",
+            ));
+        } else {
+            fixes.push(Fix::text(format!(
+                "Add the route to {vtep}, or the default route that this node had."
+            )));
+        }
+        what.push('.');
+        fixes.push(Fix::run(
+            ["ip", "route", "get", &vtep.to_string()],
+            "prints the route once there is one",
+        ));
+        let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
+        finding.detail = "none".to_owned();
+    }
+
+    /// Routes that reject packets to some of a peer's pods.
+    pub(super) fn rejected_pods(&mut self, overlay: &Overlay) {
+        if !overlay.device.up {
+            return;
+        }
+        let name = &overlay.device.name;
+        for peer in &overlay.peers {
+            let who = peer
+                .vtep
+                .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
+            for route in &peer.rejections {
+                let rejected = written(route, None);
+                let what = format!(
+                    "Packets to {} do not come to {name}: a route rejects them, though pods of {who} have these addresses.",
+                    route.prefix
+                );
+                let mut evidence = vec![format!("route {rejected}")];
+                let of_pods = peer.routes.iter().find(|pods| pods.contains(&route.prefix));
+                evidence.extend(of_pods.map(|pods| format!("route {pods} dev {name}")));
+                let fixes = [
+                    if route.prefix.prefix_len() == route.prefix.max_prefix_len() {
+                        Fix::run(del(route, None), "and find out who set it")
+                    } else {
+                        let kind = route.kind.name();
+                        let why = "lists such routes; whoever made it removes it";
+                        Fix::run(["ip", "route", "show", "table", "all", "type", kind], why)
+                    },
+                    Fix::text(
+                        "If the route is meant, as one that shuts an address off, no pod may have an address of it.",
+                    ),
+                ];
+                let finding = self.find(Fault::MissingRoute, overlay, peer.vtep, what, evidence, fixes);
+                finding.detail = rejected;
             }
         }
     }
@@ -200,22 +246,23 @@ fn written(route: &Route, device: Option<&str>) -> String {
     words(route, device).join(" ")
 }
 
+/// The command that takes a route away.
+fn del(route: &Route, device: Option<&str>) -> Vec<String> {
+    let family = if route.prefix.addr().is_ipv6() {
+        Some("-6")
+    } else {
+        None
+    };
+    let ip = ["ip"].into_iter().chain(family).chain(["route", "del"]);
+    ip.map(str::to_owned).chain(words(route, device)).collect()
+}
+
 /// A route for the VTEP alone is taken away; one for more is somebody's, and the way for the VTEP alone is added.
 fn undo(route: Option<&Route>, vtep: IpAddr, device: Option<&str>) -> Vec<Fix> {
     let family = if vtep.is_ipv6() { Some("-6") } else { None };
-    let ip = |verb: &'static str| {
-        ["ip"]
-            .into_iter()
-            .chain(family)
-            .chain(["route", verb])
-            .map(str::to_owned)
-    };
     match route {
         Some(route) if route.prefix.prefix_len() == route.prefix.max_prefix_len() => {
-            vec![Fix::run(
-                ip("del").chain(words(route, device)),
-                "and find out who set it",
-            )]
+            vec![Fix::run(del(route, device), "and find out who set it")]
         }
         Some(route) => vec![Fix::text(format!(
             "The route {} is wider than {vtep}: whoever set it has to leave out the nodes, or set a route to {vtep} by the underlay \

@@ -2,7 +2,7 @@
 //! where something else than kube-proxy serves them.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -122,16 +122,15 @@ fn of(object: &Object) -> Vec<Service> {
     let ingress = balancer
         .flat_map(|balancer| balancer.ingress.iter().flatten())
         .filter_map(|ingress| ingress.ip.as_deref());
-    let mut addresses: Vec<_> = spec
-        .cluster_ip
-        .iter()
-        .chain(spec.cluster_ips.iter().flatten())
+    let of_cluster = || spec.cluster_ip.iter().chain(spec.cluster_ips.iter().flatten());
+    let mut addresses: Vec<_> = of_cluster()
         .chain(spec.external_ips.iter().flatten())
         .map(String::as_str)
         .chain(ingress)
         // A Service without one says `None`.
         .filter_map(|address| address.parse().ok())
         .collect();
+    let of_cluster: Vec<IpAddr> = of_cluster().filter_map(|address| address.parse().ok()).collect();
     addresses.sort_unstable();
     addresses.dedup();
     let mut all = Vec::new();
@@ -150,6 +149,7 @@ fn of(object: &Object) -> Vec<Service> {
         all.extend(addresses.iter().map(|address| Service {
             name: Some(format!("{namespace}/{name}{suffix}")),
             address: SocketAddr::new(*address, number),
+            is_cluster_ip: of_cluster.contains(address),
             protocol,
             endpoints: Vec::new(),
             refused: false,

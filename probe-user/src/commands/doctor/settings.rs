@@ -2,11 +2,11 @@
 
 mod routing;
 
-use std::{net::IpAddr, thread, time::Instant};
+use std::{collections::HashSet, net::IpAddr, thread, time::Instant};
 
 use ipnet::IpNet;
 
-use self::routing::{ReversePathDrops, policies};
+use self::routing::{ReversePathDrops, far_pods, policies};
 use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::procfs::Proc,
@@ -15,9 +15,13 @@ use crate::{
     kernel::clock_sync,
     model::{
         Finding,
+        bypass::service::Service,
         doctor::{
             Answer, Check,
-            settings::{Clock, Counts, DeviceSettings, Dropper, Growth, Role, SettingsFacts, Table, judge},
+            settings::{
+                Clock, ClusterIpOverlap, Counts, DeviceSettings, Dropper, Growth, Role, SettingsFacts, Table,
+                judge,
+            },
         },
         finding::Kind,
         rule::{Action, PacketPath, RuleFlow},
@@ -40,6 +44,9 @@ const KEEPERS: [&str; 6] = [
     "openntpd",
 ];
 const TCP: u8 = 6;
+/// Services named of one network, and networks that are reported.
+const NAMED: usize = 3;
+const OVERLAPS: usize = 8;
 
 pub fn run(node: &CheckContext) -> Answer {
     let (tables, nets) = match tables() {
@@ -117,10 +124,15 @@ pub fn run(node: &CheckContext) -> Answer {
     let snapshot = node.rules();
     let rules = &snapshot.rules;
     seen.services = snapshot.services.len();
+    seen.rule_sets.clone_from(&snapshot.rule_sets);
+    seen.cluster_ips = cluster_ips(&snapshot.services, &nets, &tables, &overlays);
     seen.unknown.extend(rules.unread().iter().cloned());
     if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
         seen.droppers = droppers(rules, pods, &bridge.name, &overlays);
         seen.policies = policies(pods, bridge.index, &nets);
+        let far = far_pods(pods, (bridge.index, &bridge.name), &overlays);
+        seen.policies.extend(far.0);
+        seen.rejections = far.1;
     }
     thread::sleep(node.settings.duration.saturating_sub(begun.elapsed()));
     seen.checksum_errors = Growth::of(errors, checksums::udp());
@@ -259,6 +271,49 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
                     flow,
                 }),
             }
+        }
+    }
+    found
+}
+
+/// Cluster IPs that are within the network of a device, or within the pods' of another node.
+fn cluster_ips(
+    services: &[Service],
+    nets: &[(u32, IpNet)],
+    tables: &Tables,
+    overlays: &[Overlay],
+) -> Vec<ClusterIpOverlap> {
+    let own: HashSet<IpAddr> = nets.iter().map(|(_, net)| net.addr()).collect();
+    let name = |index: u32| {
+        let mut devices = tables.devices.iter();
+        devices.find(|device| device.index == index && device.name != "lo")
+    };
+    let of_nodes = nets
+        .iter()
+        .filter_map(|(index, net)| Some((net.trunc(), name(*index)?.name.clone(), false)));
+    let of_pods = overlays.iter().flat_map(|overlay| {
+        let routes = overlay.peers.iter().flat_map(|peer| &peer.routes);
+        routes.map(|net| (*net, overlay.device.name.clone(), true))
+    });
+    let is_network = |net: &IpNet| net.prefix_len() > 0 && net.prefix_len() < net.max_prefix_len();
+    let mut found = Vec::new();
+    for (network, device, is_of_pods) in of_nodes.chain(of_pods).filter(|(net, ..)| is_network(net)) {
+        let is_within = |service: &&Service| {
+            let address = service.address.ip();
+            service.is_cluster_ip && network.contains(&address) && !own.contains(&address)
+        };
+        let mut within: Vec<_> = services.iter().filter(is_within).collect();
+        within.sort_by_key(|service| service.address);
+        let named = within.iter().take(NAMED).map(ToString::to_string).collect();
+        within.dedup_by_key(|service| service.address.ip());
+        if !within.is_empty() && found.len() < OVERLAPS {
+            found.push(ClusterIpOverlap {
+                network,
+                device,
+                is_of_pods,
+                services: named,
+                count: within.len(),
+            });
         }
     }
     found

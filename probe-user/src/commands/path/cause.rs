@@ -13,11 +13,11 @@ use crate::{
     attribution::{listener, procfs::Proc},
     commands::{periodic::enter, rule_book::RuleSnapshot},
     model::{
-        bypass::service::Services,
+        bypass::service::{Service, Services},
         path::{
-            AppliedRule, DropCause, Exchange, Hop, Journey, JourneyEnd, Listener, Untracked,
+            AppliedRule, ConntrackZone, DropCause, Exchange, Hop, Journey, JourneyEnd, Listener, Untracked,
             cause::asks_for_invalid,
-            event::{Direction, HookVerdict, What},
+            event::{Direction, HookVerdict, Packet as PathPacket, Tcp, What},
             reason::Fate,
         },
         rule::{self, Action, PacketPath, RuleFlow, RuleOwner},
@@ -100,6 +100,7 @@ impl CauseFinder {
                 Some(Fate::Fault) if journey.is_refused_by_route(at) => {
                     (None, self.lookups.refusal(journey, at, places))
                 }
+                Some(Fate::Fault) => (None, journey.hairpin(at)),
                 _ => continue,
             };
             if let Some(hop) = journey.hops.get_mut(at) {
@@ -110,6 +111,8 @@ impl CauseFinder {
         self.lookups.add_owners(exchange, places);
         exchange.bridge = self.lookups.bridge(exchange, places);
         exchange.untracked = self.untracked(exchange, places);
+        exchange.zone = self.zone(exchange, places);
+        exchange.node_port = self.node_port(exchange, places);
         exchange.listener = self.listener(exchange);
         exchange.detours = self.lookups.detours(exchange, places);
     }
@@ -165,11 +168,7 @@ impl CauseFinder {
             };
             let packet = &hop.event.packet;
             let service = match journey.direction {
-                Direction::Request => host.services.at(
-                    packet.protocol,
-                    packet.destination.ip(),
-                    packet.destination.port(),
-                ),
+                Direction::Request => host.service_at(packet),
                 Direction::Reply => {
                     host.services
                         .of_endpoint(packet.protocol, packet.source.ip(), packet.source.port())
@@ -182,6 +181,41 @@ impl CauseFinder {
             }
         }
         None
+    }
+
+    /// The conntrack zone that has the connection, where a reply did not belong to it.
+    fn zone(&mut self, exchange: &Exchange, places: &Namespaces) -> Option<ConntrackZone> {
+        let is_invalid = |hop: &&Hop| hop.cause == Some(DropCause::Invalid);
+        let mut hops = exchange.journeys.iter().flat_map(|journey| &journey.hops);
+        let hop = match hops.find(is_invalid) {
+            Some(hop) => hop,
+            None => {
+                let found = exchange.misaddressed()?;
+                let mut hops = exchange.request()?.hops.iter();
+                hops.find(|hop| hop.event.netns == found.translated_in)?
+            }
+        };
+        let zones = self.host_lately(hop, places)?.snapshot.rules.zones();
+        self.lookups.zone(exchange, hop.event.netns, zones, places)
+    }
+
+    /// The Service behind a node port, of a request that was translated, or came to the node itself.
+    fn node_port(&mut self, exchange: &Exchange, places: &Namespaces) -> Option<String> {
+        let request = exchange.request()?;
+        let mut hops = request.hops.iter().zip(request.hops.iter().skip(1));
+        let translated = hops.find(|(one, other)| {
+            one.event.netns == other.event.netns
+                && one.event.packet.destination != other.event.packet.destination
+        });
+        let dialled = request.hops.first()?.event.packet.destination;
+        let last = || {
+            let hop = request.hops.get(request.end().hop())?;
+            (hop.event.packet.destination == dialled && exchange.reply().is_none_or(is_reset)).then_some(hop)
+        };
+        let hop = translated.map(|(hop, _)| hop).or_else(last)?;
+        let host = self.host_lately(hop, places)?;
+        let service = host.service_at(&hop.event.packet)?;
+        service.is_node_port().then(|| service.to_string())
     }
 
     fn listener(&mut self, exchange: &Exchange) -> Option<Listener> {
@@ -250,6 +284,11 @@ impl CauseFinder {
     }
 }
 
+fn is_reset(journey: &Journey) -> bool {
+    let tcp = journey.packet().and_then(|packet| packet.tcp);
+    tcp.is_some_and(|tcp| tcp.flags & Tcp::RST != 0)
+}
+
 impl Host {
     /// By a thread that enters it.
     fn read(netns: &File) -> Option<Self> {
@@ -277,10 +316,14 @@ impl Host {
 
     /// The Service at the packet's destination, and whether it has no endpoints.
     fn refusing_service(&self, hop: &Hop) -> Option<(String, bool)> {
-        let packet = &hop.event.packet;
-        let to = packet.destination;
-        let service = self.services.at(packet.protocol, to.ip(), to.port())?;
+        let service = self.service_at(&hop.event.packet)?;
         Some((service.title(), service.refused))
+    }
+
+    fn service_at(&self, packet: &PathPacket) -> Option<&Service> {
+        let to = packet.destination;
+        self.services
+            .at_node(packet.protocol, to.ip(), to.port(), &self.own)
     }
 
     /// The rule that did something to the packet of a hop.

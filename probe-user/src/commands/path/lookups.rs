@@ -16,11 +16,12 @@ use crate::{
     model::{
         network::{Device, RouteLookup},
         path::{
-            BridgeFiltering, DropCause, Exchange, Journey, JourneyEnd, Outcome, Passage,
+            BridgeFiltering, ConntrackZone, DropCause, Exchange, Journey, JourneyEnd, Outcome, Passage,
             detour::Detour,
             event::{Tracking, What},
         },
         routing::RouteQuery,
+        rule::CandidateRule,
     },
     netfilter::conntrack::{Conntrack, Counts},
     rtnetlink::Routing,
@@ -160,12 +161,45 @@ impl Lookups {
         })
     }
 
+    /// The zone, of those that rules choose, in which conntrack has the connection of a request.
+    pub fn zone(
+        &self,
+        exchange: &Exchange,
+        netns: u32,
+        zones: Vec<(CandidateRule, u16)>,
+        places: &Namespaces,
+    ) -> Option<ConntrackZone> {
+        let mut hops = exchange.request()?.hops.iter().map(|hop| &hop.event);
+        let packet = &hops.find(|event| event.netns == netns)?.packet;
+        if zones.is_empty() || packet.protocol != TCP || packet.tunnel.is_some() {
+            return None;
+        }
+        let (source, destination) = (packet.source, packet.destination);
+        within(places.file(netns)?, |_| {
+            let mut conntrack = Conntrack::open(None).ok()?;
+            let mut has = |zone| matches!(conntrack.lookup_in_zone(source, destination, zone), Ok(Some(_)));
+            let (rule, zone) = zones.into_iter().find(|(_, zone)| has(*zone))?;
+            Some(ConntrackZone {
+                netns,
+                zone,
+                rule: rule.to_string(),
+            })
+        })
+    }
+
     /// The kind of route that refused a packet, as the kernel still does.
     pub fn refusal(&self, journey: &Journey, at: usize, places: &Namespaces) -> Option<DropCause> {
         let query = query(journey, at)?;
         let netns = journey.hops.get(at)?.event.netns;
-        match within(places.file(netns)?, |routing| routing?.lookup(&query).ok())? {
-            RouteLookup::Rejected(kind) => Some(DropCause::Route(kind)),
+        let (lookup, rule) = within(places.file(netns)?, |routing| {
+            let routing = routing?;
+            Some((
+                routing.lookup(&query).ok()?,
+                routing.rejection(&query).ok().flatten(),
+            ))
+        })?;
+        match lookup {
+            RouteLookup::Rejected(kind) => Some(rule.map_or(DropCause::Route(kind), DropCause::Rule)),
             RouteLookup::Sent { .. } | RouteLookup::Own | RouteLookup::NoRoute => None,
         }
     }

@@ -23,7 +23,7 @@ use std::{collections::HashSet, net::IpAddr};
 
 use self::{model::Table, read::Outputs};
 use crate::model::{
-    bypass::service::Service,
+    bypass::service::ServiceRules,
     rule::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean},
 };
 
@@ -59,6 +59,23 @@ pub fn https_node_ports() -> Vec<(String, u16)> {
 /// Tables told of one hook.
 const PASSED: usize = 32;
 
+/// Rules told that choose a conntrack zone.
+const ZONES: usize = 16;
+
+/// The conntrack zone that a rule chooses, as iptables-save (`--zone`, `--zone-orig`) and nft (`ct zone set`) print it.
+fn zone(text: &str) -> Option<u16> {
+    let before_comment = text.split(" comment \"").next().unwrap_or_default();
+    let mut words = before_comment.split_whitespace();
+    while let Some(word) = words.next() {
+        let is_zone = matches!(word, "--zone" | "--zone-orig" | "--zone-reply")
+            || word == "zone" && words.clone().next() == Some("set");
+        if is_zone {
+            return words.find_map(|word| word.parse().ok());
+        }
+    }
+    None
+}
+
 /// The rules of a network namespace, as they were when read.
 #[derive(Debug, Default)]
 pub struct Rules {
@@ -76,11 +93,29 @@ impl Rules {
         Self::of(read::outputs())
     }
 
-    /// The same, with the Services that kube-proxy made rules of.
-    pub fn read_with_services() -> (Self, Vec<Service>) {
+    /// The same, with the Services that kube-proxy made rules of, by rule set.
+    pub fn read_with_services() -> (Self, Vec<ServiceRules>) {
         let outputs = read::outputs();
-        let services = super::services::of(&outputs);
+        let services = super::services::rule_sets(&outputs);
         (Self::of(outputs), services)
+    }
+
+    /// Rules that put packets into a conntrack zone, each with the zone; [`ZONES`] at the most, zone 0 left out. Their conditions
+    /// are not looked at.
+    pub fn zones(&self) -> Vec<(CandidateRule, u16)> {
+        let mut zones = Vec::new();
+        for table in &self.tables {
+            for chain in table.chains() {
+                for rule in &chain.rules {
+                    let zone = zone(&rule.text).filter(|zone| *zone != 0);
+                    if let Some(zone) = zone.filter(|_| zones.len() < ZONES) {
+                        let rule = model::RuleOrPolicy::Rule(rule);
+                        zones.push((table.candidate(chain, rule, Action::NoTrack, false), zone));
+                    }
+                }
+            }
+        }
+        zones
     }
 
     /// The rules that may have done one of `actions` to the packet, in the order the packet meets them; 16 at

@@ -32,8 +32,8 @@ pub(in crate::netfilter) struct Outputs {
 /// What an iptables-save printed.
 #[derive(Debug)]
 pub(in crate::netfilter) struct Save {
-    pub(super) tool: Tool,
-    pub(super) family: Family,
+    pub(in crate::netfilter) tool: Tool,
+    pub(in crate::netfilter) family: Family,
     pub(in crate::netfilter) text: String,
 }
 

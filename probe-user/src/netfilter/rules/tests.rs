@@ -1372,3 +1372,18 @@ fn tables_that_a_packet_passes() {
     assert_eq!(rules.passed("OUTPUT", false), ["iptables-legacy raw"]);
     assert!(rules.passed("PREROUTING", true).is_empty() && rules.passed("FORWARD", false).is_empty());
 }
+
+#[test]
+fn zones_that_rules_choose() {
+    for (text, expected) in [
+        ("-A PREROUTING -i cni0 -j CT --zone 5", Some(5)),
+        ("-A PREROUTING -i eth0 -j CT --zone-orig 7", Some(7)),
+        ("iifname \"cni0\" ct zone set 5", Some(5)),
+        ("iifname \"cni0\" ct original zone set 6", Some(6)),
+        ("ct zone 5 accept", None),
+        ("-A PREROUTING -j CT --notrack", None),
+        ("accept comment \"ct zone set 5\"", None),
+    ] {
+        assert_eq!(zone(text), expected, "{text}");
+    }
+}

@@ -24,7 +24,8 @@ struct Rule<'a> {
     to: Option<SocketAddr>,
 }
 
-pub(super) fn services(save: &str) -> Vec<Service> {
+/// `any`: the unspecified address of the rules' family, for node ports.
+pub(super) fn services(save: &str, any: IpAddr) -> Vec<Service> {
     let rules: Vec<Rule<'_>> = save.lines().filter_map(rule).collect();
     let (mut jumps, mut ends) = (
         HashMap::<&str, Vec<&str>>::new(),
@@ -48,7 +49,7 @@ pub(super) fn services(save: &str) -> Vec<Service> {
     }
     rules
         .iter()
-        .filter(|rule| rule.chain == "KUBE-SERVICES")
+        .filter(|rule| matches!(rule.chain, "KUBE-SERVICES" | "KUBE-NODEPORTS"))
         .filter(|rule| {
             rule.target.starts_with("KUBE-SVC-")
                 || rule.target.starts_with("KUBE-EXT-")
@@ -65,7 +66,11 @@ pub(super) fn services(save: &str) -> Vec<Service> {
                     .next()
                     .filter(|name| name.contains('/'))
                     .map(str::to_owned),
-                address: SocketAddr::new(rule.destination?, rule.port?),
+                address: match rule.chain {
+                    "KUBE-NODEPORTS" => SocketAddr::new(any, rule.port?),
+                    _ => SocketAddr::new(rule.destination?, rule.port?),
+                },
+                is_cluster_ip: rule.comment.ends_with(" cluster IP"),
                 protocol: rule.protocol?,
                 endpoints,
                 refused: rule.target == "REJECT",
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn what_kube_proxy_writes() {
-        let found: Vec<_> = services(SAVE)
+        let found: Vec<_> = services(SAVE, [0, 0, 0, 0].into())
             .into_iter()
             .map(|service| {
                 let endpoints: Vec<_> = service.endpoints.iter().map(ToString::to_string).collect();
@@ -217,6 +222,13 @@ mod tests {
                     6,
                     "10.244.1.7:8080 10.244.2.7:8080"
                 ),
+                row(
+                    "shop/web:http",
+                    "0.0.0.0:30080",
+                    6,
+                    "10.244.1.7:8080 10.244.2.7:8080"
+                ),
+                row("shop/dns:dns", "0.0.0.0:30053", 17, ""),
                 row("shop/empty:http", "10.96.5.5:80", 6, "none"),
             ]
         );
@@ -237,11 +249,11 @@ mod tests {
             "-A KUBE-SERVICES -d 10.0.0.1/32 -p icmp --dport 1 -j KUBE-SVC-A",
             "-A KUBE-SVC-A -j KUBE-SVC-A",
         ] {
-            assert!(services(text).is_empty(), "{text}");
+            assert!(services(text, [0, 0, 0, 0].into()).is_empty(), "{text}");
         }
         // A loop of chains ends.
         let text =
             "-A KUBE-SERVICES -d 10.0.0.1 -p tcp --dport 1 -j KUBE-SVC-A\n-A KUBE-SVC-A -j KUBE-SVC-A\n";
-        assert_eq!(services(text).len(), 1);
+        assert_eq!(services(text, [0, 0, 0, 0].into()).len(), 1);
     }
 }

@@ -22,6 +22,8 @@ pub(super) fn services(table: &str) -> Vec<Service> {
                     services.push(Service {
                         name: None,
                         address,
+                        // Node ports and load balancers look alike here.
+                        is_cluster_ip: false,
                         protocol,
                         endpoints: Vec::new(),
                         refused: true,

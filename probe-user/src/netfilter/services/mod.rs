@@ -4,8 +4,16 @@ mod iptables;
 mod ipvs;
 mod nft;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use super::rules::read::Outputs;
-use crate::{host::proc_net::ProcNet, model::bypass::service::Service};
+use crate::{
+    host::proc_net::ProcNet,
+    model::{
+        bypass::service::{Service, ServiceRules},
+        rule::Family,
+    },
+};
 
 /// More than a cluster has.
 const MOST: usize = 65_536;
@@ -14,18 +22,35 @@ const MOST_NODE_PORTS: usize = 32;
 
 /// What is in the rules that were read, and in IPVS' table of this thread's network namespace.
 pub(super) fn of(outputs: &Outputs) -> Vec<Service> {
-    let mut services = Vec::new();
+    let sets = rule_sets(outputs).into_iter();
+    sets.flat_map(|set| set.services).take(MOST).collect()
+}
+
+/// The same, each rule set apart that kube-proxy made, in whichever of its modes.
+pub(super) fn rule_sets(outputs: &Outputs) -> Vec<ServiceRules> {
+    let mut sets: Vec<ServiceRules> = Vec::new();
+    let mut add = |name: &str, services: Vec<Service>| match sets.iter_mut().find(|set| set.name == name) {
+        Some(set) => set.services.extend(services),
+        None => sets.push(ServiceRules {
+            name: name.to_owned(),
+            services,
+        }),
+    };
     for save in &outputs.saves {
-        services.extend(iptables::services(&save.text));
+        let any: IpAddr = match save.family {
+            Family::Ip6 => Ipv6Addr::UNSPECIFIED.into(),
+            Family::Ip | Family::Inet | Family::Netdev => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        add(save.tool.name(Family::Ip), iptables::services(&save.text, any));
     }
     if let Some(json) = &outputs.nft {
-        services.extend(nft::services(json));
+        add("nft", nft::services(json));
     }
     if let Some(table) = ProcNet::own().text("ip_vs") {
-        services.extend(ipvs::services(&table));
+        add("IPVS", ipvs::services(&table));
     }
-    services.truncate(MOST);
-    services
+    sets.retain(|set| !set.services.is_empty());
+    sets
 }
 
 /// Node ports of Services whose own port is 443, with their names.
@@ -33,7 +58,7 @@ pub(super) fn https_node_ports(outputs: &Outputs) -> Vec<(String, u16)> {
     const HTTPS: u16 = 443;
     let services = of(outputs);
     let is_https = |name: &str| {
-        let own = |service: &&Service| service.name.as_deref() == Some(name);
+        let own = |service: &&Service| service.name.as_deref() == Some(name) && !service.is_node_port();
         services
             .iter()
             .find(own)

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use serde::Deserialize;
@@ -41,8 +41,16 @@ pub(super) fn services(json: &str) -> Vec<Service> {
                 Some("no-endpoint-services") => refused,
                 _ => |_: &Json| None,
             };
-            let elements = map.get("elem").and_then(Json::as_array);
-            services.extend(elements.into_iter().flatten().filter_map(each));
+            let elements = map.get("elem").and_then(Json::as_array).into_iter().flatten();
+            if map.get("name").and_then(Json::as_str) == Some("service-nodeports") {
+                let any: IpAddr = match map.get("family").and_then(Json::as_str) {
+                    Some("ip6") => Ipv6Addr::UNSPECIFIED.into(),
+                    Some(_) | None => Ipv4Addr::UNSPECIFIED.into(),
+                };
+                services.extend(elements.filter_map(|element| node_port(element, any)));
+            } else {
+                services.extend(elements.filter_map(each));
+            }
         }
         let chain = item.get("chain").and_then(|chain| chain.get("name"));
         if let Some((service, endpoint)) = chain.and_then(Json::as_str).and_then(endpoint) {
@@ -70,6 +78,7 @@ fn service(element: &Json) -> Option<Service> {
         .as_str()?;
     Some(Service {
         name: named(target, &["service-", "external-"]).map(|(name, _)| name),
+        is_cluster_ip: target.starts_with("service-"),
         ..at(element.get(0)?)?
     })
 }
@@ -86,18 +95,38 @@ fn refused(element: &Json) -> Option<Service> {
     })
 }
 
+/// `[{"concat": ["tcp", 30080]}, {"goto": {"target": "external-ULMVA6XW-shop/web/tcp/http"}}]`, of a family's addresses.
+fn node_port(element: &Json, any: IpAddr) -> Option<Service> {
+    let parts = element.get(0)?.get("concat")?;
+    let target = element.get(1)?.get("goto")?.get("target")?.as_str()?;
+    Some(Service {
+        name: named(target, &["service-", "external-"]).map(|(name, _)| name),
+        address: SocketAddr::new(any, port(parts.get(1)?)?),
+        is_cluster_ip: false,
+        protocol: protocol(parts.get(0)?.as_str()?)?,
+        endpoints: Vec::new(),
+        refused: false,
+        mode: Mode::Nftables,
+    })
+}
+
+fn port(port: &Json) -> Option<u16> {
+    match port {
+        Json::Number(port) => u16::try_from(port.as_u64()?).ok(),
+        Json::String(port) => port.parse().ok(),
+        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
+    }
+}
+
 /// A Service by address, protocol and port only.
 fn at(key: &Json) -> Option<Service> {
     let parts = key.get("concat")?;
     let address: IpAddr = parts.get(0)?.as_str()?.parse().ok()?;
-    let port = match parts.get(2)? {
-        Json::Number(port) => u16::try_from(port.as_u64()?).ok()?,
-        Json::String(port) => port.parse().ok()?,
-        Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => return None,
-    };
+    let port = port(parts.get(2)?)?;
     Some(Service {
         name: None,
         address: SocketAddr::new(address, port),
+        is_cluster_ip: false,
         protocol: protocol(parts.get(1)?.as_str()?)?,
         endpoints: Vec::new(),
         refused: false,
@@ -146,6 +175,9 @@ mod tests {
              "elem": [[{"concat": ["172.30.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}],
                       [{"concat": ["172.30.0.41", "tcp", 80]}, {"goto": {"target": "service-ULMVA6XW-default/plain/tcp/"}}],
                       [{"concat": ["nonsense", "tcp", 80]}, {"goto": {"target": "x"}}]]}},
+            {"map": {"family": "ip", "name": "service-nodeports", "table": "kube-proxy", "type": ["inet_proto", "inet_service"], "handle": 4, "map": "verdict",
+             "elem": [[{"concat": ["tcp", 30080]}, {"goto": {"target": "external-ULMVA6XW-default/plain/tcp/"}}],
+                      [{"concat": ["tcp", 99999]}, {"goto": {"target": "external-ULMVA6XW-default/plain/tcp/"}}]]}},
             {"map": {"family": "ip", "name": "no-endpoint-services", "table": "kube-proxy", "type": ["ipv4_addr", "inet_proto", "inet_service"], "handle": 3, "map": "verdict",
              "elem": [[{"elem": {"val": {"concat": ["172.30.0.45", "tcp", 80]}, "comment": "shop/empty:http"}}, {"goto": {"target": "reject-chain"}}],
                       [{"concat": ["172.30.0.46", "tcp", 80]}, {"drop": null}]]}}]}"#;
@@ -166,6 +198,7 @@ mod tests {
             [
                 "kube-system/kube-dns:dns-tcp 172.30.0.10:53 [10.180.0.1:53]",
                 "default/plain 172.30.0.41:80 [10.180.0.2:8080]",
+                "default/plain 0.0.0.0:30080 [10.180.0.2:8080]",
                 "shop/empty:http 172.30.0.45:80 [] refused",
                 "- 172.30.0.46:80 [] refused",
             ]

@@ -149,6 +149,7 @@ fn a_peer_with_a_warning_is_up() {
         conflict: None,
         is_port_shared: false,
         lacks_address: false,
+        underlay_down: None,
         overlaps: Vec::new(),
         subnet_length: None,
     };

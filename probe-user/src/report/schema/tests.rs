@@ -407,6 +407,7 @@ fn tunnels() {
         conflict: None,
         is_port_shared: false,
         lacks_address: false,
+        underlay_down: None,
         overlaps: Vec::new(),
         subnet_length: None,
     };

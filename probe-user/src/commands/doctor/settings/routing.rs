@@ -13,7 +13,11 @@ use super::{super::CheckContext, one_of};
 use crate::{
     host::proc_net::setting,
     kernel::drops::DropsProbe,
-    model::{doctor::settings::PolicyFact, routing::RouteQuery, vxlan::overlay::Tables},
+    model::{
+        doctor::settings::{PolicyFact, PolicyRejection},
+        routing::RouteQuery,
+        vxlan::{Overlay, overlay::Tables},
+    },
     rtnetlink::Routing,
 };
 
@@ -21,6 +25,8 @@ const CONF: &str = "/proc/sys/net/ipv4/conf";
 const REASON: &str = "IP_RPFILTER";
 /// Addresses of the node that are looked up.
 const SOURCES: usize = 8;
+/// Peers of one device whose pods are looked up.
+const PEERS: usize = 64;
 
 /// Counts TCP packets that are dropped, where rp_filter may be why.
 pub struct ReversePathDrops {
@@ -66,6 +72,55 @@ impl ReversePathDrops {
     }
 }
 
+/// Where policy routing sends packets from this node's pods to those of other nodes, other than by the VXLAN device; and the rules that
+/// reject them. A tunnel without Ethernet header, such as WireGuard's, is meant to have them. `bridge`: index and name.
+pub fn far_pods(
+    pods: IpNet,
+    bridge: (u32, &str),
+    overlays: &[Overlay],
+) -> (Vec<PolicyFact>, Vec<PolicyRejection>) {
+    let (mut facts, mut rejections) = (Vec::<PolicyFact>::new(), Vec::<PolicyRejection>::new());
+    let (Some(source), Ok(mut routing)) = (one_of(pods), Routing::open()) else {
+        return (facts, rejections);
+    };
+    for overlay in overlays.iter().filter(|overlay| overlay.device.up) {
+        let peers = overlay.peers.iter().filter(|peer| !peer.is_direct());
+        let nets = peers.filter_map(|peer| peer.routes.iter().find(|net| net.addr().is_ipv4()));
+        for destination in nets.take(PEERS).filter_map(|net| one_of(*net)) {
+            let query = RouteQuery {
+                source: Some(source),
+                destination,
+                mark: 0,
+                input: Some((bridge.0, bridge.1.to_owned())),
+            };
+            if let Ok(Some(rule)) = routing.rejection(&query)
+                && !rejections.iter().any(|known| known.rule == rule)
+            {
+                rejections.push(PolicyRejection {
+                    source,
+                    destination,
+                    rule,
+                });
+            }
+            let Ok(Some((device, policy))) = routing.detour(&query) else {
+                continue;
+            };
+            let is_underlay = overlay
+                .underlays()
+                .any(|underlay| underlay.index == device && underlay.ethernet);
+            if is_underlay && !facts.iter().any(|fact| fact.policy.rule == policy.rule) {
+                facts.push(PolicyFact {
+                    source,
+                    destination,
+                    overlay: Some(overlay.device.name.clone()),
+                    policy,
+                });
+            }
+        }
+    }
+    (facts, rejections)
+}
+
 /// Where policy routing sends packets from the node's own addresses to its pods, other than by their bridge.
 pub fn policies(pods: IpNet, bridge: u32, nets: &[(u32, IpNet)]) -> Vec<PolicyFact> {
     let (Some(destination), Ok(mut routing)) = (one_of(pods), Routing::open()) else {
@@ -91,6 +146,7 @@ pub fn policies(pods: IpNet, bridge: u32, nets: &[(u32, IpNet)]) -> Vec<PolicyFa
             facts.push(PolicyFact {
                 source: *source,
                 destination,
+                overlay: None,
                 policy,
             });
         }
