@@ -186,6 +186,7 @@ fn alerts() -> Result<()> {
 
 fn lab() -> Result<()> {
     apt::install("the lab", &probe_lab::PACKAGES)?;
+    apt::install("the lab's rule sets of network plugins", &["ipset"])?;
     apt::install("the lab's container runtime", &probe_lab::RUNTIME_PACKAGES)?;
     let probe = run::build_probe()?;
     let scenarios = scenarios::build()?;
