@@ -12,6 +12,7 @@ use lru::LruCache;
 use super::{Connection, summary::Row};
 
 mod periods;
+pub mod phase;
 mod tracker;
 
 pub use self::tracker::Tracker;

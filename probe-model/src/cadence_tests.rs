@@ -256,6 +256,7 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
                 name: name.to_owned(),
                 command: vec![],
                 command_cut: false,
+                started: None,
                 executable: None,
                 uid: Some(0),
                 source: ProcessSource::Kernel,

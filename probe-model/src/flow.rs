@@ -54,6 +54,23 @@ pub struct Client {
     /// The node that recorded it.
     pub node: Option<String>,
     pub objects: Objects,
+    /// When the process started.
+    pub process_started: Option<Timestamp>,
+    /// Since when the pod has had its address; `None` also for a pod on its node's network.
+    pub address_since: Option<Timestamp>,
+}
+
+/// One recorded client side.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordedSide<'a> {
+    pub flow: &'a Flow,
+    pub client: &'a Client,
+    /// The client's address as the server saw it.
+    pub seen_as: SocketAddr,
+    /// Place of the client among all: two with the same are of the same process.
+    pub process: u32,
+    /// Place of the client's identity among all.
+    pub who: u32,
 }
 
 /// `monitoring/sdp-monitor-z8989 (python3)`, `node beta (nc)`: not escaped.
@@ -273,6 +290,20 @@ impl Flows {
             .iter()
             .zip(0..)
             .filter_map(|(flow, place)| Some((place, self.who.get(flow.client)?.0, flow)))
+    }
+
+    /// Every recorded client side.
+    pub fn sides(&self) -> impl Iterator<Item = RecordedSide<'_>> {
+        self.flows.iter().filter_map(|flow| {
+            let (who, client) = self.who.get(flow.client)?;
+            Some(RecordedSide {
+                flow,
+                client,
+                seen_as: flow.seen_as,
+                process: flow.client,
+                who: *who,
+            })
+        })
     }
 
     pub fn is_empty(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{selector::Labels, workload::Workload};
@@ -79,6 +80,10 @@ pub struct Process {
     /// True if `command` was cut.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub command_cut: bool,
+    /// When the process started, to the millisecond.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", extend("format" = "date-time")))]
+    pub started: Option<Timestamp>,
 }
 
 crate::names! {
@@ -136,6 +141,11 @@ pub struct Pod {
     /// The workload that the pod belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
+    /// Since when the pod has had its address for certain: since the runtime made its sandbox, or else since Kubernetes saw its
+    /// first container run. Absent for a pod on its node's network.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<String>", extend("format" = "date-time")))]
+    pub address_since: Option<Timestamp>,
     /// As the runtime had them when the pod began, or as Kubernetes has them. Neither shown nor recorded.
     #[serde(skip)]
     pub labels: Option<Arc<Labels>>,

@@ -517,6 +517,7 @@ mod tests {
                 qos: None,
                 workload: None,
                 labels: labels.map(Arc::new),
+                address_since: None,
                 source: PodSource::Cri,
             }),
             ..Owner::default()

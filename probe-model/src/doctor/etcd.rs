@@ -246,6 +246,7 @@ mod tests {
                 name: "python3.11".to_owned(),
                 command: Vec::new(),
                 command_cut: false,
+                started: None,
                 executable: None,
                 uid: None,
                 source: ProcessSource::Kernel,
@@ -257,6 +258,7 @@ mod tests {
                 qos: None,
                 workload: None,
                 labels: None,
+                address_since: None,
                 source: PodSource::Cri,
             }),
             ..Owner::default()

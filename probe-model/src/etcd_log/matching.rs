@@ -9,7 +9,10 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Endpoint, Rejected};
+use super::{
+    Endpoint, Rejected,
+    earlier::{Earlier, EarlierLine},
+};
 use crate::flow::{
     Flows, LineKey, Near, Unmatched,
     matching::{choose, is_of_one_node},
@@ -78,6 +81,7 @@ pub struct Matcher<'a> {
     before: Option<Timestamp>,
     /// Whether any line has a time.
     has_times: bool,
+    earlier: Earlier<'a>,
 }
 
 impl<'a> Matcher<'a> {
@@ -101,6 +105,7 @@ impl<'a> Matcher<'a> {
             inferred: None,
             before: None,
             has_times: false,
+            earlier: Earlier::new(flows),
         }
     }
 
@@ -120,7 +125,22 @@ impl<'a> Matcher<'a> {
         self.inferred
     }
 
-    /// Gives back what waits; before the `end` not always all of it.
+    /// Gives back the lines that are older than the recordings, at the end of the log, in the order of time.
+    pub fn settle_earlier(&mut self) -> Vec<EarlierLine> {
+        let mut earlier = std::mem::replace(&mut self.earlier, Earlier::new(self.flows));
+        let liked = self.liked_servers();
+        let ports = |endpoint| self.ports(endpoint);
+        let all =
+            [None, Some(Endpoint::Client), Some(Endpoint::Peer)].map(|endpoint| (endpoint, ports(endpoint)));
+        earlier.settle(self.options.within, |rejected, side| {
+            all.iter()
+                .find(|(endpoint, _)| *endpoint == rejected.endpoint)
+                .is_some_and(|(_, ports)| self.key(rejected, ports, &liked).has_server(side.flow))
+        })
+    }
+
+    /// Gives back what waits; before the `end` not always all of it. Lines that are older than the recordings come
+    /// [later](Self::settle_earlier).
     pub fn settle(&mut self, end: bool) -> Vec<(Rejected, Result<Near<'a>, Unmatched>)> {
         self.has_times |= self.waiting.iter().any(|rejected| rejected.time.is_some());
         self.learn_servers();
@@ -158,8 +178,18 @@ impl<'a> Matcher<'a> {
                 .bytes
                 .saturating_sub(rejected.error.len() + rejected.server_name.len());
             self.before = rejected.time.or(self.before);
-            let found = self.find(&rejected, after);
-            settled.push((rejected, found));
+            match self.find(&rejected, after) {
+                Err(unmatched) if self.earlier.is_earlier(&rejected, &unmatched) => {
+                    let oldest = self.earlier.hold(rejected, unmatched);
+                    settled.extend(oldest.map(|(rejected, unmatched)| (rejected, Err(unmatched))));
+                }
+                found => {
+                    if let Ok(near) = &found {
+                        self.earlier.matched(&rejected, near);
+                    }
+                    settled.push((rejected, found));
+                }
+            }
         }
         // Those that stay were moved already.
         if let Some(inferred) = self.inferred {

@@ -4,6 +4,7 @@
 mod address;
 pub mod advice;
 mod block;
+pub mod earlier;
 mod json;
 mod kind;
 pub mod matching;

@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
-use super::{Rejected, advice::kind};
+use super::{Rejected, advice::kind, earlier::Likely};
 use crate::{
     Cadence, Outcome,
     cadence::Tracker,
@@ -24,6 +24,8 @@ const GROUPS: usize = 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Who {
     Known(u32),
+    /// By the number among those that are likely.
+    Likely(usize),
     Unknown(IpAddr),
 }
 
@@ -32,6 +34,8 @@ enum Who {
 pub struct Group {
     /// Who, and on which node; or the address it is not known of.
     pub who: Result<(Identity, Option<String>), IpAddr>,
+    /// It is only likely: the lines are older than the recordings.
+    pub is_likely: bool,
     pub error: String,
     /// Whether the client sent a ClientHello: the lines have a server name.
     pub sent_hello: bool,
@@ -60,9 +64,12 @@ pub struct Total {
     pub matched: u64,
     /// Those without a match.
     pub unmatched: UnmatchedCounts,
+    /// Older than the recordings, with a client that is likely.
+    pub likely: u64,
     pub unreadable: u64,
     /// Rejected connections that found no group.
     pub ungrouped: u64,
+    likely_clients: HashMap<(Identity, Option<String>), usize>,
     between: Option<(Timestamp, Timestamp)>,
 }
 
@@ -90,6 +97,8 @@ pub struct UnmatchedCounts {
     pub zone_unknown: u64,
     /// The line has no time, and more than one connection may be meant.
     pub time_unknown: u64,
+    /// The line is older than the recordings, and several sources connect at its phase of their interval.
+    pub shared_phase: u64,
 }
 
 impl UnmatchedCounts {
@@ -103,6 +112,7 @@ impl UnmatchedCounts {
             Unmatched::NodeUnknown => &mut self.node_unknown,
             Unmatched::ZoneUnknown(_) => &mut self.zone_unknown,
             Unmatched::TimeUnknown => &mut self.time_unknown,
+            Unmatched::SharedPhase(_) => &mut self.shared_phase,
         }
     }
 }
@@ -115,27 +125,60 @@ impl Total {
             Ok(_) => &mut self.matched,
             Err(unmatched) => self.unmatched.of(unmatched),
         } += 1;
+        let (who, named) = match found {
+            Ok(near) => (
+                Who::Known(near.who),
+                Ok((near.client.identity.clone(), near.client.node.clone())),
+            ),
+            Err(_) => (Who::Unknown(rejected.peer.ip()), Err(rejected.peer.ip())),
+        };
+        let Some(group) = self.group(rejected, who, named) else {
+            return;
+        };
+        if let Ok(near) = found {
+            group.place = Some(near.who);
+            group.like.insert((near.flow.outcome, near.flow.destination));
+            group.matched.insert(near.place);
+        }
+    }
+
+    /// Takes one that is older than the recordings, and who is likely behind it.
+    pub fn seen_earlier(&mut self, rejected: &Rejected, likely: &Likely) {
+        self.rejected += 1;
+        self.likely += 1;
+        let client = (likely.client.identity.clone(), likely.client.node.clone());
+        let next = self.likely_clients.len();
+        // No more of them are told apart than groups.
+        let number = match self.likely_clients.get(&client) {
+            Some(number) => *number,
+            None if next >= GROUPS => next,
+            None => *self.likely_clients.entry(client.clone()).or_insert(next),
+        };
+        self.group(rejected, Who::Likely(number), Ok(client));
+    }
+
+    /// The group of a line, with the line counted; `None`: there is no room.
+    fn group(
+        &mut self,
+        rejected: &Rejected,
+        who: Who,
+        named: Result<(Identity, Option<String>), IpAddr>,
+    ) -> Option<&mut Group> {
         if let Some(time) = rejected.time {
             let (first, last) = self.between.get_or_insert((time, time));
             *first = time.min(*first);
             *last = time.max(*last);
         }
-        let who = match found {
-            Ok(near) => Who::Known(near.who),
-            Err(_) => Who::Unknown(rejected.peer.ip()),
-        };
         let sent_hello = !rejected.server_name.is_empty();
         let key = (who, kind(&rejected.error), sent_hello);
         if self.groups.len() >= GROUPS && !self.groups.contains_key(&key) {
             self.ungrouped += 1;
-            return;
+            return None;
         }
         let error = key.1.clone();
         let group = self.groups.entry(key).or_insert_with(|| Group {
-            who: match found {
-                Ok(near) => Ok((near.client.identity.clone(), near.client.node.clone())),
-                Err(_) => Err(rejected.peer.ip()),
-            },
+            who: named,
+            is_likely: matches!(who, Who::Likely(_)),
             error,
             sent_hello,
             logged: 0,
@@ -143,17 +186,14 @@ impl Total {
             first: None,
             last: None,
             seen: None,
-            place: found.as_ref().ok().map(|near| near.who),
+            place: None,
             like: HashSet::new(),
             matched: HashSet::new(),
         });
         group.logged += 1;
         group.first = [group.first, rejected.time].into_iter().flatten().min();
         group.last = group.last.max(rejected.time);
-        if let Ok(near) = found {
-            group.like.insert((near.flow.outcome, near.flow.destination));
-            group.matched.insert(near.place);
-        }
+        Some(group)
     }
 
     /// When the first was.

@@ -44,7 +44,7 @@ impl LineKey<'_> {
 
     /// Whether a connection to this server can be the one. Where conntrack was not asked, the recorded destination may be a
     /// Service: its address says nothing then.
-    fn has_server(&self, flow: &Flow) -> bool {
+    pub fn has_server(&self, flow: &Flow) -> bool {
         let destination = flow.destination;
         if let Some(server) = self.server {
             return destination.port() == server.port()
@@ -107,6 +107,8 @@ pub enum Unmatched {
     TimeUnknown,
     /// Several had it at about that time.
     Reused(Vec<String>),
+    /// Older than the recordings, and several sources can have been where it stands in their intervals.
+    SharedPhase(Vec<String>),
 }
 
 impl Flows {

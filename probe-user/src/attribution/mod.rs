@@ -176,7 +176,7 @@ impl Attribution {
         } = self;
         let found = listeners.find((netns, server), || {
             let pid = listener::search(proc, netns, server)?;
-            let (name, _) = proc.identity(pid)?;
+            let (name, start_boot_ns) = proc.identity(pid)?;
             let (command, command_cut) = proc.command(pid);
             let executable = std::fs::read_link(proc.path(pid, "exe")).ok();
             let process = Process {
@@ -186,6 +186,7 @@ impl Attribution {
                 command_cut,
                 executable: executable.map(|path| path.to_string_lossy().into_owned()),
                 uid: proc.uid(pid),
+                started: procfs::started(start_boot_ns),
                 source: ProcessSource::Listener,
             };
             let mut owner = Arc::new(owner(Some(process), placement_in(proc, pid)));
@@ -266,6 +267,7 @@ impl Attribution {
             name: String::from_utf8_lossy(name).into_owned(),
             command: Vec::new(),
             command_cut: false,
+            started: procfs::started(task.start_boot_ns),
             executable: None,
             uid: Some(task.uid),
             source: ProcessSource::Kernel,
@@ -317,6 +319,7 @@ fn owner(process: Option<Process>, placement: Placement) -> Owner {
         qos,
         workload: None,
         labels: None,
+        address_since: None,
         source: PodSource::Cgroup,
     });
     Owner {
@@ -333,7 +336,7 @@ fn again(names: &mut Names, owner: &mut Arc<Owner>, netns: u32) -> Option<Instan
     if names.hopes(owner) {
         Some(Instant::now() + SOON)
     } else {
-        (unnamed || names.may_learn(owner)).then(|| Instant::now() + RETRY)
+        (unnamed || names.may_learn(owner) || names.lacks_address(owner)).then(|| Instant::now() + RETRY)
     }
 }
 

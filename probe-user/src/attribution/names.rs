@@ -89,6 +89,7 @@ impl Names {
                 pod.name = Some(known.name.clone());
                 pod.source = cluster.source();
             }
+            pod.address_since = pod.address_since.or(known.address_since);
             // The runtime has those that the pod began with.
             pod.labels = Some(Arc::clone(&known.labels));
             if known.workload.is_some() {
@@ -113,6 +114,12 @@ impl Names {
     /// The node that has this address.
     pub fn node(&self, address: IpAddr) -> Option<Arc<Owner>> {
         self.cluster.as_ref()?.node(address)
+    }
+
+    /// Whether the runtime may still tell since when a pod has its address.
+    pub fn lacks_address(&self, owner: &Owner) -> bool {
+        let of_runtime = |pod: &Pod| pod.source == PodSource::Cri && pod.address_since.is_none();
+        self.runtime.is_some() && owner.pod.as_ref().is_some_and(of_runtime)
     }
 
     /// Whether the runtime may still tell more of it.
@@ -162,6 +169,7 @@ fn take(owner: &mut Owner, named: &Named) {
         name: Some(named.pod.name.clone()),
         workload: workload::of_labels(&named.pod.name, &named.pod.labels),
         labels: Some(Arc::clone(&named.pod.labels)),
+        address_since: named.pod.address_since,
         source: PodSource::Cri,
     });
 }
@@ -179,6 +187,7 @@ mod tests {
             name: "web-0".to_owned(),
             uid: "1".to_owned(),
             labels: Arc::new(labels.clone()),
+            address_since: None,
         };
         let named = Named {
             container: None,

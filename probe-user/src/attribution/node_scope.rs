@@ -152,6 +152,7 @@ mod tests {
                     qos: None,
                     workload: None,
                     labels: None,
+                    address_since: None,
                     source,
                 }),
                 ..Owner::default()

@@ -4,6 +4,9 @@ use std::{fs, path::PathBuf};
 
 use crate::host::files::head;
 
+use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
+
 /// Bytes of a command line that are kept: one may be megabytes long.
 const COMMAND_BYTES: u64 = 4096;
 /// Control group files are a few hundred bytes; mount options make them longer, never this long.
@@ -17,6 +20,23 @@ pub struct Details {
     pub command: Vec<String>,
     pub command_cut: bool,
     pub executable: Option<String>,
+}
+
+/// The time of day when a process started, to the millisecond, from nanoseconds since boot.
+pub fn started(start_boot_ns: u64) -> Option<Timestamp> {
+    let nanoseconds = |clock| {
+        clock_gettime(clock)
+            .map(|time| i128::from(time.tv_sec()) * 1_000_000_000 + i128::from(time.tv_nsec()))
+            .ok()
+    };
+    let since_boot = nanoseconds(ClockId::CLOCK_BOOTTIME)?;
+    let time_of_day = nanoseconds(ClockId::CLOCK_REALTIME)?;
+    let started = time_of_day - (since_boot - i128::from(start_boot_ns));
+    // A kernel without the offset gives none.
+    let milliseconds = i64::try_from(started / 1_000_000)
+        .ok()
+        .filter(|_| start_boot_ns > 0)?;
+    Timestamp::from_millisecond(milliseconds).ok()
 }
 
 /// A /proc, or what stands for one.
@@ -131,6 +151,17 @@ mod tests {
 
     fn line(name: &str, ticks: u64) -> String {
         format!("42 ({name}) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {ticks} 1000 10")
+    }
+
+    #[test]
+    fn when_this_process_started() {
+        let proc = Proc::new(PathBuf::from("/proc"));
+        let (_, start) = proc.identity(std::process::id()).unwrap();
+        let ago = Timestamp::now().duration_since(started(start).unwrap());
+        assert!((-1.0..3600.0).contains(&ago.as_secs_f64()), "{ago}");
+        assert_eq!(started(0), None);
+        // Whatever the kernel side says, there is an answer.
+        started(u64::MAX);
     }
 
     #[test]

@@ -150,8 +150,11 @@ impl<'a> Reading<'a> {
             lines += self.source(scanner, source)?;
         }
         let kinds: Vec<_> = self.servers.keys().copied().collect();
+        for kind in &kinds {
+            self.settle(*kind, true)?;
+        }
         for kind in kinds {
-            self.settle(kind, true)?;
+            self.settle_earlier(kind)?;
         }
         self.of(ServerKind::Etcd).total.lines = lines;
         self.tell_others(sources);
@@ -275,10 +278,32 @@ impl<'a> Reading<'a> {
         for (rejected, found) in self.of(kind).matcher.settle(end) {
             self.of(kind).total.seen(&rejected, &found);
             self.report.rejected(&mut self.out, &rejected, &found)?;
-            if self.out.len() >= FULL {
-                io::stdout().lock().write_all(&self.out).context("can't write")?;
-                self.out.clear();
+            self.write_full()?;
+        }
+        Ok(())
+    }
+
+    /// Reports the lines that are older than the recordings.
+    fn settle_earlier(&mut self, kind: ServerKind) -> Result<()> {
+        let earlier = self.of(kind).matcher.settle_earlier();
+        if !earlier.is_empty() {
+            self.report.earlier_heading(&mut self.out);
+        }
+        for (rejected, found) in earlier {
+            match &found {
+                Ok(likely) => self.of(kind).total.seen_earlier(&rejected, likely),
+                Err(unmatched) => self.of(kind).total.seen(&rejected, &Err(unmatched.clone())),
             }
+            self.report.earlier(&mut self.out, &rejected, &found)?;
+            self.write_full()?;
+        }
+        Ok(())
+    }
+
+    fn write_full(&mut self) -> Result<()> {
+        if self.out.len() >= FULL {
+            io::stdout().lock().write_all(&self.out).context("can't write")?;
+            self.out.clear();
         }
         Ok(())
     }

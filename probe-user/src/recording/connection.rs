@@ -65,8 +65,10 @@ mod tests {
             name: "web".to_owned(),
             source: WorkloadSource::Labels,
         });
+        pod.address_since = "2026-11-23T08:00:00.5Z".parse().ok();
         owner.container.as_mut().unwrap().name = Some("nginx".to_owned());
         owner.process.as_mut().unwrap().command_cut = true;
+        owner.process.as_mut().unwrap().started = "2026-11-23T08:00:01.123Z".parse().ok();
         let mut of_node = samples::incident();
         of_node.peer = Some(Arc::new(model::Owner {
             node: Some(model::Node {

@@ -162,6 +162,8 @@ struct Named {
     name: Option<String>,
     uid: Option<serde_json::Value>,
     id: Option<String>,
+    started: Option<Timestamp>,
+    address_since: Option<Timestamp>,
 }
 
 impl Line<'_> {
@@ -221,6 +223,8 @@ impl Line<'_> {
             identity,
             node,
             objects,
+            process_started: process.started,
+            address_since: pod.address_since,
         }
     }
 }
@@ -240,6 +244,21 @@ mod tests {
             json_line(&mut out, "beta", &connection).unwrap();
         }
         out
+    }
+
+    /// What older lines of a log are answered by.
+    #[test]
+    fn since_when_a_client_was_there() {
+        let mut connection = samples::incident();
+        let since = || "2026-11-23T08:00:00.5Z".parse().ok();
+        let owner = std::sync::Arc::make_mut(&mut connection.owner);
+        owner.process.as_mut().unwrap().started = since();
+        owner.pod.as_mut().unwrap().address_since = since();
+        let mut out = Vec::new();
+        json_line(&mut out, "beta", &connection).unwrap();
+        let client = line(&out).unwrap().unwrap().client.unwrap();
+        assert_eq!((client.process_started, client.address_since), (since(), since()));
+        assert_eq!(client.identity.pod.as_deref(), Some("sdp-monitor-z8989"));
     }
 
     /// Recordings say what they leave out; those of earlier versions are known by saying nothing.

@@ -4,25 +4,27 @@ use std::{io, net::SocketAddr, time::Duration};
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use jiff::tz::TimeZone;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
-use super::{clock::Clock, escape, json, text};
 #[cfg(test)]
-use crate::model::{Container, Pod, Process};
+pub(super) use self::objects::{EtcdLogSummary, RejectedEvent};
+use self::objects::{FoundClient, likely_object, object, summary};
+pub use self::objects::{InferredOffset, Unread};
+pub(super) use self::objects::{Nobody, Who};
+use super::{clock::Clock, escape, json, text};
 use crate::model::{
-    Outcome,
     address::AddressPort,
     etcd_log::{
-        Endpoint, Rejected, ServerKind,
+        Rejected, ServerKind,
         advice::advice,
-        matching::Inferred,
-        summary::{Group, Total, UnmatchedCounts},
+        earlier::{EarlierEvidence, Likely},
+        summary::{Group, Total},
     },
-    flow::{Identity, Near, Unmatched, matching::is_of_one_node},
+    flow::{Client, Near, Unmatched, matching::is_of_one_node},
     names::Named,
     recording_scope::RecordingScope,
 };
+
+mod objects;
 
 /// Columns for who it was.
 const WHO: usize = 100;
@@ -79,6 +81,10 @@ fn why(unmatched: &Unmatched, peer: SocketAddr, partial: Option<&str>) -> String
                 names.join(", ")
             )
         }
+        Unmatched::SharedPhase(names) => format!(
+            "older than the recordings, and ambiguous: several connect at this phase of their interval: {}",
+            names.join(", ")
+        ),
     }
 }
 
@@ -112,6 +118,17 @@ impl Report {
         self
     }
 
+    /// The time and the client of a line.
+    fn line(&mut self, out: &mut Vec<u8>, rejected: &Rejected) {
+        match rejected.time {
+            Some(time) => self.clock.local(out, time, true),
+            None => text::ascii(out, "--:--:--.---"),
+        };
+        text::ascii(out, " ");
+        let width = text::end(out, rejected.peer);
+        text::spaces(out, 21_usize.saturating_sub(width) + 1);
+    }
+
     /// One rejected connection.
     ///
     /// # Errors
@@ -128,13 +145,7 @@ impl Report {
                 &object(&mut self.clock, rejected, found, self.partial.as_deref()),
             );
         }
-        match rejected.time {
-            Some(time) => self.clock.local(out, time, true),
-            None => text::ascii(out, "--:--:--.---"),
-        };
-        text::ascii(out, " ");
-        let width = text::end(out, rejected.peer);
-        text::spaces(out, 21_usize.saturating_sub(width) + 1);
+        self.line(out, rejected);
         match found {
             Ok(near) => {
                 self.near(out, near);
@@ -154,14 +165,67 @@ impl Report {
         Ok(())
     }
 
+    /// One that is older than the recordings, and who is likely behind it.
+    ///
+    /// # Errors
+    /// None in practice: writing to memory does not fail.
+    pub fn earlier(
+        &mut self,
+        out: &mut Vec<u8>,
+        rejected: &Rejected,
+        found: &Result<Likely, Unmatched>,
+    ) -> io::Result<()> {
+        let likely = match found {
+            Ok(likely) => likely,
+            Err(unmatched) => return self.rejected(out, rejected, &Err(unmatched.clone())),
+        };
+        if self.json {
+            return json::line(out, &likely_object(&mut self.clock, rejected, likely));
+        }
+        self.line(out, rejected);
+        text::ascii(out, "likely ");
+        push_client(out, &likely.client);
+        let evidence = self.evidence(&likely.evidence);
+        text::ascii(out, ", ");
+        escape::push(out, &evidence, 2 * WHO);
+        text::ascii(out, "  ");
+        escape::push(out, &rejected.error, ERROR);
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// The heading of the lines that are older than the recordings.
+    pub fn earlier_heading(&self, out: &mut Vec<u8>) {
+        if !self.json {
+            out.extend_from_slice(b"\nOlder than the recordings:\n");
+        }
+    }
+
+    /// `every 60.0 s ×120 within 4 ms, process since 2026-11-22T08:00:00`
+    fn evidence(&self, evidence: &EarlierEvidence) -> String {
+        match evidence {
+            EarlierEvidence::Interval {
+                every,
+                beats,
+                spread,
+                since,
+                is_process,
+            } => format!(
+                "{beats} lines at its interval of {} within {}, {} since {}",
+                span(*every),
+                span(*spread),
+                if *is_process { "process" } else { "pod" },
+                self.clock.date(*since)
+            ),
+            EarlierEvidence::PodAddress { since } => {
+                format!("the pod has had this address since {}", self.clock.date(*since))
+            }
+        }
+    }
+
     /// `monitoring/sdp-monitor-z8989 (python3) on beta, from 10.244.2.2:41234, 3 ms away`
     fn near(&self, out: &mut Vec<u8>, near: &Near<'_>) {
-        let identity = &near.client.identity;
-        escape::push(out, &identity.to_string(), WHO);
-        if let (Some(node), Some(_)) = (&near.client.node, &identity.pod) {
-            text::ascii(out, " on ");
-            escape::push(out, node, WHO);
-        }
+        push_client(out, near.client);
         text::ascii(out, ", from ");
         text::end(out, near.flow.source);
         if let Some(distance) = near.distance {
@@ -259,14 +323,20 @@ impl Report {
             lines,
             rejected,
             matched,
+            likely,
             unreadable,
             ..
         } = total;
         let text = format!(
-            "\n{lines} lines, {rejected} {}, {matched} of them named{}.\n",
+            "\n{lines} lines, {rejected} {}, {matched} of them named{}{}.\n",
             match kind {
                 ServerKind::Etcd => "rejected connections".to_owned(),
                 other => format!("of {} about such connections", other.title()),
+            },
+            if *likely == 0 {
+                String::new()
+            } else {
+                format!(", {likely} more likely (older than the recordings)")
             },
             if *unreadable == 0 {
                 String::new()
@@ -325,6 +395,7 @@ fn table(out: &mut Vec<u8>, groups: &[Group]) {
             String::from_utf8(cell).ok()
         });
         let (who, node) = match &group.who {
+            Ok((identity, node)) if group.is_likely => (format!("likely {identity}"), node.clone()),
             Ok((identity, node)) => (identity.to_string(), node.clone()),
             Err(address) => (format!("? ({address})"), None),
         };
@@ -370,319 +441,11 @@ fn remedies(out: &mut Vec<u8>, kind: ServerKind, groups: &[Group]) {
     }
 }
 
-/// A line that can't be read.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "UnreadableLine"))]
-pub struct Unread {
-    /// The log's name.
-    pub log: String,
-    /// The line's number, from 1.
-    pub line: u64,
-    /// Why it can't be read.
-    pub why: &'static str,
-    /// The line, cut.
-    #[serde(serialize_with = "cut")]
-    pub text: String,
-}
-
-fn cut<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut out = Vec::new();
-    escape::push(&mut out, text, QUOTED);
-    serializer.serialize_str(&String::from_utf8_lossy(&out))
-}
-
-fn raw(object: &Option<Box<str>>) -> Option<&RawValue> {
-    // It was JSON when it was read.
-    serde_json::from_str(object.as_deref()?).ok()
-}
-
-/// A client that was found.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-struct FoundClient<'a> {
-    /// The pod, as of a connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(test, schemars(with = "Option<Pod>"))]
-    pod: Option<&'a RawValue>,
-    /// The container, as of a connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(test, schemars(with = "Option<Container>"))]
-    container: Option<&'a RawValue>,
-    /// The process, as of a connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(test, schemars(with = "Option<Process>"))]
-    process: Option<&'a RawValue>,
-    /// The node that recorded it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<&'a str>,
-    /// The client's own address and port.
-    source: AddressPort,
-    /// From the time asked for to the connection: 0 if it is within the connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    distance_ms: Option<u64>,
-}
-
-impl<'a> FoundClient<'a> {
-    fn new(near: &Near<'a>) -> Self {
-        Self {
-            pod: raw(&near.client.objects.pod),
-            container: raw(&near.client.objects.container),
-            process: raw(&near.client.objects.process),
-            node: near.client.node.as_deref(),
-            source: AddressPort::as_written(near.flow.source),
-            distance_ms: near
-                .distance
-                .map(|distance| u64::try_from(distance.as_millis()).unwrap_or(u64::MAX)),
-        }
-    }
-}
-
-/// One rejected connection in the log, from `probe etcd-log`.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLog"))]
-pub(super) struct RejectedEvent<'a> {
-    /// `etcd-log`; of another server `server-log`.
-    event: &'static str,
-    /// The kind of server that logged it, other than etcd.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logged_by: Option<ServerKind>,
-    /// The time of the log line; absent if the line has none.
-    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time: Option<String>,
-    /// The client as etcd saw it.
-    peer: AddressPort,
-    /// The error in the line.
-    error: &'a str,
-    /// The server name in the line; absent if the client sent none.
-    #[serde(skip_serializing_if = "str::is_empty")]
-    server_name: &'a str,
-    /// `client` or `peer`, from etcd 3.5.15 on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    endpoint: Option<Endpoint>,
-    #[serde(flatten)]
-    found: Option<FoundClient<'a>>,
-    /// What a match rests on, where it is less than a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certainty: Option<&'static str>,
-    /// Instead of the client: why no connection matches, in words.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    unmatched: Option<String>,
-}
-
-fn object<'a>(
-    clock: &mut Clock,
-    rejected: &'a Rejected,
-    found: &Result<Near<'a>, Unmatched>,
-    partial: Option<&str>,
-) -> RejectedEvent<'a> {
-    RejectedEvent {
-        event: match other_server(rejected.logged_by) {
-            None => "etcd-log",
-            Some(_) => "server-log",
-        },
-        logged_by: other_server(rejected.logged_by),
-        time: rejected.time.map(|time| clock.utc_text(time)),
-        peer: AddressPort::as_written(rejected.peer),
-        error: &rejected.error,
-        server_name: &rejected.server_name,
-        endpoint: rejected.endpoint,
-        found: found.as_ref().ok().map(FoundClient::new),
-        certainty: (found.is_ok() && rejected.time.is_none()).then_some("time-unknown"),
-        unmatched: found
-            .as_ref()
-            .err()
-            .map(|unmatched| why(unmatched, rejected.peer, partial)),
-    }
-}
-
-/// A connection that an address had, the nearest in time first, from `probe who`.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub(super) struct Who<'a> {
-    /// Always `who`.
-    event: &'static str,
-    /// The address on the command line.
-    address: AddressPort,
-    /// When the connection began.
-    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
-    began: String,
-    /// When it ended.
-    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
-    ended: String,
-    /// As of a connection.
-    outcome: Named<Outcome>,
-    /// The server's address and port.
-    destination: AddressPort,
-    #[serde(flatten)]
-    found: FoundClient<'a>,
-}
-
-/// etcd is what the command is about: only other servers are named.
-fn other_server(kind: ServerKind) -> Option<ServerKind> {
-    (kind != ServerKind::Etcd).then_some(kind)
-}
-
-/// An address that no recorded connection explains.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WhoUnmatched"))]
-pub(super) struct Nobody {
-    /// Always `who`.
-    event: &'static str,
-    /// The address that was asked for.
-    address: AddressPort,
-    /// Why nobody is named, in words.
-    unmatched: String,
-}
-
-/// The last line of `probe etcd-log`, or of one kind of server.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSummary"))]
-pub(super) struct EtcdLogSummary<'a> {
-    /// Always `summary`.
-    event: &'static str,
-    /// The kind of server, other than etcd.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logged_by: Option<ServerKind>,
-    /// Lines of the log.
-    lines: u64,
-    /// Rejected connections.
-    rejected: u64,
-    /// Rejected connections whose client was found.
-    matched: u64,
-    /// Rejected connections whose client was not found, by reason.
-    unmatched: UnmatchedCounts,
-    /// Rejected connections whose line could not be read.
-    unreadable: u64,
-    /// The first line that could not be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first_unreadable: Option<&'a Unread>,
-    /// Lines of clients for which `sources`, 10,000 at most, has no room.
-    ungrouped: u64,
-    /// The offset from UTC of the log's times, inferred from its own matches.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    inferred_offset: Option<&'a InferredOffset>,
-    /// Each client and error, most frequent first.
-    sources: Vec<Source<'a>>,
-}
-
-/// The offset from UTC of a log's times, as its own matches show it.
-#[derive(Clone, Debug, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct InferredOffset {
-    /// As `--utc-offset` takes it: `+08:00`.
-    pub utc_offset: String,
-    /// Lines that agree on it.
-    pub lines: u64,
-}
-
-impl InferredOffset {
-    /// What `zone`, in which the times were read, makes of what was inferred.
-    pub fn new(inferred: &Inferred, zone: &TimeZone) -> Self {
-        let read_as = i64::from(zone.to_offset(inferred.at).seconds());
-        let offset = read_as - inferred.shift.as_secs();
-        let minutes = offset.abs() / 60;
-        let sign = if offset < 0 { '-' } else { '+' };
-        Self {
-            utc_offset: format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60),
-            lines: inferred.lines,
-        }
-    }
-}
-
-/// A client and an error.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "EtcdLogSource"))]
-struct Source<'a> {
-    /// How often it is in the log.
-    logged: u64,
-    /// How often the kernel saw the same meanwhile.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seen: Option<u64>,
-    /// The interval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    every_ms: Option<u64>,
-    /// Connections in each interval, where there are several: 2 of a check that connects twice, or of two sources behind one
-    /// address.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    per_interval: Option<u8>,
-    /// A second interval.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    also_every_ms: Option<u64>,
-    /// The error.
-    error: &'a str,
-    #[serde(flatten)]
-    who: Client<'a>,
-    /// The time of the first line.
-    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    first: Option<String>,
-    /// The time of the last line.
-    #[cfg_attr(test, schemars(extend("format" = "date-time")))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last: Option<String>,
-    /// What to do.
-    advice: &'static str,
-}
-
-#[derive(Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema), schemars(inline))]
-#[serde(untagged)]
-enum Client<'a> {
-    /// A client that was found.
-    Known {
-        #[serde(flatten)]
-        identity: &'a Identity,
-        /// The node that recorded it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        node: Option<&'a str>,
-    },
-    /// A client that was not.
-    Unknown {
-        /// The client's address, if it was not found.
-        address: std::net::IpAddr,
-    },
-}
-
-fn summary<'a>(
-    clock: &mut Clock,
-    kind: ServerKind,
-    total: &Total,
-    groups: &'a [Group],
-    (unread, inferred): (Option<&'a Unread>, Option<&'a InferredOffset>),
-) -> EtcdLogSummary<'a> {
-    let sources = groups.iter().map(|group| Source {
-        logged: group.logged,
-        seen: group.seen.map(|seen| seen.count),
-        every_ms: group
-            .seen
-            .and_then(|seen| seen.milliseconds())
-            .map(|(every, _)| every),
-        per_interval: group.seen.and_then(|seen| seen.per_interval),
-        also_every_ms: group.seen.and_then(|seen| seen.also_milliseconds()),
-        error: &group.error,
-        who: match &group.who {
-            Ok((identity, node)) => Client::Known {
-                identity,
-                node: node.as_deref(),
-            },
-            Err(address) => Client::Unknown { address: *address },
-        },
-        first: group.first.map(|time| clock.utc_text(time)),
-        last: group.last.map(|time| clock.utc_text(time)),
-        advice: advice(&group.error, group.sent_hello, kind),
-    });
-    EtcdLogSummary {
-        event: "summary",
-        logged_by: other_server(kind),
-        first_unreadable: unread,
-        inferred_offset: inferred,
-        sources: sources.collect(),
-        lines: total.lines,
-        rejected: total.rejected,
-        matched: total.matched,
-        unmatched: total.unmatched,
-        unreadable: total.unreadable,
-        ungrouped: total.ungrouped,
+/// `monitoring/sdp-monitor-z8989 (python3) on beta`
+fn push_client(out: &mut Vec<u8>, client: &Client) {
+    escape::push(out, &client.identity.to_string(), WHO);
+    if let (Some(node), Some(_)) = (&client.node, &client.identity.pod) {
+        text::ascii(out, " on ");
+        escape::push(out, node, WHO);
     }
 }

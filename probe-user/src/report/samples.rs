@@ -24,6 +24,7 @@ pub fn host(name: &str, pid: u32) -> Owner {
             name: name.to_owned(),
             command: vec![name.to_owned(), "--verbose".to_owned()],
             command_cut: false,
+            started: None,
             executable: Some(format!("/usr/bin/{name}")),
             uid: Some(0),
             source: ProcessSource::Kernel,
@@ -57,6 +58,7 @@ pub fn unnamed_pod(name: &str, pid: u32) -> Owner {
         qos: Some(Qos::BestEffort),
         workload: None,
         labels: None,
+        address_since: None,
         source: PodSource::Cgroup,
     };
     Owner {

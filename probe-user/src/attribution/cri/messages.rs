@@ -36,6 +36,9 @@ pub struct PodSandbox {
     pub id: String,
     #[prost(message, optional, tag = "2")]
     pub metadata: Option<PodSandboxMetadata>,
+    /// Nanoseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub created_at: i64,
     #[prost(map = "string, string", tag = "5")]
     pub labels: HashMap<String, String>,
 }

@@ -179,6 +179,7 @@ async fn list(client: &mut Client, shared: &Shared, begun: Instant) -> Result<()
         state.table.without_netns(&sandboxes)
     };
     shared.doing.is(Health::Well(Some(client.runtime.clone())));
+    let is_new = !without.is_empty();
     for id in without {
         // It may be gone by now; then it is not in the next list.
         let Ok(status) = client.sandbox(&id).await else {
@@ -193,6 +194,10 @@ async fn list(client: &mut Client, shared: &Shared, begun: Instant) -> Result<()
             .chain(network.additional_ips.into_iter().map(|more| more.ip))
             .filter_map(|address| address.parse().ok());
         shared.state().table.learn_network(inode, addresses.collect(), id);
+    }
+    if is_new {
+        // Which pods have addresses of their own is known now.
+        shared.state().table.list(&sandboxes, &containers, begun);
     }
     Ok(())
 }

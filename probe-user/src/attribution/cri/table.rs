@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
+
 use super::messages::{Container, PodSandbox};
 use crate::model::selector::Labels;
 
@@ -22,6 +24,8 @@ pub struct Pod {
     pub name: String,
     pub uid: String,
     pub labels: Arc<Labels>,
+    /// When its sandbox was made, if it has an address of its own.
+    pub address_since: Option<Timestamp>,
 }
 
 /// A container, and its pod.
@@ -91,11 +95,17 @@ impl Table {
         for kept in self.containers.values_mut() {
             kept.gone.get_or_insert(now);
         }
+        let own: HashSet<String> = self.addresses.values().cloned().collect();
         for sandbox in sandboxes {
             let Some(metadata) = &sandbox.metadata else {
                 continue;
             };
+            let has_address = own.contains(&sandbox.id);
+            let created = (sandbox.created_at > 0).then_some(i128::from(sandbox.created_at));
             let pod = Pod {
+                address_since: created
+                    .filter(|_| has_address)
+                    .and_then(|created| Timestamp::from_nanosecond(created).ok()),
                 namespace: metadata.namespace.clone(),
                 name: metadata.name.clone(),
                 uid: metadata.uid.clone(),
@@ -222,6 +232,34 @@ mod tests {
         assert_eq!((names(&table, "c1"), table.netns(7)), (None, None));
         assert_eq!(with_addresses(&table), []);
         assert!(names(&table, "s2").is_some());
+    }
+
+    /// The address of a pod is as old as its sandbox; that of its node is not the pod's.
+    #[test]
+    fn since_when_a_pod_has_its_address() {
+        let mut table = Table::default();
+        let created = |id: &str, created_at| PodSandbox {
+            created_at,
+            ..sandbox(id, id)
+        };
+        let second = 1_795_000_000_000_000_000;
+        let sandboxes = [
+            created("own", second),
+            created("of-node", second),
+            created("unknown", 0),
+        ];
+        table.learn_network(Some(7), vec!["10.244.1.2".parse().unwrap()], "own".to_owned());
+        table.learn_network(Some(8), vec!["10.244.1.3".parse().unwrap()], "unknown".to_owned());
+        table.learn_network(Some(9), Vec::new(), "of-node".to_owned());
+        table.list(&sandboxes, &[container("c", "own", "app")], Instant::now());
+        for (id, since) in [
+            ("own", Timestamp::from_second(1_795_000_000).ok()),
+            ("c", Timestamp::from_second(1_795_000_000).ok()),
+            ("of-node", None),
+            ("unknown", None),
+        ] {
+            assert_eq!(table.container(id).unwrap().pod.address_since, since, "{id}");
+        }
     }
 
     #[test]

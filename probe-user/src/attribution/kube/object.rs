@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use jiff::Timestamp;
 use kube::{
     api::ObjectMeta,
     core::{ClusterResourceScope, NamespaceResourceScope},
@@ -102,7 +103,15 @@ pub struct ContainerStatus {
 #[serde(default)]
 pub struct ContainerState {
     pub waiting: Option<Reason>,
+    pub running: Option<Running>,
     pub terminated: Option<Reason>,
+}
+
+/// A container that runs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Running {
+    pub started_at: Option<Timestamp>,
 }
 
 /// Why a container waits or has ended.
@@ -244,8 +253,11 @@ mod tests {
     /// What the whole types write is what these read.
     #[test]
     fn fields_are_those_of_the_api() {
-        let state: core::ContainerState =
-            serde_json::from_value(json!({"waiting": {"reason": "CrashLoopBackOff"}})).unwrap();
+        let state: core::ContainerState = serde_json::from_value(json!({
+            "waiting": {"reason": "CrashLoopBackOff"},
+            "running": {"startedAt": "2026-11-23T08:00:00Z"},
+        }))
+        .unwrap();
         let container = |name: &str| core::ContainerStatus {
             name: name.to_owned(),
             container_id: Some(format!("containerd://{name}")),
@@ -317,7 +329,10 @@ mod tests {
                 (&*container.name, container.container_id.as_deref()),
                 (name, Some(&*format!("containerd://{name}")))
             );
-            let waiting = container.state.as_ref().unwrap().waiting.as_ref().unwrap();
+            let state = container.state.as_ref().unwrap();
+            let started = state.running.as_ref().unwrap().started_at;
+            assert_eq!(started, Some("2026-11-23T08:00:00Z".parse().unwrap()));
+            let waiting = state.waiting.as_ref().unwrap();
             assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));
         }
 

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kube::api::ObjectMeta;
 
 use super::object::Pod as Object;
@@ -31,6 +32,8 @@ pub struct Pod {
     pub name: String,
     pub workload: Option<Workload>,
     pub labels: Arc<Labels>,
+    /// When the first of its running containers started: it has had its address since before, unless it is its node's.
+    pub address_since: Option<Timestamp>,
     /// Container id → name.
     pub containers: HashMap<String, String>,
 }
@@ -131,6 +134,13 @@ fn pod(object: Object, source: WorkloadSource) -> Option<(String, Pod)> {
     let workload = workload(&object.metadata, source);
     let labels = object.metadata.labels.unwrap_or_default().into_iter().collect();
     let status = object.status.unwrap_or_default();
+    let is_of_node = object.spec.is_none_or(|spec| spec.host_network == Some(true));
+    // A sandbox that is made anew, with another address, starts all containers anew.
+    let running = status.container_statuses.iter().flatten();
+    let address_since = running
+        .filter_map(|status| status.state.as_ref()?.running.as_ref()?.started_at)
+        .min()
+        .filter(|_| !is_of_node);
     let containers = [
         status.container_statuses,
         status.init_container_statuses,
@@ -147,6 +157,7 @@ fn pod(object: Object, source: WorkloadSource) -> Option<(String, Pod)> {
         name: object.metadata.name?,
         workload,
         labels: Arc::new(labels),
+        address_since,
         containers: containers.collect(),
     };
     Some((uid, pod))
@@ -195,6 +206,39 @@ mod tests {
             "status": {"containerStatuses": [{"name": "app", "containerID": id, "image": "", "imageID": "", "ready": true, "restartCount": 0}]},
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn since_when_a_pod_has_its_address() {
+        let started = |time: &str| json!({"name": "app", "state": {"running": {"startedAt": time}}});
+        let waiting = json!({"name": "proxy", "state": {"waiting": {"reason": "CrashLoopBackOff"}}});
+        let (early, late) = (started("2026-11-23T08:00:00Z"), started("2026-11-23T09:00:00Z"));
+        for (what, host_network, statuses, since) in [
+            (
+                "the first of two",
+                false,
+                vec![late.clone(), early.clone()],
+                Some("2026-11-23T08:00:00Z"),
+            ),
+            (
+                "one that runs",
+                false,
+                vec![waiting.clone(), late],
+                Some("2026-11-23T09:00:00Z"),
+            ),
+            ("none runs", false, vec![waiting], None),
+            ("its node's address", true, vec![early], None),
+        ] {
+            let object: Object = serde_json::from_value(json!({
+                "metadata": {"name": "x", "namespace": "shop", "uid": "u"},
+                "spec": {"hostNetwork": host_network},
+                "status": {"containerStatuses": statuses},
+            }))
+            .unwrap();
+            let (_, pod) = pod(object, SOURCE).unwrap();
+            let since = since.map(|since| since.parse().unwrap());
+            assert_eq!(pod.address_since, since, "{what}");
+        }
     }
 
     #[test]

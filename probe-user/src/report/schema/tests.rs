@@ -29,7 +29,11 @@ use crate::model::{
     cause::causes::Counted,
     check::{CheckedHook, Command, Fact, KernelCheck, Program},
     doctor::{Answer, Check},
-    etcd_log::{ServerKind, summary::Total},
+    etcd_log::{
+        ServerKind,
+        earlier::{EarlierEvidence, Likely},
+        summary::Total,
+    },
     finding::{Affected, Fix, Kind},
     flow::{Flows, LineKey},
     history::{Alive, Gap, HistoryEnd},
@@ -309,8 +313,47 @@ fn recordings() {
         holds(JsonEvent::EtcdLog, &text(out));
         total.seen(&rejected, &found);
     }
+    let since = samples::time();
+    for evidence in [
+        EarlierEvidence::Interval {
+            every: Duration::from_millis(60_013),
+            beats: 120,
+            spread: Duration::from_millis(4),
+            since,
+            is_process: true,
+        },
+        EarlierEvidence::PodAddress { since },
+    ] {
+        let likely = Likely {
+            client: near[0].client.clone(),
+            evidence,
+        };
+        let mut out = Vec::new();
+        report.earlier(&mut out, &rejected, &Ok(likely.clone())).unwrap();
+        let line = text(out);
+        assert!(line.contains(r#""certainty":"likely""#), "{line}");
+        holds(JsonEvent::EtcdLog, &line);
+        let mut out = Vec::new();
+        let mut table = etcd_log::Report::new(false, TimeZone::UTC);
+        table.earlier(&mut out, &rejected, &Ok(likely.clone())).unwrap();
+        let line = text(out);
+        let says = match evidence {
+            EarlierEvidence::Interval { .. } => {
+                "120 lines at its interval of 60.0 s within 4.0 ms, process since 2026-11-23 09:10:14  EOF"
+            }
+            EarlierEvidence::PodAddress { .. } => {
+                "the pod has had this address since 2026-11-23 09:10:14  EOF"
+            }
+        };
+        assert!(
+            line.contains("likely monitoring/sdp-monitor-z8989 (python3.11) on beta, ")
+                && line.contains(says),
+            "{line}"
+        );
+        total.seen_earlier(&rejected, &likely);
+    }
     let groups = total.groups(&flows, Duration::from_secs(10));
-    assert_eq!(groups.len(), 2);
+    assert_eq!(groups.len(), 3);
     let mut out = Vec::new();
     report
         .summary(&mut out, ServerKind::Etcd, &total, &groups, (None, None))
