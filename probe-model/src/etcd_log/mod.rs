@@ -9,6 +9,7 @@ mod json;
 mod kind;
 pub mod matching;
 mod pairs;
+mod prefixed;
 mod quoted;
 mod servers;
 mod shapes;
@@ -237,7 +238,11 @@ impl Reader {
         }
         // It may be a part of what takes several lines.
         let mut whole = Vec::new();
-        let extent = block::read(self, excerpt, &mut whole);
+        let mut extent = block::read(self, excerpt, &mut whole);
+        if !extent.wants_more && !whole.iter().any(is_read) {
+            whole.clear();
+            extent = prefixed::read(self, excerpt, &mut whole);
+        }
         if whole.iter().any(is_read) {
             out.truncate(start);
             out.append(&mut whole);
