@@ -103,7 +103,17 @@ pub const ROWS: &[Known] = &[
          scanner that tries it.",
     ),
     known("received record with version", PLAIN_TEXT),
+    // Encrypted ClientHello. Before the versions: its errors speak of them too.
+    known("encrypted_client_hello", PROTOCOL),
+    known("inner client hello", PROTOCOL),
+    known("outer client hello", PROTOCOL),
+    known("outer extensions", PROTOCOL),
+    known(
+        "EncryptedClientHelloKeys",
+        "The server's keys for the encrypted ClientHello can't be used: generate its ECH configuration and key anew.",
+    ),
     // Versions, cipher suites, curves, protocols.
+    known("TLS version older than", VERSIONS),
     known("unsupported versions", VERSIONS),
     known("unsupported, maximum protocol version", VERSIONS),
     known("protocol version not supported", VERSIONS),
@@ -140,6 +150,16 @@ pub const ROWS: &[Known] = &[
          the server's certificate: update the client, or reissue the server's certificate.",
     ),
     known(
+        "peer doesn't support any common signature algorithms",
+        "Client and server share no signature algorithm: update the older TLS library, or issue the certificates with \
+         ECDSA P-256 or RSA keys.",
+    ),
+    known(
+        "Ed25519 public keys are not supported before",
+        "The client negotiates TLS 1.0 or 1.1, which can't use an Ed25519 key: update the client, or issue the certificate \
+         with an ECDSA P-256 or RSA key.",
+    ),
+    known(
         "unsupported application protocols",
         "Client and server share no ALPN protocol: the client must offer h2 or http/1.1.",
     ),
@@ -152,6 +172,10 @@ pub const ROWS: &[Known] = &[
     known(
         "in FIPS mode",
         "FIPS mode forbids what the client offers: give it TLS 1.2 or later with AES-GCM and an approved certificate.",
+    ),
+    known(
+        "no FIPS compatible certificate chains",
+        "FIPS mode forbids a key or signature in the client's chain: reissue it with RSA of 2048 bits or more, or ECDSA P-256.",
     ),
     known(
         "extended master secret",
@@ -222,6 +246,11 @@ pub const ROWS: &[Known] = &[
         "The client's certificate has a critical extension that Go does not know: reissue it without.",
     ),
     known(
+        "no valid chains",
+        "No chain of the client's certificate follows the rules of its CAs (key usage, policies): reissue the certificate, or the \
+         intermediate CA.",
+    ),
+    known(
         "signature check attempts limit",
         "The trusted CA file has many CAs of one name: remove the old ones.",
     ),
@@ -281,6 +310,11 @@ pub const ROWS: &[Known] = &[
     known("verification failure", SIGNATURE),
     known("verification error", SIGNATURE),
     known("invalid signature algorithm", SIGNATURE),
+    known("unknown signature algorithm", SIGNATURE),
+    known("bad signature type", SIGNATURE),
+    known("signature contained zero", SIGNATURE),
+    known("signing requires", SIGNATURE),
+    known("unsupported hash function", SIGNATURE),
     known("invalid signature by the client", SIGNATURE),
     known("could not validate signature", SIGNATURE),
     known(
@@ -375,6 +409,8 @@ pub const ROWS: &[Known] = &[
     known("HelloRetryRequest", PROTOCOL),
     known("ClientHello", PROTOCOL),
     known("quic_transport_parameters", PROTOCOL),
+    known("early_data", PROTOCOL),
+    known("session ticket from a client", PROTOCOL),
     known("ALPN", PROTOCOL),
     known(
         "protocol is shutdown",
