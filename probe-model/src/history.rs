@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::recording_scope::RecordingScope;
+
 /// The last line of an answer: what the agent's history holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HistoryEnd {
     /// Connections in its history.
@@ -20,6 +22,9 @@ pub struct HistoryEnd {
     /// Losses of the kernel side.
     #[serde(default)]
     pub lost: u64,
+    /// How its history is filtered, as far as the query reaches. Absent from an earlier version.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub scope: Option<RecordingScope>,
 }
 
 /// Connections that a slow reader lost.

@@ -145,6 +145,22 @@ impl Watch {
         }
     }
 
+    /// What the history of an agent leaves out of connections to the `asked` server ports; none: to any.
+    pub fn history_scope(&self, asked: &[u16]) -> RecordingScope {
+        let is_whole = match &self.stored {
+            Stored::Shown => false,
+            Stored::Watched => true,
+            Stored::Ports(ports) => !asked.is_empty() && asked.iter().all(|port| ports.contains(port)),
+        };
+        let hidden = Outcome::ALL
+            .into_iter()
+            .filter(|outcome| !is_whole && !self.outcomes.contains(outcome));
+        RecordingScope {
+            without: hidden.map(|outcome| outcome.name().to_owned()).collect(),
+            ..self.recording_scope()
+        }
+    }
+
     /// In words that follow "watching" or "watched".
     pub fn description(&self) -> String {
         let list = |items: Vec<String>| items.join(", ");

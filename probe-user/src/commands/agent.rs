@@ -103,6 +103,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
         settings.memory,
         settings.max_series,
     ));
+    shared.watches(settings.watch.clone());
     // Before any thread goes elsewhere: these stay where the agent is reached.
     let questions = listen("query.listen", settings.query).await?;
     let answers = Questions::new(Arc::clone(&shared), settings.clone());
@@ -156,6 +157,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
                 // The old ones end before new ones begin: hooks are not there twice.
                 drop(parts.take());
                 shared.bound(new.memory, new.max_series);
+                shared.watches(new.watch.clone());
                 drop(statistics);
                 statistics = self::statistics(&new);
                 parts = Some(start(&new)?);

@@ -295,6 +295,18 @@ mod tests {
         ] {
             assert_eq!(agent(text).unwrap().watch.unwrap().stored, stored, "{text}");
         }
+        for (text, asked, partial) in [
+            ("", &[2379, 2380][..], false),
+            ("", &[2379, 443], true),
+            ("", &[], true),
+            ("[watch]\nports = [443]\n", &[], false),
+            ("[history]\nconnections = 0\n", &[2379], true),
+        ] {
+            let scope = agent(text).unwrap().watch.unwrap().history_scope(asked);
+            assert_eq!(scope.is_partial(), partial, "{text} {asked:?}: {scope}");
+            let says = if partial { "without closed" } else { "" };
+            assert!(scope.to_string().starts_with(says), "{scope}");
+        }
         assert_eq!(some.node, "beta");
         assert!(
             some.vxlan.is_none()

@@ -263,6 +263,7 @@ fn connections(shared: &Arc<Shared>, filter: &Filter) -> Response<Body> {
         oldest: reach.oldest,
         forgotten: reach.forgotten,
         lost: reach.lost,
+        scope: shared.scope(&filter.ports),
     };
     let end = lines(shared).event("end", end);
     streamed(stream::iter(chunks(found).chain([Bytes::from(end)])))

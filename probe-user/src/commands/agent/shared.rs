@@ -12,10 +12,12 @@ use std::{
 use tokio::sync::broadcast;
 
 use crate::{
+    cli::Watch,
     kernel,
     model::{
         bypass,
         part::{Part, State},
+        recording_scope::RecordingScope,
         vxlan,
     },
     recording::history::{Bounds, Filter, History, Kept},
@@ -37,6 +39,8 @@ pub struct Shared {
     news: broadcast::Sender<Arc<Kept>>,
     parts: Mutex<BTreeMap<Part, State>>,
     looks: Mutex<Looks>,
+    /// What is watched and kept; `None`: nothing.
+    watch: Mutex<Option<Watch>>,
     /// Connections that the kernel side could not tell of.
     lost: AtomicU64,
     began: Instant,
@@ -75,6 +79,7 @@ impl Shared {
             news: broadcast::channel(BEHIND).0,
             parts: Mutex::default(),
             looks: Mutex::default(),
+            watch: Mutex::default(),
             lost: AtomicU64::new(0),
             began: Instant::now(),
             watched: AtomicU64::new(0),
@@ -86,6 +91,18 @@ impl Shared {
     pub fn bound(&self, memory: Bounds, max_series: usize) {
         locked(&self.held).bound(memory);
         self.metrics.bound(max_series);
+    }
+
+    /// What is watched from now on.
+    pub fn watches(&self, watch: Option<Watch>) {
+        *locked(&self.watch) = watch;
+    }
+
+    /// What the history leaves out of connections to these server ports.
+    pub fn scope(&self, ports: &[u16]) -> Option<RecordingScope> {
+        locked(&self.watch)
+            .as_ref()
+            .map(|watch| watch.history_scope(ports))
     }
 
     /// Takes a connection; `source` tells whose it is.

@@ -151,6 +151,12 @@ impl Remembered {
         let fetched = fetch(&cluster.ways, agents, &question.path(), add).await;
         progress.clear();
         for one in fetched {
+            if let Ok(HistoryEnd {
+                scope: Some(scope), ..
+            }) = &one.memory
+            {
+                flows.add_scope(scope.clone());
+            }
             self.took(one);
         }
     }

@@ -254,6 +254,7 @@ fn doctor_and_check() {
     let mut lines = Lines::new("beta".to_owned());
     holds(JsonEvent::Finding, &text(lines.finding(&fault, true)));
     let end = HistoryEnd {
+        scope: Some(model::recording_scope::RecordingScope::unnamed(false)),
         held: 1,
         oldest: Some(samples::time()),
         forgotten: 2,
