@@ -211,6 +211,11 @@ impl Reader {
 
     /// Appends what a line is about to `out`: nothing where it is about something else.
     pub fn read_excerpt(&self, excerpt: &Excerpt<'_>, out: &mut Vec<Line>) -> Extent {
+        // A line is found by its words as they stand there: with a NUL or a colour between them it is none.
+        let mut patterns = self.kinds.iter().flat_map(|kind| kind.patterns());
+        if !patterns.any(|pattern| excerpt.line.contains(pattern)) {
+            return Extent::default();
+        }
         let start = out.len();
         let extent = self.read_lines(excerpt, out);
         if self.is_zone_known {

@@ -35,6 +35,16 @@ fn read(text: &str) -> Line {
 }
 
 #[test]
+fn words_that_do_not_stand_in_the_line() {
+    for between in ["\0", "\x1b[0m ", "\\u0020"] {
+        let line = format!(
+            "2026-11-23 09:10:10 I | embed: rejected{between}connection from \"10.0.0.1:1\" (error \"EOF\")"
+        );
+        assert_eq!(reader().read(&line), Line::Other, "{line:?}");
+    }
+}
+
+#[test]
 fn offset_zone_and_server() {
     let reset = r#""192.168.88.12:62134" (error "read tcp 192.168.88.11:2380->192.168.88.12:62134: i/o timeout", ServerName "")"#;
     for (text, expected) in [
