@@ -118,6 +118,8 @@ pub struct CandidateRule {
     /// Every match of the rule is understood and matches, and so does every jump on the way: a packet that reaches the rule is
     /// caught by it. Rules before it may still have accepted the packet.
     pub certain: bool,
+    /// The packet reaches the rule: nothing before it may have accepted the packet, returned it, or come in another order.
+    pub reached: bool,
     /// How many packets the rule, or the policy, counted; `None`: it has no counter.
     pub packets: Option<u64>,
     /// The program that keeps the rule, and writes it again.
@@ -154,13 +156,25 @@ impl Display for CandidateRule {
     }
 }
 
-/// The candidates that count: without those whose counter did not move; those that are certain, or else all.
+/// The candidates that count: without those whose counter did not move. Of rules that are certain only the first did it, if the
+/// packet reached it and no other that may match is before it. Else none of them is certain, and all are there.
 pub fn decisive(candidates: Vec<CandidateRule>) -> Vec<CandidateRule> {
-    let moved = candidates
+    let moved: Vec<_> = candidates
         .into_iter()
-        .filter(|candidate| !candidate.is_ruled_out());
-    let (certain, likely): (Vec<_>, Vec<_>) = moved.partition(|candidate| candidate.certain);
-    if certain.is_empty() { likely } else { certain }
+        .filter(|candidate| !candidate.is_ruled_out())
+        .collect();
+    // What was the only one that could do it, did it, however the packet came there.
+    let is_known = moved
+        .first()
+        .is_some_and(|first| first.certain && (first.reached || moved.len() == 1));
+    let (mut certain, likely): (Vec<_>, Vec<_>) = moved.into_iter().partition(|candidate| candidate.certain);
+    if !is_known {
+        for rule in &mut certain {
+            rule.certain = false;
+        }
+        certain.extend(likely);
+    }
+    certain
 }
 
 /// The first that counts: what it did to a packet, later rules found done.

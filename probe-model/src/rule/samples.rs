@@ -16,6 +16,7 @@ pub fn iptables(tool: Tool, table: &str, action: Action, words: &[&str]) -> Cand
         words: Some(words.iter().map(|word| (*word).to_owned()).collect()),
         action,
         certain: true,
+        reached: true,
         packets: Some(7),
         owner: None,
     };

@@ -599,10 +599,24 @@ fn candidates_that_count() {
         rule("D", true, None),
     ];
     let chains = |rules: Vec<CandidateRule>| rules.into_iter().map(|rule| rule.chain).collect::<Vec<_>>();
-    assert_eq!(chains(decisive(all.clone())), ["C", "D"]);
-    assert_eq!(first(all.clone()).map(|rule| rule.chain).as_deref(), Some("C"));
+    // B may have done it, and is before C.
+    assert_eq!(chains(decisive(all.clone())), ["C", "D", "B"]);
+    let is_certain = |rules: &[CandidateRule]| first(rules.to_vec()).map(|rule| (rule.chain, rule.certain));
+    assert_eq!(is_certain(&all), Some(("C".to_owned(), false)));
     assert_eq!(chains(decisive(all[..2].to_vec())), ["B"]);
     assert_eq!(first(all[..1].to_vec()), None);
+    // Nothing leads around C to D.
+    assert_eq!(chains(decisive(all[2..].to_vec())), ["C", "D"]);
+    assert_eq!(is_certain(&all[2..]), Some(("C".to_owned(), true)));
+    // Something may.
+    let around = |mut rule: CandidateRule| {
+        rule.reached = false;
+        rule
+    };
+    let several = [around(all[2].clone()), all[3].clone()];
+    assert_eq!(is_certain(&several), Some(("C".to_owned(), false)));
+    // There is no other.
+    assert_eq!(is_certain(&several[..1]), Some(("C".to_owned(), true)));
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(super) fn rules(tables: &[Table], action: Action) -> Vec<CandidateRule> {
                 if found.len() == MOST {
                     return found;
                 }
-                found.push(table.candidate(chain, RuleOrPolicy::Rule(rule), action, false));
+                found.push(table.candidate(chain, RuleOrPolicy::Rule(rule), action, false, false));
             }
         }
     }

@@ -91,6 +91,7 @@ impl Table {
         found: RuleOrPolicy<'_>,
         action: Action,
         certain: bool,
+        reached: bool,
     ) -> CandidateRule {
         let mut candidate = CandidateRule {
             tool: self.tool,
@@ -102,6 +103,7 @@ impl Table {
             words: None,
             action,
             certain,
+            reached,
             packets: None,
             owner: None,
         };

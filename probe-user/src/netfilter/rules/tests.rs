@@ -7,6 +7,8 @@ use nix::sched::{CloneFlags, unshare};
 use super::read::Save;
 use super::*;
 
+mod reached;
+
 const ALL: [Action; 3] = [Action::Drop, Action::Reject, Action::NoTrack];
 
 /// A UDP packet of VXLAN that comes in by eth0.

@@ -22,6 +22,7 @@ pub(super) fn candidates(tables: &[Table], packet: &Packet, actions: &[Action]) 
         actions,
         found: Vec::new(),
         steps: STEPS,
+        around: WayAround::default(),
     };
     for &hook in Hook::passed(packet.path) {
         let view = View::new(packet, hook);
@@ -37,8 +38,18 @@ pub(super) fn candidates(tables: &[Table], packet: &Packet, actions: &[Action]) 
         // another.
         for equals in bases.chunk_by(|(_, _, one), (_, _, other)| one.priority == other.priority) {
             let mut goes_on = true;
+            let before = walk.found.len();
+            let mut acting = 0;
             for &(table, chain, base) in equals {
+                walk.around = WayAround::default();
+                let known = walk.found.len();
                 goes_on &= walk.base(At { table, view }, chain, base);
+                acting += usize::from(walk.found.len() > known);
+            }
+            if acting > 1 {
+                for candidate in walk.found.iter_mut().skip(before) {
+                    candidate.reached = false;
+                }
             }
             if !goes_on {
                 return walk.found;
@@ -96,6 +107,16 @@ struct Walk<'a> {
     actions: &'a [Action],
     found: Vec<CandidateRule>,
     steps: usize,
+    around: WayAround,
+}
+
+/// What the packet may have met before a rule, in the rule's base chain.
+#[derive(Debug, Clone, Copy, Default)]
+struct WayAround {
+    /// An accept that may have matched.
+    accept: bool,
+    /// A return that may have matched, in the rule's chain or in one from which a jump led there.
+    end: bool,
 }
 
 impl<'a> Walk<'a> {
@@ -122,6 +143,7 @@ impl<'a> Walk<'a> {
         let mut ways = self.chain(at, chain, way, 0);
         if ways.through {
             if base.drops {
+                self.around.accept |= ways.left;
                 self.report(at.table, chain, RuleOrPolicy::Policy(base), Action::Drop, way);
             } else {
                 ways.left = true;
@@ -167,7 +189,10 @@ impl<'a> Walk<'a> {
                     Next::Step => {}
                     next @ (Next::Rule | Next::End) => return next,
                 },
-                Step::Choose(condition) => return self.choose(met, condition, ways),
+                Step::Choose(condition) => match self.choose(met, condition, ways) {
+                    Next::Step => {}
+                    next @ (Next::Rule | Next::End) => return next,
+                },
             }
         }
         Next::Rule
@@ -178,6 +203,7 @@ impl<'a> Walk<'a> {
         match statement {
             Statement::Accept => {
                 ways.left = true;
+                self.around.accept |= !(met.way && met.matched);
                 after
             }
             Statement::Act(action) => {
@@ -190,28 +216,36 @@ impl<'a> Walk<'a> {
             Statement::May(action) => {
                 self.caught(met, *action, false);
                 match action {
-                    Action::Drop | Action::Reject => ways.left = true,
+                    Action::Drop | Action::Reject => {
+                        ways.left = true;
+                        self.around.accept = true;
+                    }
                     Action::NoTrack => {}
                 }
                 Next::Step
             }
             Statement::Return => {
                 ways.through = true;
+                self.around.end |= !met.matched;
                 after
             }
             Statement::Jump(name) => {
                 let below = self.below(met, name);
                 ways.left |= below.left;
+                self.around.accept |= below.left;
                 if below.through { Next::Rule } else { after }
             }
             Statement::Goto(name) => {
                 let below = self.below(met, name);
                 ways.left |= below.left;
                 ways.through |= below.through;
+                self.around.accept |= below.left;
+                self.around.end |= !met.matched;
                 after
             }
             Statement::Unknown => {
                 ways.left = true;
+                self.around.accept = true;
                 Next::Step
             }
             Statement::Continue => Next::Step,
@@ -221,9 +255,15 @@ impl<'a> Walk<'a> {
     fn below(&mut self, met: Met<'a>, name: &str) -> Ways {
         match met.at.table.chain(name) {
             Some(chain) if met.depth < DEPTH => {
-                self.chain(met.at, chain, met.way && met.matched, met.depth + 1)
+                let end = self.around.end;
+                let ways = self.chain(met.at, chain, met.way && met.matched, met.depth + 1);
+                self.around.end = end;
+                ways
             }
-            Some(_) | None => Ways::ANY,
+            Some(_) | None => {
+                self.around.accept = true;
+                Ways::ANY
+            }
         }
     }
 
@@ -231,6 +271,7 @@ impl<'a> Walk<'a> {
     fn choose(&mut self, met: Met<'a>, condition: &'a Condition, ways: &mut Ways) -> Next {
         let Some((rows, loose)) = rows(met.at.table, condition) else {
             ways.left = true;
+            self.around.accept = true;
             return Next::Rule;
         };
         // What is for all the rest is asked last, and certain only if nothing else can be meant.
@@ -307,9 +348,20 @@ impl<'a> Walk<'a> {
         if !self.actions.contains(&action) {
             return;
         }
-        let candidate = table.candidate(chain, found, action, certain);
+        let met = self.around;
+        let around = match found {
+            RuleOrPolicy::Rule(_) => met.accept || met.end,
+            // A return leads to it.
+            RuleOrPolicy::Policy(_) => met.accept,
+        };
+        let reached = !around;
+        let candidate = table.candidate(chain, found, action, certain, reached);
         // Several ways may lead to one rule.
-        if let Some(known) = self.found.iter_mut().find(|known| same(known, &candidate)) {
+        let known = self.found.iter().position(|known| same(known, &candidate));
+        let is_last = known.is_none_or(|known| known + 1 == self.found.len());
+        if let Some(known) = known.and_then(|known| self.found.get_mut(known)) {
+            // It stays where the packet met it first. What is behind that may have been before it, on the other way.
+            known.reached &= reached && is_last;
             known.certain |= certain;
             return;
         }

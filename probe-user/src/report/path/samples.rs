@@ -186,6 +186,7 @@ fn rule(table: &str, chain: &str, action: Action) -> CandidateRule {
         words: None,
         action,
         certain: true,
+        reached: true,
         packets: None,
         owner: None,
     }

@@ -65,6 +65,7 @@ fn notrack(packets: Option<u64>) -> CandidateRule {
         words: None,
         action: Action::NoTrack,
         certain: true,
+        reached: true,
         packets,
         owner: None,
     }
