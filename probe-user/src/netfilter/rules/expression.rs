@@ -16,13 +16,62 @@ use super::{
 pub(super) fn steps(expressions: &Json) -> Vec<Step> {
     let mut steps = Vec::new();
     match expressions {
-        Json::Array(expressions) => expressions.iter().for_each(|e| expression(e, &mut steps)),
+        Json::Array(expressions) => {
+            let mut before = Vec::new();
+            for one in expressions {
+                expression(one, &mut steps);
+                match joint(one) {
+                    Some(joint) => together(&mut steps, &mut before, joint),
+                    None if one.get("match").is_none() => before.clear(),
+                    None => {}
+                }
+            }
+        }
         // A rule without any isn't possible.
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => {
             unknown(&mut steps)
         }
     }
     steps
+}
+
+/// The header and the operator of a match that nft may join with another.
+type Joint<'a> = (&'static str, &'a str);
+
+/// nft (seen with 1.0.6) joins matches of neighbouring fields of one header where their operators are the same, and lists them apart:
+/// `udp sport != 81 udp dport != 443` is one comparison of both in the kernel, which matches if either port is another. With `==`, both
+/// mean the same.
+fn joint(json: &Json) -> Option<Joint<'_>> {
+    let json = json.get("match")?;
+    let is_one = matches!(json.get("right"), Some(Json::Number(_) | Json::String(_)));
+    let operator = json.get("op").and_then(Json::as_str)?;
+    let header = match json.get("left")?.get("payload")?.get("protocol")?.as_str()? {
+        "ether" => "link",
+        "ip" | "ip6" => "network",
+        _ => "transport",
+    };
+    (is_one && !matches!(operator, "==" | "in")).then_some((header, operator))
+}
+
+/// Puts the last match together with one `before` that it may be joined with.
+fn together<'a>(steps: &mut Vec<Step>, before: &mut Vec<(Joint<'a>, usize)>, joint: Joint<'a>) {
+    let Some((_, at)) = before.iter().find(|(other, _)| *other == joint) else {
+        before.push((joint, steps.len().saturating_sub(1)));
+        return;
+    };
+    let last = match steps.pop() {
+        Some(Step::Match(last)) => last,
+        other => return steps.extend(other),
+    };
+    match steps.get_mut(*at) {
+        Some(Step::MatchTogether(conditions)) => conditions.push(last),
+        Some(step) => {
+            if let Step::Match(first) = std::mem::replace(step, Step::unknown()) {
+                *step = Step::MatchTogether(vec![first, last]);
+            }
+        }
+        None => {}
+    }
 }
 
 /// The packets that the rule's own counter counted.

@@ -196,6 +196,8 @@ pub(super) struct Rule {
 #[derive(Debug, PartialEq)]
 pub(super) enum Step {
     Match(Condition),
+    /// Matches if all do, and does not match if none does. Else that can't be told from what nft prints.
+    MatchTogether(Vec<Condition>),
     Do(Statement),
     /// What is done depends on the packet (nft's `vmap`); the rule ends here.
     Choose(Condition),

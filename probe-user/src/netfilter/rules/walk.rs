@@ -185,6 +185,14 @@ impl<'a> Walk<'a> {
                     Matches::No => return Next::Rule,
                     Matches::Maybe => met.matched = false,
                 },
+                Step::MatchTogether(conditions) => {
+                    let answers = conditions.iter().map(|condition| self.answer(met.at, condition));
+                    let answers: Vec<Matches> = answers.collect();
+                    if answers.iter().all(|answer| *answer == Matches::No) {
+                        return Next::Rule;
+                    }
+                    met.matched &= answers.iter().all(|answer| *answer == Matches::Yes);
+                }
                 Step::Do(statement) => match self.statement(met, statement, ways) {
                     Next::Step => {}
                     next @ (Next::Rule | Next::End) => return next,

@@ -157,3 +157,40 @@ fn an_accept_leads_to_the_next_base_chain() {
         assert_eq!(named.certain, expected, "{rules}: {named}");
     }
 }
+
+/// nft lists two matches where the kernel has one, which matches if either field is another.
+#[test]
+fn matches_that_nft_joins() {
+    let port = |side: &str, op: &str, value: u16| {
+        compare(
+            &format!(r#"{{"payload":{{"protocol":"udp","field":"{side}"}}}}"#),
+            op,
+            &value.to_string(),
+        )
+    };
+    // Of a packet from 40000 to 8472.
+    for (matches, expected) in [
+        ([port("sport", "!=", 1), port("dport", "!=", 2)], "1"),
+        ([port("sport", "!=", 40_000), port("dport", "!=", 2)], "1?"),
+        ([port("dport", "!=", 8472), port("sport", "!=", 1)], "1?"),
+        ([port("sport", "!=", 40_000), port("dport", "!=", 8472)], ""),
+        ([port("sport", "<", 50_000), port("dport", "<", 5)], "1?"),
+        // Not of the same operator.
+        ([port("sport", "!=", 40_000), port("dport", "<", 9000)], ""),
+        ([port("sport", "==", 40_000), port("dport", "==", 2)], ""),
+    ] {
+        let rule = [("input", &*format!(r#"{},{{"drop":null}}"#, matches.join(",")))];
+        assert_eq!(
+            handles(&ruleset("inet", BASE, &rule), &packet()),
+            expected,
+            "{matches:?}"
+        );
+        // A statement between them keeps them apart.
+        let rule = [(
+            "input",
+            &*format!(r#"{},{{"drop":null}}"#, matches.join(r#",{"counter":null},"#)),
+        )];
+        let apart = handles(&ruleset("inet", BASE, &rule), &packet());
+        assert!(!apart.contains('?'), "{matches:?}");
+    }
+}
