@@ -233,6 +233,9 @@ impl Exchange {
             }
             None if journey.fate(at) == Some(Fate::Filter) && hop.cause.is_none() => {
                 text.push_str(&format!(", by {}", by(None)));
+                if !hop.unread.is_empty() {
+                    text.push_str(&format!(" (not read: {})", hop.unread.join("; ")));
+                }
             }
             None => {}
         }

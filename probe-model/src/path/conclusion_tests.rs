@@ -300,6 +300,12 @@ fn dropped_on_its_way() {
         concluded([filtered(request(SYN)), back(reply(RST_ACK))]),
         (Outcome::Dropped, format!("{text}; its sender is told: RST"))
     );
+    let mut unread = exchange([filtered(request(SYN))]);
+    unread.journeys[0].hops[2].unread = vec!["nft takes longer than 3 s".to_owned()];
+    assert_eq!(
+        unread.conclusion(&places).text,
+        format!("{text} (not read: nft takes longer than 3 s)")
+    );
     let mut blamed = exchange([filtered(request(SYN))]);
     for (certain, by) in [(true, "by"), (false, "perhaps by")] {
         blamed.journeys[0].hops[2].rule = Some(rule(certain));

@@ -29,6 +29,8 @@ pub struct Hop {
     pub event: Event,
     /// The rule that dropped it, or that exempted it from conntrack.
     pub rule: Option<AppliedRule>,
+    /// What could not be read of the rules there, in sentences, where none was found that dropped it.
+    pub unread: Vec<String>,
     /// Of a netfilter hook that was passed: the tables that have chains there, in their order.
     pub tables: Vec<String>,
     /// Why it was dropped, by what the network namespace is set to: more than the kernel's reason says.
@@ -42,6 +44,7 @@ impl Hop {
         Self {
             event,
             rule: None,
+            unread: Vec::new(),
             tables: Vec::new(),
             cause: None,
             owns: None,
@@ -344,6 +347,17 @@ impl Journey {
             What::Dropped { reason, at } => Some(reason::fate(reason.as_deref(), at.as_deref())),
             _ => None,
         }
+    }
+
+    /// Whether a rule of the packet filter may have dropped it there.
+    pub fn may_be_filtered(&self, hop: usize) -> bool {
+        let is_of_bridge = || match self.hops.get(hop).map(|hop| &hop.event.what) {
+            Some(What::Dropped { reason, at }) => {
+                reason::may_be_bridge_filter(reason.as_deref(), at.as_deref())
+            }
+            _ => false,
+        };
+        self.fate(hop) == Some(Fate::Filter) || is_of_bridge()
     }
 
     /// Whether it was let go there by the packet filter, or for a fault.

@@ -43,7 +43,7 @@ pub fn fate(reason: Option<&str>, at: Option<&str>) -> Fate {
 
 fn by_function(reason: Option<&str>, at: Option<&str>) -> Fate {
     match at {
-        Some("nf_hook_slow" | "nf_hook_slow_list" | "nft_do_chain") => Fate::Filter,
+        Some("nf_hook_slow" | "nf_hook_slow_list" | "nft_do_chain" | "nf_hook_bridge_pre") => Fate::Filter,
         Some("packet_rcv" | "tpacket_rcv") => Fate::Healthy,
         // A kernel with reasons would have said NO_SOCKET for IPv4 (5.17): this is a SYN sent again, or another of no use.
         Some("tcp_v4_rcv" | "__udp4_lib_rcv") if reason.is_some() => Fate::AtSocket,
@@ -61,6 +61,11 @@ fn by_function(reason: Option<&str>, at: Option<&str>) -> Fate {
     }
 }
 
+/// Whether the packet filter of a bridge may have done it: the kernel says neither that nor anything else.
+pub fn may_be_bridge_filter(reason: Option<&str>, at: Option<&str>) -> bool {
+    matches!(reason, None | Some(VAGUE)) && at.map(plain) == Some("br_handle_frame")
+}
+
 /// Whether the function is one that looks for sockets of pings.
 pub fn is_of_ping(at: Option<&str>) -> bool {
     matches!(at.map(plain), Some("icmp_rcv" | "icmpv6_rcv" | "ping_rcv"))
@@ -76,9 +81,15 @@ const FORWARDED: &str =
     "the device at the other end of this veth is down, or its MTU is smaller than the packet";
 
 /// Hints by functions, where the kernel gives no reason, or one that says nothing.
-const FUNCTIONS: [(&str, &str); 24] = [
+const FUNCTIONS: [(&str, &str); 26] = [
     ("nf_hook_slow", "the packet filter dropped it"),
     ("nft_do_chain", "the packet filter dropped it"),
+    ("nf_hook_bridge_pre", "the packet filter of the bridge dropped it"),
+    // nf_hook_bridge_pre() is inlined into it, and frees without a reason what ebtables drops.
+    (
+        "br_handle_frame",
+        "the packet filter of the bridge dropped it (nft's family bridge, ebtables), or the bridge port forwards nothing",
+    ),
     (
         "ip_rcv_finish_core",
         "no route leads there, or the reverse path filter refused it",

@@ -26,6 +26,8 @@ fn fates() {
         ("TCP_LISTEN_OVERFLOW", "", Fate::Fault),
         ("TCP_SOMETHING_NEW", "", Fate::AtSocket),
         ("NOT_SPECIFIED", "nft_do_chain", Fate::Filter),
+        ("NOT_SPECIFIED", "nf_hook_bridge_pre", Fate::Filter),
+        ("NOT_SPECIFIED", "br_handle_frame", Fate::Fault),
         ("NOT_SPECIFIED", "tcp_v4_rcv", Fate::AtSocket),
         ("NOT_SPECIFIED", "tcp_v6_rcv", Fate::NoSocket),
         ("PACKET_SOCK_ERROR", "tpacket_rcv", Fate::Healthy),

@@ -131,7 +131,11 @@ impl CandidateRule {
             Action::Drop | Action::Reject => "or accept these packets before the rule",
         };
         match (self.tool, self.place, &self.words) {
-            (Tool::IptablesLegacy | Tool::IptablesNft, RulePosition::Position(_), Some(words)) => {
+            (
+                Tool::IptablesLegacy | Tool::IptablesNft | Tool::EbtablesLegacy | Tool::EbtablesNft,
+                RulePosition::Position(_),
+                Some(words),
+            ) => {
                 let start = [tool, "-t", &self.table, "-D"].map(str::to_owned);
                 Fix::run(start.into_iter().chain(words.iter().cloned()), why)
             }
@@ -152,7 +156,15 @@ impl CandidateRule {
                     why,
                 )
             }
-            (Tool::IptablesLegacy | Tool::IptablesNft | Tool::Nft, _, _) => Fix::text(format!(
+            (
+                Tool::IptablesLegacy
+                | Tool::IptablesNft
+                | Tool::EbtablesLegacy
+                | Tool::EbtablesNft
+                | Tool::Nft,
+                _,
+                _,
+            ) => Fix::text(format!(
                 "Remove the rule with {tool}, {why}. No command is printed, since the rule could not be read whole."
             )),
         }
@@ -179,6 +191,16 @@ impl CandidateRule {
                 (Tool::IptablesLegacy | Tool::IptablesNft, "-s" | "-d") => {
                     before != "!" && (value.ends_with("/32") || value.ends_with("/128"))
                 }
+                (Tool::EbtablesLegacy | Tool::EbtablesNft, option) => match option {
+                    "--ip-dport"
+                    | "--ip-sport"
+                    | "--ip6-dport"
+                    | "--ip6-sport"
+                    | "--ip-destination-port"
+                    | "--ip-source-port" => *value != "!",
+                    "--ip-src" | "--ip-dst" | "--ip6-src" | "--ip6-dst" => value.parse::<IpAddr>().is_ok(),
+                    _ => false,
+                },
                 (Tool::Nft, "dport" | "sport") => *value != "!=",
                 (Tool::Nft, "saddr" | "daddr") => value.parse::<IpAddr>().is_ok(),
                 _ => false,
@@ -197,7 +219,7 @@ impl CandidateRule {
         // Connections are known to conntrack only behind table raw.
         let network = flow
             .network()
-            .filter(|_| self.tool != Tool::Nft && self.table != "raw");
+            .filter(|_| matches!(self.tool, Tool::IptablesLegacy | Tool::IptablesNft) && self.table != "raw");
         if let Some(network) = network {
             let network = written(network);
             return [
@@ -248,6 +270,28 @@ impl CandidateRule {
                     }
                 }
             }
+            Tool::EbtablesLegacy | Tool::EbtablesNft => {
+                let is_v6 = addresses.iter().flatten().any(|net| matches!(net, IpNet::V6(_)));
+                let (family, ip) = if is_v6 {
+                    ("IPv6", "--ip6")
+                } else {
+                    ("IPv4", "--ip")
+                };
+                push(&["-p", family]);
+                for (option, net) in ["src", "dst"].into_iter().zip(addresses) {
+                    if let Some(net) = net {
+                        push(&[&format!("{ip}-{option}"), &written(net)]);
+                    }
+                }
+                if let Some(protocol) = protocol.or(number.as_deref()) {
+                    push(&[&format!("{ip}-proto"), protocol]);
+                }
+                for (option, port) in ["sport", "dport"].into_iter().zip(ports) {
+                    if let (Some(port), Some(_)) = (port, protocol) {
+                        push(&[&format!("{ip}-{option}"), &port.to_string()]);
+                    }
+                }
+            }
             Tool::Nft => {
                 for (option, net) in ["saddr", "daddr"].into_iter().zip(addresses) {
                     match net {
@@ -276,7 +320,7 @@ impl CandidateRule {
         let tool = self.tool.name(self.family);
         // A policy is reached by what no rule caught: the end of the chain is before it.
         let (start, target): (Vec<&str>, &[&str]) = match self.tool {
-            Tool::IptablesLegacy | Tool::IptablesNft => {
+            Tool::IptablesLegacy | Tool::IptablesNft | Tool::EbtablesLegacy | Tool::EbtablesNft => {
                 let command = if is_policy { "-A" } else { "-I" };
                 (
                     vec![tool, "-t", &self.table, command, &self.chain],
@@ -474,7 +518,7 @@ fn calico(rule: &CandidateRule, flow: &RuleFlow) -> Fix {
         (true, Some(source)) => {
             let set = match rule.family {
                 Family::Ip6 => "cali60all-vxlan-net",
-                Family::Ip | Family::Inet | Family::Netdev => "cali40all-vxlan-net",
+                Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => "cali40all-vxlan-net",
             };
             format!(
                 "Make {} known to Calico, so that Felix adds it to the ipset {set}: by its Node object, or by externalNodesList in \

@@ -24,6 +24,10 @@ pub enum Tool {
     IptablesLegacy,
     /// `iptables-nft`: rules of iptables, kept by `nf_tables`.
     IptablesNft,
+    /// `ebtables-legacy`: `ebtables` of the kernel.
+    EbtablesLegacy,
+    /// `ebtables-nft`: rules of ebtables, kept by `nf_tables`.
+    EbtablesNft,
     /// `nft`.
     Nft,
 }
@@ -33,16 +37,22 @@ impl Tool {
     pub const fn name(self, family: Family) -> &'static str {
         match (self, family) {
             (Self::IptablesLegacy, Family::Ip6) => "ip6tables-legacy",
-            (Self::IptablesLegacy, Family::Ip | Family::Inet | Family::Netdev) => "iptables-legacy",
+            (Self::IptablesLegacy, Family::Ip | Family::Inet | Family::Netdev | Family::Bridge) => {
+                "iptables-legacy"
+            }
             (Self::IptablesNft, Family::Ip6) => "ip6tables-nft",
-            (Self::IptablesNft, Family::Ip | Family::Inet | Family::Netdev) => "iptables-nft",
-            (Self::Nft, Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev) => "nft",
+            (Self::IptablesNft, Family::Ip | Family::Inet | Family::Netdev | Family::Bridge) => {
+                "iptables-nft"
+            }
+            (Self::EbtablesLegacy, _) => "ebtables-legacy",
+            (Self::EbtablesNft, _) => "ebtables-nft",
+            (Self::Nft, Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev | Family::Bridge) => "nft",
         }
     }
 }
 
 crate::names! {
-    /// The packets of a table, as nft writes it. Families that no IP packet passes (bridge, arp) are not read.
+    /// The packets of a table, as nft writes it. The family that no IP packet passes (arp) is not read.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum Family {
         /// IPv4.
@@ -53,6 +63,8 @@ crate::names! {
         Inet = "inet",
         /// Both, at a device.
         Netdev = "netdev",
+        /// Both, between the ports of a bridge, and between a port and its host.
+        Bridge = "bridge",
     }
 }
 
@@ -62,7 +74,7 @@ impl Family {
         match self {
             Self::Ip => address.is_ipv4(),
             Self::Ip6 => address.is_ipv6(),
-            Self::Inet | Self::Netdev => true,
+            Self::Inet | Self::Netdev | Self::Bridge => true,
         }
     }
 }
@@ -112,7 +124,7 @@ pub struct CandidateRule {
     /// The rule as its tool writes it, without counters, cut for display and free of control characters: nothing to make a
     /// command of.
     pub text: String,
-    /// All words of the rule behind `-A`, the chain first; `None`: it was not read whole, or is none of iptables.
+    /// All words of the rule behind `-A`, the chain first; `None`: it was not read whole, or is none of iptables or ebtables.
     pub words: Option<Vec<String>>,
     pub action: Action,
     /// Every match of the rule is understood and matches, and so does every jump on the way: a packet that reaches the rule is
@@ -145,7 +157,7 @@ impl Display for CandidateRule {
         write!(f, "{}: ", self.tool.name(self.family))?;
         match self.tool {
             Tool::IptablesLegacy | Tool::IptablesNft => {}
-            Tool::Nft => write!(f, "{} ", self.family.name())?,
+            Tool::Nft | Tool::EbtablesLegacy | Tool::EbtablesNft => write!(f, "{} ", self.family.name())?,
         }
         write!(f, "{} {} ", clean(&self.table), clean(&self.chain))?;
         match self.place {

@@ -36,7 +36,7 @@ impl RuleOwner {
 }
 
 /// The beginnings of chains' names. Of several that fit, the first: kube-router's chains begin as kube-proxy's do.
-const CHAINS: [(&str, RuleOwner); 21] = [
+const CHAINS: [(&str, RuleOwner); 22] = [
     ("ANTREA-", RuleOwner::Antrea),
     ("cali-", RuleOwner::Calico),
     ("CILIUM_", RuleOwner::Cilium),
@@ -48,6 +48,8 @@ const CHAINS: [(&str, RuleOwner); 21] = [
     ("KUBE-POD-FW-", RuleOwner::KubeRouter),
     ("KUBE-", RuleOwner::KubeProxy),
     ("LIBVIRT_", RuleOwner::Libvirt),
+    // In ebtables.
+    ("libvirt-", RuleOwner::Libvirt),
     ("ufw-", RuleOwner::Ufw),
     ("ufw6-", RuleOwner::Ufw),
     // The chains that choose a zone; those of the zones have names of their own.
@@ -141,7 +143,7 @@ pub(super) fn comments(rule: &CandidateRule) -> Vec<&str> {
             .collect();
     }
     let option = match rule.tool {
-        Tool::IptablesLegacy | Tool::IptablesNft => "--comment \"",
+        Tool::IptablesLegacy | Tool::IptablesNft | Tool::EbtablesLegacy | Tool::EbtablesNft => "--comment \"",
         Tool::Nft => "comment \"",
     };
     rule.text.split(option).skip(1).collect()

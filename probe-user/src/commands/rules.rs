@@ -17,7 +17,7 @@ use crate::{
         },
         rule::{Action, CandidateRule, decisive},
     },
-    netfilter::rules::Packet,
+    netfilter::rules::{Packet, PathPosition},
     report::say,
 };
 
@@ -215,6 +215,7 @@ impl Rules {
             input: stream.input.and_then(&name),
             output: stream.output.and_then(&name),
             is_new: false,
+            position: PathPosition::Anywhere,
         };
         let candidates = self.snapshot.rules.candidates(&packet, &[Action::NoTrack]);
         let moved = candidates.into_iter().filter(|candidate| self.moved(candidate));

@@ -29,7 +29,7 @@ use crate::{
     },
     netfilter::{
         conntrack::{self, Conntrack},
-        rules::{Packet, Rules},
+        rules::{Packet, PathPosition, Rules},
     },
     rtnetlink::{RouteError, Routing, offload},
 };
@@ -250,6 +250,7 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
             input,
             output,
             is_new: true,
+            position: PathPosition::Anywhere,
         };
         // All pods of this node, whatever they talk to.
         let end = |address: IpAddr| (address == pod).then_some(pods);

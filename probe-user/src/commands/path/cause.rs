@@ -96,14 +96,18 @@ impl CauseFinder {
                 continue;
             };
             let (rule, cause) = match journey.fate(at) {
-                Some(Fate::Filter) => self.filtered(journey, at, places),
+                _ if journey.may_be_filtered(at) => self.filtered(journey, at, places),
                 Some(Fate::Fault) if journey.is_refused_by_route(at) => {
                     (None, self.lookups.refusal(journey, at, places))
                 }
                 Some(Fate::Fault) => (None, journey.hairpin(at)),
                 _ => continue,
             };
+            let is_open = rule.is_none() && cause.is_none() && journey.may_be_filtered(at);
             if let Some(hop) = journey.hops.get_mut(at) {
+                if is_open && let Some(host) = self.host(hop, places) {
+                    hop.unread = host.snapshot.rules.unread().to_vec();
+                }
                 hop.rule = rule;
                 hop.cause = cause;
             }
@@ -329,7 +333,7 @@ impl Host {
     /// The rule that did something to the packet of a hop.
     fn applied(&self, hop: &Hop, direction: Direction, actions: &[Action]) -> Option<AppliedRule> {
         let event = &hop.event;
-        let name = |index: u32| self.devices.get(&index).cloned();
+        let input = event.input.and_then(|index| self.devices.get(&index).cloned());
         // Before it is routed a packet has the device that it came by, after that the one that it leaves by.
         let output = event
             .device
@@ -347,6 +351,10 @@ impl Host {
         };
         let port = |end: SocketAddr| Some(end.port()).filter(|port| *port != 0);
         let packet = Packet {
+            position: self.snapshot.rules.position(
+                input.as_deref(),
+                event.device.as_ref().map(|device| device.name.as_str()),
+            ),
             path: match event.input {
                 None => PacketPath::Out,
                 Some(_) if self.own.contains(&destination.ip()) => PacketPath::In,
@@ -357,7 +365,7 @@ impl Host {
             destination: destination.ip(),
             source_port: port(source),
             destination_port: port(destination),
-            input: event.input.and_then(name),
+            input,
             output,
             is_new: false,
         };

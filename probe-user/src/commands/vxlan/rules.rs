@@ -11,7 +11,7 @@ use crate::{
             traffic::Direction,
         },
     },
-    netfilter::rules::Packet,
+    netfilter::rules::{Packet, PathPosition},
 };
 
 /// Reading takes some 100 ms of other tools' time.
@@ -78,6 +78,7 @@ impl Rules {
             input,
             output,
             is_new: false,
+            position: PathPosition::Anywhere,
         };
         let candidates = snapshot.decisive(&packet, &[Action::Drop, Action::Reject]);
         (candidates, snapshot.read_ns)

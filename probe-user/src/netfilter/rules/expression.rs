@@ -218,6 +218,8 @@ fn field(json: &Json, steps: &mut Vec<Step>) -> Field {
         "meta" => match text("key") {
             "iifname" | "iif" => Field::Input,
             "oifname" | "oif" => Field::Output,
+            "ibrname" => Field::InputBridge,
+            "obrname" => Field::OutputBridge,
             "l4proto" => Field::Protocol,
             "nfproto" | "protocol" => Field::Family,
             _ => Field::Unknown,
@@ -252,6 +254,13 @@ fn payload(protocol: &str, field: &str, json: &Json, steps: &mut Vec<Step>) -> F
             let protocol = Condition::of(Field::Protocol, [Value::Text(protocol.to_owned())]);
             steps.push(Step::Match(protocol));
             port(field)
+        }
+        "ether" if field == "type" => Field::Family,
+        // Of IP packets, none has it.
+        "arp" => {
+            let family = Condition::of(Field::Family, [Value::Text(protocol.to_owned())]);
+            steps.push(Step::Match(family));
+            Field::Unknown
         }
         "th" => port(field),
         // A place in the packet, by numbers.

@@ -44,7 +44,7 @@ pub(super) fn tables(tool: Tool, family: Family, text: &str) -> Vec<Table> {
 }
 
 /// Lines, together with those that a comment with line feeds in it goes on in: what stands there is no rule.
-fn lines(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
     /// Longer than any rule.
     const MOST: usize = 16 * 1024;
     let mut rest = text;
@@ -134,7 +134,7 @@ pub(super) fn priority(table: &str, hook: Hook) -> i64 {
 }
 
 /// The packets of `[packets:bytes]`.
-fn counter(text: &str) -> Option<u64> {
+pub(super) fn counter(text: &str) -> Option<u64> {
     text.strip_prefix('[')?
         .strip_suffix(']')?
         .split_once(':')?
@@ -149,7 +149,7 @@ fn rule(table: &mut Table, line: &str) {
         Some((first, rest)) if first.starts_with('[') => (counter(first), rest.trim_start()),
         Some(_) | None => (None, line),
     };
-    let mut words = Words(words(line).0.into_iter());
+    let mut words = Words::of(line);
     if words.next().is_none_or(|word| word.text != "-A") {
         return;
     }
@@ -167,7 +167,7 @@ fn rule(table: &mut Table, line: &str) {
     });
 }
 
-struct Word {
+pub(super) struct Word {
     text: String,
     quoted: bool,
 }
@@ -207,19 +207,46 @@ fn words(line: &str) -> (Vec<Word>, bool) {
     (words, within)
 }
 
-struct Words(std::vec::IntoIter<Word>);
+pub(super) struct Words(std::vec::IntoIter<Word>);
 
 impl Words {
+    pub(super) fn of(line: &str) -> Self {
+        Self(words(line).0.into_iter())
+    }
+
+    /// The next word.
+    pub(super) fn word(&mut self) -> Option<String> {
+        self.next().map(|word| word.text)
+    }
+
+    /// Whether the next word is this one; it is taken then.
+    pub(super) fn skip(&mut self, wanted: &str) -> bool {
+        let is_next = self
+            .0
+            .as_slice()
+            .first()
+            .is_some_and(|word| !word.quoted && word.text == wanted);
+        if is_next {
+            self.0.next();
+        }
+        is_next
+    }
+
+    /// All that are left.
+    pub(super) fn rest(&mut self) -> Vec<String> {
+        self.0.by_ref().map(|word| word.text).collect()
+    }
+
     fn next(&mut self) -> Option<Word> {
         self.0.next()
     }
 
-    fn value(&mut self) -> String {
+    pub(super) fn value(&mut self) -> String {
         self.next().map(|word| word.text).unwrap_or_default()
     }
 
     /// The values of an option that isn't known: all up to the next one.
-    fn values(&mut self) -> Vec<String> {
+    pub(super) fn values(&mut self) -> Vec<String> {
         let values = self.0.as_slice().iter();
         let count = values
             .take_while(|w| w.quoted || !(w.text.starts_with('-') || w.text == "!"))
@@ -244,10 +271,7 @@ fn steps(table: &Table, words: &mut Words) -> Vec<Step> {
             }
             "-j" => {
                 let target = words.value();
-                let mut options = Vec::new();
-                while let Some(word) = words.next() {
-                    options.push(word.text);
-                }
+                let options = words.rest();
                 steps.extend(statement(table, target, &options).map(Step::Do));
             }
             "-g" => steps.push(Step::Do(Statement::Goto(words.value()))),
@@ -303,7 +327,7 @@ fn protocol(name: &str) -> Value {
 }
 
 /// `10.0.0.0/8`, or `10.0.0.0/255.0.0.0`.
-fn network(text: &str) -> Value {
+pub(super) fn network(text: &str) -> Value {
     let masked = || {
         let (address, mask) = text.split_once('/')?;
         IpNet::with_netmask(address.parse().ok()?, mask.parse().ok()?).ok()
@@ -318,7 +342,7 @@ fn network(text: &str) -> Value {
     })
 }
 
-fn device(name: &str) -> Value {
+pub(super) fn device(name: &str) -> Value {
     match name.strip_suffix('+') {
         Some(prefix) => Value::Prefix(prefix.to_owned()),
         None => Value::Text(name.to_owned()),
@@ -326,7 +350,7 @@ fn device(name: &str) -> Value {
 }
 
 /// `80,443,1000:2000`.
-fn ports(text: &str) -> impl Iterator<Item = Value> {
+pub(super) fn ports(text: &str) -> impl Iterator<Item = Value> {
     text.split(',').map(|range| {
         let (first, last) = range.split_once(':').unwrap_or((range, range));
         let number = |text: &str, none| {

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::{
     Packet, PacketPath,
-    model::{Field, Hook, Row, Value},
+    model::{Field, Row, Value},
     names,
+    stage::{Interface, Stage},
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,29 +48,17 @@ pub(super) struct View<'a> {
     packet: &'a Packet,
     source: IpAddr,
     destination: IpAddr,
-    input: Option<&'a str>,
-    output: Option<&'a str>,
+    stage: Stage<'a>,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(packet: &'a Packet, hook: Hook) -> Self {
-        // Where a device isn't known to the kernel yet, or any more, its name is the empty string.
-        let input = match (hook, packet.path) {
-            (Hook::Output, _) | (Hook::Postrouting | Hook::Egress, PacketPath::Out) => Some(""),
-            (Hook::Postrouting | Hook::Egress, PacketPath::In | PacketPath::Forward)
-            | (Hook::Ingress | Hook::Prerouting | Hook::Input | Hook::Forward, _) => packet.input.as_deref(),
-        };
-        let output = match hook {
-            Hook::Ingress | Hook::Prerouting | Hook::Input => Some(""),
-            Hook::Forward | Hook::Output | Hook::Postrouting | Hook::Egress => packet.output.as_deref(),
-        };
+    pub(super) fn new(packet: &'a Packet, stage: Stage<'a>) -> Self {
         let (source, destination) = (packet.source.to_canonical(), packet.destination.to_canonical());
         Self {
             packet,
             source,
             destination,
-            input,
-            output,
+            stage,
         }
     }
 
@@ -116,8 +105,10 @@ impl<'a> View<'a> {
             Field::EitherPort => {
                 number(self.packet.source_port, value).or(number(self.packet.destination_port, value))
             }
-            Field::Input => device(self.input, value),
-            Field::Output => device(self.output, value),
+            Field::Input => interface(self.stage.input, value),
+            Field::Output => interface(self.stage.output, value),
+            Field::InputBridge => interface(self.stage.input_bridge, value),
+            Field::OutputBridge => interface(self.stage.output_bridge, value),
             Field::DestinationType => self.destination_type(value),
             Field::Unknown => Matches::Maybe,
         }
@@ -135,6 +126,10 @@ impl<'a> View<'a> {
             Value::Numbers(2, 2) | Value::Numbers(0x0800, 0x0800) => Matches::of(self.destination.is_ipv4()),
             Value::Numbers(10, 10) | Value::Numbers(0x86dd, 0x86dd) => {
                 Matches::of(self.destination.is_ipv6())
+            }
+            // With a VLAN's tag (802.1Q, 802.1ad) the packet may be of any family. Every other EtherType is another's.
+            Value::Numbers(first @ 0x0600.., last) if first == last && ![0x8100, 0x88a8].contains(first) => {
+                Matches::No
             }
             Value::Numbers(..) | Value::Addresses(..) | Value::Prefix(_) | Value::Unknown | Value::Any => {
                 Matches::Maybe
@@ -177,12 +172,21 @@ fn address(address: IpAddr, value: &Value) -> Matches {
     }
 }
 
-fn device(device: Option<&str>, value: &Value) -> Matches {
-    match (device, value) {
-        (Some(device), Value::Text(name)) => Matches::of(device == name),
-        (Some(device), Value::Prefix(name)) => Matches::of(device.starts_with(name.as_str())),
-        (None, _) | (_, Value::Any | Value::Numbers(..) | Value::Addresses(..) | Value::Unknown) => {
-            Matches::Maybe
+fn interface(interface: Interface<'_>, value: &Value) -> Matches {
+    let is = |device: &str| match value {
+        Value::Text(name) => Matches::of(device == name),
+        Value::Prefix(name) => Matches::of(device.starts_with(name.as_str())),
+        Value::Any | Value::Numbers(..) | Value::Addresses(..) | Value::Unknown => Matches::Maybe,
+    };
+    match interface {
+        Interface::Named(device) => is(device),
+        Interface::OneOf(devices) => {
+            let answers: Vec<Matches> = devices.iter().map(|device| is(device)).collect();
+            match answers.as_slice() {
+                [first, others @ ..] if others.iter().all(|other| other == first) => *first,
+                _ => Matches::Maybe,
+            }
         }
+        Interface::Unknown => Matches::Maybe,
     }
 }

@@ -6,6 +6,7 @@
 //! possible, and ends nothing.
 
 mod by_action;
+mod ebtables;
 mod expression;
 mod iptables;
 mod matching;
@@ -15,13 +16,15 @@ mod netlink;
 mod nft;
 mod nft_text;
 pub(super) mod read;
+mod stage;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 use std::{collections::HashSet, net::IpAddr};
 
-use self::{model::Table, read::Outputs};
+pub use self::stage::PathPosition;
+use self::{model::Table, read::Outputs, stage::Bridges};
 use crate::model::{
     bypass::service::ServiceRules,
     rule::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean},
@@ -48,6 +51,8 @@ pub struct Packet {
     pub output: Option<String>,
     /// It is the first of its connection, and conntrack knows it.
     pub is_new: bool,
+    /// Where something happened to it.
+    pub position: PathPosition,
 }
 
 /// Node ports of Services whose own port is 443, as kube-proxy's rules of the calling thread's network namespace have them,
@@ -80,6 +85,7 @@ fn zone(text: &str) -> Option<u16> {
 #[derive(Debug, Default)]
 pub struct Rules {
     tables: Vec<Table>,
+    bridges: Bridges,
     unread: Vec<String>,
 }
 
@@ -110,7 +116,7 @@ impl Rules {
                     let zone = zone(&rule.text).filter(|zone| *zone != 0);
                     if let Some(zone) = zone.filter(|_| zones.len() < ZONES) {
                         let rule = model::RuleOrPolicy::Rule(rule);
-                        zones.push((table.candidate(chain, rule, Action::NoTrack, false), zone));
+                        zones.push((table.candidate(chain, rule, Action::NoTrack, false, false), zone));
                     }
                 }
             }
@@ -123,7 +129,12 @@ impl Rules {
     ///
     /// The walk is bounded, so of a ruleset that's built to be endless only the beginning is looked at.
     pub fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
-        walk::candidates(&self.tables, packet, actions)
+        walk::candidates(&self.tables, &self.bridges, packet, actions)
+    }
+
+    /// Where a packet is that came by one device and is at another, as the kernel has it when it drops the packet.
+    pub fn position(&self, input: Option<&str>, device: Option<&str>) -> PathPosition {
+        self.bridges.position(input, device)
     }
 
     /// Every rule that does `action`, whether or not a packet can come to it, in no order; none is certain.
@@ -156,7 +167,9 @@ impl Rules {
                         let (family, name) = (table.family.name(), clean(&table.name));
                         format!("{tool} {family} {name} {}", clean(&chain.name))
                     }
-                    Tool::IptablesLegacy | Tool::IptablesNft => format!("{tool} {}", clean(&table.name)),
+                    Tool::IptablesLegacy | Tool::IptablesNft | Tool::EbtablesLegacy | Tool::EbtablesNft => {
+                        format!("{tool} {}", clean(&table.name))
+                    }
                 };
                 Some((base.priority, name))
             })
@@ -175,12 +188,16 @@ impl Rules {
     fn of(outputs: Outputs) -> Self {
         let mut rules = Self {
             tables: Vec::new(),
+            bridges: outputs.bridges,
             unread: outputs.unread,
         };
         for save in &outputs.saves {
-            rules
-                .tables
-                .extend(iptables::tables(save.tool, save.family, &save.text));
+            rules.tables.extend(match save.tool {
+                Tool::EbtablesLegacy | Tool::EbtablesNft => ebtables::tables(save.tool, &save.text),
+                Tool::IptablesLegacy | Tool::IptablesNft | Tool::Nft => {
+                    iptables::tables(save.tool, save.family, &save.text)
+                }
+            });
         }
         let Some(json) = outputs.nft else {
             for save in &outputs.saves {
@@ -195,12 +212,12 @@ impl Rules {
         };
         match nft::tables(&json, &nft_text::listed(&outputs.nft_text.unwrap_or_default())) {
             Ok(tables) => {
-                // What iptables-nft keeps is shown by nft as well. Its users know it by iptables' account. Tables of one name are
+                // What iptables-nft and ebtables-nft keep is shown by nft as well. Its users know it by iptables' account. Tables of one name are
                 // shared: chains that nft alone has made in one are not in iptables' account.
                 let known: HashSet<(Family, String, String)> = rules
                     .tables
                     .iter()
-                    .filter(|table| table.tool == Tool::IptablesNft)
+                    .filter(|table| matches!(table.tool, Tool::IptablesNft | Tool::EbtablesNft))
                     .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
                     .map(|(table, chain)| (table.family, table.name.clone(), chain.name.clone()))
                     .collect();

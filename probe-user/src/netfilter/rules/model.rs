@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean, iptables, netlink};
+use super::{Action, CandidateRule, Family, RulePosition, Tool, clean, iptables, netlink};
 use crate::model::rule::{owner_of, owner_of_policy};
 
 /// How long a rule's text may be, in characters.
@@ -26,21 +26,6 @@ impl Hook {
     /// By its name, in whatever case: iptables names its chains after the hooks, in capitals.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         Self::from_name(&name.to_ascii_lowercase())
-    }
-
-    /// Those that a packet passes, in order.
-    pub(super) fn passed(path: PacketPath) -> &'static [Self] {
-        match path {
-            PacketPath::In => &[Self::Ingress, Self::Prerouting, Self::Input],
-            PacketPath::Out => &[Self::Output, Self::Postrouting, Self::Egress],
-            PacketPath::Forward => &[
-                Self::Ingress,
-                Self::Prerouting,
-                Self::Forward,
-                Self::Postrouting,
-                Self::Egress,
-            ],
-        }
     }
 }
 
@@ -117,7 +102,9 @@ impl Table {
             }
             RuleOrPolicy::Policy(base) => {
                 candidate.text = match self.tool {
-                    Tool::IptablesLegacy | Tool::IptablesNft => "policy DROP",
+                    Tool::IptablesLegacy | Tool::IptablesNft | Tool::EbtablesLegacy | Tool::EbtablesNft => {
+                        "policy DROP"
+                    }
                     Tool::Nft => "policy drop",
                 }
                 .to_owned();
@@ -129,7 +116,7 @@ impl Table {
         candidate
     }
 
-    /// The words of a rule of iptables, where it was read whole.
+    /// The words of a rule of iptables or ebtables, where it was read whole.
     fn words(&self, rule: &Rule) -> Option<Vec<String>> {
         if self.tool == Tool::Nft || netlink::is_partly_read(&rule.text) {
             return None;
@@ -258,6 +245,10 @@ pub(super) enum Field {
     EitherPort,
     Input,
     Output,
+    /// The bridge that the device it came by is a port of.
+    InputBridge,
+    /// The same of the device that it leaves by.
+    OutputBridge,
     /// Local, multicast, …
     DestinationType,
     Unknown,

@@ -1,15 +1,19 @@
 //! Asks the tools, and the kernel for what they leave out.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown, netlink};
-use crate::host::{
-    child::{self, ChildEnd},
-    proc_net::ProcNet,
-    tools::Tools,
+use super::{Family, Tool, model::shown, netlink, stage::Bridges};
+use crate::{
+    host::{
+        child::{self, ChildEnd},
+        proc_net::ProcNet,
+        tools::Tools,
+    },
+    rtnetlink::Routing,
 };
 
 /// How long a tool may take.
@@ -25,6 +29,7 @@ pub(in crate::netfilter) struct Outputs {
     pub(in crate::netfilter) nft: Option<String>,
     /// The ruleset as people see it, with handles.
     pub(super) nft_text: Option<String>,
+    pub(super) bridges: Bridges,
     /// What couldn't be read, in sentences.
     pub(super) unread: Vec<String>,
 }
@@ -68,7 +73,63 @@ pub(super) fn outputs() -> Outputs {
             outputs.unread.extend(legacy_tables(family));
         }
     }
+    match bridges() {
+        Ok(bridges) => {
+            if !bridges.is_empty() {
+                ebtables_legacy(&place, &mut outputs);
+            }
+            outputs.bridges = bridges;
+        }
+        Err(error) => outputs.unread.push(error),
+    }
     outputs
+}
+
+/// The bridges of the calling thread's network namespace.
+fn bridges() -> Result<Bridges, String> {
+    let devices = Routing::open().and_then(|mut routing| routing.devices());
+    let devices = devices.map_err(|error| format!("bridges are unknown: {error}"))?;
+    // Without its module there is no such file, and no bridge does it.
+    let is_set = |name: &str| {
+        let set = fs::read_to_string(Path::new("/proc/sys/net/bridge").join(name));
+        set.is_ok_and(|set| set.trim() == "1")
+    };
+    let calls_ip = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"].map(is_set);
+    Ok(Bridges::new(&devices, calls_ip))
+}
+
+/// Adds the tables of ebtables-legacy that are in use: to list another would put it in use.
+fn ebtables_legacy(place: &Tools, outputs: &mut Outputs) {
+    let loaded = |table: &&str| Path::new("/sys/module").join(format!("ebtable_{table}")).exists();
+    let tables = ["filter", "nat"].into_iter().filter(loaded);
+    let tables: Vec<&str> = tables.collect();
+    if tables.is_empty() {
+        return;
+    }
+    let is_legacy = |program: &PathBuf| {
+        let version = run(place, program, &["--version"]).unwrap_or_default();
+        kind(&version) == Tool::IptablesLegacy
+    };
+    let program = place
+        .find("ebtables-legacy")
+        .or_else(|| place.find("ebtables").filter(is_legacy));
+    let Some(program) = program else {
+        outputs.unread.push(format!(
+            "only ebtables-legacy can show the tables that the kernel keeps for it ({}), and it isn't on this machine",
+            tables.join(", ")
+        ));
+        return;
+    };
+    for table in tables {
+        match run(place, &program, &["-t", table, "-L", "--Lc"]) {
+            Ok(text) => outputs.saves.push(Save {
+                tool: Tool::EbtablesLegacy,
+                family: Family::Bridge,
+                text,
+            }),
+            Err(error) => outputs.unread.push(error),
+        }
+    }
 }
 
 /// Adds what nft would have shown, from the kernel.
@@ -95,7 +156,7 @@ fn complete(outputs: &mut Outputs) {
 fn legacy_tables(family: Family) -> Option<String> {
     let file = match family {
         Family::Ip6 => "ip6_tables_names",
-        Family::Ip | Family::Inet | Family::Netdev => "ip_tables_names",
+        Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => "ip_tables_names",
     };
     let tables = ProcNet::own().text(file)?;
     let tables: Vec<&str> = tables.split_whitespace().collect();
@@ -122,6 +183,20 @@ fn read(place: &Tools, programs: &[Program]) -> Outputs {
         match run(place, &nft, &["--json", "--handle", "list", "ruleset"]) {
             Ok(text) => outputs.nft = Some(text),
             Err(error) => outputs.unread.push(error),
+        }
+        // It shows its matches by name alone. What ebtables' own tool can't show either is left to nft.
+        let has_bridge = outputs
+            .nft
+            .as_deref()
+            .is_some_and(|json| json.contains("\"bridge\""));
+        if let Some(save) = place.find("ebtables-nft-save").filter(|_| has_bridge)
+            && let Ok(text) = run(place, &save, &["-c"])
+        {
+            outputs.saves.push(Save {
+                tool: Tool::EbtablesNft,
+                family: Family::Bridge,
+                text,
+            });
         }
         // Only for the rules' texts, which can be written without.
         if outputs

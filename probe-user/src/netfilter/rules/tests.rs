@@ -7,6 +7,8 @@ use nix::sched::{CloneFlags, unshare};
 use super::read::Save;
 use super::*;
 
+mod bridge;
+mod ebtables;
 mod reached;
 
 const ALL: [Action; 3] = [Action::Drop, Action::Reject, Action::NoTrack];
@@ -23,6 +25,7 @@ fn packet() -> Packet {
         input: Some("eth0".to_owned()),
         output: None,
         is_new: false,
+        position: PathPosition::Anywhere,
     }
 }
 
@@ -1254,6 +1257,7 @@ fn real_tools_and_packets() {
             input: Some("lo".to_owned()),
             output: None,
             is_new: false,
+            position: PathPosition::Anywhere,
         }
     };
     let check = |packet: &Packet, actions: &[Action], expected: &str| {

@@ -8,6 +8,7 @@ use super::{
     Action, CandidateRule, Packet,
     matching::{Matches, View},
     model::{Base, Chain, Condition, Field, Hook, Row, Rule, RuleOrPolicy, Statement, Step, Table, Values},
+    stage::{Bridges, stages},
 };
 
 /// How deep jumps are followed, as the kernel does.
@@ -17,21 +18,26 @@ const STEPS: usize = 1_000_000;
 /// How many rules are named.
 const CANDIDATES: usize = 16;
 
-pub(super) fn candidates(tables: &[Table], packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
+pub(super) fn candidates(
+    tables: &[Table],
+    bridges: &Bridges,
+    packet: &Packet,
+    actions: &[Action],
+) -> Vec<CandidateRule> {
     let mut walk = Walk {
         actions,
         found: Vec::new(),
         steps: STEPS,
         around: WayAround::default(),
     };
-    for &hook in Hook::passed(packet.path) {
-        let view = View::new(packet, hook);
+    for stage in stages(packet, bridges) {
+        let view = View::new(packet, stage);
         let mut bases: Vec<(&Table, &Chain, &Base)> = tables
             .iter()
             .filter(|table| !table.dormant && table.family.covers(view.destination()))
             .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
             .filter_map(|(table, chain)| chain.base.as_ref().map(|base| (table, chain, base)))
-            .filter(|(_, _, base)| base.hook == hook)
+            .filter(|(table, _, base)| stage.has(table.family, base))
             .collect();
         bases.sort_by_key(|(_, _, base)| base.priority);
         // Which of those with the same priority comes first isn't shown by any tool, so none of them hides

@@ -40,6 +40,8 @@ pub(super) fn rule_sets(outputs: &Outputs) -> Vec<ServiceRules> {
         let any: IpAddr = match save.family {
             Family::Ip6 => Ipv6Addr::UNSPECIFIED.into(),
             Family::Ip | Family::Inet | Family::Netdev => Ipv4Addr::UNSPECIFIED.into(),
+            // ebtables translates no address.
+            Family::Bridge => continue,
         };
         add(save.tool.name(Family::Ip), iptables::services(&save.text, any));
     }

@@ -11,7 +11,7 @@ use crate::{
         network::{Device, upper_name},
         rule::CandidateRule,
     },
-    netfilter::rules::Packet,
+    netfilter::rules::{Packet, PathPosition},
 };
 
 const TCP: u8 = 6;
@@ -96,9 +96,14 @@ impl RuleSource for ReadRules<'_> {
             destination: dropped.destination.ip(),
             source_port: Some(dropped.source.port()),
             destination_port: Some(dropped.destination.port()),
-            input: dropped.input.and_then(|index| self.name(index)),
+            // A port: that of a bridge has chains before those of the bridge.
+            input: dropped.input.and_then(|index| {
+                let device = self.devices.iter().find(|device| device.index == index)?;
+                Some(device.name.clone())
+            }),
             output: None,
             is_new: false,
+            position: PathPosition::Anywhere,
         })
     }
 }

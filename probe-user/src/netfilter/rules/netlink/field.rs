@@ -14,6 +14,7 @@ use crate::netfilter::link::text;
 /// Of Conntrack(…).
 const CT_STATE: u32 = 0;
 /// Where payload is counted from.
+const LINK: u32 = 0;
 const NETWORK: u32 = 1;
 const TRANSPORT: u32 = 2;
 
@@ -77,7 +78,7 @@ pub(super) fn pieces(source: &Source, version: Option<Version>) -> Vec<Piece> {
             let (offset, length) = (to_size(*offset), to_size(*length));
             payload(*base, offset, length, version).unwrap_or_else(|| {
                 let base = match *base {
-                    0 => "ll",
+                    LINK => "ll",
                     NETWORK => "nh",
                     TRANSPORT => "th",
                     _ => "ih",
@@ -106,6 +107,7 @@ fn payload(base: u32, offset: usize, length: usize, version: Option<Version>) ->
     let mut at = offset;
     while at < end {
         let (field, size) = match (base, version, at) {
+            (LINK, _, 12) => (Field::EtherType, 2),
             (NETWORK, Some(Version::Four), 9) => (Field::NextProtocol(Version::Four), 1),
             (NETWORK, Some(Version::Four), 12) => (Field::Source(Version::Four), 4),
             (NETWORK, Some(Version::Four), 16) => (Field::Destination(Version::Four), 4),

@@ -18,7 +18,7 @@ pub(super) fn save(table: &Table, rules: &[Vec<Parts<'_>>]) -> Option<String> {
     let known = ["raw", "mangle", "nat", "filter", "security"];
     match table.family {
         Family::Ip | Family::Ip6 if known.contains(&table.name.as_str()) && !table.dormant => {}
-        Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev => return None,
+        Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev | Family::Bridge => return None,
     }
     let mut text = format!("*{}\n", table.name);
     for chain in &table.chains {

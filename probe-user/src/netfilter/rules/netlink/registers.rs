@@ -76,7 +76,7 @@ pub(super) fn parts<'a>(
     let version = match table.family {
         Family::Ip => Some(Version::Four),
         Family::Ip6 => Some(Version::Six),
-        Family::Inet | Family::Netdev => None,
+        Family::Inet | Family::Netdev | Family::Bridge => None,
     };
     let mut rule = Rule {
         table,

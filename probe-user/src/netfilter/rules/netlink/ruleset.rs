@@ -197,12 +197,13 @@ impl DumpedTables {
     }
 }
 
-/// None for those that no IP packet of ours goes through (bridge, arp).
+/// None for those that no IP packet of ours goes through (arp).
 fn family(number: u8) -> Option<Family> {
     Some(match number {
         1 => Family::Inet,
         2 => Family::Ip,
         5 => Family::Netdev,
+        7 => Family::Bridge,
         10 => Family::Ip6,
         _ => return None,
     })
@@ -215,11 +216,11 @@ fn base(family: Family, chain: Attributes<'_>) -> Option<Base> {
         hook: match (family, hook.number(1)?) {
             (Family::Netdev, 0) | (Family::Inet, 5) => Hook::Ingress,
             (Family::Netdev, 1) => Hook::Egress,
-            (Family::Ip | Family::Ip6 | Family::Inet, 0) => Hook::Prerouting,
-            (Family::Ip | Family::Ip6 | Family::Inet, 1) => Hook::Input,
-            (Family::Ip | Family::Ip6 | Family::Inet, 2) => Hook::Forward,
-            (Family::Ip | Family::Ip6 | Family::Inet, 3) => Hook::Output,
-            (Family::Ip | Family::Ip6 | Family::Inet, 4) => Hook::Postrouting,
+            (Family::Ip | Family::Ip6 | Family::Inet | Family::Bridge, 0) => Hook::Prerouting,
+            (Family::Ip | Family::Ip6 | Family::Inet | Family::Bridge, 1) => Hook::Input,
+            (Family::Ip | Family::Ip6 | Family::Inet | Family::Bridge, 2) => Hook::Forward,
+            (Family::Ip | Family::Ip6 | Family::Inet | Family::Bridge, 3) => Hook::Output,
+            (Family::Ip | Family::Ip6 | Family::Inet | Family::Bridge, 4) => Hook::Postrouting,
             _ => return None,
         },
         priority: hook.number(2).unwrap_or_default().cast_signed(),

@@ -11,7 +11,7 @@ use super::{
     *,
 };
 use crate::netfilter::{
-    rules::{Action, CandidateRule, Packet, PacketPath, RulePosition, Rules, read::Outputs},
+    rules::{Action, CandidateRule, Packet, PacketPath, PathPosition, RulePosition, Rules, read::Outputs},
     services,
 };
 
@@ -130,6 +130,7 @@ fn packets() -> Vec<Packet> {
                     input: (path != PacketPath::Out).then(|| input.to_owned()),
                     output: (path != PacketPath::In).then(|| "eth0".to_owned()),
                     is_new: false,
+                    position: PathPosition::Anywhere,
                 });
             }
         }
@@ -178,7 +179,7 @@ fn tools() -> Outputs {
         ],
         nft: Some(run("nft", &["--json", "--handle", "list", "ruleset"])),
         nft_text: Some(run("nft", &["--stateless", "--handle", "list", "ruleset"])),
-        unread: Vec::new(),
+        ..Outputs::default()
     }
 }
 

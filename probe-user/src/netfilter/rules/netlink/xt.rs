@@ -187,7 +187,7 @@ fn reject(family: Family, with: u32) -> Option<String> {
         (Family::Ip6, 4) => "icmp6-port-unreachable",
         (Family::Ip6, 7) => "icmp6-policy-fail",
         (Family::Ip6, 8) => "icmp6-reject-route",
-        (Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev, _) => return None,
+        (Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev | Family::Bridge, _) => return None,
     };
     Some(format!("REJECT --reject-with {with}"))
 }
@@ -208,7 +208,9 @@ fn dnat(family: Family, revision: u32, fields: &mut Fields<'_>) -> Option<String
                 let [a, b, c, d, ..] = fields.take::<16>()?;
                 Ipv4Addr::from([a, b, c, d]).into()
             }
-            (_, Family::Ip6 | Family::Inet | Family::Netdev) => Ipv6Addr::from(fields.take::<16>()?).into(),
+            (_, Family::Ip6 | Family::Inet | Family::Netdev | Family::Bridge) => {
+                Ipv6Addr::from(fields.take::<16>()?).into()
+            }
         })
     };
     let (first, last) = (address()?, address()?);
