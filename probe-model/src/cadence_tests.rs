@@ -237,18 +237,6 @@ fn order_of_arrival_does_not_matter() {
 
 fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Connection {
     Connection {
-        time: at(second),
-        duration: Duration::ZERO,
-        role: Role::Client,
-        outcome: Outcome::HalfOpen,
-        source: ([10, 244, 2, 2], 40_000 + pid as u16).into(),
-        destination: ([192, 168, 88, 11], 2379).into(),
-        dialled: None,
-        seen_as: None,
-        untranslated: None,
-        cause: None,
-        tls: None,
-        payload: None,
         netns: 1,
         owner: Arc::new(Owner {
             process: Some(Process {
@@ -269,8 +257,13 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
             pod: None,
             node: None,
         }),
-        peer: None,
-        cadence: None,
+        ..Connection::new(
+            at(second),
+            Role::Client,
+            Outcome::HalfOpen,
+            ([10, 244, 2, 2], 40_000 + pid as u16).into(),
+            ([192, 168, 88, 11], 2379).into(),
+        )
     }
 }
 

@@ -1,10 +1,91 @@
-//! What an outcome means to those who report it: which ones are healthy, and which a server complains about.
+//! What follows from an outcome: whether it is reported, whether a server logs it, whether a cause is looked for.
+//!
+//! Each rule names every outcome, so that a new one does not compile until each has an answer for it.
 
 use super::{Outcome, Role};
 
-/// Whether nothing went wrong: such connections are reported only where they are asked for.
+/// Whether nothing went wrong: such connections are reported only on request.
 pub const fn is_healthy(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Closed | Outcome::Open)
+    match outcome {
+        Outcome::Closed | Outcome::Open => true,
+        Outcome::HalfOpen
+        | Outcome::HalfOpenReset
+        | Outcome::HandshakeReset
+        | Outcome::GreetingOnly
+        | Outcome::ServerGaveUp
+        | Outcome::SynOnly
+        | Outcome::Refused
+        | Outcome::Unanswered
+        | Outcome::Unreachable
+        | Outcome::NoReply
+        | Outcome::ResetByClient
+        | Outcome::ResetByServer
+        | Outcome::TimedOut => false,
+    }
+}
+
+/// When a connection failed, where the network may be the cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The handshake did not finish.
+    Handshake,
+    /// Later: packets may have been too large, or were lost.
+    Established,
+}
+
+/// When it failed; `None`: no cause is looked for.
+pub const fn failure(outcome: Outcome) -> Option<Failure> {
+    match outcome {
+        Outcome::Unanswered | Outcome::Refused | Outcome::Unreachable => Some(Failure::Handshake),
+        Outcome::ResetByClient | Outcome::TimedOut => Some(Failure::Established),
+        Outcome::HalfOpen
+        | Outcome::HalfOpenReset
+        | Outcome::HandshakeReset
+        | Outcome::GreetingOnly
+        | Outcome::ServerGaveUp
+        | Outcome::SynOnly
+        | Outcome::NoReply
+        | Outcome::ResetByServer
+        | Outcome::Closed
+        | Outcome::Open => None,
+    }
+}
+
+/// The side that ended it with RST.
+pub const fn reset_by(outcome: Outcome) -> Option<Role> {
+    match outcome {
+        Outcome::HalfOpenReset | Outcome::HandshakeReset | Outcome::ResetByClient => Some(Role::Client),
+        Outcome::Refused | Outcome::ResetByServer => Some(Role::Server),
+        // After a greeting alone it may have been RST or FIN.
+        Outcome::GreetingOnly
+        | Outcome::HalfOpen
+        | Outcome::ServerGaveUp
+        | Outcome::SynOnly
+        | Outcome::Unanswered
+        | Outcome::Unreachable
+        | Outcome::NoReply
+        | Outcome::TimedOut
+        | Outcome::Closed
+        | Outcome::Open => None,
+    }
+}
+
+/// Whether the server ever had the connection: otherwise it logs nothing.
+pub const fn reaches_server(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Refused | Outcome::Unanswered | Outcome::Unreachable | Outcome::HandshakeReset => false,
+        Outcome::HalfOpen
+        | Outcome::HalfOpenReset
+        | Outcome::GreetingOnly
+        | Outcome::ServerGaveUp
+        | Outcome::SynOnly
+        | Outcome::NoReply
+        | Outcome::ResetByClient
+        | Outcome::ResetByServer
+        | Outcome::TimedOut
+        | Outcome::Closed
+        | Outcome::Open => true,
+    }
 }
 
 /// Outcomes that are reported by default.
@@ -59,9 +140,18 @@ mod tests {
     fn a_silent_client_is_never_healthy() {
         for outcome in Outcome::ALL {
             assert!(!(is_silent_client(outcome) && is_healthy(outcome)), "{outcome:?}");
-            // A server that complains has the connection.
+            assert!(failure(outcome).is_none() || !is_healthy(outcome), "{outcome:?}");
+            // A server that logs it has the connection.
             assert!(
-                !is_silent_client(outcome) || has_side(outcome, Role::Server),
+                !is_silent_client(outcome) || reaches_server(outcome),
+                "{outcome:?}"
+            );
+            assert!(
+                !reaches_server(outcome) || has_side(outcome, Role::Server),
+                "{outcome:?}"
+            );
+            assert!(
+                reset_by(outcome).is_none_or(|role| has_side(outcome, role)),
                 "{outcome:?}"
             );
             assert!(

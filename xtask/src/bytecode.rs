@@ -296,17 +296,42 @@ pub fn hex(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{is_panic, objects};
+    use crate::run;
 
     #[test]
     fn objects_of_the_manifest() {
         let names: Vec<_> = objects().collect();
         assert!(names.is_sorted() && names.contains(&"connection"), "{names:?}");
         for name in names {
-            let sources = crate::run::root().join("probe-ebpf/src/bin").join(name);
+            let sources = run::root().join("probe-ebpf/src/bin").join(name);
             assert!(
                 sources.is_dir() || sources.with_extension("rs").is_file(),
                 "{name}"
             );
+        }
+    }
+
+    /// A ring buffer's record is not zeroed: a field that the program does not write is old kernel memory. Neither compiler nor
+    /// verifier sees it.
+    #[test]
+    fn every_field_of_a_record_is_written() {
+        let read =
+            |path: &str| std::fs::read_to_string(run::root().join("probe-ebpf/src").join(path)).unwrap();
+        for (contract, record, program, variable) in [
+            ("connection", "Record", "bin/connection/main.rs", "record"),
+            ("path", "Event", "bin/path/event.rs", "event"),
+        ] {
+            let contract = read(&format!("contract/{contract}.rs"));
+            let (_, definition) = contract.split_once(&format!("pub struct {record} {{\n")).unwrap();
+            let (fields, _) = definition.split_once("\n}").unwrap();
+            let program = read(program);
+            for field in fields.lines().filter_map(|line| line.trim().strip_prefix("pub ")) {
+                let (field, _) = field.split_once(':').unwrap();
+                let place = format!("(*{variable}).{field}");
+                let written = program.contains(&format!("{place} = "))
+                    || program.contains(&format!("&raw mut {place})"));
+                assert!(written, "{record}.{field} is not written");
+            }
         }
     }
 

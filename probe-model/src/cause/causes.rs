@@ -2,7 +2,7 @@
 
 use super::Cause;
 
-/// Causes told apart at once.
+/// Causes counted separately at once.
 const MOST: usize = 64;
 
 /// A cause, as last seen, and how many connections it hit.

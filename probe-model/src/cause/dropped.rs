@@ -22,7 +22,7 @@ pub struct DroppedPackets {
     pub destination: SocketAddr,
     /// Inode of the network namespace.
     pub netns: u32,
-    /// As the kernel names it; `None` where it tells none (before 5.17).
+    /// As the kernel names it; `None` before 5.17, which reports none.
     pub reason: Option<String>,
     /// The kernel function that dropped the latest, where it is known.
     pub at: Option<String>,
@@ -120,7 +120,7 @@ impl DroppedPackets {
     }
 
     /// Whether it is a packet of this connection, either way, translated or not. `service`: what was dialled; a packet that
-    /// is dropped leaves no entry in conntrack that would tell which endpoint it was for.
+    /// is dropped leaves no conntrack entry, so its endpoint is unknown.
     pub fn is_of(&self, connection: &Connection, service: Option<&Service>) -> bool {
         let client = |end: SocketAddr| end == connection.source || Some(end) == connection.seen_as;
         let server = |end: SocketAddr| {

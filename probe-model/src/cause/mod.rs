@@ -1,4 +1,4 @@
-//! Why a connection failed: what was seen of its own packets, or of the way they had to go. Pure.
+//! Why a connection failed: evidence of its own packets, or of the path they use. Pure.
 //!
 //! What fits in time and addresses is evidence; where there is none, there is no cause.
 
@@ -24,18 +24,11 @@ use super::{
         stream::{Direction, Server, UntrackedStream},
     },
     finding::Fix,
+    outcome::{Failure, failure},
     rule::{CandidateRule, RuleFlow, endpoints},
     vxlan::finding::Fault,
 };
 
-/// Outcomes that a cause is looked for.
-pub const FAILED: [Outcome; 5] = [
-    Outcome::Unanswered,
-    Outcome::Refused,
-    Outcome::Unreachable,
-    Outcome::ResetByClient,
-    Outcome::TimedOut,
-];
 const TCP: u8 = 6;
 
 crate::names! {
@@ -44,7 +37,7 @@ crate::names! {
     pub enum CauseKind {
         /// The Service that was dialled has no endpoints.
         NoEndpoints = "no-endpoints",
-        /// Its packets slipped past conntrack, and were not translated.
+        /// Its packets bypassed conntrack, and were not translated.
         Untracked = "untracked",
         /// Its packets were dropped on this node.
         Dropped = "dropped",
@@ -137,12 +130,9 @@ pub struct Evidence<'a> {
     pub rules: &'a dyn RuleSource,
 }
 
-/// Why a connection failed, where something was seen that tells. What its own packets met comes before the state of the
-/// way they had to go.
+/// Why a connection failed, if there is evidence. Evidence of its own packets comes before the state of the path they use.
 pub fn explain(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
-    if !FAILED.contains(&connection.outcome) {
-        return None;
-    }
+    failure(connection.outcome)?;
     no_endpoints(connection, evidence)
         .or_else(|| untracked(connection, evidence))
         .or_else(|| half_tracked(connection, evidence))
@@ -270,7 +260,7 @@ fn by(did: &str, rule: Option<&CandidateRule>) -> String {
     match rule {
         Some(rule) if rule.certain => format!("{did} by {rule}"),
         Some(rule) => format!("{did} perhaps by {rule}"),
-        None => format!("{did} by no rule that could be found"),
+        None => format!("{did}, no rule found"),
     }
 }
 
@@ -278,7 +268,7 @@ fn fixes(rule: Option<&CandidateRule>, flow: &RuleFlow) -> Vec<Fix> {
     rule.map_or_else(Vec::new, |rule| rule.fixes(flow))
 }
 
-/// Packets of one way slip past conntrack, and the packet filter drops those of the other, which belong to no connection
+/// Packets of one direction bypass conntrack, and the packet filter drops those of the other, which belong to no connection
 /// that it knows.
 fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
     let dropped = drops(connection, evidence, true)
@@ -304,8 +294,7 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
     Some(Cause {
         kind: CauseKind::Untracked,
         what: format!(
-            "packets from {} to {from} are {}; those that come back belong to no connection that conntrack knows, and are \
-             dropped{dropper}",
+            "packets from {} to {from} are {}; the replies match no conntrack entry and are dropped{dropper}",
             to.ip(),
             by("exempted from conntrack", rule.as_ref())
         ),
@@ -320,10 +309,7 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
 /// Dropped packets of a connection that may be the reason, the most first. `by_rule`: by the packet filter; else by
 /// anything else.
 fn drops<'a>(connection: &Connection, evidence: &Evidence<'a>, by_rule: bool) -> Vec<&'a DroppedPackets> {
-    let handshake = matches!(
-        connection.outcome,
-        Outcome::Unanswered | Outcome::Refused | Outcome::Unreachable
-    );
+    let handshake = failure(connection.outcome) == Some(Failure::Handshake);
     let asked = connection.asked();
     let service = evidence.services.at(TCP, asked.ip(), asked.port());
     let mut drops: Vec<&DroppedPackets> = evidence
@@ -335,7 +321,7 @@ fn drops<'a>(connection: &Connection, evidence: &Evidence<'a>, by_rule: bool) ->
         .filter(|dropped| match dropped.weight() {
             Weight::Nothing => false,
             Weight::Filter => by_rule,
-            // Of what comes after a connection's end nobody knows, either: that is no cause.
+            // Packets after a connection's end match no entry, either: that is no cause.
             Weight::NoSocket => !by_rule && handshake && dropped.syn,
             Weight::Other => !by_rule,
         })
@@ -432,12 +418,10 @@ impl FaultyTunnel {
             | Fault::StaleMac
             | Fault::BadChecksum
             | Fault::PortTaken
-            | Fault::DeviceDown => matches!(
-                outcome,
-                Outcome::Unanswered | Outcome::Unreachable | Outcome::TimedOut | Outcome::ResetByClient
-            ),
+            // The RST of a refused connection came back through the tunnel.
+            | Fault::DeviceDown => failure(outcome).is_some() && outcome != Outcome::Refused,
             // A SYN is small.
-            Fault::Mtu => matches!(outcome, Outcome::TimedOut | Outcome::ResetByClient),
+            Fault::Mtu => failure(outcome) == Some(Failure::Established),
             Fault::PrefixOverlap | Fault::MalformedHeader | Fault::Dropped => false,
         }
     }

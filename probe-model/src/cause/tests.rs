@@ -1,8 +1,7 @@
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use super::*;
 use crate::{
-    Owner,
     bypass::service::{Mode, Service},
     rule::{
         Action, Tool,
@@ -14,25 +13,19 @@ fn at(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(1_700_000_000_000 + millis).unwrap()
 }
 
-/// A pod's connection to the Service from 0 to 150 ms, which nobody answered.
+/// A pod's connection to the Service from 0 to 150 ms, unanswered.
 fn failed() -> Connection {
+    let (source, destination) = ("10.244.1.5:40000", "10.96.7.7:443");
     Connection {
-        time: at(150),
         duration: Duration::from_millis(150),
-        role: Role::Client,
-        outcome: Outcome::Unanswered,
-        source: "10.244.1.5:40000".parse().unwrap(),
-        destination: "10.96.7.7:443".parse().unwrap(),
-        dialled: None,
-        seen_as: None,
-        untranslated: None,
-        payload: None,
         netns: 2,
-        owner: Arc::new(Owner::default()),
-        peer: None,
-        cause: None,
-        tls: None,
-        cadence: None,
+        ..Connection::new(
+            at(150),
+            Role::Client,
+            Outcome::Unanswered,
+            source.parse().unwrap(),
+            destination.parse().unwrap(),
+        )
     }
 }
 
@@ -161,7 +154,7 @@ fn a_service_without_endpoints() {
         (Role::Client, Outcome::Unreachable, true),
         (Role::Client, Outcome::Refused, true),
         (Role::Server, Outcome::Refused, false),
-        // What sent data had somebody to send it to.
+        // A connection that sent data had a peer.
         (Role::Client, Outcome::HalfOpen, false),
     ] {
         (connection.role, connection.outcome) = (role, outcome);
@@ -273,9 +266,7 @@ fn packets_that_were_dropped() {
     // Behind the translation: to the Service's endpoint, though conntrack forgot it. Nobody knows the rule.
     assert_eq!(
         dropped_of(&failed(), filtered(client, "10.244.2.7:8443")).as_deref(),
-        Some(
-            "a packet from 10.244.1.5:40000 to 10.244.2.7:8443 (NETFILTER_DROP): dropped by no rule that could be found"
-        )
+        Some("a packet from 10.244.1.5:40000 to 10.244.2.7:8443 (NETFILTER_DROP): dropped, no rule found")
     );
     // Before 5.17 the function is all there is.
     let old = DroppedPackets {
@@ -284,7 +275,7 @@ fn packets_that_were_dropped() {
         ..filtered("10.96.7.7:443", client)
     };
     let words = dropped_of(&failed(), old).unwrap();
-    assert!(words.contains("(nf_hook_slow): dropped by no rule"), "{words}");
+    assert!(words.contains("(nf_hook_slow): dropped, no rule"), "{words}");
     // In a pod's namespace the node's rules are not asked.
     let elsewhere = DroppedPackets {
         netns: 7,
@@ -383,7 +374,7 @@ fn a_vxlan_peer_on_the_way() {
     );
 }
 
-/// The rule that drops replies is not to blame where the request slipped past conntrack.
+/// The rule that drops replies is not the cause if the request bypassed conntrack.
 #[test]
 fn packets_that_conntrack_knows_one_way_only() {
     let connection = translated();
@@ -406,8 +397,7 @@ fn packets_that_conntrack_knows_one_way_only() {
     );
     assert_eq!(
         cause.what,
-        "packets from 10.244.1.5 to 10.244.2.7:8443 are exempted from conntrack by iptables-nft: raw PREROUTING rule 3: -A PREROUTING a; those that come \
-         back belong to no connection that conntrack knows, and are dropped"
+        "packets from 10.244.1.5 to 10.244.2.7:8443 are exempted from conntrack by iptables-nft: raw PREROUTING rule 3: -A PREROUTING a; the replies match no conntrack entry and are dropped"
     );
     // Untracked the same way as dropped: that explains nothing.
     seen.drops = vec![drop("10.244.1.5:40000", "10.244.2.7:8443", "NETFILTER_DROP")];

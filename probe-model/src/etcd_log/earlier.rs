@@ -13,10 +13,8 @@ use super::Rejected;
 use crate::{
     Outcome,
     cadence::phase::{Phase, RECORDED, seconds},
-    flow::{
-        Client, Flows, Identity, Near, RecordedSide, Unmatched,
-        matching::{is_at_server, is_of_one_node},
-    },
+    flow::{Client, Flows, Identity, Near, RecordedSide, Unmatched, matching::is_of_one_node},
+    outcome::reaches_server,
 };
 
 /// Lines that wait for the end of the log; of more the latest, which are the nearest to the recordings.
@@ -423,7 +421,7 @@ fn by_address(flows: &Flows) -> HashMap<IpAddr, AddressRecords<'_>> {
     }
     let mut addresses: HashMap<IpAddr, AddressRecords<'_>> = HashMap::new();
     let at_server =
-        |side: &RecordedSide<'_>| is_at_server(side.flow.outcome) && !is_of_one_node(side.seen_as.ip());
+        |side: &RecordedSide<'_>| reaches_server(side.flow.outcome) && !is_of_one_node(side.seen_as.ip());
     for side in flows.sides().filter(at_server) {
         let Some(begin) = begins.get(&side.client.node.as_deref()) else {
             continue;

@@ -1,4 +1,4 @@
-//! Which recorded connection a server's log line speaks of: the whole 5-tuple, then the time.
+//! The recorded connection that a server's log line is about: the whole 5-tuple, then the time.
 
 use std::{
     cmp::Reverse,
@@ -9,13 +9,13 @@ use std::{
 use jiff::Timestamp;
 
 use super::{Client, Flow, Flows};
-use crate::{Outcome, Role, outcome::has_side};
+use crate::outcome::reaches_server;
 
-/// Two that had the same address and port so shortly after one another can't be told apart: clocks of nodes differ, and
+/// Two connections from one address and port within this time can't be distinguished: clocks of nodes differ, and
 /// logs round.
 const REUSED: Duration = Duration::from_secs(1);
 
-/// What a server's log line tells of the connection that it is about.
+/// What a server's log line contains of its connection.
 #[derive(Clone, Copy, Debug)]
 pub struct LineKey<'a> {
     /// The client as the server sees it.
@@ -68,11 +68,6 @@ fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     }
-}
-
-/// Whether the server ever had the connection: else it logs nothing of it.
-pub fn is_at_server(outcome: Outcome) -> bool {
-    has_side(outcome, Role::Server) && outcome != Outcome::Refused
 }
 
 /// A recorded connection, and how near it is to the time asked for.
@@ -158,7 +153,7 @@ impl Flows {
         let of_one_node = is_of_one_node(key.client.ip());
         for one in self.of(key.client, at) {
             // Addresses such as 172.17.0.2 are on many nodes, and leave none untranslated.
-            if !is_at_server(one.flow.outcome) || one.flow.seen_as != key.client {
+            if !reaches_server(one.flow.outcome) || one.flow.seen_as != key.client {
                 continue;
             }
             if !key.has_server(one.flow) {

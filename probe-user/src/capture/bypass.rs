@@ -2,8 +2,10 @@
 
 use probe_ebpf::contract::bypass as raw;
 
-use super::connection::socket_address;
-use crate::model::bypass::stream::{Direction, Server, UntrackedCount, UntrackedStream};
+use crate::model::{
+    bypass::stream::{Direction, Server, UntrackedCount, UntrackedStream},
+    connection::socket_address,
+};
 
 pub fn stream(key: &raw::Key, counters: &raw::Counters) -> Option<(UntrackedStream, UntrackedCount)> {
     let ip = |address| socket_address(address, 0).ip();

@@ -1,37 +1,28 @@
 //! Connection records, entries and counters of the kernel side.
 
-use std::{
-    net::{Ipv6Addr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use probe_ebpf::contract::{
-    connection::{Address, Connection as Raw, Handshake, HandshakeKey, Record, Task},
+    connection::{Connection as Raw, Handshake, HandshakeKey, Record, Task},
     outcome::{Outcome, Role},
 };
 
 use super::clock::Clock;
 use crate::model::{
     Connection, Owner,
-    connection::Payload,
+    connection::socket_address,
     pairing::{Pair, has_closed_first},
 };
 
 /// A record that this probe did not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the kernel side wrote a record this probe can't read: {what} is {value}")]
+#[error("the kernel program wrote an invalid record: {what} is {value}")]
 pub struct Malformed {
     pub what: &'static str,
     pub value: usize,
 }
 
-/// An address and port as the kernel has them; IPv4 mapped into IPv6 becomes IPv4.
-pub fn socket_address(address: Address, port: u16) -> SocketAddr {
-    SocketAddr::new(Ipv6Addr::from(address).to_canonical(), port)
-}
-
-/// Which end an entry speaks of.
+/// The side that an entry describes.
 ///
 /// # Errors
 /// When it is none.
@@ -152,80 +143,35 @@ impl Side {
 
     /// The model of it.
     pub fn connection(&self, clock: &Clock, owner: Arc<Owner>, peer: Option<Arc<Owner>>) -> Connection {
-        match &self.state {
+        let connection = match &self.state {
             SideState::Ended(record, outcome) => {
-                let raw = &record.connection;
-                Connection {
-                    time: clock.time(record.end_ns),
-                    duration: Duration::from_nanos(record.end_ns.saturating_sub(raw.start_ns)),
-                    outcome: *outcome,
-                    payload: Some(Payload {
-                        sent: record.client_bytes,
-                        received: record.server_bytes,
-                    }),
-                    ..open(self.role, raw, clock, owner, peer)
-                }
+                Connection::ended(clock.time(record.end_ns), self.role, *outcome, record)
             }
-            SideState::Open(raw) => open(self.role, raw, clock, owner, peer),
-            SideState::Unfinished(key, handshake) => syn_only(key, handshake, clock, owner, peer),
+            SideState::Open(raw) => Connection {
+                duration: clock.since(raw.start_ns),
+                ..Connection::open(clock.time(clock.now_ns()), self.role, raw)
+            },
+            SideState::Unfinished(key, handshake) => {
+                Connection::unfinished(clock.time(handshake.last_ns), key, handshake)
+            }
+        };
+        Connection {
+            owner,
+            peer,
+            ..connection
         }
-    }
-}
-
-fn open(role: Role, raw: &Raw, clock: &Clock, owner: Arc<Owner>, peer: Option<Arc<Owner>>) -> Connection {
-    Connection {
-        time: clock.time(clock.now_ns()),
-        duration: clock.since(raw.start_ns),
-        role,
-        outcome: Outcome::Open,
-        source: socket_address(raw.client, raw.client_port),
-        destination: socket_address(raw.server, raw.server_port),
-        dialled: None,
-        seen_as: None,
-        untranslated: None,
-        cause: None,
-        tls: None,
-        payload: None,
-        netns: raw.netns,
-        owner,
-        peer,
-        cadence: None,
-    }
-}
-
-/// From the first SYN-ACK that was sent again to the last.
-fn syn_only(
-    key: &HandshakeKey,
-    handshake: &Handshake,
-    clock: &Clock,
-    owner: Arc<Owner>,
-    peer: Option<Arc<Owner>>,
-) -> Connection {
-    Connection {
-        time: clock.time(handshake.last_ns),
-        duration: Duration::from_nanos(handshake.last_ns.saturating_sub(handshake.first_ns)),
-        role: Role::Server,
-        outcome: Outcome::SynOnly,
-        source: socket_address(key.client, key.client_port),
-        destination: socket_address(key.server, key.server_port),
-        dialled: None,
-        seen_as: None,
-        untranslated: None,
-        cause: None,
-        tls: None,
-        payload: Some(Payload { sent: 0, received: 0 }),
-        netns: key.netns,
-        owner,
-        peer,
-        cadence: None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{net::Ipv6Addr, time::Duration};
+
     use bytemuck::Zeroable;
+    use probe_ebpf::contract::connection::Address;
 
     use super::*;
+    use crate::model::connection::Payload;
 
     fn mapped(octets: [u8; 4]) -> Address {
         std::net::Ipv4Addr::from(octets).to_ipv6_mapped().octets()
@@ -296,7 +242,7 @@ mod tests {
         assert!(Side::open(&wrong.connection).is_err());
     }
 
-    /// A server's side is its process's, or else that of whoever listens; a client's is never searched for.
+    /// The owner of a server's side is its process, or else the listener; a client's is never searched for.
     #[test]
     fn the_task_that_names_a_side() {
         let mut server = sample().connection;

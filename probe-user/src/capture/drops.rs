@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use probe_ebpf::contract::drops as raw;
 
-use super::{clock::Clock, connection::socket_address, reason::named};
-use crate::model::cause::dropped::DroppedPackets;
+use super::{clock::Clock, reason::named};
+use crate::model::{cause::dropped::DroppedPackets, connection::socket_address};
 
 const SYN: u64 = 2;
 
-/// `reasons`: this kernel's names for them, where it tells reasons at all. `at`: the function that did it.
+/// `reasons`: this kernel's names for them, if it reports reasons at all. `at`: the function that dropped them.
 pub fn dropped(
     key: &raw::Key,
     count: &raw::Count,

@@ -31,7 +31,7 @@ pub fn raw(bytes: &[u8]) -> Result<raw::Event, Malformed> {
 
 /// What an event needs beside itself.
 pub struct EventContext<'a> {
-    /// This kernel's names of reasons for drops, where it tells reasons at all.
+    /// This kernel's names of reasons for drops, if it reports reasons at all.
     pub reasons: Option<&'a HashMap<u32, String>>,
     /// UDP ports of VXLAN.
     pub vxlan_ports: [u16; 2],
@@ -232,7 +232,7 @@ fn headers(bytes: &[u8]) -> Option<(Packet, &[u8])> {
         Some(TransportSlice::Icmpv6(icmp)) => {
             icmp_header(&mut packet, icmp.slice());
         }
-        // The first fragment of a packet; others are not told of.
+        // The first fragment of a packet; others are not reported.
         None if matches!(IpNumber(protocol), IpNumber::TCP | IpNumber::UDP) => {
             let transport = bytes.get(header as usize..).unwrap_or_default();
             if let Some([source @ .., high, low]) = transport.first_chunk::<4>() {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-/// `names`: by this kernel's numbers, where it tells reasons at all. One without a name is its number.
+/// `names`: by this kernel's numbers, if it reports reasons at all. One without a name is its number.
 pub fn named(reason: u32, names: Option<&HashMap<u32, String>>) -> Option<String> {
     let name = names?.get(&reason).cloned();
     Some(name.unwrap_or_else(|| format!("reason {reason}")))

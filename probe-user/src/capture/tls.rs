@@ -2,8 +2,11 @@
 
 use probe_ebpf::contract::tls::{Segment as Raw, Way as RawWay};
 
-use super::connection::{Malformed, socket_address};
-use crate::model::tls::{Key, Segment, Way};
+use super::connection::Malformed;
+use crate::model::{
+    connection::socket_address,
+    tls::{Key, Segment, Way},
+};
 
 /// A segment out of the buffer, and whose it is.
 ///

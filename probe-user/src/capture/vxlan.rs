@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use probe_ebpf::contract::vxlan as raw;
 
-use super::{connection::socket_address, reason::named};
+use super::reason::named;
 use crate::model::{
+    connection::socket_address,
     network::Mac,
     vxlan::traffic::{
         Direction, DropCount, ErrorCount, FlowCount, IcmpError, IcmpErrorKind, InnerFlow, Layer, VxlanCount,
@@ -65,7 +66,7 @@ pub fn error(key: &raw::ErrorKey, count: &raw::ErrorCount) -> Option<(IcmpError,
     Some((error, count))
 }
 
-/// `reasons`: this kernel's names for them, where it tells reasons at all.
+/// `reasons`: this kernel's names for them, if it reports reasons at all.
 pub fn drop(
     key: &raw::DropKey,
     count: &raw::DropCount,

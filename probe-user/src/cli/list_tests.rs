@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use probe_ebpf::contract::hooks::{Access, BYPASS, DROPS, PATH, TLS, VXLAN, WATCH};
+
 use crate::model::{
     JsonEvent, Listed, Outcome, Role, bypass,
     cause::CauseKind,
@@ -92,6 +94,63 @@ fn tables_have_every_name_once() {
     events.sort_unstable();
     events.dedup();
     same("docs/json.md", events, names::<JsonEvent>());
+}
+
+/// Each outcome and each check has a scenario, each fault a unit test that finds it.
+#[test]
+fn every_name_is_tested() {
+    let connection = read("tests/scenarios/connection.rs");
+    for name in names::<Outcome>() {
+        assert!(
+            connection.contains(&format!("\"{name}\"")),
+            "{name}: no scenario in tests/scenarios/connection.rs"
+        );
+    }
+    let doctor = read("tests/scenarios/doctor/main.rs");
+    for name in names::<Check>() {
+        read(&format!("tests/scenarios/doctor/{name}.rs"));
+        assert!(
+            doctor.contains(&format!("\"{name}\"")) && doctor.contains(&format!("mod {name};")),
+            "{name}: not in tests/scenarios/doctor/main.rs"
+        );
+    }
+    let vxlan = ["tests.rs", "tests_of_peers.rs", "tests_of_ways.rs"]
+        .map(|file| read(&format!("probe-model/src/vxlan/{file}")))
+        .concat();
+    for fault in vxlan::Fault::ALL {
+        assert!(
+            vxlan.contains(&format!("Fault::{fault:?}")),
+            "{fault:?}: no test in probe-model/src/vxlan"
+        );
+    }
+    let bypass = read("probe-model/src/bypass/tests.rs");
+    for name in names::<bypass::finding::Fault>() {
+        assert!(
+            bypass.contains(&format!("\"{name} ")),
+            "{name}: no test in probe-model/src/bypass"
+        );
+    }
+}
+
+/// Each hook's first program is in the tables of hooks, by its tracepoint or function. Those for IPv6 stand with IPv4's.
+#[test]
+fn kernels_page_has_every_hook() {
+    let page = read("docs/kernels.md");
+    let ipv6 = |name: &str| name.contains("v6") || name.contains('6');
+    let all = [&WATCH[..], &VXLAN, &DROPS, &TLS, &BYPASS, &PATH].concat();
+    for hook in all {
+        let first = hook.programs.first().expect("a hook has a program");
+        let stands = match first.access {
+            Access::Classifier => page.contains("a tc program by tcx"),
+            _ => page.contains(&format!("`{}`", first.tracepoint)),
+        };
+        assert!(
+            stands || ipv6(first.tracepoint),
+            "docs/kernels.md: nothing of {} ({})",
+            first.tracepoint,
+            hook.gives
+        );
+    }
 }
 
 /// A section of the doctor's page is of a check; those of vxlan and bypass have pages of their own.

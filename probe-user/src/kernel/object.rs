@@ -30,7 +30,7 @@ pub struct Object {
     /// The command it is for.
     pub feature: &'static str,
     pub plain: &'static [u8],
-    /// The same with messages to whoever debugs it.
+    /// The same with messages for debugging.
     pub with_messages: &'static [u8],
     pub hooks: &'static [Hook],
     /// Members of [`Offsets`] that its programs read if the kernel has them. A missing one is reported as a loss of this object;
@@ -132,7 +132,7 @@ impl Checked {
     }
 }
 
-/// Names of the reasons for drops, by the kernel's numbers; `None` before 5.17, which tells none.
+/// Names of the reasons for drops, by the kernel's numbers; `None` before 5.17, which reports none.
 pub type Reasons = Option<HashMap<u32, String>>;
 
 /// How an object is attached.
@@ -314,6 +314,24 @@ mod tests {
     fn every_object_has_its_type() {
         let names: Vec<_> = OBJECTS.iter().map(|object| object.name).collect();
         assert_eq!(names.join(","), env!("PROBE_OBJECTS"));
+    }
+
+    /// A hook whose program the object lacks can't be attached; a program that no hook names is never attached.
+    #[test]
+    fn hooks_and_objects_name_the_same_programs() {
+        for object in OBJECTS {
+            let hooks = object.hooks.iter().flat_map(|hook| hook.programs);
+            let mut named: Vec<_> = hooks.map(|program| program.name.to_owned()).collect();
+            let bytes = inflated(object.plain).unwrap();
+            let mut built: Vec<_> = aya_obj::Object::parse(&bytes)
+                .unwrap()
+                .programs
+                .into_keys()
+                .collect();
+            named.sort_unstable();
+            built.sort_unstable();
+            assert_eq!(named, built, "{}", object.name);
+        }
     }
 
     /// The text of a file, or of all files of a folder.

@@ -8,9 +8,9 @@ use crate::model::{Connection, connection::ConnectionEvent};
 /// Why a line is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum LineError {
-    #[error("no JSON of probe watch, or of another version: {0}")]
+    #[error("not JSON of probe watch, or of another version: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("no JSON of probe watch: {0}")]
+    #[error("not JSON of probe watch: {0}")]
     Time(#[from] jiff::Error),
     #[error("another event than a connection")]
     Event,
@@ -31,13 +31,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{
-            self, Outcome, PodSource, Runtime,
-            cause::CauseKind,
-            owner::NodeSource,
-            translation::Untranslated,
-            workload::{Workload, WorkloadSource},
-        },
+        model::{self, Outcome, PodSource, Runtime, cause::CauseKind},
         report::{json_line, samples},
     };
 
@@ -47,57 +41,9 @@ mod tests {
         String::from_utf8(line).unwrap()
     }
 
-    /// Every field that JSON has, at least once.
-    fn samples() -> Vec<Connection> {
-        let address = |text: &str| Some(text.parse().unwrap());
-        let mut translated = samples::incident();
-        translated.seen_as = address("192.168.88.12:62134");
-        translated.dialled = address("[fd00::1]:2379");
-        let mut least = samples::incident();
-        (least.owner, least.payload, least.cadence, least.netns) = (Arc::default(), None, None, 0);
-        least.source = "0.0.0.0:0".parse().unwrap();
-        let mut no_port = samples::incident();
-        no_port.source.set_port(0);
-        let mut owner = samples::pod("shop", "web-0", "nginx", 7);
-        let pod = owner.pod.as_mut().unwrap();
-        pod.workload = Some(Workload {
-            kind: "StatefulSet".into(),
-            name: "web".to_owned(),
-            source: WorkloadSource::Labels,
-        });
-        pod.address_since = "2026-11-23T08:00:00.5Z".parse().ok();
-        owner.container.as_mut().unwrap().name = Some("nginx".to_owned());
-        owner.process.as_mut().unwrap().command_cut = true;
-        owner.process.as_mut().unwrap().started = "2026-11-23T08:00:01.123Z".parse().ok();
-        let mut of_node = samples::incident();
-        of_node.peer = Some(Arc::new(model::Owner {
-            node: Some(model::Node {
-                name: "alpha".to_owned(),
-                source: NodeSource::KubeApi,
-            }),
-            ..model::Owner::default()
-        }));
-        let mut all = vec![translated, least, no_port, of_node, samples::failed()];
-        all.push(Connection {
-            owner: Arc::new(owner),
-            ..samples::incident()
-        });
-        let untranslated = Untranslated::ALL.map(|reason| Connection {
-            untranslated: Some(reason),
-            ..samples::incident()
-        });
-        all.extend(untranslated);
-        all.extend(samples::tls().into_iter().map(|tls| Connection {
-            tls: Some(Box::new(tls)),
-            ..samples::incident()
-        }));
-        all.extend(samples::all());
-        all
-    }
-
     #[test]
     fn what_is_read_is_what_was_written() {
-        for connection in samples() {
+        for connection in samples::every_field() {
             let line = json(&connection);
             let read = read(line.as_bytes()).unwrap();
             assert_eq!(json(&read), line);
@@ -145,9 +91,9 @@ mod tests {
             line.replacen(from, to, 1)
         };
         for (line, says) in [
-            (String::new(), "no JSON"),
-            ("42".to_owned(), "no JSON"),
-            (line[..line.len() / 2].to_owned(), "no JSON"),
+            (String::new(), "not JSON"),
+            ("42".to_owned(), "not JSON"),
+            (line[..line.len() / 2].to_owned(), "not JSON"),
             (with("\"connection\"", "\"summary\""), "another event"),
             (
                 with("\"client\"", "\"bystander\""),
@@ -159,9 +105,9 @@ mod tests {
                 "unknown variant `guess`, expected `kernel` or `listener`",
             ),
             (with("\"pod-log-dir\"", "\"guess\""), "unknown variant `guess`"),
-            (with("2026-11-23T09:10:14.145123Z", "yesterday"), "no JSON"),
-            (with("192.168.88.11", "etcd"), "no JSON"),
-            (with("4242", "-1"), "no JSON"),
+            (with("2026-11-23T09:10:14.145123Z", "yesterday"), "not JSON"),
+            (with("192.168.88.11", "etcd"), "not JSON"),
+            (with("4242", "-1"), "not JSON"),
             (
                 with("{", "{\"tls\":{\"version\":\"TLS 0.9\"},"),
                 "unknown version of TLS",

@@ -5,13 +5,16 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::model::{
-    Cadence, Cause, Connection, Container, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos, Role,
-    Runtime, Summary,
+    Cadence, Cause, Connection, Container, Node, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos,
+    Role, Runtime, Summary,
     cause::CauseKind,
     connection::Payload,
     finding::Fix,
+    owner::NodeSource,
     summary::{Row, Tally},
     tls::{Alert, ClientHello, FirstMessage, Incomplete, Protocol, ServerHello, Tls, Version, Why},
+    translation::Untranslated,
+    workload::{Workload, WorkloadSource},
 };
 
 const ID: &str = "4f5e6d7c8b9a0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796";
@@ -97,23 +100,20 @@ pub fn incident() -> Connection {
     owner.process.as_mut().unwrap().command = ["python3.11", "/app/monitor.py", "--target", "etcd 1"]
         .map(str::to_owned)
         .to_vec();
+    let (source, destination) = ("10.244.2.2:41234", "192.168.88.11:2379");
     Connection {
-        time: time(),
         duration: Duration::from_micros(412),
-        role: Role::Client,
-        outcome: Outcome::HalfOpen,
-        source: "10.244.2.2:41234".parse().unwrap(),
-        destination: "192.168.88.11:2379".parse().unwrap(),
-        dialled: None,
-        seen_as: None,
-        untranslated: None,
-        cause: None,
-        tls: None,
         payload: Some(Payload { sent: 0, received: 0 }),
         netns: 4_026_532_401,
         owner: Arc::new(owner),
-        peer: None,
         cadence: cadence(12, 5.0, 0.0),
+        ..Connection::new(
+            time(),
+            Role::Client,
+            Outcome::HalfOpen,
+            source.parse().unwrap(),
+            destination.parse().unwrap(),
+        )
     }
 }
 
@@ -163,11 +163,6 @@ pub fn all() -> Vec<Connection> {
         owner: Arc::new(owner),
         source: source.parse().unwrap(),
         destination: destination.parse().unwrap(),
-        dialled: None,
-        seen_as: None,
-        untranslated: None,
-        cause: None,
-        tls: None,
         cadence,
         ..base.clone()
     };
@@ -302,6 +297,60 @@ pub fn all() -> Vec<Connection> {
         record.time = time() + Duration::from_millis(index as u64 * 331);
     }
     all
+}
+
+/// Every field that JSON has, at least once: a test holds it to that.
+pub fn every_field() -> Vec<Connection> {
+    let address = |text: &str| Some(text.parse().unwrap());
+    let mut translated = incident();
+    translated.seen_as = address("192.168.88.12:62134");
+    translated.dialled = address("[fd00::1]:2379");
+    let mut least = incident();
+    (least.owner, least.payload, least.cadence, least.netns) = (Arc::default(), None, None, 0);
+    least.source = "0.0.0.0:0".parse().unwrap();
+    let mut no_port = incident();
+    no_port.source.set_port(0);
+    let mut owner = pod("shop", "web-0", "nginx", 7);
+    let pod = owner.pod.as_mut().unwrap();
+    pod.workload = Some(Workload {
+        kind: "StatefulSet".into(),
+        name: "web".to_owned(),
+        source: WorkloadSource::Labels,
+    });
+    pod.address_since = "2026-11-23T08:00:00.5Z".parse().ok();
+    owner.container.as_mut().unwrap().name = Some("nginx".to_owned());
+    owner.process.as_mut().unwrap().command_cut = true;
+    owner.process.as_mut().unwrap().started = "2026-11-23T08:00:01.123Z".parse().ok();
+    let mut of_node = incident();
+    of_node.peer = Some(Arc::new(Owner {
+        node: Some(Node {
+            name: "alpha".to_owned(),
+            source: NodeSource::KubeApi,
+        }),
+        ..Owner::default()
+    }));
+    let mut twice = incident();
+    twice.cadence = Some(Cadence {
+        per_interval: Some(2),
+        also: Some(Duration::from_secs(7)),
+        ..cadence(12, 5.0, 0.0).unwrap()
+    });
+    let mut every = vec![translated, least, no_port, of_node, twice, failed()];
+    every.push(Connection {
+        owner: Arc::new(owner),
+        ..incident()
+    });
+    let untranslated = Untranslated::ALL.map(|reason| Connection {
+        untranslated: Some(reason),
+        ..incident()
+    });
+    every.extend(untranslated);
+    every.extend(tls().into_iter().map(|tls| Connection {
+        tls: Some(Box::new(tls)),
+        ..incident()
+    }));
+    every.extend(all());
+    every
 }
 
 pub fn summary() -> Summary {

@@ -5,13 +5,14 @@ use probe_ebpf::contract::connection::{Connection as Raw, Record};
 
 use crate::{
     capture::{
-        connection::{Side, SideState, socket_address},
+        connection::{Side, SideState},
         tls::segment,
     },
     commands::clock,
     kernel::tls::TlsProbe,
     model::{
         Role,
+        connection::socket_address,
         settings::ConnectionOptions,
         summary::Tally,
         tls::{Key, Tls, TlsStreams, Totals},
@@ -107,7 +108,7 @@ impl TlsCapture {
         [
             (
                 "tls_segments",
-                "segments with the beginning of a connection lost, the buffer was full",
+                "first segments of connections lost (buffer full)",
                 self.probe.lost(),
             ),
             (

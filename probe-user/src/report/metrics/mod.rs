@@ -23,15 +23,15 @@ use crate::model::{
     Connection, Outcome, Owner, Role,
     bypass::{self, finding::Fault as BypassFault},
     finding::Severity,
-    outcome::is_silent_client,
+    outcome::{is_silent_client, reset_by},
     part::{Part, State},
     summary::Tally,
     vxlan::{self, finding::Fault as VxlanFault, traffic::Direction},
 };
 
-/// Ports of one workload told apart; a client that tries all ports must not take everybody's room.
+/// Ports of one workload with series of their own; a client that tries all ports must not fill the table.
 const PORTS: usize = 64;
-/// Workloads whose ports are told apart.
+/// Workloads whose ports have series of their own.
 const WORKLOADS: usize = 4096;
 /// Of an exemplar's text OpenMetrics allows 128 characters, names of labels included.
 const EXEMPLAR_POD: usize = 64;
@@ -109,15 +109,12 @@ impl Metrics {
     }
 
     fn reset(&self, outcome: Outcome, whose: &[Value; 3], count: u64) {
-        let by = match outcome {
-            Outcome::HalfOpenReset | Outcome::HandshakeReset | Outcome::ResetByClient => "client",
-            Outcome::ResetByServer | Outcome::Refused => "server",
-            _ => return,
-        };
-        self.store.add(&RESETS, &with(by, whose), count);
+        if let Some(by) = reset_by(outcome) {
+            self.store.add(&RESETS, &with(by.name(), whose), count);
+        }
     }
 
-    /// Namespace, workload and port; a pod of nobody is its own workload.
+    /// Namespace, workload and port; a pod without an owner is its own workload.
     fn whose(&self, owner: &Owner, port: u16) -> [Value; 3] {
         let pod = owner.pod.as_ref();
         let namespace = pod.and_then(|pod| pod.namespace.as_deref()).unwrap_or_default();
@@ -188,7 +185,7 @@ impl Metrics {
         );
     }
 
-    /// What slips past conntrack.
+    /// Untracked packets.
     pub fn bypass(&self, view: &bypass::View) {
         for rule in view.rules.iter().filter(|rule| rule.since.is_some()) {
             let intended = if rule.intended.is_some() { "yes" } else { "no" };

@@ -19,7 +19,7 @@ use super::{
     *,
 };
 use crate::model::{
-    self, Connection, Finding,
+    self, Finding,
     bypass::{
         self,
         rule::{Intended, NotrackRule},
@@ -112,6 +112,20 @@ fn holds(event: JsonEvent, line: &str) {
     }
 }
 
+/// Together, the lines have each field that is described: none is without an example.
+fn has_every_field(event: JsonEvent, lines: &[&str]) {
+    let schema = of(&types::all(), event);
+    let definition = &schema["$defs"][&schema["$ref"].as_str().unwrap()[REFERENCE.len()..]];
+    let values: Vec<Value> = lines
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    for field in definition["properties"].as_object().unwrap().keys() {
+        let has = |value: &Value| value.get(field).is_some();
+        assert!(values.iter().any(has), "{}: no example has {field}", event.name());
+    }
+}
+
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
@@ -119,16 +133,7 @@ fn text(bytes: Vec<u8>) -> String {
 #[test]
 fn connections() {
     let mut reporter = Reporter::new(Format::Json, None, false, Vec::new()).node("beta".to_owned());
-    let mut all = samples::all();
-    all.push(samples::failed());
-    let mut translated = samples::incident();
-    translated.seen_as = Some("192.168.88.12:62134".parse().unwrap());
-    translated.dialled = Some("[fd00::1]:2379".parse().unwrap());
-    all.push(translated);
-    all.extend(samples::tls().into_iter().map(|tls| Connection {
-        tls: Some(Box::new(tls)),
-        ..samples::incident()
-    }));
+    let all = samples::every_field();
     for connection in &all {
         reporter.connection(connection).unwrap();
     }
@@ -142,6 +147,7 @@ fn connections() {
     let lines: Vec<_> = out.lines().collect();
     let (last, lines) = lines.split_last().unwrap();
     assert_eq!(lines.len(), all.len());
+    has_every_field(JsonEvent::Connection, lines);
     lines.iter().for_each(|line| holds(JsonEvent::Connection, line));
     holds(JsonEvent::WatchSummary, last);
 }

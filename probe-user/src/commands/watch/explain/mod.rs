@@ -30,7 +30,7 @@ use crate::{
     commands::bypass,
     model::{
         self, Cause, Connection,
-        cause::FAILED,
+        outcome::failure,
         part::{Part, State},
         settings::KernelSource,
         summary::Tally,
@@ -185,7 +185,7 @@ impl Explainer {
     /// Asks for the cause of a connection and keeps it until there is an answer; gives it back when there is nothing to
     /// ask, or no room.
     pub fn ask(&mut self, connection: Connection, clock: Clock) -> Option<Connection> {
-        if !FAILED.contains(&connection.outcome) {
+        if failure(connection.outcome).is_none() {
             return Some(connection);
         }
         let question = ExplainRequest {
@@ -255,12 +255,13 @@ impl Explainer {
         [
             Tally {
                 name: "unexplained",
-                what: "failed connections that nobody looked into: too many at once, or rules that took too long to read",
+                what: "failed connections without a search for a cause (too many at once, or rules read too \
+                       slowly)",
                 count: self.missed,
             },
             Tally {
                 name: "evidence",
-                what: "dropped or untracked packets that found no room: a cause may be missing",
+                what: "dropped or untracked packets not kept (table full): a cause may be missing",
                 count: self.lost.load(Ordering::Relaxed),
             },
         ]
