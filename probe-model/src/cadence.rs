@@ -22,7 +22,7 @@ pub use self::tracker::Tracker;
 pub struct Cadence {
     /// Occurrences seen since the start, this one included.
     pub count: u64,
-    /// The interval; `None` when they are too irregular to speak of one. Of several the one that explains most of them.
+    /// The interval; `None` if they are irregular. Of several, the one that explains most of them.
     pub every: Option<Duration>,
     /// Nine of ten of the latest intervals differ from `every`, or from the multiple of it that a missed
     /// one leaves, by no more. Zero where `every` is `None`.

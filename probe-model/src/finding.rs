@@ -121,8 +121,8 @@ impl Fix {
         let program = argv.first().filter(|program| program.chars().all(prints_itself));
         let program = program.map_or("the tool", String::as_str);
         Self::Text(format!(
-            "Change it with {program}. No command is printed, since a name or comment in it has characters that a terminal does not \
-             show."
+            "Change it with {program}. No command is printed: a name or comment in it has unprintable \
+             characters."
         ))
     }
 

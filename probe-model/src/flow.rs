@@ -1,4 +1,4 @@
-//! Recorded connections, and which of them an address and a time speak of.
+//! Recorded connections, and the lookup by address and time.
 
 pub mod matching;
 #[cfg(test)]
@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use self::matching::{LineKey, Near, Unmatched};
 use super::{Outcome, recording_scope::RecordingScope};
 
-/// Who was behind recorded connections, as a reader tells them apart: a process that is started anew for each is one.
+/// Owners of recorded connections, as a reader distinguishes them: a process that is started again for each connection is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Identity {
@@ -113,7 +113,7 @@ pub struct Flow {
 }
 
 impl Flow {
-    /// Whether another node's record tells of the same connection: nodes that share a kernel record each other's.
+    /// Whether another node's record is of the same connection: nodes that share a kernel record each other's.
     fn is_twin(&self, other: &Self) -> bool {
         (self.source, self.asked, self.outcome) == (other.source, other.asked, other.outcome)
             && self.ended.duration_since(other.ended).abs() < TWINS
@@ -138,7 +138,7 @@ impl Flow {
     }
 }
 
-/// What a recording tells of one connection.
+/// What a recording has of one connection.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub began: Timestamp,

@@ -76,7 +76,7 @@ pub struct Vxlan {
     pub underlay: Option<u32>,
     /// It learns where addresses are from what arrives.
     pub learning: bool,
-    /// Somebody else tells it VNI and peer for each packet (`external`).
+    /// VNI and peer are set per packet by a program (`external`).
     pub external: bool,
     /// A multicast group to which it sends what it has no entry for.
     pub group: Option<IpAddr>,
@@ -176,7 +176,7 @@ pub enum Reachability {
     Known,
     /// Asked for, no answer yet.
     Asked,
-    /// Asked for in vain.
+    /// No answer to the lookup (`NUD_FAILED`).
     Failed,
     /// Needs no asking, as group addresses.
     NoNeed,

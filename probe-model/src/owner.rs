@@ -46,7 +46,7 @@ impl Owner {
             words.push(format!("{} (pid {})", process.name, process.pid));
         }
         if let Some(node) = self.node.as_ref().filter(|_| words.is_empty()) {
-            words.push(format!("somebody on node {}", node.name));
+            words.push(format!("a process on node {}", node.name));
         }
         if words.is_empty() {
             words.push("somebody unknown".to_owned());

@@ -12,9 +12,9 @@ crate::names! {
         Watch = "watch",
         /// VXLAN devices.
         Vxlan = "vxlan",
-        /// Packets that slip past conntrack.
+        /// Packets that bypass conntrack.
         Bypass = "bypass",
-        /// Dropped packets, which tell why connections failed.
+        /// Dropped packets, the evidence for causes of failed connections.
         Drops = "drops",
     }
 }

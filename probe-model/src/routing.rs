@@ -158,14 +158,15 @@ impl PolicyRoute {
                         "nm-cloud-setup.service",
                         "nm-cloud-setup.timer",
                     ],
-                    "if NetworkManager's nm-cloud-setup made the rule, as its priority suggests; then reboot",
+                    "if NetworkManager's nm-cloud-setup added the rule, as its priority suggests; then \
+                     reboot",
                 ),
                 show("the routes that the rule uses"),
             ];
         }
         vec![
             show("the routes that the rule uses"),
-            Fix::text("Find what made the routing rule, and exempt the pod network there."),
+            Fix::text("Find what added the routing rule, and exempt the pod network there."),
         ]
     }
 }

@@ -1,4 +1,4 @@
-//! What a run has seen, told at its end.
+//! The summary of a run.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -48,11 +48,11 @@ pub struct Row {
     pub outcome: Outcome,
     /// The server's end.
     pub destination: SocketAddr,
-    /// The client's address; with no owner of the client known it is this that sources are told apart by.
+    /// The client's address; without a known owner, sources are distinguished by it.
     pub client: IpAddr,
     /// Who owns this end, as last seen.
     pub owner: Arc<Owner>,
-    /// Who owns the other end, as last seen.
+    /// The owner of the peer's side, as last seen.
     pub peer: Option<Arc<Owner>>,
     pub cadence: Cadence,
     pub first: Timestamp,

@@ -98,7 +98,7 @@ crate::names! {
 /// may be a later connection's, made from the same port before conntrack was asked.
 ///
 /// # Errors
-/// Why it can't be told.
+/// Why it is unknown.
 pub fn translation(
     entry: &ConntrackEntry,
     outcome: Outcome,
@@ -122,7 +122,7 @@ pub fn translation(
             Outcome::Refused | Outcome::Unanswered | Outcome::Unreachable | Outcome::SynOnly => {
                 state != TcpState::Established
             }
-            // The ends said no goodbye.
+            // Neither side sent FIN.
             Outcome::TimedOut | Outcome::Open => true,
         }),
     };

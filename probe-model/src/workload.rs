@@ -1,4 +1,4 @@
-//! What a pod belongs to: as its owner reference says, or else as far as its labels tell, which controllers set, and
+//! What a pod belongs to: from its owner reference, or else from the labels that controllers set, and
 //! name their pods after themselves.
 
 use std::{borrow::Cow, collections::HashMap};

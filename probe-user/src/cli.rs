@@ -44,7 +44,7 @@ use crate::{
 /// The options that every command has, below its own.
 const GLOBAL: &str = "Global options";
 
-/// The version with what tells two builds of it apart.
+/// The version with commit and target.
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\ncommit: ",
@@ -217,7 +217,7 @@ pub struct WatchArgs {
     pub namespace: Option<String>,
 
     /// Report only connections of pods with these labels, as kubectl reads them: app=web, app!=web, app, !app, 'app in (a,b)',
-    /// 'app notin (a,b)'; all of several separated by commas. The summary counts connections left out because labels are
+    /// 'app notin (a,b)'; several separated by commas must all match. The summary counts connections left out because labels are
     /// unknown. Labels come from the container runtime (--cri), --kubelet or --kubeconfig. Not with --cluster
     #[arg(short = 'l', long, value_name = "SELECTOR", value_parser = clap::value_parser!(Selector))]
     pub selector: Option<Selector>,

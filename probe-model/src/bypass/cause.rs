@@ -1,4 +1,4 @@
-//! Which rules let a stream past, from look to look: a rule that is gone did it all the same.
+//! Which rules exempt a stream, across snapshots: a deleted rule counts for packets before its removal.
 
 use super::stream::UntrackedCount;
 use crate::rule::CandidateRule;
@@ -6,7 +6,7 @@ use crate::rule::CandidateRule;
 /// Who let a stream past, as far as its packets and the rules were known then.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamCause {
-    /// Empty where nobody was found.
+    /// Empty if none was found.
     pub rules: Vec<CandidateRule>,
     packets: u64,
     /// When the rules were read.
@@ -16,7 +16,7 @@ pub struct StreamCause {
 }
 
 impl StreamCause {
-    /// `before`: at the look before. `read_ns`: when the rules were read; `now`: who of them does it.
+    /// `before`: at the previous snapshot. `read_ns`: when the rules were read; `now`: who of them does it.
     pub fn of(
         before: Option<&Self>,
         count: &UntrackedCount,
@@ -32,7 +32,7 @@ impl StreamCause {
         let rules = now();
         if let Some(before) = before.filter(|before| !before.rules.is_empty()) {
             let gone_ns = rules.is_empty().then(|| before.gone_ns.unwrap_or(read_ns));
-            // Packets that came after the latest look may be from before the rule was taken away.
+            // Packets after the latest snapshot may be from before the rule was deleted.
             let earlier = gone_ns.is_some_and(|gone_ns| count.last_ns <= gone_ns);
             if earlier || before.packets == packets {
                 return Self {

@@ -21,7 +21,7 @@ use crate::{
 
 /// What shows in packets is over when none showed it for so long.
 const OVER: Duration = Duration::from_secs(10);
-/// Streams, and names of whom it hits, that a finding tells.
+/// Streams and affected sources that a finding lists.
 const TOLD: usize = 5;
 
 /// Packets that were not seen.
@@ -164,8 +164,8 @@ pub fn settle(streams: &mut [JudgedStream], own: &HashSet<IpAddr>) {
     }
 }
 
-/// Whether both ways of the same connections work untracked. A SYN without a SYN-ACK does not: somebody had to translate it, or
-/// nobody listens.
+/// Whether both ways of the same connections work untracked. A SYN without a SYN-ACK does not: it needed a translation, or has no
+/// listener.
 fn is_answered(one: &JudgedStream, back: &JudgedStream) -> bool {
     let (request, reply) = match one.stream.server {
         Server::Destination => (one, back),
@@ -225,8 +225,8 @@ pub fn diagnose(
 /// A rule's counter moves, and no packet was seen behind it.
 fn never_left(rule: &NotrackRule, now_ns: u64) -> Finding {
     let what = format!(
-        "packets slip past conntrack by {}{}, and were not seen to leave: they are dropped, or nobody has the address that \
-         they go to untranslated, or they are delivered where this kernel does not show it",
+        "packets bypass conntrack by {}{} and were not seen leaving: they are dropped, have no receiver at \
+         the untranslated address, or are delivered without a hook on this kernel",
         rule.name(),
         moved(rule)
     );
@@ -275,7 +275,7 @@ fn finding(
     let by = match (rules.first(), sure) {
         (Some(rule), true) => format!("by {}{}", rule.name(), moved(rule)),
         (Some(rule), false) => format!("perhaps by {}{}", rule.name(), moved(rule)),
-        (None, _) => "by no rule that could be found".to_owned(),
+        (None, _) => "no rule found".to_owned(),
     };
     let service = damage(&first.stream, known).1;
     let named = service.map_or_else(|| "a Service".to_owned(), Service::to_string);
@@ -286,20 +286,21 @@ fn finding(
              reach it; {by}"
         ),
         Fault::UntrackedRequest => format!(
-            "packets to {named} slip past conntrack and leave with its address, translated to no endpoint: {who} can't \
-             reach it; {by}"
+            "{named} is unreachable from {who}: its packets bypass conntrack, so DNAT to an endpoint is \
+             skipped; {by}"
         ),
         Fault::UntrackedReply => format!(
-            "replies of an endpoint of {named} slip past conntrack and come back untranslated: {who} asked the Service and \
-             hears from a stranger; {by}"
+            "{named} is unreachable from {who}: replies of its endpoint bypass conntrack and return with \
+             the endpoint's address; {by}"
         ),
         Fault::Untracked => format!(
-            "packets of {who} slip past conntrack: none is translated or masqueraded, and none belongs to a connection; {by}"
+            "packets of {who} bypass conntrack: they are not translated, not masqueraded, and match no \
+             connection state; {by}"
         ),
     };
     let mut evidence: Vec<String> = group.iter().take(TOLD).map(|seen| told(seen, all)).collect();
     if group.len() > TOLD {
-        evidence.push(format!("and {} streams more", group.len() - TOLD));
+        evidence.push(format!("and {} more streams", group.len() - TOLD));
     }
     evidence.extend(rules.iter().map(|rule| match rule.rule.packets {
         Some(packets) => format!("{}; it counted {packets} packets{}", rule.name(), moved(rule)),
@@ -307,8 +308,8 @@ fn finding(
     }));
     let fixes = if rules.is_empty() {
         vec![Fix::text(
-            "Look for a BPF program, or for rules that tools in another container keep: no rule of iptables or nft that could \
-             be read matches.",
+            "No readable iptables or nft rule matches: check BPF programs, and rules that tools in another \
+             container manage.",
         )]
     } else {
         rules
@@ -343,7 +344,7 @@ pub fn moved(rule: &NotrackRule) -> String {
     }
 }
 
-/// The other way of a stream.
+/// The opposite direction of a stream.
 fn opposite<'a>(of: &JudgedStream, all: &'a [JudgedStream]) -> impl Iterator<Item = &'a JudgedStream> {
     let of = of.stream;
     all.iter().filter(move |seen| {

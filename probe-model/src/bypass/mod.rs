@@ -1,4 +1,4 @@
-//! Traffic that slips past conntrack: what is seen, which rule lets it, what it breaks.
+//! Traffic that bypasses conntrack: the packets, the rule responsible, the broken Services.
 
 pub mod cause;
 pub mod diagnosis;

@@ -13,7 +13,7 @@ crate::names! {
         Iptables = "iptables",
         Ipvs = "ipvs",
         Nftables = "nftables",
-        /// None: the Kubernetes API alone tells of it.
+        /// None: only the Kubernetes API reports it.
         Api = "api",
     }
 }
@@ -21,7 +21,7 @@ crate::names! {
 /// One port of a Service at one of its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// `namespace/name:port`; `None` where the rules don't tell.
+    /// `namespace/name:port`; `None` if the rules don't contain it.
     pub name: Option<String>,
     /// Unspecified for a node port: it is at every address of the node.
     pub address: SocketAddr,

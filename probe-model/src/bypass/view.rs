@@ -1,4 +1,4 @@
-//! All that one look showed, to be told.
+//! One snapshot, to be reported.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 

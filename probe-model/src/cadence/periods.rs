@@ -8,7 +8,7 @@ use super::tracker::TIMES;
 const SHORTEST: u64 = 100_000;
 /// An interval of up to so many medians may be missed occurrences.
 const MULTIPLES: u64 = 3;
-/// Occurrences in each interval that are told apart.
+/// Occurrences in each interval that are distinguished.
 const MOST: usize = 8;
 /// So few are looked for first.
 const FEW: usize = 3;
@@ -52,7 +52,7 @@ pub(super) fn regular(times: &[i64]) -> Option<(Duration, Duration)> {
         .then(|| (Duration::from_micros(median), Duration::from_micros(spread)))
 }
 
-/// Several occurrences in each interval, or two intervals: what is told holds for four of five of the times.
+/// Several occurrences in each interval, or two intervals: what is reported holds for four of five of the times.
 pub(super) fn periods(times: &[i64]) -> Option<Periods> {
     // All of them close together is a stream.
     let mut gaps = times.windows(2).map(|pair| pair[1].abs_diff(pair[0]));

@@ -18,7 +18,7 @@ const SEARCH: u64 = 8;
 
 /// Follows the occurrences of one thing.
 ///
-/// `every` is the median of the latest 16 intervals, and is told when all of this holds:
+/// `every` is the median of the latest 16 intervals, and is reported if all of this holds:
 /// - three occurrences were seen, and the median is 100 ms or more;
 /// - nine of ten intervals are within a fifth of the median (a tenth while fewer than five are known: of two
 ///   random intervals one pair in five would pass the wider test), or within as much of two or three medians;

@@ -35,7 +35,7 @@ pub struct BridgeFacts {
     pub subnet_env: Option<Result<SubnetEnv, String>>,
     /// By the names of their files, in the order in which the runtime takes them: the first counts.
     pub networks: Vec<(String, Result<CniNetwork, String>)>,
-    /// The node, where the API told it; else why not.
+    /// The node, as the API reports it; else why it is unknown.
     pub node: Result<ApiNode, String>,
     pub reservations: Vec<Reserved>,
     /// Where they are.
@@ -79,7 +79,7 @@ struct Expected {
     says: Authority,
 }
 
-/// What the rules go by.
+/// What the rules use.
 struct Facts<'a> {
     seen: &'a BridgeFacts,
     /// The plugin that makes pods' devices.
@@ -120,7 +120,7 @@ pub fn judge(seen: &BridgeFacts) -> Answer {
     if first.is_none() && seen.subnet_env.is_none() && bridge.is_none() && !flannel {
         return Answer::not_applicable(
             Check::Bridge,
-            "no CNI configuration, no subnet.env of flannel, no cni0: nothing here puts pods on a bridge",
+            "no CNI configuration, no subnet.env of flannel, no cni0: no pod of this node is on a bridge",
         );
     }
     if let (Some((file, _)), Some(plugin)) = (first, main)
@@ -128,7 +128,10 @@ pub fn judge(seen: &BridgeFacts) -> Answer {
         && bridge.is_none()
         && !flannel
     {
-        let why = format!("pods are made by {} ({file}), which has no bridge", plugin.kind);
+        let why = format!(
+            "the network plugin is {} ({file}), which uses no bridge",
+            plugin.kind
+        );
         return Answer::not_applicable(Check::Bridge, why);
     }
     let env = seen.subnet_env.as_ref().and_then(|env| env.as_ref().ok());
@@ -155,7 +158,7 @@ pub fn judge(seen: &BridgeFacts) -> Answer {
     Answer::of(Check::Bridge, summary(&facts), faults).without(unknown)
 }
 
-/// The podCIDR, where it is known and flannel goes by it; what flannel leased; what the configuration gives.
+/// The podCIDR, if it is known and flannel uses it; flannel's lease; the configuration's subnet.
 fn expected(seen: &BridgeFacts, main: Option<&CniPlugin>, leased: Option<IpNet>) -> Option<Expected> {
     let of = |net: IpNet, says| {
         Some(Expected {
@@ -217,7 +220,10 @@ fn summary(facts: &Facts<'_>) -> String {
     }
     if let Some(expected) = facts.expected {
         let says = expected.says.name();
-        parts.push(format!("pods here have {}, says {says}", expected.bridge.trunc()));
+        parts.push(format!(
+            "pods of this node have {} ({says})",
+            expected.bridge.trunc()
+        ));
     }
     if let Some((file, _)) = facts.seen.networks.first() {
         parts.push(format!("configured by {file}"));
@@ -256,7 +262,7 @@ fn pod_cidr(node: &str, why: &str) -> Fix {
     )
 }
 
-/// What makes pods anew that are cut off, or have addresses that no longer lead to them.
+/// Commands that recreate pods that are disconnected, or whose addresses are no longer routed to them.
 fn renew_pods(fault: Finding, node: &str) -> Finding {
     let of_node = format!("spec.nodeName={node}");
     fault
@@ -271,7 +277,7 @@ fn renew_pods(fault: Finding, node: &str) -> Finding {
                 "--field-selector",
                 &of_node,
             ],
-            "those with an address of the bridge, not that of the node",
+            "pods with an address of the bridge, not of the node",
         )
         .advise("Delete each of these pods: a restarted container keeps the old address.")
 }

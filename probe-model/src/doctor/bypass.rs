@@ -1,4 +1,4 @@
-//! What a look at untracked packets comes to.
+//! The check of untracked packets.
 
 use super::{Answer, Check, Finding, Kind};
 use crate::{
@@ -7,40 +7,40 @@ use crate::{
     probe_command,
 };
 
-/// The answer of one look. A rule that nothing has hit yet is a warning: it will.
+/// The answer from one snapshot. A rule without hits is a warning: it takes effect with the first matching packet.
 pub fn judge(view: &View) -> Answer {
     let intended = view.rules.iter().filter(|rule| rule.intended.is_some()).count();
     let summary = match (view.streams.len(), view.rules.len()) {
-        (0, 0) => "no packet slipped past conntrack, and no rule lets one".to_owned(),
+        (0, 0) => "no untracked packet, and no NOTRACK rule".to_owned(),
         (streams, rules) if rules == intended => {
-            let lets = counted(rules, "rule lets past", "rules let past");
-            format!(
-                "{}; what {lets} is intended",
-                counted(streams, "untracked stream", "untracked streams")
-            )
+            let streams = counted(streams, "untracked stream", "untracked streams");
+            let rules = counted(rules, "NOTRACK rule", "NOTRACK rules");
+            format!("{streams}, all intended ({rules})")
         }
         (streams, rules) => {
-            let let_past = counted(rules, "rule that lets", "rules that let");
             let streams = counted(streams, "untracked stream", "untracked streams");
-            format!("{streams}, {let_past} packets past conntrack")
+            let rules = counted(rules, "NOTRACK rule", "NOTRACK rules");
+            format!("{streams}, {rules}")
         }
     };
     let mut findings = view.findings.clone();
-    let blamed = |text: &str| {
+    let is_named = |text: &str| {
         view.findings
             .iter()
             .any(|finding| finding.rules.iter().any(|rule| rule == text))
     };
     let latent = view.rules.iter().filter(|rule| {
-        rule.intended.is_none() && RuleState::of(rule) == RuleState::Latent && !blamed(&rule.name())
+        rule.intended.is_none() && RuleState::of(rule) == RuleState::Latent && !is_named(&rule.name())
     });
     findings.extend(latent.map(|rule| {
         Finding::warning(
             Kind::Doctor(Check::Bypass),
-            "a rule lets packets past conntrack, which nothing met while probe looked",
+            "a NOTRACK rule exempts packets from conntrack; no packet matched it during the check",
         )
         .seen(rule.name())
-        .fix(probe_command::bypass("shows what it does once there is traffic"))
+        .fix(probe_command::bypass(
+            "shows the affected traffic, once there is any",
+        ))
         .fixed_by(rule.rule.fixes(&ANY))
     }));
     Answer::of(Check::Bypass, summary, findings)

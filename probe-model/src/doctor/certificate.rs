@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// What is told of a certificate. Whoever made it chose the texts.
+/// What is reported of a certificate. Its texts are untrusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     pub subject: String,

@@ -30,7 +30,7 @@ pub enum Policy {
 pub struct DnsPod {
     /// `namespace/name`, or its uid where no name is known.
     pub name: String,
-    /// `None`: nobody could be asked.
+    /// `None`: no source for it.
     pub policy: Option<Policy>,
     pub servers: Vec<IpAddr>,
     pub search: Vec<String>,
@@ -92,7 +92,7 @@ pub fn judge(seen: &DnsFacts) -> Answer {
             "the kubelet can't copy the node's resolvers: no pod with dnsPolicy Default can start",
         );
         faults.push(fault.seen(format!("{file}: {why}")).advise(format!(
-            "Put {file} there, or name another in the kubelet's resolvConf and restart it."
+            "Restore {file}, or set another file as resolvConf of the kubelet and restart it."
         )));
     }
     faults.extend(loopback(seen));
@@ -102,12 +102,12 @@ pub fn judge(seen: &DnsFacts) -> Answer {
         faults.extend(queries::faults(asked));
         if asked.lost > 0 {
             unknown.push(format!(
-                "{} packets of DNS: too many at once, so some answers may have been missed",
+                "{} DNS packets lost (too many at once): some answers may be missing",
                 asked.lost
             ));
         }
         if asked.malformed > 0 {
-            unknown.push(format!("{} packets to port 53 that are no DNS", asked.malformed));
+            unknown.push(format!("{} packets to port 53 are not DNS", asked.malformed));
         }
     }
     if seen
@@ -116,7 +116,9 @@ pub fn judge(seen: &DnsFacts) -> Answer {
         .any(|pod| pod.policy.is_none() && pod.policy(seen) == Some(Policy::Default))
     {
         unknown.push(
-            "the pods' dnsPolicy: one that chose its servers itself looks as one with former ones".to_owned(),
+            "the pods' dnsPolicy: a pod with its own dnsConfig can't be distinguished from one with \
+             outdated servers"
+                .to_owned(),
         );
     }
     Answer::of(Check::Dns, summary(seen), faults).without(unknown)
@@ -158,7 +160,7 @@ fn loopback(seen: &DnsFacts) -> Option<Finding> {
     let fault = Finding::failed(
         KIND,
         format!(
-            "{} given the node's own stub resolver, which in a pod is the pod itself",
+            "{} configured with the node's stub resolver, a loopback address that in a pod is the pod itself",
             counted(hit.len(), "pod was", "pods were")
         ),
     )
@@ -190,15 +192,13 @@ fn former_resolver(seen: &DnsFacts) -> Option<Finding> {
     let dns = hit.iter().filter(|pod| pod.serves_cluster).count();
     let worst = match dns {
         0 => "",
-        _ => {
-            "; the cluster's DNS is among them, so names outside the cluster fail, or take long, for every pod"
-        }
+        _ => "; the cluster's DNS is among them, so lookups of external names fail or are slow for every pod",
     };
     let fault = Finding::failed(
         KIND,
         format!(
             "{} resolvers that this node no longer uses{worst}",
-            counted(hit.len(), "pod still asks", "pods still ask")
+            counted(hit.len(), "pod still queries", "pods still query")
         ),
     )
     .seen(format!("the node has {} ({file})", join(now)));
@@ -230,7 +230,7 @@ fn former_cluster_dns(seen: &DnsFacts) -> Option<Finding> {
             counted(hit.len(), "pod asks", "pods ask")
         ),
     )
-    .seen(format!("the kubelet gives {} (clusterDNS)", join(&seen.cluster)));
+    .seen(format!("the kubelet sets {} (clusterDNS)", join(&seen.cluster)));
     let fault = named(fault, &hit, |pod| {
         format!("{} has {}", pod.name, join(&pod.servers))
     });
@@ -262,14 +262,14 @@ fn renewed(fault: Finding, pods: &[&DnsPod]) -> Finding {
                 "deployment",
                 "coredns",
             ],
-            "first: it serves all others",
+            "first: all other pods depend on it",
         );
     }
     let first = pods.iter().find(|pod| !pod.serves_cluster);
     match first.map(|pod| pod.name.split_once('/')) {
         Some(Some((namespace, pod))) => {
             let more = if pods.len() > 1 {
-                ", and the others likewise"
+                ", and likewise the others"
             } else {
                 ""
             };

@@ -19,16 +19,16 @@ const KIND: Kind = Kind::Doctor(Check::Etcd);
 
 /// Where etcd's clients connect.
 pub const PORT: u16 = 2379;
-/// Clients of a log told apart.
+/// Clients of a log that are listed separately.
 const CLIENTS: usize = 1024;
-/// Those told.
+/// Clients reported.
 const TOLD: usize = 5;
 
 /// What etcd's log says of connections that it rejected.
 #[derive(Debug, Default)]
 pub struct Logged {
     clients: BTreeMap<(IpAddr, String), Client>,
-    /// Of clients that were too many to be told apart.
+    /// Of clients beyond that number.
     pub rest: u64,
 }
 
@@ -95,10 +95,10 @@ pub struct EtcdFacts {
     pub now: Timestamp,
 }
 
-/// How long what a log tells is news.
+/// How far back lines of a log count.
 pub const NEWS: Duration = Duration::from_secs(3600);
 
-/// What that comes to: who sends nothing makes etcd log a rejected connection each time.
+/// The rule: a client that sends nothing makes etcd log a rejected connection each time.
 pub fn judge(seen: &EtcdFacts) -> Answer {
     let since = seen.now.checked_sub(NEWS).unwrap_or(seen.now);
     let logged = seen
@@ -115,7 +115,7 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
     if !seen.listens && seen.rows.is_empty() {
         return Answer::not_applicable(
             Check::Etcd,
-            format!("nobody listens on port {PORT} here, and nobody connected to it in {ago}"),
+            format!("no listener on port {PORT} on this node, and no connection to it in {ago}"),
         );
     }
     let nothing: Vec<_> = seen
@@ -125,12 +125,12 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
         .collect();
     let connections: u64 = seen.rows.iter().map(|row| row.cadence.count).sum();
     let summary = format!(
-        "{} to port {PORT} failed or sent nothing in {ago}{}",
+        "{} to port {PORT} failed or closed without sending data in {ago}{}",
         counted(connections, "connection", "connections"),
         match &seen.logged {
-            None => ", no log of etcd found here".to_owned(),
+            None => " (no etcd log on this node)".to_owned(),
             Some(_) if logged.is_empty() =>
-                ", etcd's log tells of no rejected one in the last hour".to_owned(),
+                ", no rejected connection in etcd's log of the last hour".to_owned(),
             Some(_) => String::new(),
         }
     );
@@ -138,14 +138,14 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
     if faults.len() > TOLD {
         let more = faults.len() - TOLD;
         faults.truncate(TOLD);
-        faults.push(Finding::failed(KIND, format!("{more} more do the same")));
+        faults.push(Finding::failed(KIND, format!("{more} more clients do the same")));
     }
     if let Some(first) = faults.first_mut() {
         first.evidence.extend(logged);
     } else if !logged.is_empty() {
         let mut fault = Finding::failed(
             KIND,
-            "etcd rejected connections in the last hour; none came while probe looked",
+            "etcd rejected connections in the last hour; none during the check",
         );
         fault.evidence = logged;
         faults.push(
@@ -153,17 +153,17 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
                 .fix(probe_command::watch(
                     &[PORT],
                     false,
-                    "on the node of that address, for longer than it takes to come again",
+                    "on the node of that address, longer than the interval",
                 ))
                 .fix(probe_command::etcd_log(
-                    "with agents on the nodes: names each in the log that it reads",
+                    "with agents on the nodes: names the client of each line of the log",
                 )),
         );
     }
     Answer::of(Check::Etcd, summary, faults)
 }
 
-/// One fault for each of them, whichever ends of its connections were seen.
+/// One fault for each of them, whichever sides of its connections were seen.
 fn probers(rows: &[&Row]) -> Vec<Finding> {
     let mut faults: Vec<Finding> = Vec::new();
     for row in rows {
@@ -180,20 +180,23 @@ fn probes(row: &Row) -> Finding {
     let who = row
         .actor()
         .map(Owner::describe)
-        .unwrap_or_else(|| format!("somebody at {}", row.client));
-    Finding::failed(KIND, format!("{who} connects to etcd and closes without a byte"))
-        .seen(format!(
-            "{}: {} from {} to {}{}",
-            row.outcome.name(),
-            times(row.cadence.count),
-            row.client,
-            row.destination,
-            every(&row.cadence)
-        ))
-        .advise(
-            "Have it check etcd by GET /health with a client certificate, or on --listen-metrics-urls: each such connection \
-             is a rejected one in etcd's log.",
-        )
+        .unwrap_or_else(|| format!("a client at {}", row.client));
+    Finding::failed(
+        KIND,
+        format!("{who} connects to etcd and closes without sending data"),
+    )
+    .seen(format!(
+        "{}: {} from {} to {}{}",
+        row.outcome.name(),
+        times(row.cadence.count),
+        row.client,
+        row.destination,
+        every(&row.cadence)
+    ))
+    .advise(
+        "Let it query GET /health with a client certificate, or on --listen-metrics-urls: etcd logs \
+             each such connection as rejected.",
+    )
 }
 
 fn times(count: u64) -> String {
@@ -303,12 +306,12 @@ mod tests {
         assert_eq!(answer.verdict, CheckVerdict::Failed);
         assert_eq!(
             answer.summary,
-            "4 connections to port 2379 failed or sent nothing in 5 s, no log of etcd found here"
+            "4 connections to port 2379 failed or closed without sending data in 5 s (no etcd log on this node)"
         );
         let fault = &answer.findings[0];
         assert_eq!(
             fault.what,
-            "monitoring/sdp-monitor-z8989, python3.11 (pid 4242) connects to etcd and closes without a byte"
+            "monitoring/sdp-monitor-z8989, python3.11 (pid 4242) connects to etcd and closes without sending data"
         );
         assert_eq!(
             fault.evidence,

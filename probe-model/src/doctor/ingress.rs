@@ -13,9 +13,9 @@ use crate::finding::Fix;
 
 const KIND: Kind = Kind::Doctor(Check::Ingress);
 
-/// A certificate that ends sooner than this is told of.
+/// A certificate that expires sooner than this is reported.
 const SOON_HOURS: i64 = 7 * 24;
-/// Addresses and clients that are told of one certificate.
+/// Addresses and clients listed for one certificate.
 const SHOWN: usize = 6;
 
 /// Certificates that a controller makes for itself until it is given one, by their common names, and whose they are.
@@ -95,7 +95,7 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
     let title = leaf.common_name.as_deref().unwrap_or(leaf.title());
     let says = match (wrong, leaf.life(now)) {
         (Wrong::Fake(whose), _) => format!(
-            "clients without a server name get {whose}'s fake certificate, which none of them trusts: {title}"
+            "clients without a server name get {whose}'s fake certificate, which no client trusts: {title}"
         ),
         (Wrong::SelfSigned, _) => {
             format!("clients without a server name get a self-signed certificate: {title}")
@@ -116,7 +116,7 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
             )
         }
     };
-    // Where all clients send a server name, nobody sees this certificate.
+    // If all clients send a server name, no client gets this certificate.
     let nobody = matches!(clients, Clients::Came(came) if came.is_empty());
     let mut fault = if nobody || wrong == Wrong::Soon {
         Finding::warning(KIND, says)
@@ -141,9 +141,9 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
     ));
     if let Clients::Came(came) = clients {
         fault = match came.as_slice() {
-            [] => fault.seen("every client that came while it was watched sent a server name"),
+            [] => fault.seen("every client during the check sent a server name"),
             came => came.iter().take(SHOWN).fold(fault, |fault, (who, times)| {
-                fault.seen(format!("{who} came without a server name, {times} times"))
+                fault.seen(format!("{who} sent no server name, {times} times"))
             }),
         };
     }
@@ -156,7 +156,7 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
                 "-connect",
                 &place.address.to_string(),
             ],
-            "shows the certificate; Ctrl-C ends it",
+            "shows the certificate, stop it with Ctrl-C",
         )
     });
     let fault = remedies(fault, wrong);
@@ -167,22 +167,25 @@ fn fault(wrong: Wrong, leaf: &Certificate, places: &[&Served], clients: &Clients
 }
 
 fn remedies(fault: Finding, wrong: Wrong) -> Finding {
-    const NAME: &str = "Or let the clients dial the host's name, so that they send it; old clients and health checks often send none.";
+    const NAME: &str = "Or let the clients connect by host name, so that they send it; old clients and \
+                        health checks often send none.";
     match wrong {
         Wrong::Fake("Traefik") => fault
             .advise("Give Traefik a default certificate: a TLSStore named default with spec.defaultCertificate.secretName.")
             .advise(NAME),
         Wrong::Fake("ingress-nginx") => fault
             .advise("Give the controller a default certificate, by its option --default-ssl-certificate.")
-            .advise("Check the secret that the Ingress names: one that is missing or malformed gets the fake certificate, too.")
+            .advise("Check the secret that the Ingress names: if it is missing or malformed, the controller \
+                     serves its fake certificate.")
             .advise(NAME),
         Wrong::Fake(_) | Wrong::SelfSigned => fault
             .advise("Give the ingress controller a default certificate that its clients trust.")
             .advise(NAME),
         Wrong::Over | Wrong::Soon => fault
-            .advise("Renew it, and put the new one into the secret that the controller names.")
-            .run(["kubectl", "get", "certificate", "-A"], "with cert-manager: whether it renews it"),
-        Wrong::NotYet => fault.run(["timedatectl"], "the clock of this node, or that of the maker of the certificate, is wrong"),
+            .advise("Renew it, and store the new one in the secret that the controller uses.")
+            .run(["kubectl", "get", "certificate", "-A"], "with cert-manager: shows whether it is being \
+                   renewed"),
+        Wrong::NotYet => fault.run(["timedatectl"], "the clock of this node or of the issuer is wrong"),
     }
 }
 
@@ -192,12 +195,12 @@ fn summary(served: &[Served]) -> String {
     for one in served {
         let what = match (&one.dialled.leaf, &one.dialled.reply) {
             (Some(leaf), _) => format!(
-                "show {} until {}",
+                "serve {} until {}",
                 leaf.common_name.as_deref().unwrap_or(leaf.title()),
                 leaf.ends.strftime("%F")
             ),
             (None, Err(Stop::Alert(_))) => "refuse clients without a server name".to_owned(),
-            (None, Err(Stop::NoTls(_))) => "speak no TLS".to_owned(),
+            (None, Err(Stop::NoTls(_))) => "do not use TLS".to_owned(),
             (None, Err(Stop::Closed)) => "close the connection".to_owned(),
             (None, _) => "do not answer".to_owned(),
         };
@@ -284,7 +287,10 @@ mod tests {
         let (summary, _) = judge(&all, &Clients::Unseen, now());
         assert_eq!(
             summary,
-            format!("of this node's addresses, 9 show {} until 2027-11-27", FAKES[0].0)
+            format!(
+                "of this node's addresses, 9 serve {} until 2027-11-27",
+                FAKES[0].0
+            )
         );
     }
 
@@ -298,7 +304,7 @@ mod tests {
             found[0].0
                 && found[0]
                     .1
-                    .contains("shop/old-client came without a server name, 3 times"),
+                    .contains("shop/old-client sent no server name, 3 times"),
             "{found:?}"
         );
     }
@@ -310,7 +316,7 @@ mod tests {
                 Stop::Alert("UnrecognisedName".to_owned()),
                 "1 refuse clients without",
             ),
-            (Stop::NoTls("x".to_owned()), "1 speak no TLS"),
+            (Stop::NoTls("x".to_owned()), "1 do not use TLS"),
             (Stop::Silent, "1 do not answer"),
             (Stop::Closed, "1 close the connection"),
         ] {

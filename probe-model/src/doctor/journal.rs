@@ -1,6 +1,6 @@
-//! Messages of kubelet and the kernel that tell of a fault, and of which check's.
+//! Messages of kubelet and the kernel that report a fault, with the check it belongs to.
 //!
-//! They are evidence and no verdict: a line of the past hour may tell of what is well by now, and each check sees for itself
+//! They are evidence, not a verdict: a fault in a line of the past hour may be over, and each check verifies for itself
 //! what is wrong.
 
 use std::collections::BTreeMap;
@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::Check;
 
-/// Messages that are told of one check.
+/// Messages shown for one check.
 const TOLD: usize = 3;
-/// Characters of one that are told.
+/// Characters shown of a message.
 const LETTERS: usize = 240;
 
 /// One entry of the log.
@@ -70,7 +70,7 @@ const KNOWN: [KnownMessage; 33] = {
         KnownMessage(Node, Kubelet, &["unable to load bootstrap kubeconfig"]),
         KnownMessage(Node, Kubelet, &["failed to run Kubelet"]),
         KnownMessage(Node, Kubelet, &["Unable to register node"]),
-        // Of the API: kubelet tells of pods' probes in the same words.
+        // Only about the API: kubelet reports pods' probes in the same words.
         KnownMessage(Node, Kubelet, &["/api", "connection refused"]),
         KnownMessage(Node, Kubelet, &["/api", "i/o timeout"]),
         KnownMessage(Node, Kubelet, &["/api", "no route to host"]),
@@ -88,7 +88,7 @@ const KNOWN: [KnownMessage; 33] = {
     ]
 };
 
-/// Which check's fault a message tells of, and its place in the table.
+/// The check whose fault a message reports, and its place in the table.
 fn of(entry: &LogEntry) -> Option<(Check, usize)> {
     let by = if entry.kernel { By::Kernel } else { By::Kubelet };
     // An error in kubelet's messages is in quotes, and so its own quotes are quoted.

@@ -1,4 +1,4 @@
-//! What `probe doctor` looks at, and what a look came to: pure rules, a file a check.
+//! The checks of `probe doctor` and their answers: pure rules, one file a check.
 
 pub mod bridge;
 pub mod bypass;
@@ -62,7 +62,7 @@ impl CheckVerdict {
     }
 }
 
-/// What a check came to.
+/// The answer of a check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Answer {
@@ -81,7 +81,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// What was looked at, and what is wrong with it.
+    /// What was checked, and its findings.
     pub fn of(check: Check, summary: impl Into<String>, findings: Vec<Finding>) -> Self {
         let verdict = match findings.iter().map(|finding| finding.severity).max() {
             None => CheckVerdict::Ok,
@@ -115,11 +115,11 @@ impl Answer {
         }
     }
 
-    /// It could not be looked at.
+    /// It could not be checked.
     pub fn impossible(check: Check, why: &dyn std::fmt::Display) -> Self {
         Self::of(
             check,
-            "not looked at",
+            "not checked",
             vec![Finding::warning(Kind::Doctor(check), format!("{why:#}"))],
         )
     }
@@ -138,7 +138,7 @@ impl Answer {
         Verdict::of_parts(answers.iter().map(|answer| answer.verdict.verdict()))
     }
 
-    /// With what could not be looked at.
+    /// Adds what could not be checked.
     #[must_use]
     pub fn without(mut self, unknown: Vec<String>) -> Self {
         self.unknown.extend(unknown);

@@ -1,4 +1,4 @@
-//! Rules of the check `node`: whether kubelet can come to its API server, and is let in.
+//! Rules of the check `node`: whether kubelet reaches its API server, and is authorized.
 
 mod connections;
 mod identity;
@@ -13,7 +13,7 @@ pub use server::{DialledAddress, Server};
 
 const KIND: Kind = Kind::Doctor(Check::Node);
 
-/// A certificate that ends sooner than this is told of.
+/// A certificate that expires sooner than this is reported.
 pub const SOON_HOURS: i64 = 7 * 24;
 
 /// kubelet, as its node's processes show it.
@@ -62,12 +62,12 @@ pub struct NodeFacts {
     pub kubelet: Kubelet,
     pub config: File,
     pub bootstrap: Option<File>,
-    /// `None`: there is no configuration that tells.
+    /// `None`: no configuration has it.
     pub client: Option<KubeletClient>,
     pub server: Option<Server>,
     pub users: Vec<User>,
     pub service: Option<ApiService>,
-    /// Why dials of this node came to nothing, where the kernel showed it.
+    /// Why dials of this node failed, if the kernel showed it.
     pub causes: Vec<FailedDial>,
 }
 
@@ -77,7 +77,10 @@ pub fn judge(seen: &NodeFacts) -> (String, Vec<Finding>) {
     if seen.kubelet == Kubelet::Stopped {
         faults.push(
             Finding::failed(KIND, "kubelet does not run")
-                .run(["journalctl", "-u", "kubelet", "-n", "50"], "why it ended")
+                .run(
+                    ["journalctl", "-u", "kubelet", "-n", "50"],
+                    "shows why it stopped",
+                )
                 .run(
                     ["systemctl", "enable", "--now", "kubelet"],
                     "starts it, now and after a reboot",
@@ -92,7 +95,7 @@ pub fn judge(seen: &NodeFacts) -> (String, Vec<Finding>) {
         .map_or_else(Vec::new, |server| server::faults(server, seen));
     let cut_off = seen.server.as_ref().filter(|server| server::is_cut_off(server));
     for (fault, leads) in connections::faults(seen, answers) {
-        // That the others do not come to it, either, is no other fault: it shows this one.
+        // That the others do not reach it either is the same fault, not another one.
         let same = cut_off.is_some_and(|server| leads.iter().all(|address| server::has(server, address)));
         match of_server.first_mut() {
             Some(root) if same => {

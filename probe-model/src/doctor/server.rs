@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::certificate::Certificate;
 
-/// Where a dial came to its end.
+/// The step at which a dial failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// RST in answer to SYN.
@@ -32,11 +32,11 @@ impl Stop {
             Self::Refused => "refuses connections: nothing listens there".to_owned(),
             Self::Unanswered => "does not answer: no reply to SYN".to_owned(),
             Self::Unreachable(why) => format!("can't be reached: {why}"),
-            Self::Silent => "takes connections and says nothing".to_owned(),
-            Self::Closed => "takes connections and closes them".to_owned(),
-            Self::NoTls(why) => format!("does not speak TLS: {why}"),
+            Self::Silent => "accepts connections and sends nothing".to_owned(),
+            Self::Closed => "accepts connections and closes them".to_owned(),
+            Self::NoTls(why) => format!("does not use TLS: {why}"),
             Self::Alert(alert) => format!("refuses the TLS handshake: {alert}"),
-            Self::NoHttp => "does not speak HTTP after the handshake".to_owned(),
+            Self::NoHttp => "does not use HTTP after the handshake".to_owned(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the host is set to: conntrack's table, forwarding, bridge filtering, rp_filter, MTU, checksums, the clock.
+//! The host's settings: conntrack's table, forwarding, bridge filtering, rp_filter, MTU, checksums, the clock.
 
 mod conntrack;
 mod forwarding;
@@ -23,7 +23,7 @@ use crate::{
 
 const KIND: Kind = Kind::Doctor(Check::Settings);
 
-/// All that was looked at; what comes and goes over a window.
+/// All that was collected; counters are of a window.
 #[derive(Clone, Debug, Default)]
 pub struct SettingsFacts {
     pub window: Duration,
@@ -38,7 +38,7 @@ pub struct SettingsFacts {
     pub strays: Vec<(String, u64)>,
     /// Where policy routing takes packets to this node's pods away from their bridge.
     pub policies: Vec<PolicyFact>,
-    /// The devices that pods' packets go by.
+    /// The devices that pods' packets use.
     pub devices: Vec<DeviceSettings>,
     /// `net.bridge.bridge-nf-call-iptables`; `None`: br_netfilter is not loaded.
     pub bridge_filtering: Option<bool>,
@@ -200,7 +200,7 @@ fn checksums(seen: &SettingsFacts) -> Option<Finding> {
         return None;
     }
     let says = format!(
-        "{grown} UDP packets came with a wrong checksum in {}, and were dropped",
+        "{grown} UDP packets with a wrong checksum were dropped in {}",
         seconds(seen)
     );
     let fault = match seen.overlays.is_empty() {
@@ -213,12 +213,12 @@ fn checksums(seen: &SettingsFacts) -> Option<Finding> {
         .map_or("flannel.1", |overlay| &overlay.device.name);
     Some(
         fault
-            .seen(format!("Udp InCsumErrors: {total} since the start"))
+            .seen(format!("Udp InCsumErrors: {total} since boot"))
             .run(
                 ["ethtool", "-K", device, "tx-checksum-ip-generic", "off"],
-                "on the nodes that send them: a known fault of some kernels and cards with VXLAN",
+                "on the sending nodes: some kernels and network cards offload VXLAN checksums wrongly",
             )
-            .fix(probe_command::vxlan("which peers send them")),
+            .fix(probe_command::vxlan("shows which peers send them")),
     )
 }
 
@@ -228,7 +228,7 @@ fn clock(clock: &Clock) -> Option<Finding> {
     }
     let fault = Finding::warning(
         KIND,
-        "the clock is not kept by another one: certificates, leases and logs are judged by it",
+        "the clock is not synchronized: certificates, leases and log times depend on it",
     )
     .seen("adjtimex: STA_UNSYNC");
     Some(match &clock.keeper {
@@ -236,7 +236,7 @@ fn clock(clock: &Clock) -> Option<Finding> {
             .seen(format!("{keeper} runs"))
             .advise(format!("Check whether {keeper} reaches its servers.")),
         None => fault
-            .seen("none of chronyd, ntpd, systemd-timesyncd, ptp4l runs")
+            .seen("no time daemon runs (chronyd, ntpd, systemd-timesyncd, ptp4l)")
             .run(["systemctl", "enable", "--now", "systemd-timesyncd"], "or chrony"),
     })
 }
@@ -255,7 +255,7 @@ fn summary(seen: &SettingsFacts) -> String {
             ("early_drop", past.early_drop),
         ] {
             if growth.total > 0 && growth.grown == 0 {
-                parts.push(format!("{name} {} in the past", growth.total));
+                parts.push(format!("{name} {} before", growth.total));
             }
         }
     } else {
@@ -265,16 +265,16 @@ fn summary(seen: &SettingsFacts) -> String {
         let word = match on {
             Some(true) => "on",
             Some(false) => "off",
-            None => "not told",
+            None => "unknown",
         };
         parts.push(format!("checksum offload of {device} is {word}"));
     }
     let errors = seen.checksum_errors;
     if errors.total > 0 && errors.grown == 0 {
-        parts.push(format!("{} wrong UDP checksums in the past", errors.total));
+        parts.push(format!("{} wrong UDP checksums before", errors.total));
     }
     if seen.clock.as_ref().is_some_and(|clock| clock.synchronised) {
-        parts.push("the clock is kept".to_owned());
+        parts.push("the clock is synchronized".to_owned());
     }
     parts.join("; ")
 }

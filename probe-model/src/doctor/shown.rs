@@ -11,12 +11,7 @@ pub fn text(answer: &Answer) -> String {
         lines.extend(finding.fixes.iter().map(|fix| format!("    do:   {fix}")));
     }
     lines.extend(answer.log.iter().map(|line| format!("  log: {line}")));
-    lines.extend(
-        answer
-            .unknown
-            .iter()
-            .map(|what| format!("  not looked at: {what}")),
-    );
+    lines.extend(answer.unknown.iter().map(|what| format!("  not checked: {what}")));
     lines.push(String::new());
     lines.join("\n")
 }

@@ -12,13 +12,13 @@ use crate::{
 /// Peers named one by one.
 const NAMED: usize = 8;
 
-/// There is nothing to look at.
+/// There is nothing to check.
 pub fn nothing() -> Answer {
-    Answer::not_applicable(Check::Vxlan, "there is no VXLAN device here")
+    Answer::not_applicable(Check::Vxlan, "no VXLAN device on this node")
 }
 
 /// The answer of what was observed for so long. A peer that nothing was received from is not verified, unless its pods are
-/// routed without VXLAN: then the check is not `ok`, as nobody knows.
+/// routed without VXLAN: then the check is not `ok`, since it is unknown.
 pub fn judge(view: &View, observed: Duration) -> Answer {
     if view.overlays.is_empty() {
         return nothing();
@@ -35,7 +35,7 @@ pub fn judge(view: &View, observed: Duration) -> Answer {
         .collect();
     let heard = peers.iter().filter(|peer| peer.received.packets > 0).count();
     let summary = format!(
-        "{}: {heard} of {} heard from in {:.0} s",
+        "{}: traffic from {heard} of {} in {:.0} s",
         devices.join(", "),
         counted(peers.len(), "peer", "peers"),
         observed.as_secs_f64()
@@ -53,7 +53,7 @@ pub fn judge(view: &View, observed: Duration) -> Answer {
         .collect();
     if silent.len() > NAMED {
         unknown.push(format!(
-            "{} more are not verified",
+            "{} more not verified",
             counted((silent.len() - NAMED) as u64, "peer", "peers")
         ));
     }

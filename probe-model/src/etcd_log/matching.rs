@@ -31,7 +31,7 @@ const QUARTER: i64 = 15 * 60;
 const QUARTERS: i64 = 56;
 /// How far from a multiple two clocks may be. Microseconds.
 const CLOCKS: i64 = 60_000_000;
-/// An address with more records than this, such as that of a client with one fixed port, tells nothing of the zone.
+/// An address with more records than this, such as that of a client with one fixed port, has no information about the zone.
 const RECORDS: usize = 64;
 /// Addresses of servers that are kept.
 const SERVERS: usize = 256;
@@ -56,7 +56,7 @@ pub struct Inferred {
     pub shift: SignedDuration,
     /// Lines that agree on it.
     pub lines: u64,
-    /// A time as it was read, for whoever knows the zone that it was read in.
+    /// A time as it was read, without its zone.
     pub at: Timestamp,
 }
 
@@ -205,7 +205,7 @@ impl<'a> Matcher<'a> {
         let liked: Vec<_> = self.liked_servers();
         let key = self.key(rejected, &ports, &liked);
         let found = match self.find_by(&key, rejected, after) {
-            // Nothing but their number speaks for those servers.
+            // Only their number is evidence for those servers.
             Err(Unmatched::OtherServer(_)) if self.named.is_empty() && !liked.is_empty() => {
                 self.find_by(&self.key(rejected, &ports, &[]), rejected, after)
             }
@@ -365,7 +365,7 @@ impl<'a> Matcher<'a> {
         if !self.options.infers_offset {
             return;
         }
-        // Connections, not lines: a log that was copied twice is still one witness.
+        // Connections, not lines: a log that was copied twice is one piece of evidence.
         let mut agree: HashMap<i64, HashSet<u32>> = HashMap::new();
         let mut at = None;
         for rejected in self.waiting.iter().filter(|rejected| !rejected.has_offset) {

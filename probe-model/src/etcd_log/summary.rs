@@ -17,7 +17,7 @@ use crate::{
     outcome::is_healthy,
 };
 
-/// Groups told apart; what comes after is counted together.
+/// Groups listed separately; further ones are counted together.
 const GROUPS: usize = 10_000;
 
 /// Who it was, or which address it is not known of.
@@ -231,7 +231,7 @@ impl Total {
                     .get(*index)
                     .is_some_and(|group| group.is_like(flow, margin))
             });
-            // Of two errors that look the same in the kernel it could be either.
+            // Two errors that are the same in the kernel can't be distinguished.
             if let (Some((_, tracker)), None) = (alike.next(), alike.next()) {
                 tracker.seen(flow.ended);
             }

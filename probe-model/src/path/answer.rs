@@ -55,7 +55,7 @@ pub struct BridgeFiltering {
 }
 
 impl Exchange {
-    /// Of a reply that came to its client, or to where the request was translated, what was not translated back.
+    /// What was not translated back in a reply that reached its client, or the place of the request's translation.
     pub fn misaddressed(&self) -> Option<Misaddressed> {
         let (request, reply) = (self.request()?, self.reply()?);
         let first = request.hops.first()?;
@@ -142,13 +142,13 @@ impl Exchange {
         let load = || {
             Fix::run(
                 ["modprobe", "br_netfilter"],
-                "for good by a file in /etc/modules-load.d",
+                "permanently by a file in /etc/modules-load.d",
             )
         };
         let set = || {
             Fix::run(
                 ["sysctl".to_owned(), "-w".to_owned(), format!("{setting}=1")],
-                "for good by a file in /etc/sysctl.d",
+                "permanently by a file in /etc/sysctl.d",
             )
         };
         let zone = self
@@ -173,7 +173,7 @@ impl Exchange {
                     setting: Some(false),
                 }),
             ) => (
-                format!("bridge {bridge} in {place} forwarded it without conntrack, since {setting} is 0"),
+                format!("bridge {bridge} in {place} forwarded it without conntrack: {setting} is 0"),
                 vec![set()],
             ),
             (
@@ -184,7 +184,7 @@ impl Exchange {
                 }),
             ) => (
                 format!(
-                    "bridge {bridge} in {place} forwarded it without conntrack, since br_netfilter is not loaded"
+                    "bridge {bridge} in {place} forwarded it without conntrack: br_netfilter is not loaded"
                 ),
                 vec![load(), set()],
             ),
@@ -194,8 +194,8 @@ impl Exchange {
             ),
             (Passage::Routed, _) => (
                 format!(
-                    "conntrack in {place} has no entry that it belongs to: it has none any more, or in another zone (iptables: \
-                     CT --zone; nft: ct zone)"
+                    "conntrack in {place} has no entry for it: the entry expired, or is in another zone \
+                     (iptables: CT --zone; nft: ct zone)"
                 ),
                 Vec::new(),
             ),

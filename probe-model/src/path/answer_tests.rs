@@ -63,13 +63,13 @@ fn answers_of_others() {
         (
             "the setting is off",
             with([request(), nobody()], Some(Some(false))),
-            "bridge cni0 in alpha forwarded it without conntrack, since net.bridge.bridge-nf-call-iptables is 0",
+            "bridge cni0 in alpha forwarded it without conntrack: net.bridge.bridge-nf-call-iptables is 0",
             1,
         ),
         (
             "delivered to a socket that takes it from anybody",
             with([request(), came().meets(What::Socket)], Some(Some(false))),
-            "since net.bridge.bridge-nf-call-iptables is 0",
+            ": net.bridge.bridge-nf-call-iptables is 0",
             1,
         ),
         (
@@ -266,7 +266,7 @@ fn a_zone_of_one_direction() {
         told.fixes
     );
     // Of another network namespace it says nothing.
-    assert!(came(zone(2)).text.contains("it has none any more"));
+    assert!(came(zone(2)).text.contains("the entry expired"));
 
     let lost = |zone| {
         let lost = reply()

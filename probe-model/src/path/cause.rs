@@ -23,7 +23,7 @@ pub enum DropCause {
     SourceRanges { service: String },
     /// kube-proxy's rule for marked packets; an earlier rule of it set the mark.
     Marked { service: Option<String> },
-    /// conntrack calls it INVALID.
+    /// its conntrack state is INVALID.
     Invalid,
     /// conntrack could not insert its entry: the addresses and ports that it would have are another's.
     InsertFailed {
@@ -92,7 +92,7 @@ impl DropCause {
                     |service| format!("Service {service}")
                 )
             ),
-            Self::Invalid => "conntrack calls it INVALID".to_owned(),
+            Self::Invalid => "its conntrack state is INVALID".to_owned(),
             Self::InsertFailed {
                 source,
                 destination,
@@ -123,7 +123,7 @@ impl DropCause {
             Self::TableFull { entries, room } => {
                 format!("conntrack's table is full ({entries} of {room} entries)")
             }
-            Self::Route(kind) => format!("a route of type {} leads there", kind.name()),
+            Self::Route(kind) => format!("the route is of type {}", kind.name()),
             Self::Rule(rule) => format!("routing rule {} ({rule}) rejects it", rule.priority),
             Self::Hairpin { port } => format!(
                 "it would go back to the pod that sent it, by bridge port {port}, which has hairpin mode off"
@@ -166,11 +166,11 @@ impl DropCause {
                     "-w".to_owned(),
                     format!("net.netfilter.nf_conntrack_max={}", room.saturating_mul(2)),
                 ],
-                "for good by conntrack.maxPerCore of kube-proxy, which sets it",
+                "permanently by conntrack.maxPerCore of kube-proxy, which sets it",
             )],
             Self::Route(kind) => vec![Fix::run(
                 ["ip", "route", "show", "table", "all", "type", kind.name()],
-                "lists such routes; whoever made it removes it",
+                "lists such routes, remove it with the program that added it",
             )],
             Self::Rule(rule) => rule.fixes(),
             Self::Hairpin { port } => vec![

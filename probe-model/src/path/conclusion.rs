@@ -16,17 +16,17 @@ crate::names! {
     /// What became of a request.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     pub enum Outcome {
-        /// It came to its socket, and if there is an answer, that came back.
+        /// It reached its socket, and the answer, if any, came back.
         Delivered = "delivered" => "the request reached its socket; the reply, if any, came back",
-        /// It came to its host, which said that there is no such socket, or its socket sent RST.
+        /// It reached its host, where no socket matches, or its socket sent RST.
         Refused = "refused" => "no socket listens at the destination, or RST came back",
-        /// It was let go on its way, or its reply was.
+        /// It or its reply was dropped.
         Dropped = "dropped" => "the request or its reply was dropped: where, why, by which rule",
-        /// It left for a Service, or its reply came to the client, without the translation it needs.
+        /// It left for a Service, or its reply reached the client, without the required translation.
         Untranslated = "untranslated" => "the request or its reply was not translated (NAT): by which rule",
         /// Somebody on the way sent an ICMP error.
         Unreachable = "unreachable" => "an ICMP error came back",
-        /// It left this machine, or came to its host, and no answer was seen.
+        /// It left this machine, or reached its host, and no answer was seen.
         Unanswered = "unanswered" => "the request left this node or reached its host; no answer seen",
         /// Only replies, or errors, were seen.
         NoRequest = "no-request" => "only packets of the reply direction seen",
@@ -116,14 +116,14 @@ impl Exchange {
             }
             return Conclusion::new(
                 Outcome::NoRequest,
-                "no request was seen, only what came back".to_owned(),
+                "no request was seen, only packets of the reply direction".to_owned(),
             );
         };
         if let Some(reply) = self.reply() {
             return self.answered(request, reply, places);
         }
         let title = title(request);
-        // First: it may come to no socket, or be dropped, because of that.
+        // First: it may find no socket, or be dropped, because of that.
         if let Some(conclusion) = self.untranslated(request, &title, places) {
             return conclusion;
         }
@@ -134,7 +134,7 @@ impl Exchange {
                 let to = hop.event.packet.destination;
                 return Conclusion::new(
                     Outcome::Refused,
-                    format!("{title} came to {place} in {after}, where no socket listens on {to}"),
+                    format!("{title} reached {place} in {after}, where no socket listens on {to}"),
                 );
             }
             return self.dropped(&format!("{title} was dropped"), request, at, places);
@@ -167,7 +167,7 @@ impl Exchange {
             (None, _) => (request, ""),
         };
         let there = self.destination(request, places);
-        // Untranslated, the reply comes to the client as from a stranger.
+        // Untranslated, the reply has a source that the client does not know.
         if let (Some(untracked), true) = (&self.untracked, is_from_stranger(request, reply)) {
             return untracked_reply(untracked, reply, places);
         }
@@ -185,7 +185,7 @@ impl Exchange {
             return conclusion;
         }
         if reply.has_flag(Tcp::RST) && request.has_flag(Tcp::SYN) {
-            // By whoever got it in place of the Service.
+            // By the host that received it instead of an endpoint.
             if let Some(conclusion) = self.untranslated(request, &title, places) {
                 return conclusion;
             }
@@ -265,9 +265,12 @@ impl Exchange {
             let passed = self.passed_before(journey, hop.event.netns);
             why.push_str(&match (self.zone_at(hop), passed) {
                 (Some(zone), _) => format!(": {}", zone.words(&place)),
-                (None, true) => format!(", which fits no connection that {place} knows: it is out of its window, or its entry is gone"),
+                (None, true) => format!(
+                    ", which matches no conntrack entry in {place}: it is outside the \
+                                         window, or the entry expired"
+                ),
                 (None, false) => format!(
-                    ", since it never saw the first packets of this connection: they did not pass {place} (asymmetric routing)"
+                    ": the first packets of this connection did not pass {place} (asymmetric routing)"
                 ),
             });
         }
@@ -337,7 +340,7 @@ impl Exchange {
         decided.or_else(sent)
     }
 
-    /// The first packet after request and reply that was dropped for good, and where.
+    /// The first packet after request and reply that was finally dropped, and where.
     fn later_fault(&self) -> Option<(&Journey, usize)> {
         self.journeys
             .iter()
@@ -377,30 +380,30 @@ impl Exchange {
                 (
                     Outcome::Unanswered,
                     format!(
-                        "{title} came to {place} in {after} as a fragment; what became of the whole packet was not seen"
+                        "{title} reached {place} in {after} as a fragment; the rest of its path was not seen"
                     ),
                 )
             }
             JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_) if wants_answer => (
                 Outcome::Unanswered,
                 format!(
-                    "{title} came to {place}, {after} after it began; nothing was seen to drop it, and no answer{}",
+                    "{title} reached {place} in {after}; neither a drop nor an answer was seen{}",
                     waiting()
                 ),
             ),
-            // TCP takes data out of packets without an event: at its own host that is how a delivery looks.
+            // TCP takes data out of packets without an event: on its own host, this is a delivery.
             JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_)
                 if at.is_some_and(|hop| hop.owns == Some(true)) && !self.lossy =>
             {
                 (
                     Outcome::Delivered,
-                    format!("{title} came to its host {place} in {after}, and nothing was seen to drop it"),
+                    format!("{title} reached its host {place} in {after}; no drop was seen"),
                 )
             }
             JourneyEnd::Dropped(_) | JourneyEnd::Arrived(_) => (
                 Outcome::Unanswered,
                 format!(
-                    "{title} came to {place} in {after}; what became of it there was not seen{}",
+                    "{title} reached {place} in {after}; the rest of its path was not seen{}",
                     if self.lossy {
                         ", as points of packets were lost"
                     } else {
@@ -498,7 +501,7 @@ fn back(request: &Journey, reply: &Journey, places: Places<'_>) -> String {
     }
 }
 
-/// Whether a reply slipped past the translation that would have made it one of whom the request was sent to.
+/// Whether a reply bypassed the translation back to the dialled address.
 fn is_from_stranger(request: &Journey, reply: &Journey) -> bool {
     let dialled = request.packet().map(|packet| packet.destination);
     let came_from = reply.hops.last().map(|hop| hop.event.packet.source);
@@ -538,7 +541,7 @@ fn untracked_reply(untracked: &Untracked, reply: &Journey, places: Places<'_>) -
     let service = untracked
         .service
         .clone()
-        .unwrap_or_else(|| "what was dialled".to_owned());
+        .unwrap_or_else(|| "the dialled address".to_owned());
     Conclusion {
         outcome: Outcome::Untranslated,
         text: format!(
@@ -557,7 +560,7 @@ fn by(applied: Option<&AppliedRule>) -> String {
     match applied.map(|applied| &applied.rule) {
         Some(rule) if rule.certain => rule.to_string(),
         Some(rule) => format!("perhaps {rule}"),
-        None => "a rule that could not be found".to_owned(),
+        None => "an unknown rule".to_owned(),
     }
 }
 

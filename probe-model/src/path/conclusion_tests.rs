@@ -93,7 +93,10 @@ fn rule(certain: bool) -> AppliedRule {
 fn only_replies() {
     assert_eq!(
         concluded([back(reply(SYN_ACK))]),
-        is(Outcome::NoRequest, "no request was seen, only what came back")
+        is(
+            Outcome::NoRequest,
+            "no request was seen, only packets of the reply direction"
+        )
     );
     // That it was dropped is more than that.
     let lost = filtered(reply(SYN_ACK).by(2, "veth").meets(What::Received));
@@ -193,14 +196,14 @@ fn delivered_without_an_answer() {
             request(ACK),
             is(
                 Outcome::Unanswered,
-                "ACK came to alpha in 10 µs; what became of it there was not seen",
+                "ACK reached alpha in 10 µs; the rest of its path was not seen",
             ),
         ),
         (
             request(SYN),
             is(
                 Outcome::Unanswered,
-                "SYN came to alpha, 10 µs after it began; nothing was seen to drop it, and no answer",
+                "SYN reached alpha in 10 µs; neither a drop nor an answer was seen",
             ),
         ),
         (
@@ -248,7 +251,7 @@ fn refused() {
         concluded([to_nobody()]),
         is(
             Outcome::Refused,
-            "SYN came to pod shop/web in 30 µs, where no socket listens on 10.244.2.9:8443"
+            "SYN reached pod shop/web in 30 µs, where no socket listens on 10.244.2.9:8443"
         )
     );
     assert_eq!(
@@ -287,13 +290,13 @@ fn filtered(walk: Walk) -> Walk {
 
 #[test]
 fn dropped_on_its_way() {
-    let text = "SYN was dropped in alpha at veth after 20 µs: the packet filter dropped it, by a rule that could not be found";
+    let text =
+        "SYN was dropped in alpha at veth after 20 µs: the packet filter dropped it, by an unknown rule";
     assert_eq!(concluded([filtered(request(SYN))]), is(Outcome::Dropped, text));
     let told = filtered(request(SYN).meets(What::Icmp { kind: 3, code: 13 }));
     assert_eq!(
         concluded([told]).1,
-        "SYN was dropped in alpha at veth after 30 µs: the packet filter dropped it, by a rule that could not be \
-         found; its sender is told: ICMP administratively prohibited"
+        "SYN was dropped in alpha at veth after 30 µs: the packet filter dropped it, by an unknown rule; its sender is told: ICMP administratively prohibited"
     );
     // By a rule that rejects.
     assert_eq!(
@@ -310,10 +313,7 @@ fn dropped_on_its_way() {
     for (certain, by) in [(true, "by"), (false, "perhaps by")] {
         blamed.journeys[0].hops[2].rule = Some(rule(certain));
         let conclusion = blamed.conclusion(&places);
-        let text = text.replace(
-            "by a rule that could not be found",
-            &format!("{by} {}", rule(true).rule),
-        );
+        let text = text.replace("by an unknown rule", &format!("{by} {}", rule(true).rule));
         assert_eq!(conclusion.text, text);
         assert_eq!(conclusion.fixes, [Fix::text("delete the rule")]);
     }
@@ -343,7 +343,7 @@ fn the_reply_or_what_follows_is_dropped() {
         is(
             Outcome::Dropped,
             "SYN was delivered to 10.244.2.9:8443 in pod shop/web, but its reply was dropped in beta at veth after 10 \
-             µs: the packet filter dropped it, by a rule that could not be found"
+             µs: the packet filter dropped it, by an unknown rule"
         )
     );
     // Once more it came through.
@@ -363,8 +363,7 @@ fn the_reply_or_what_follows_is_dropped() {
         is(
             Outcome::Dropped,
             "SYN delivered to 10.244.2.9:8443 in pod shop/web in 30 µs, and answered; but then 1448 bytes from \
-             10.244.1.5:41234 was dropped in alpha at veth after 20 µs: it is larger than the next device takes, and \
-             must not be fragmented"
+             10.244.1.5:41234 was dropped in alpha at veth after 20 µs: it is larger than the next device's MTU, and must not be fragmented"
         )
     );
     let good = socket(large(900).numbered(8));
@@ -424,7 +423,7 @@ fn untranslated() {
     let conclusion = with(vec![left(past())], None, None);
     assert_eq!(
         conclusion.text,
-        "SYN left alpha by eth0 for 10.96.7.7:443 untranslated: a rule that could not be found exempted it from \
+        "SYN left alpha by eth0 for 10.96.7.7:443 untranslated: an unknown rule exempted it from \
          conntrack"
     );
     assert_eq!(conclusion.fixes, []);
@@ -508,7 +507,7 @@ fn more_than_the_kernels_reason() {
                 Some(&invalid),
                 Some(DropCause::Invalid),
             ),
-            "conntrack calls it INVALID, since it never saw the first packets of this connection: they did not pass beta \
+            "its conntrack state is INVALID: the first packets of this connection did not pass beta \
              (asymmetric routing), perhaps by iptables-nft: filter KUBE-FORWARD",
         ),
         (
@@ -526,7 +525,7 @@ fn more_than_the_kernels_reason() {
                 Some(&invalid),
                 Some(DropCause::Invalid),
             ),
-            "which fits no connection that beta knows",
+            "matches no conntrack entry in beta",
         ),
         (
             with(
@@ -564,7 +563,7 @@ fn more_than_the_kernels_reason() {
                 None,
                 None,
             ),
-            "its TTL is used up (out of hops)",
+            "its TTL expired",
         ),
         (
             with(
@@ -580,7 +579,7 @@ fn more_than_the_kernels_reason() {
                 None,
                 None,
             ),
-            "its TTL is used up (out of hops)",
+            "its TTL expired",
         ),
         (
             with(
@@ -618,7 +617,7 @@ fn more_than_the_kernels_reason() {
                 None,
                 Some(DropCause::Route(RouteKind::Blackhole)),
             ),
-            "a route of type blackhole leads there",
+            "the route is of type blackhole",
         ),
     ];
     for (conclusion, words) in cases {
@@ -659,7 +658,7 @@ fn delivered_only_on_evidence() {
         home(false, false),
         is(
             Outcome::Delivered,
-            "ACK came to its host alpha in 20 µs, and nothing was seen to drop it"
+            "ACK reached its host alpha in 20 µs; no drop was seen"
         )
     );
     assert_eq!(home(true, false).0, Outcome::Unanswered);

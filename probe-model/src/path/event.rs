@@ -54,7 +54,7 @@ pub enum What {
     Received,
     /// Let go, and not on purpose.
     Dropped {
-        /// As the kernel names it; `None` where it tells none (before 5.17).
+        /// As the kernel names it; `None` before 5.17, which reports none.
         reason: Option<String>,
         /// The kernel function that did it, where its name is known.
         at: Option<String>,
@@ -79,7 +79,7 @@ pub enum What {
     Socket,
     /// An ICMP error is sent because of it.
     Icmp { kind: u8, code: u8 },
-    /// Conntrack looks it up.
+    /// Conntrack lookup.
     Conntrack,
     /// NAT rewrites an address of it.
     Nat {
@@ -162,7 +162,7 @@ crate::names! {
     pub enum Tracking {
         /// It has not looked at it here.
         None = "none",
-        /// It was told to leave it alone.
+        /// Exempted from conntrack (NOTRACK).
         Untracked = "untracked",
         New = "new",
         Established = "established",
@@ -264,7 +264,7 @@ impl Packet {
         (self.source, self.destination)
     }
 
-    /// Source address and IP protocol number of the outermost header, which is what the hooks of the kernel go by.
+    /// Source address and IP protocol number of the outermost header, which the kernel's hooks use.
     pub fn outer(&self) -> (IpAddr, u8) {
         /// VXLAN's.
         const UDP: u8 = 17;
@@ -274,7 +274,7 @@ impl Packet {
         }
     }
 
-    /// Whether it tells its sender of a better way: ICMP's type 5.
+    /// Whether it is an ICMP redirect (type 5).
     pub fn is_redirect(&self) -> bool {
         self.source.is_ipv4() && matches!(self.icmp, Some((5, _)))
     }

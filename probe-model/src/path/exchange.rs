@@ -1,4 +1,4 @@
-//! Requests and their replies: the packets of one flow, told together.
+//! Requests and their replies: the packets of one flow, reported together.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,25 +17,25 @@ use super::{
 };
 use crate::finding::Fix;
 
-/// How long a flow must be quiet before what was seen of it is told.
+/// How long a flow must be quiet before it is reported.
 const QUIET: Duration = Duration::from_millis(300);
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_millis(1200);
-/// A flow that never rests is told so often.
+/// The reporting interval of a flow without pauses.
 const LONGEST: Duration = Duration::from_secs(3);
 /// The same of one whose request came somewhere, and what became of it there was not seen: it may wait for the next hop's
 /// link-layer address, which the kernel gives up after three seconds.
 const RESOLVED: Duration = Duration::from_millis(3500);
-/// Packets of a flow that are told together.
+/// Packets of a flow in one report.
 const PACKETS: usize = 64;
 /// Flows kept at once.
 const FLOWS: usize = 256;
-/// First packets of flows that were told: TCP waits longer than `QUIET` before it sends one again.
+/// First packets of reported flows: TCP waits longer than `QUIET` before it retransmits one.
 const TOLD: usize = 1024;
 
 /// Corrects the direction of an event by its addresses. The kernel side knows a packet by its memory and by what does not change
 /// on its way. A reply that gets the memory of its request before the request's end was seen, and has the same payload, is taken
-/// for the request (UDP over IPv6 on 7.3, which has no identification). The way back then looks like a translation.
+/// for the request (UDP over IPv6 on 7.3, which has no identification). The return path then has the appearance of a translation.
 fn by_addresses(event: Event, journeys: &[Journey]) -> Event {
     let (source, destination) = (event.packet.source, event.packet.destination);
     let claimed = journeys
@@ -144,7 +144,7 @@ pub struct Listener {
 }
 
 impl Exchange {
-    /// The request that is told of: the first one.
+    /// The reported request: the first one.
     pub fn request(&self) -> Option<&Journey> {
         let mut requests = self.journeys.iter().filter(|journey| {
             journey.direction == Direction::Request && journey.packet().is_none_or(|packet| !packet.about)
@@ -183,7 +183,7 @@ impl Exchange {
         })
     }
 
-    /// Whether it is more than the remains of a connection that began before: those have nothing to tell.
+    /// Whether it is more than the last packets of a connection that began earlier: those are not reported.
     pub fn is_substantial(&self) -> bool {
         self.journeys.iter().any(|journey| {
             journey
@@ -224,11 +224,11 @@ pub struct Exchanges {
     order: VecDeque<u64>,
     /// What had to make room.
     early: Vec<Exchange>,
-    /// First packets of flows that were told; the latest last.
+    /// First packets of reported flows; the latest last.
     told: VecDeque<ToldPacket>,
 }
 
-/// A packet that was told, to know it when it is sent again.
+/// A reported packet, to recognize its retransmission.
 #[derive(Debug)]
 struct ToldPacket {
     flow: u64,
@@ -283,7 +283,7 @@ impl Exchanges {
         open.last_ns = open.last_ns.max(time_ns);
         let journeys = &mut open.exchange.journeys;
         let event = by_addresses(event, journeys);
-        // The latest that it may be of: what was sent again looks like the first.
+        // The latest that it may belong to: a retransmission equals the first.
         if let Some(journey) = journeys.iter_mut().rev().find(|journey| journey.has(&event)) {
             journey.push(event);
         } else if journeys.len() < PACKETS {
@@ -298,7 +298,7 @@ impl Exchanges {
         }
     }
 
-    /// What is to be told by now, `CLOCK_MONOTONIC` nanoseconds.
+    /// What is due to be reported at `now`, `CLOCK_MONOTONIC` nanoseconds.
     pub fn due(&mut self, now_ns: u64) -> Vec<Exchange> {
         let mut due = mem::take(&mut self.early);
         let since = |then: u64| Duration::from_nanos(now_ns.saturating_sub(then));
@@ -319,7 +319,7 @@ impl Exchanges {
             }
             !is_due
         });
-        // What TCP sends again belongs to the exchange that was told.
+        // A TCP retransmission belongs to the reported exchange.
         due.retain(|exchange| !self.is_repeated(exchange));
         for exchange in &due {
             let flow = exchange.flow;
@@ -336,7 +336,7 @@ impl Exchanges {
         due
     }
 
-    /// Whether all of it was told: the same packets, sent again, that came to the same end.
+    /// Whether all of it was reported: the same packets, retransmitted, with the same end.
     fn is_repeated(&self, exchange: &Exchange) -> bool {
         exchange.journeys.iter().all(|journey| {
             let Some(first) = journey.hops.first() else {

@@ -36,7 +36,7 @@ impl Journey {
             return String::new();
         };
         let mut words = match hop.event.what {
-            What::Consumed if self.is_delivery(at) => "taken, and let go after use".to_owned(),
+            What::Consumed if self.is_delivery(at) => "consumed (delivered)".to_owned(),
             What::Dropped { .. } if self.is_fault(at) => format!("DROPPED: {}", self.why(at, None)),
             _ => what(&hop.event, self.fate(at)),
         };
@@ -88,18 +88,18 @@ fn what(event: &Event, fate: Option<Fate>) -> String {
         What::Dropped { reason, at } => {
             let told = reason::words(reason.as_deref(), at.as_deref());
             match fate {
-                Some(Fate::Healthy) => "let go: a copy that nobody here needs".to_owned(),
-                Some(Fate::OtherHost) => "let go: a copy for another host".to_owned(),
+                Some(Fate::Healthy) => "freed: an unused copy".to_owned(),
+                Some(Fate::OtherHost) => "freed: a copy for another host".to_owned(),
                 // A ping's answer: its socket has a copy.
-                Some(Fate::AtSocket) if reason::is_of_ping(at.as_deref()) => "let go after use".to_owned(),
+                Some(Fate::AtSocket) if reason::is_of_ping(at.as_deref()) => "consumed".to_owned(),
                 Some(Fate::AtSocket) => format!(
                     "its socket had no use for it ({})",
-                    reason.as_deref().or(at.as_deref()).unwrap_or("no reason told")
+                    reason.as_deref().or(at.as_deref()).unwrap_or("no reason")
                 ),
                 _ => format!("DROPPED: {told}"),
             }
         }
-        What::Consumed => "let go after use".to_owned(),
+        What::Consumed => "consumed".to_owned(),
         What::Hook { hook, verdict } => {
             let hook = hook.map_or("a netfilter hook", |hook| hook.name());
             match verdict {
@@ -122,7 +122,7 @@ fn what(event: &Event, fate: Option<Fate>) -> String {
         What::Conntrack => "conntrack looks it up".to_owned(),
         What::Nat { destination: true } => "NAT rewrites its destination".to_owned(),
         What::Nat { destination: false } => "NAT rewrites its source".to_owned(),
-        What::Encapsulate => "to be wrapped in VXLAN".to_owned(),
-        What::Decapsulate => "to be unwrapped from VXLAN".to_owned(),
+        What::Encapsulate => "to be encapsulated in VXLAN".to_owned(),
+        What::Decapsulate => "to be decapsulated from VXLAN".to_owned(),
     }
 }

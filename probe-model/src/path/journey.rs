@@ -108,11 +108,11 @@ impl schemars::JsonSchema for AppliedRule {
 pub enum JourneyEnd {
     /// A socket has it. The hop that showed it.
     Delivered(usize),
-    /// It was let go on its way. The hop.
+    /// It was dropped on its way. The hop.
     Dropped(usize),
     /// A device sent it, and no other of this machine's has it. The hop.
     Left(usize),
-    /// It came to a host, and nothing dropped it: what takes it is not seen there. The hop.
+    /// It reached a host, and no drop was seen: its delivery is not visible there. The hop.
     Arrived(usize),
 }
 
@@ -360,7 +360,7 @@ impl Journey {
         self.fate(hop) == Some(Fate::Filter) || is_of_bridge()
     }
 
-    /// Whether it was let go there by the packet filter, or for a fault.
+    /// Whether it was dropped there by the packet filter, or because of a fault.
     pub fn is_fault(&self, hop: usize) -> bool {
         match self.fate(hop) {
             Some(Fate::Filter | Fate::Fault) => true,
@@ -369,7 +369,7 @@ impl Journey {
         }
     }
 
-    /// Memory of copies that nobody needed.
+    /// Freed memory of unused copies.
     fn copies(&self) -> HashSet<u64> {
         let mut latest: HashMap<u64, bool> = HashMap::new();
         for (at, hop) in self.hops.iter().enumerate() {
@@ -386,7 +386,7 @@ impl Journey {
     }
 
     /// Whether all that is left of it was dropped for another host's link-layer address. A bridge that floods a packet makes
-    /// copies, each with memory of its own: those that nobody needs are dropped for this too, while one goes on.
+    /// copies, each with memory of its own: unused copies are dropped with this reason, too, while one goes on.
     fn is_misdirected(&self) -> bool {
         let mut latest: HashMap<u64, (usize, bool)> = HashMap::new();
         for (at, hop) in self.hops.iter().enumerate() {
@@ -405,7 +405,7 @@ impl Journey {
         !latest.values().any(goes_on)
     }
 
-    /// Where it was let go for good, by the packet filter or for a fault.
+    /// Where it was finally dropped, by the packet filter or because of a fault.
     pub fn fault(&self) -> Option<usize> {
         match self.end() {
             JourneyEnd::Dropped(hop) if self.is_fault(hop) => Some(hop),
@@ -421,7 +421,7 @@ impl Journey {
         match &hop.event.what {
             What::Socket => true,
             What::Dropped { .. } => self.fate(at) == Some(Fate::AtSocket),
-            // After use: by the host that it came to, unless a device sent it on. A fragment is taken to be put together with
+            // Consumed: by the host that it reached, unless a device forwarded it. A fragment is taken to be put together with
             // others, of which nothing is known.
             What::Consumed => self.before(at).is_some_and(|earlier| {
                 hop.event.packet.tunnel.is_none()
@@ -442,7 +442,7 @@ impl Journey {
         self.hops.get(..at)?.iter().rposition(|hop| hop.event.skb == skb)
     }
 
-    /// Where it was when it came: it is let go after use whenever its reader, or the kernel, has time for that.
+    /// Where it arrived: it is freed later, when its reader or the kernel gets to it.
     fn came(&self, delivery: usize) -> usize {
         match self.hops.get(delivery).map(|hop| &hop.event.what) {
             Some(What::Consumed) => self.before(delivery).unwrap_or(delivery),

@@ -5,13 +5,13 @@ mod kernel;
 /// What a drop says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It was let go in good health: a copy for another, or one that had done its work.
+    /// Freed without a fault: a copy for another host, or consumed.
     Healthy,
     /// Its link-layer address is another host's: a copy of a packet that goes on elsewhere, or a stale entry sent it here.
     OtherHost,
-    /// It had come to its socket, which had no use for it.
+    /// It reached its socket, which discarded it.
     AtSocket,
-    /// It had come to its host, and there is no such socket.
+    /// It reached its host, where no socket matches.
     NoSocket,
     /// The packet filter.
     Filter,
@@ -66,7 +66,7 @@ pub fn may_be_bridge_filter(reason: Option<&str>, at: Option<&str>) -> bool {
     matches!(reason, None | Some(VAGUE)) && at.map(plain) == Some("br_handle_frame")
 }
 
-/// Whether the function is one that looks for sockets of pings.
+/// Whether the function looks up ping sockets.
 pub fn is_of_ping(at: Option<&str>) -> bool {
     matches!(at.map(plain), Some("icmp_rcv" | "icmpv6_rcv" | "ping_rcv"))
 }
@@ -105,20 +105,20 @@ const FUNCTIONS: [(&str, &str); 26] = [
     ("dst_discard_out", "a blackhole route leads there"),
     (
         "ip_forward",
-        "it can't be forwarded: larger than the next device takes, or its TTL is used up",
+        "it can't be forwarded: larger than the next device's MTU, or its TTL expired",
     ),
     (
         "ip6_forward",
-        "it can't be forwarded: larger than the next device takes, or its hop limit is used up",
+        "it can't be forwarded: larger than the next device's MTU, or its hop limit is exceeded",
     ),
     // ip_fragment() may be inlined into it; where it is not, the drop is that of the BPF program.
     (
         "ip_finish_output",
-        "a BPF program of its sender's control group dropped it, or it is larger than the device takes",
+        "a BPF program of its sender's control group dropped it, or it is larger than the device's MTU",
     ),
     (
         "ip_fragment",
-        "it is larger than the device takes, and must not be fragmented",
+        "it is larger than the device's MTU, and must not be fragmented",
     ),
     (
         "neigh_invalidate",
@@ -138,11 +138,11 @@ const FUNCTIONS: [(&str, &str); 26] = [
     ),
     (
         "vxlan_xmit_one",
-        "the VXLAN device could not send it: no route to its peer, or larger than the underlay takes",
+        "the VXLAN device could not send it: no route to its peer, or larger than the underlay's MTU",
     ),
     (
         "vxlan_rcv",
-        "no VXLAN device here takes it: its VNI is another, or it is damaged",
+        "no VXLAN device here accepts it: its VNI is another, or it is damaged",
     ),
     (
         "br_handle_frame_finish",
@@ -161,15 +161,15 @@ pub fn words(reason: Option<&str>, at: Option<&str>) -> String {
         Some(reason) if reason != VAGUE => match (kernel::find(reason), function) {
             (Some((_, words)), _) => words.to_owned(),
             // As it is: what a function usually drops for would be a guess.
-            (None, Some(function)) => format!("the kernel says {reason}, in {function}"),
-            (None, None) => format!("the kernel says {reason}"),
+            (None, Some(function)) => format!("kernel reason {reason}, in {function}"),
+            (None, None) => format!("kernel reason {reason}"),
         },
         _ => {
             let known = |function: &str| FUNCTIONS.iter().find(|(known, _)| *known == function);
             match (function.and_then(known), function) {
                 (Some((_, words)), _) => (*words).to_owned(),
-                (None, Some(function)) => format!("by {function}, for no reason that the kernel tells"),
-                (None, None) => "for no reason that the kernel tells".to_owned(),
+                (None, Some(function)) => format!("by {function}, the kernel reports no reason"),
+                (None, None) => "the kernel reports no reason".to_owned(),
             }
         }
     }
@@ -192,7 +192,7 @@ pub fn icmp(v4: bool, kind: u8, code: u8) -> String {
         (true, 3, 9 | 10 | 13) | (false, 1, 1) => "administratively prohibited",
         (true, 3, _) | (false, 1, _) => "destination unreachable",
         (true, 5, _) => "redirect",
-        (true, 11, _) | (false, 3, _) => "out of hops",
+        (true, 11, _) | (false, 3, _) => "hop limit exceeded",
         (_, _, _) => return format!("ICMP type {kind} code {code}"),
     };
     format!("ICMP {known}")

@@ -75,21 +75,17 @@ fn reasons_in_words() {
         (
             Some("SOMETHING_NEW"),
             Some("ip_error"),
-            "the kernel says SOMETHING_NEW, in ip_error",
+            "kernel reason SOMETHING_NEW, in ip_error",
         ),
-        (Some("SOMETHING_NEW"), None, "the kernel says SOMETHING_NEW"),
+        (Some("SOMETHING_NEW"), None, "kernel reason SOMETHING_NEW"),
         (
             Some("BPF_CGROUP_EGRESS"),
             Some("ip_finish_output"),
             "a BPF program at the egress of its sender's control group (cgroup) dropped it",
         ),
-        (
-            None,
-            Some("new.cold"),
-            "by new, for no reason that the kernel tells",
-        ),
-        (Some("NOT_SPECIFIED"), None, "for no reason that the kernel tells"),
-        (None, None, "for no reason that the kernel tells"),
+        (None, Some("new.cold"), "by new, the kernel reports no reason"),
+        (Some("NOT_SPECIFIED"), None, "the kernel reports no reason"),
+        (None, None, "the kernel reports no reason"),
     ] {
         assert_eq!(words(reason, at), expected, "{reason:?} {at:?}");
     }
@@ -110,8 +106,8 @@ fn icmp_messages() {
         (true, 3, 4, "ICMP packet too big"),
         (false, 2, 0, "ICMP packet too big"),
         (true, 3, 13, "ICMP administratively prohibited"),
-        (true, 11, 0, "ICMP out of hops"),
-        (false, 3, 0, "ICMP out of hops"),
+        (true, 11, 0, "ICMP hop limit exceeded"),
+        (false, 3, 0, "ICMP hop limit exceeded"),
         (true, 128, 1, "ICMP type 128 code 1"),
     ] {
         assert_eq!(icmp_name(v4, kind, code), expected, "{v4} {kind} {code}");
@@ -592,7 +588,7 @@ fn ends() {
             JourneyEnd::Arrived(1),
         ),
         (
-            "sent, then let go",
+            "sent, then freed",
             begin()
                 .meets(What::Forward)
                 .meets(What::Sent)
@@ -651,7 +647,7 @@ fn hops_in_words() {
             "FORWARD: dropped",
             "passes a netfilter hook",
             "its sender is told: ICMP host unreachable",
-            "let go: a copy for another host",
+            "freed: a copy for another host",
             "its socket had no use for it (tcp_ack)",
             "DROPPED: reverse path filter: replies to its source would leave by another device (rp_filter)",
         ]

@@ -7,7 +7,7 @@ use super::{
 };
 
 impl Journey {
-    /// Why it was dropped at a hop; `told`: the ICMP error that its sender was sent, where it was seen on its way back. Never
+    /// Why it was dropped at a hop; `told`: the ICMP error sent to its sender, if it was seen. Never
     /// empty.
     pub(super) fn why(&self, at: usize, told: Option<(u8, u8)>) -> String {
         let Some(hop) = self.hops.get(at) else {
@@ -31,7 +31,7 @@ impl Journey {
             }
             (Some("IP_INHDR"), _) => "its IP header is malformed".to_owned(),
             (Some("IP_INADDRERRORS"), Some("ip_error")) => format!(
-                "the host does not forward what comes by {} (its setting forwarding is 0)",
+                "forwarding is off for packets that arrive on {} (its setting forwarding is 0)",
                 hop.device()
             ),
             (_, Some("ip_error" | "ip6_pkt_drop" | "ip6_pkt_discard" | "ip6_pkt_prohibit")) => {
@@ -67,7 +67,7 @@ impl Journey {
 }
 
 fn out_of_hops() -> String {
-    "its TTL is used up (out of hops)".to_owned()
+    "its TTL expired".to_owned()
 }
 
 /// What kind of route refused it, by the ICMP error that its sender is sent (`ip_error()`, `ip6_pkt_drop()`).

@@ -127,7 +127,7 @@ impl CandidateRule {
     fn removal(&self) -> Fix {
         let tool = self.tool.name(self.family);
         let why = match self.action {
-            Action::NoTrack => "or narrow the rule, and find what sets it",
+            Action::NoTrack => "or narrow the rule, and find what adds it",
             Action::Drop | Action::Reject => "or accept these packets before the rule",
         };
         match (self.tool, self.place, &self.words) {
@@ -165,7 +165,8 @@ impl CandidateRule {
                 _,
                 _,
             ) => Fix::text(format!(
-                "Remove the rule with {tool}, {why}. No command is printed, since the rule could not be read whole."
+                "Remove the rule with {tool}, {why}. No command is printed: the rule could not be read \
+                 completely."
             )),
         }
     }
@@ -223,10 +224,7 @@ impl CandidateRule {
         if let Some(network) = network {
             let network = written(network);
             return [
-                (
-                    "--ctorigsrc",
-                    "accept connections that pods begin, both directions",
-                ),
+                ("--ctorigsrc", "accept connections from pods, both directions"),
                 ("--ctreplsrc", "accept connections to pods, both directions"),
             ]
             .map(|(option, why)| {
@@ -435,7 +433,7 @@ fn firewalld(flow: &RuleFlow) -> Vec<Fix> {
                     "--permanent".to_owned(),
                     format!("--add-port={port}/{protocol}"),
                 ],
-                "in the default zone; with --zone in that of the device",
+                "in the default zone, with --zone in that of the device",
             ),
             Fix::run(["firewall-cmd", "--reload"], "applies it"),
         ],
@@ -473,10 +471,11 @@ fn kube_proxy(rule: &CandidateRule) -> Vec<Fix> {
     }
     let is_invalid = rule.text.contains("INVALID") || rule.text.contains("ct state invalid");
     vec![Fix::text(if is_invalid {
-        "kube-proxy drops packets that conntrack calls INVALID, such as answers to a request that did not pass this node. Route \
-         both directions of the connection through the same node."
+        "kube-proxy drops packets in conntrack state INVALID, such as replies to a request that did not \
+         pass this node. Route both directions of the connection through the same node."
     } else {
-        "kube-proxy makes this rule of a Service: check its endpoints, its traffic policies and its loadBalancerSourceRanges."
+        "kube-proxy creates this rule for a Service: check its endpoints, traffic policies and \
+         loadBalancerSourceRanges."
     })]
 }
 
@@ -493,10 +492,10 @@ pub(crate) fn endpoints(service: &str) -> Fix {
     match service.split_once('/') {
         Some((namespace, name)) if is_name(namespace) && is_name(name) => Fix::run(
             ["kubectl", "-n", namespace, "get", "endpoints", name],
-            "none is ready, or the Service's selector fits no pod",
+            "none is ready, or the selector of the Service matches no pod",
         ),
         Some(_) | None => {
-            Fix::text("Check whether the Service's selector fits any pod, and whether one is ready.")
+            Fix::text("Check whether the Service's selector matches a pod, and whether one is ready.")
         }
     }
 }
@@ -534,6 +533,6 @@ fn calico(rule: &CandidateRule, flow: &RuleFlow) -> Fix {
 
 fn policy(engine: RuleOwner, flow: &RuleFlow) -> Fix {
     Fix::text(format!(
-        "Allow {flow} in the NetworkPolicy that selects the pod; {engine} makes this rule of it."
+        "Allow {flow} in the NetworkPolicy that selects the pod; {engine} creates this rule from it."
     ))
 }

@@ -194,7 +194,7 @@ pub fn first(candidates: Vec<CandidateRule>) -> Option<CandidateRule> {
     decisive(candidates).into_iter().next()
 }
 
-/// Text of a rule for display, without control characters: whoever may write rules in some container chooses its names and
+/// Text of a rule for display, without control characters: a container that may write rules chooses its names and
 /// comments.
 pub fn clean(text: &str) -> String {
     text.chars()

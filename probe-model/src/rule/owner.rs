@@ -82,7 +82,7 @@ const COMMENTS: [(&str, RuleOwner); 4] = [
     ("NodeLocal DNS Cache", RuleOwner::NodeLocalDns),
 ];
 
-/// Who keeps a rule; `None`: nobody that is known.
+/// The owner of a rule; `None`: unknown.
 pub fn owner_of(rule: &CandidateRule) -> Option<RuleOwner> {
     if rule.tool == Tool::Nft {
         let by_table = TABLES.iter().find(|(name, _)| rule.table.starts_with(name));
@@ -149,7 +149,8 @@ pub(super) fn comments(rule: &CandidateRule) -> Vec<&str> {
     rule.text.split(option).skip(1).collect()
 }
 
-/// Docker 28 and later drop what comes to a container's address by another device than its bridge, in iptables' own chain.
+/// Docker 28 and later drop packets for a container's address that arrive on another device than its bridge, in iptables' own
+/// chain.
 fn is_dockers(rule: &CandidateRule) -> bool {
     let Some(words) = &rule.words else { return false };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

@@ -48,7 +48,7 @@ pub fn policy(tool: Tool, chain: &str, chains: &[&str]) -> CandidateRule {
     }
 }
 
-/// A certain rule without a counter that exempts packets from conntrack, told from others by a word of it.
+/// A certain rule without a counter that exempts packets from conntrack, distinguished from others by a word in it.
 pub fn notrack(word: &str) -> CandidateRule {
     let words = ["PREROUTING", "-m", "mark", "--mark", word, "-j", "NOTRACK"];
     CandidateRule {

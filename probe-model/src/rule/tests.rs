@@ -340,7 +340,7 @@ fn owners() {
             drop(&comment("KUBE-SERVICES", "$(id)/-oyaml:x has no endpoints")),
             Some(RuleOwner::KubeProxy),
             PacketPath::Forward,
-            "Check whether the Service's selector fits any pod",
+            "Check whether the Service's selector matches a pod",
         ),
         (
             drop(&[
@@ -354,13 +354,13 @@ fn owners() {
             ]),
             Some(RuleOwner::KubeProxy),
             PacketPath::Forward,
-            "kube-proxy drops packets that conntrack calls INVALID",
+            "kube-proxy drops packets in conntrack state INVALID",
         ),
         (
             table("kube-proxy", "filter-forward"),
             Some(RuleOwner::KubeProxy),
             PacketPath::Forward,
-            "kube-proxy makes this rule of a Service",
+            "kube-proxy creates this rule for a Service",
         ),
         (
             drop(&["KUBE-POD-FW-ABC", "-j", "REJECT"]),

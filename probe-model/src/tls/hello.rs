@@ -49,7 +49,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a client offers. Texts are as they came, invalid UTF-8 replaced: safe for nobody's terminal.
+/// What a client offers. Texts are as received, invalid UTF-8 replaced: escape them for a terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
     /// The server name that it asks for (SNI).

@@ -1,4 +1,4 @@
-//! What both ends of a connection say in the clear when they begin with TLS, or with something else.
+//! The first messages of both sides of a connection, in TLS or another protocol, as far as they are not encrypted.
 //!
 //! [`TlsStreams`] keeps the first payload of connections, [`stream`] puts it in order, [`records`] reads TLS records out of it and
 //! [`hello`] what is in the hellos.

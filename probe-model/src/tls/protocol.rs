@@ -1,7 +1,7 @@
-//! What speaks where TLS is expected.
+//! Protocols found where TLS is expected.
 
 crate::names! {
-    /// What the first bytes of a side look like, where that is no TLS record.
+    /// The protocol of the first bytes of a side, if they are no TLS record.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Protocol {
         Http = "HTTP",
@@ -35,7 +35,7 @@ impl Protocol {
             (b"\r\n\r\n\0\r\nQUIT\n", Protocol::Proxy),
             // Its request for TLS, and for encryption by GSSAPI, have the same length.
             (b"\0\0\0\x08\x04\xd2\x16", Protocol::Postgres),
-            // A server that speaks HTTP/2 begins with its settings.
+            // An HTTP/2 server begins with its settings.
             (b"\0\0\x12\x04\0\0\0\0\0", Protocol::Http2),
         ];
         let found = BEGINNINGS.iter().find(|(begins, _)| bytes.starts_with(begins));

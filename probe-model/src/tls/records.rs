@@ -31,7 +31,7 @@ pub struct Side<H> {
     pub alerts: Vec<Alert>,
 }
 
-/// How a hello is told from other handshake messages, and read.
+/// How a hello is distinguished from other handshake messages, and read.
 pub struct Hello<H> {
     pub from: Role,
     /// The type of its handshake message.

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-/// Bytes of a direction that are kept: what the kernel side tells (`contract/tls.rs`), and a segment more.
+/// Bytes of a direction that are kept: what the kernel program sends (`contract/tls.rs`), and a segment more.
 const MOST_BYTES: usize = 24 << 10;
 /// Pieces that don't follow one another.
 const MOST_PIECES: usize = 64;

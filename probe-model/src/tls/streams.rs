@@ -1,4 +1,4 @@
-//! The first payload of connections, until somebody asks what it says.
+//! The first payload of connections, until it is decoded.
 
 use std::{net::SocketAddr, num::NonZeroUsize};
 
@@ -37,7 +37,7 @@ pub enum Way {
 pub struct Segment<'a> {
     /// `CLOCK_MONOTONIC` nanoseconds.
     pub time_ns: u64,
-    /// What tells the socket from a later one with the same addresses.
+    /// Distinguishes the socket from a later one with the same addresses.
     pub socket: u64,
     pub way: Way,
     /// Of its first byte.
@@ -128,7 +128,7 @@ impl TlsStreams {
     /// What was said on a connection that began at `start_ns` (`CLOCK_MONOTONIC` nanoseconds), at its end `key`; it is
     /// forgotten then. `None` where nothing was.
     pub fn take(&mut self, key: &Key, start_ns: u64, role: Role, totals: Totals) -> Option<Tls> {
-        // One that is older is of an earlier connection, of which nobody asked.
+        // An older one is of an earlier connection, which was never queried.
         let talk = self.remove(key).filter(|talk| talk.last_ns >= start_ns);
         let talk = talk.unwrap_or_default();
         let (client, server) = match role {

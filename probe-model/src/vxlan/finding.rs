@@ -26,7 +26,8 @@ crate::names! {
         MissingNeighbour = "missing-neighbour" => "the neighbour entry of a peer is missing",
         MissingForwarding = "missing-forwarding" => "the FDB entry of a peer is missing",
         DeadVtep = "dead-vtep" => "no host answers for a peer's address on the underlay",
-        UnderlayRoute = "underlay-route" => "the route to a peer's VTEP leads nowhere, or into the device itself",
+        UnderlayRoute = "underlay-route" => "the route to a peer's VTEP is missing, rejects, or uses the \
+                         device itself",
         OwnAddress = "own-address" => "a peer's VTEP is an address of this node",
         MissingAddress = "missing-address" => "the device sends from an address that this node does not have",
         DuplicateMac = "duplicate-mac" => "two VXLAN devices have the same MAC address",
@@ -140,9 +141,9 @@ impl Diagnosed {
                 return is_loss(packets.packets, packets.of);
             }
             self.evidence.push(
-                    "no rule of iptables or nft that could be read matches: it may be another hook, such as a BPF \
-                     program's"
-                        .to_owned(),
+                "no rule of iptables or nft matches that could be read: it may be another hook, such as \
+                     a BPF program's"
+                    .to_owned(),
             );
             return true;
         };

@@ -67,7 +67,7 @@ pub struct Overlay {
     pub other_underlays: Vec<Underlay>,
     pub kind: PeerSource,
     pub peers: Vec<Peer>,
-    /// Another VXLAN device that is up on its UDP port, and that the kernel lets nobody share the port with.
+    /// Another VXLAN device that is up on its UDP port and does not share it.
     pub conflict: Option<String>,
     /// Another VXLAN device that is up shares its UDP port.
     pub is_port_shared: bool,
@@ -82,10 +82,10 @@ pub struct Overlay {
 }
 
 crate::names! {
-    /// Who tells the device where its peers are.
+    /// Where the device gets its peers from.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum PeerSource {
-        /// Entries that somebody set, as flannel and Calico do: what is missing stays missing.
+        /// Static entries, as flannel and Calico set them: a missing one is not learned.
         Entries = "entries",
         /// It learns from what arrives, or sends to all: entries come and go.
         Learning = "learning",
@@ -112,7 +112,7 @@ pub struct Peer {
     pub asked: bool,
     /// What the kernel does with packets to the VTEP.
     pub way: Option<RouteLookup>,
-    /// The route that the way goes by, where it is none of the underlay.
+    /// The route that is used, if it is not one of the underlay.
     pub way_route: Option<Route>,
     /// Packets to its pods go another way than through the device.
     pub detour: Option<PodRoute>,
@@ -293,7 +293,7 @@ fn underlay_down(tables: &Tables, vxlan: &Vxlan) -> Option<String> {
     (!vxlan.elsewhere && !device.up).then(|| device.name.clone())
 }
 
-/// The peers of a device whose entries somebody set.
+/// The peers of a device with static entries.
 fn joined(tables: &Tables, index: u32, entries: &[&ForwardingEntry]) -> Vec<Peer> {
     let neighbours: Vec<_> = tables
         .neighbours
@@ -414,7 +414,7 @@ pub(super) fn route_to(tables: &Tables, but: u32, address: IpAddr) -> Option<&Ro
         .max_by_key(|route| (route.prefix.prefix_len(), std::cmp::Reverse(route.metric)))
 }
 
-/// The route that packets to a VTEP go by, where they go through the VXLAN device itself, or nowhere.
+/// The route that packets to a VTEP use, if it is through the VXLAN device itself, or rejects them.
 fn route_of(tables: &Tables, index: u32, vtep: IpAddr, way: RouteLookup) -> Option<Route> {
     let is_it = |route: &&Route| match way {
         RouteLookup::Sent { device, .. } => device == index && route.device == Some(index),

@@ -122,7 +122,7 @@ pub struct ErrorCount {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VxlanDrop {
     pub place: Layer,
-    /// As the kernel names it; `None` where it tells none (before 5.17).
+    /// As the kernel names it; `None` before 5.17, which reports none.
     pub reason: Option<String>,
     /// Index of the device.
     pub device: u32,

@@ -1,4 +1,4 @@
-//! All that one look showed, to be told.
+//! One snapshot, to be reported.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -51,7 +51,7 @@ impl PeerView<'_> {
             [] if self.peer.is_none() => "no entries".to_owned(),
             [] if self.peer.is_some_and(Peer::is_direct) && self.received.packets == 0 => "direct".to_owned(),
             [] if self.received.packets == 0 && self.sent.packets == 0 => "idle".to_owned(),
-            // What nobody answers to is not verified to arrive.
+            // Packets without an answer are not verified to arrive.
             [] if self.received.packets == 0 => "not verified".to_owned(),
             [] => "ok".to_owned(),
             findings => {

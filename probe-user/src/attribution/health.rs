@@ -17,7 +17,7 @@ pub enum Health {
     Failing(String),
 }
 
-/// What changed, to be told.
+/// A change of state, to be reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
     /// `the container runtime at /run/containerd/containerd.sock`
@@ -27,7 +27,7 @@ pub struct News {
     pub health: Health,
 }
 
-/// How one who is asked is doing: the thread that asks says it, others wait for it and tell of it.
+/// The state of a source of names: the querying thread sets it, others wait for it and report it.
 #[derive(Debug, Default)]
 pub struct Doing {
     known: Mutex<HealthState>,
@@ -37,7 +37,7 @@ pub struct Doing {
 #[derive(Debug, Default)]
 struct HealthState {
     now: Health,
-    /// What was told last.
+    /// The state that was reported last.
     told: Health,
 }
 
@@ -57,7 +57,7 @@ impl Doing {
         drop(self.changed.wait_timeout_while(self.known(), patience, starting));
     }
 
-    /// How it is doing, where that is news. One reason to fail is like another.
+    /// The state, if it changed. A change of the reason for a failure is none.
     pub fn news(&self) -> Option<Health> {
         let mut known = self.known();
         let same = match (&known.now, &known.told) {

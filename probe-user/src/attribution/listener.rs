@@ -132,7 +132,7 @@ pub fn udp_ports() -> HashSet<u16> {
     sockets.map(|socket| socket.local.port()).collect()
 }
 
-/// Whether somebody listens on this TCP port in this thread's network namespace.
+/// Whether this TCP port has a listener in this thread's network namespace.
 pub fn listens(port: u16) -> bool {
     let sockets = ProcNet::own().tcp();
     listeners(&sockets).any(|socket| socket.local.port() == port)

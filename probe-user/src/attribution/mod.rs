@@ -39,7 +39,7 @@ use crate::model::{Owner, Pod, PodSource, Process, ProcessSource, summary::Tally
 const KEPT: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 /// How often a pod that has no name yet is looked for.
 const RETRY: Duration = Duration::from_secs(1);
-/// The same, where the runtime may still tell.
+/// The same, if the runtime may still report it.
 const SOON: Duration = Duration::from_millis(50);
 
 /// Where things are on this node.
@@ -83,7 +83,7 @@ impl Misses {
         [
             (
                 "processes",
-                "processes gone before their command line was read",
+                "processes that exited before their command line was read",
                 self.processes,
             ),
             (
@@ -93,14 +93,10 @@ impl Misses {
             ),
             (
                 "listeners",
-                "server ends whose process was not found",
+                "server sides whose process was not found",
                 self.listeners,
             ),
-            (
-                "overflow",
-                "pod names not kept, there were too many",
-                self.overflow,
-            ),
+            ("overflow", "pod names not kept (table full)", self.overflow),
         ]
         .into_iter()
         .map(|(name, what, count)| Tally { name, what, count })
@@ -120,7 +116,7 @@ pub struct Attribution {
 
 struct CachedOwner {
     owner: Arc<Owner>,
-    /// The pod has no name yet: when to look again.
+    /// The pod has no name yet: when to look it up again.
     again: Option<Instant>,
 }
 
@@ -218,7 +214,7 @@ impl Attribution {
         self.listeners.learn((netns, server), Arc::new(owner));
     }
 
-    /// Names an end's owner again, just before it is told: the runtime may have answered meanwhile.
+    /// Names a side's owner again, just before it is reported: the runtime may have answered meanwhile.
     pub fn last_look(&mut self, owner: &mut Arc<Owner>, netns: u32) {
         let unnamed = |owner: &Owner| owner.pod.as_ref().is_some_and(|pod| pod.name.is_none());
         if unnamed(owner) || self.names.hopes(owner) {
@@ -227,7 +223,7 @@ impl Attribution {
         }
     }
 
-    /// Whether an end is better told later: its container is not known yet, and the runtime was not heard of since
+    /// Whether a side is better reported later: its container is not known yet, and the runtime has not answered since
     /// `since`.
     pub fn is_worth_waiting(&self, owner: &Owner, since: Instant) -> bool {
         self.names.hopes(owner)
@@ -297,7 +293,7 @@ impl Attribution {
     }
 }
 
-/// The control group of a live process that tells most.
+/// The most specific control group of a live process.
 fn placement_in(proc: &Proc, pid: u32) -> Placement {
     proc.cgroups(pid)
         .iter()

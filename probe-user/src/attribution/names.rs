@@ -1,5 +1,5 @@
 //! Names of containers and pods: from the container runtime, or else from the kubelet's log directories, or else from
-//! Kubernetes, which also tells what a pod belongs to.
+//! Kubernetes, which also has the workload of a pod.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -30,7 +30,7 @@ impl Names {
         }
     }
 
-    /// Names container and pod of an end in the network namespace `netns`, as far as they are known by now; whether
+    /// Names container and pod of a side in the network namespace `netns`, as far as they are known; whether
     /// the pod stays without a name.
     pub fn name(&mut self, owner: &mut Arc<Owner>, netns: u32) -> bool {
         let named = self
@@ -65,7 +65,7 @@ impl Names {
         }
     }
 
-    /// What Kubernetes knows: names where there are none, and the workload, which its owner reference tells better than
+    /// What Kubernetes knows: missing names, and the workload, which its owner reference has more exactly than
     /// labels.
     fn by_cluster(&self, owner: &mut Arc<Owner>) {
         if !self.may_learn(owner) {
@@ -98,7 +98,7 @@ impl Names {
         }
     }
 
-    /// Whether Kubernetes may still tell more of it.
+    /// Whether Kubernetes may still add to it.
     pub fn may_learn(&self, owner: &Owner) -> bool {
         let by_labels = |pod: &Pod| {
             let source = pod.workload.as_ref().map(|workload| workload.source);
@@ -122,7 +122,7 @@ impl Names {
         self.runtime.is_some() && owner.pod.as_ref().is_some_and(of_runtime)
     }
 
-    /// Whether the runtime may still tell more of it.
+    /// Whether the runtime may still add to it.
     pub fn hopes(&self, owner: &Owner) -> bool {
         let unnamed = |container: &Container| container.name.is_none();
         let by_runtime = owner.pod.as_ref().is_some_and(|pod| pod.source == PodSource::Cri);

@@ -40,7 +40,7 @@ impl PodLogs {
         }
     }
 
-    /// Namespace and name; looks again, at most once a second, when the uid is not known.
+    /// Namespace and name; reads the directory again, at most once a second, if the uid is unknown.
     pub fn find(&mut self, uid: &str) -> Option<(&str, &str)> {
         if !self.pods.contains_key(uid) && self.scanned.is_none_or(|at| at.elapsed() >= RESCAN) {
             self.scan(Instant::now());

@@ -14,7 +14,7 @@ const CGROUP_BYTES: u64 = 64 << 10;
 /// `/proc/PID/stat` counts time in these, `USER_HZ`: 100 a second on every architecture.
 const NANOSECONDS_A_TICK: u64 = 10_000_000;
 
-/// What /proc tells of a process.
+/// What /proc has of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
     pub command: Vec<String>,
@@ -53,7 +53,7 @@ impl Proc {
         self.root.join(pid.to_string()).join(file)
     }
 
-    /// Details of the process `pid` that started at `start_boot_ns`; `None` when it is gone, or is another by now.
+    /// Details of the process `pid` that started at `start_boot_ns`; `None` if it is gone, or the pid was reused.
     pub fn details(&self, pid: u32, start_boot_ns: u64) -> Option<Details> {
         self.same(pid, start_boot_ns)?;
         let (command, command_cut) = self.command(pid);

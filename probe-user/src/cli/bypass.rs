@@ -94,7 +94,7 @@ pub struct Bypass {
 }
 
 impl Bypass {
-    /// What the agent and `doctor` look for: faults, in the calling thread's network namespace.
+    /// For the agent and `doctor`: findings of the calling thread's network namespace.
     pub fn faults(source: KernelSource) -> Self {
         Self {
             pace: Pace::endless(),

@@ -73,7 +73,7 @@ impl ClusterArgs {
     }
 }
 
-/// How often the agents' looks are shown.
+/// How often the agents' snapshots are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterLooks {
     pub agents: Agents,

@@ -27,7 +27,8 @@ Examples:
   probe doctor --root /host        in a container with the node's files at /host";
 
 const NOTES: &str = "\
-    A verdict is ok, warning, failed, unknown where not all could be verified, or not-applicable with the reason. Fixes are \
+    A verdict is ok, warning, failed, unknown (not all could be verified), or not-applicable with the \
+    reason. Fixes are \
     printed and never run; nothing is changed, and nothing is sent without --active. Outside the node only kubelet's API server is queried. docs/doctor.md has a section for each check.";
 
 fn help() -> String {
@@ -92,7 +93,7 @@ impl DoctorArgs {
 /// What `probe doctor` does.
 #[derive(Clone, Debug)]
 pub struct Doctor {
-    /// In the order in which they are told.
+    /// In the order of the report.
     pub checks: Vec<Check>,
     pub list: bool,
     /// How long what comes and goes is watched.

@@ -21,8 +21,8 @@ pub struct CompletionsArgs {
 
 /// Print the JSON Schema of the output
 ///
-/// The schema (draft 2020-12) of everything that probe prints with -o json, records, or sends between agent and client. With
-/// EVENT that of one kind of object. Fields may be added in later versions; fields described here keep their names and meaning.
+/// Prints the schema (draft 2020-12) of each object that probe prints with -o json, records, or sends between agent and client.
+/// With EVENT, prints one of them. Fields may be added in later versions; fields described here keep their names and meaning.
 #[derive(Args, Debug)]
 #[command(after_help = schema_help())]
 pub struct SchemaArgs {
@@ -44,7 +44,7 @@ fn schema_help() -> String {
 #[derive(Args, Debug)]
 #[command(after_help = help::sections(&[]))]
 pub struct ManArgs {
-    /// Directory to write to; made if missing
+    /// Directory to write to; created if missing
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 }

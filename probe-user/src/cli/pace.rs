@@ -1,4 +1,4 @@
-//! How often to look, how long, and in which words: of the commands that look again and again.
+//! Interval, duration and output format of the periodic commands.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use super::settings;
 
-/// How often to look, where nothing else is said.
+/// The default interval.
 const EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Looking until told otherwise, and reporting nothing.
+    /// Until stopped, without a report.
     pub fn endless() -> Self {
         Self {
             once: false,
@@ -32,7 +32,7 @@ impl Pace {
         }
     }
 
-    /// One look that takes so long.
+    /// One snapshot after this time.
     pub fn once(duration: Duration) -> Self {
         Self {
             once: true,

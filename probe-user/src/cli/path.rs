@@ -29,10 +29,10 @@ Examples:
   kubectl exec ... -- curl https://SERVICE/                meanwhile: a report needs traffic";
 
 const NOTES: &str = "\
-    A packet that matches the filter begins a flow. Both directions of it are followed through devices, network \
-    namespaces, NAT and VXLAN, to a socket, a drop, or out of this node. No packet is changed. `+61 µs` is the time \
-    since the packet was first seen. A flow is reported after a short pause in it, with its packets in the order \
-    they began.";
+    A packet that matches the filter begins a flow. Both directions are followed through devices, network \
+    namespaces, NAT and VXLAN, to a socket, a drop, or out of this node. No packet is changed. `+61 µs` is \
+    the time \
+    since the packet was first seen. A flow is reported after a short pause in it, its packets in order of their first hop.";
 
 const KERNELS: &str = "\
     The hops seen between two devices depend on the kernel: see `probe check`.";

@@ -42,7 +42,7 @@ pub struct WhoArgs {
     #[arg(value_name = "ADDRESS:PORT", value_parser = WhoAddress::parse, required_unless_present = "from_text")]
     pub addresses: Vec<WhoAddress>,
 
-    /// Take every address and port out of this text, also `ADDRESS port PORT`; `-` is standard input. At most 100,000
+    /// Look up every address and port in this text, also `ADDRESS port PORT`, at most 100,000; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "addresses")]
     pub from_text: Option<PathBuf>,
 
@@ -81,13 +81,13 @@ Examples:
 
 const ETCD_LOG_NOTES: &str = "\
     Servers for --format: etcd, go (kube-apiserver, webhooks), postgresql, mysql, redis, sshd, haproxy, nginx. \
-    LOGGED counts lines of the log, SEEN connections in the kernel during the same time: etcd's log leaves out lines \
-    under load. A log without rejected connections ends with exit code 3, one with lines that can't be read with 4.";
+    LOGGED counts lines of the log, SEEN connections in the kernel during the same time: etcd's log drops lines under load. The exit code is 3 for a log without rejected connections, and 4 for one with unreadable lines.";
 
 /// Find the pod behind each rejected connection of an etcd log, from recordings or the agents' history
 ///
-/// Reads logs of etcd 3.2 to 3.7 as they come: text or JSON, with any prefix, inside the JSON of docker, journald or a collector.
-/// Reads the same kind of line of other servers too. Lines without a match, or that can't be read, are reported with the reason.
+/// Reads logs of etcd 3.2 to 3.7: text or JSON, with any prefix, inside the JSON of docker, journald or a collector.
+/// Also reads lines about rejected connections of other servers. Lines without a match, or that can't be read, are reported with
+/// the reason.
 #[derive(Args, Debug)]
 #[command(after_help = help::sections(&[ETCD_LOG_EXAMPLES, ETCD_LOG_NOTES]))]
 pub struct EtcdLogArgs {
@@ -95,11 +95,11 @@ pub struct EtcdLogArgs {
     #[arg(value_name = "LOG", default_value = "-")]
     pub logs: Vec<PathBuf>,
 
-    /// Kind of server whose log it is; `auto` reads the lines of all
+    /// Server that wrote the log; `auto` detects it line by line
     #[arg(long, value_name = "SERVER", default_value = AUTO, value_parser = log_format(), hide_possible_values = true)]
     pub format: LogFormat,
 
-    /// Offset from UTC of times that are written without one: +02:00, -07, UTC. Default: that of this machine
+    /// UTC offset of log times without a zone: +02:00, -07, UTC. Default: this machine's
     #[arg(long, value_name = "OFFSET", value_parser = offset, allow_hyphen_values = true)]
     pub utc_offset: Option<Offset>,
 

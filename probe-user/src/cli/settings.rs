@@ -129,7 +129,7 @@ impl Watch {
         }
     }
 
-    /// Whether a connection of this kind can be selected, as far as the kernel's counters tell.
+    /// Whether a connection of this kind can be selected, as far as the kernel's counters show.
     pub fn wants_kind(&self, role: Role, outcome: Outcome, other: std::net::IpAddr) -> bool {
         self.role.is_none_or(|asked| asked == role)
             && self.outcomes.contains(&outcome)
@@ -170,9 +170,9 @@ impl Watch {
             ports => format!("ports {}", list(ports.iter().map(u16::to_string).collect())),
         };
         text.push_str(match self.role {
-            None => ", both ends",
-            Some(Role::Client) => ", client ends",
-            Some(Role::Server) => ", server ends",
+            None => ", both sides",
+            Some(Role::Client) => ", client side",
+            Some(Role::Server) => ", server side",
         });
         if !self.kernel.peers.is_empty() {
             let peers = self.kernel.peers.iter().map(IpNet::to_string).collect();
@@ -223,7 +223,7 @@ impl TryFrom<WatchArgs> for Watch {
             if !outcomes.is_empty() && unseen.len() == outcomes.len() {
                 let names: Vec<_> = unseen.iter().map(|outcome| outcome.name()).collect();
                 return Err(usage(format!(
-                    "--role {} never sees --outcome {}: nothing would be shown",
+                    "--role {} never sees --outcome {}: no connection would be shown",
                     role.name(),
                     names.join(",")
                 )));
@@ -234,7 +234,7 @@ impl TryFrom<WatchArgs> for Watch {
         } else if outcomes.is_empty() {
             outcomes = unhealthy().collect();
         }
-        // A recording answers questions that nobody had when it was begun: what is shown does not limit it.
+        // A recording answers later questions: filters of the display do not limit it.
         let records = args.record.is_some();
         let pods = pod_filter(args.pod, args.namespace, args.selector)?;
         let ring_bytes = args.ring.bytes()?;

@@ -110,7 +110,7 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
-    /// What `watch` and `doctor` look for: faults, in the calling thread's network namespace.
+    /// For `watch` and `doctor`: findings of the calling thread's network namespace.
     pub fn faults(source: KernelSource) -> Self {
         Self {
             device: None,

@@ -102,7 +102,7 @@ fn not_ready(pod: &Pod) -> Option<String> {
         return Some("it ends".to_owned());
     }
     let Some(status) = &pod.status else {
-        return Some("it has not begun".to_owned());
+        return Some("it has not started".to_owned());
     };
     let ready = status
         .conditions
@@ -175,7 +175,7 @@ fn host(node: &NodeObject) -> Option<Host> {
     })
 }
 
-/// The node that has this address as its own, as far as the agents' pods and the nodes tell.
+/// The node that has this address, from the agents' pods and the list of nodes.
 pub fn node_with(address: IpAddr, agents: &[Agent], hosts: &[Host]) -> Option<String> {
     let by_agent = agents.iter().find(|agent| agent.address == Some(address));
     let by_host = || hosts.iter().find(|host| host.addresses.contains(&address));
@@ -193,7 +193,7 @@ pub async fn node_of_pod(client: &Client, address: IpAddr) -> Option<String> {
             .await
             .ok()?;
     let mut pods = pods.ok()?.into_iter();
-    // Of several that have had it, as those of a finished Job, nobody knows.
+    // If several pods had it, such as those of a finished Job, the owner is unknown.
     let (pod, other) = (pods.next()?, pods.next());
     pod.spec?.node_name.filter(|_| other.is_none())
 }

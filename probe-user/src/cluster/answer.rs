@@ -17,9 +17,9 @@ use crate::{
 #[derive(Debug)]
 pub enum AnswerLine {
     Connection(Box<Connection>),
-    /// All that the agent holds was told.
+    /// All of the agent's history was sent.
     End(HistoryEnd),
-    /// Nothing to tell until then.
+    /// Nothing to report until then.
     Alive(Timestamp),
     /// So many were left out: they came faster than they were read.
     Gap(u64),

@@ -139,7 +139,7 @@ pub struct AgentSnapshot {
     pub verdict: Verdict,
 }
 
-/// Asks for the latest look.
+/// Queries the latest snapshot.
 ///
 /// # Errors
 /// When the agent does not answer, refuses, or says something else.
@@ -151,9 +151,8 @@ pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Age
     } = begin(ways, agent, path).await?;
     let text = Body::new(incoming, IDLE).whole(MOST).await?;
     drop(guard);
-    let verdict = verdict.ok_or_else(|| {
-        AgentError::Malformed("it does not say whether all is well (probe-healthy)".to_owned())
-    })?;
+    let verdict =
+        verdict.ok_or_else(|| AgentError::Malformed("its answer has no probe-healthy header".to_owned()))?;
     Ok(AgentSnapshot {
         text: String::from_utf8(text)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::Connection;
 
-/// A node tells of connections not quite in the order of their ends: names and causes are waited for. It is asked again for
+/// A node reports connections not quite in the order of their ends: names and causes are waited for. It is queried again for
 /// what ended since so long before the latest.
 const OVERLAP: SignedDuration = SignedDuration::from_secs(5);
 /// Connections remembered, of those within the overlap.
@@ -91,7 +91,7 @@ mod tests {
         let mut seen = Dedup::new();
         assert!(seen.is_new(&at(0)) && seen.is_new(&at(1)));
         assert!(!seen.is_new(&at(0)) && !seen.is_new(&at(1)));
-        // Another end of the same, or another client at the same time.
+        // The other side of the same, or another client at the same time.
         assert!(seen.is_new(&samples::both_ends()));
         let mut other = at(0);
         other.source.set_port(1);

@@ -51,7 +51,7 @@ async fn one<C: Connect>(
             Some(answer) if answers.len() < Check::ALL.len() => answers.push(answer),
             Some(_) => {
                 return Err(AgentError::Malformed(
-                    "it says more than there are checks".to_owned(),
+                    "it sent more answers than there are checks".to_owned(),
                 ));
             }
             // The end.

@@ -21,7 +21,7 @@ const MOST: u64 = 2 << 30;
 #[derive(Debug)]
 pub struct Fetched {
     pub node: String,
-    /// What it remembers, or why it did not tell all of it.
+    /// Its history, or why it is incomplete.
     pub memory: Result<HistoryEnd, AgentError>,
     pub connections: u64,
     /// Lines that are none of an agent's.

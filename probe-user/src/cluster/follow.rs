@@ -1,4 +1,4 @@
-//! What one node's agent tells as it happens, over and over: a way that breaks is made anew, and what was missed meanwhile
+//! The stream of one node's agent: a broken connection is opened again, and what was missed meanwhile
 //! is asked for as far as the agent still has it.
 
 use std::{
@@ -64,7 +64,7 @@ pub struct News {
     pub heard: Heard,
 }
 
-/// One node, and whom to tell.
+/// One node, and its listener.
 pub struct Follower<C> {
     pub ways: Arc<C>,
     /// How many may be asked at a time: an answer that has begun is none of them.
@@ -82,7 +82,7 @@ pub struct Follower<C> {
 struct Unheard;
 
 impl<C: Connect> Follower<C> {
-    /// Until nobody listens.
+    /// Until there is no listener.
     pub async fn run(mut self) {
         // Only a listener that is gone ends it.
         let _ = self.follow().await;

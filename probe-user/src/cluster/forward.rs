@@ -44,7 +44,7 @@ impl Connect for Forward {
         let stream = forwarder.take_stream(agent.port);
         let refused = forwarder.take_error(agent.port);
         let (Some(stream), Some(refused)) = (stream, refused) else {
-            return Err(AgentError::Forward("it gave no stream".to_owned()));
+            return Err(AgentError::Forward("the API server opened no stream".to_owned()));
         };
         Ok(Forwarded {
             stream: Box::new(stream),

@@ -1,7 +1,7 @@
-//! Streams of several nodes → one, in the order of time. Pure: whoever calls says what time it is.
+//! Streams of several nodes → one, in the order of time. Pure: the caller passes the time.
 //!
 //! What a node says is held back until every other node has said something later, which an idle one does by its keep-alives,
-//! but no longer than [`HOLD`]: a node that is slow, or whose clock goes after, holds nobody up.
+//! but no longer than [`HOLD`]: a node that is slow, or whose clock is behind, delays no other.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +50,7 @@ impl<T> Merge<T> {
         }
     }
 
-    /// A node begins to speak.
+    /// A node starts to answer.
     pub fn begins(&mut self, node: &Arc<str>) {
         self.clocks.entry(Arc::clone(node)).or_insert(Timestamp::MIN);
     }
@@ -61,7 +61,7 @@ impl<T> Merge<T> {
         *clock = time.max(*clock);
     }
 
-    /// A node says nothing any more: nobody waits for it.
+    /// A node has stopped answering: it is not waited for.
     pub fn ends(&mut self, node: &Arc<str>) {
         self.clocks.remove(node);
     }

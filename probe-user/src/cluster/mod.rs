@@ -1,7 +1,7 @@
 //! The agents of a cluster, from outside of it: who they are, how each is asked, and what all of them say in one order.
 //!
 //! Nothing but the Kubernetes API is needed: its port-forward reaches an agent's questions (docs/cluster.md). What an agent
-//! says is not trusted: every answer is bounded and read into model types, and an agent speaks for its own node only.
+//! sends is not trusted: every answer is bounded and read into model types, and an agent reports its own node only.
 
 pub mod agents;
 pub mod all;
@@ -27,11 +27,9 @@ use crate::attribution::kube::KubeError;
 pub enum ClusterError {
     #[error(transparent)]
     Kube(#[from] KubeError),
-    #[error("the cluster does not say within {0} s which agents it has")]
+    #[error("listing the agents timed out after {0} s")]
     Silent(u64),
-    #[error(
-        "no agent of probe is in the namespace {0}: install them there, or name the namespace with --agent-namespace"
-    )]
+    #[error("no probe agent in namespace {0}: install it there, or set --agent-namespace")]
     NoAgents(String),
     #[error("no agent runs on node {node} (--node); agents run on {others}")]
     NoSuchNode { node: String, others: String },
@@ -44,18 +42,18 @@ pub enum AgentError {
     None,
     #[error("its agent {pod} is not ready: {reason}")]
     NotReady { pod: String, reason: String },
-    #[error("nothing came within {0} s")]
+    #[error("no data for {0} s")]
     Silent(u64),
     #[error("port-forward to its agent: {0}")]
     Forward(String),
     #[error("{0}")]
     Http(String),
-    #[error("its agent says {status}: {text}")]
+    #[error("its agent answered {status}: {text}")]
     Refused { status: u16, text: String },
     #[error("its answer is cut off")]
     CutOff,
     #[error("its answer is longer than {0} bytes")]
     TooLong(u64),
-    #[error("its answer is none of probe agent's: {0}")]
+    #[error("its answer is not from a probe agent: {0}")]
     Malformed(String),
 }

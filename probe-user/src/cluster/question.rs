@@ -57,7 +57,7 @@ impl Connections {
     }
 }
 
-/// The latest look of `what`, `vxlan` or `bypass`, as JSON or as a text.
+/// The latest snapshot of `what`, `vxlan` or `bypass`, as JSON or as text.
 pub fn look(what: &str, json: bool) -> String {
     format!("/v1/{what}?output={}", if json { "json" } else { "table" })
 }

@@ -1,4 +1,4 @@
-//! The latest look of every agent.
+//! The latest snapshot of every agent.
 
 use std::sync::Arc;
 

@@ -229,7 +229,7 @@ async fn what_all_remember_and_who_did_not_say() {
     assert_eq!(
         said[5..],
         [
-            "refuses: its agent says 503: too many",
+            "refuses: its agent answered 503: too many",
             "unready: its agent probe-dies is not ready: CrashLoopBackOff",
             "whole 2 0"
         ]

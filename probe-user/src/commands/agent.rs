@@ -57,7 +57,7 @@ const QUESTIONS: Limits = Limits {
     of_peer: 64,
     whole: None,
 };
-/// The kubelet and Prometheus, and whoever else reaches the pod.
+/// The kubelet, Prometheus, and any other client that reaches the pod.
 const SCRAPES: Limits = Limits {
     all: 128,
     of_peer: 8,
@@ -83,7 +83,7 @@ pub async fn run(task: AgentTask) -> Result<()> {
         AgentTask::Check(file) => {
             let agent = Agent::read(Some(&file), &KernelSource::default(), &host::node_name(None))?;
             config::warn_of_former_names(&agent);
-            say(format_args!("{} is right", file.display()));
+            say(format_args!("{} is valid", file.display()));
             Ok(())
         }
         AgentTask::Run(file, source) => {
@@ -125,7 +125,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
     };
     let mut parts = Some(start(&settings)?);
     say(format_args!(
-        "probe agent of node {}: questions on {}, metrics on {}",
+        "probe agent of node {}: queries on {}, metrics on {}",
         settings.node,
         settings.query,
         settings
@@ -141,7 +141,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
             _ = tick.tick() => config.has_changed(),
         };
         if parts.as_ref().is_some_and(Parts::have_ended) {
-            anyhow::bail!("the thread that watches has ended");
+            anyhow::bail!("the watching thread has ended");
         }
         if !reload {
             continue;
@@ -151,7 +151,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
             Ok(new) => {
                 for what in needs_restart(&settings, &new) {
                     say(format_args!(
-                        "probe: {what} changes when the agent is started again"
+                        "probe: {what} takes effect after a restart of the agent"
                     ));
                 }
                 // The old ones end before new ones begin: hooks are not there twice.
@@ -184,7 +184,7 @@ fn names(settings: &Agent) -> Result<Names> {
     let api = api.filter(|access| access.credentials != Credentials::Nobody);
     let cluster = access.map(|access| Cluster::start(access, settings.node.clone()));
     let services = api.map(ServiceList::start);
-    let thread = "can't start the threads that ask Kubernetes";
+    let thread = "can't start the threads that query Kubernetes";
     Ok(Names {
         cluster: cluster.transpose().context(thread)?,
         services: services.transpose().context(thread)?,

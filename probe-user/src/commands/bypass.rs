@@ -1,4 +1,4 @@
-//! `probe bypass`: look by look, what slips past conntrack.
+//! `probe bypass`: periodic snapshots of untracked packets.
 
 mod replies;
 mod senders;
@@ -44,5 +44,5 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
 
 fn services(settings: &Settings) -> Result<Option<ServiceList>> {
     let list = Access::find(&settings.kube).map(ServiceList::start).transpose();
-    list.context("can't start the thread that asks Kubernetes")
+    list.context("can't start the thread that queries Kubernetes")
 }

@@ -69,7 +69,7 @@ fn facts(settings: &Settings) -> Vec<Fact> {
     all.dedup_by_key(|need| need.capability);
     let missing = capabilities::missing(&all);
     let capabilities = if missing.is_empty() {
-        "all that are asked for".to_owned()
+        "all requested".to_owned()
     } else {
         let list: Vec<_> = missing.iter().map(|need| need.capability.to_string()).collect();
         format!("without {}", list.join(", "))
@@ -106,7 +106,7 @@ fn command(
     for need in capabilities::missing(needs) {
         let (what, takes) = (
             need.capability.to_string(),
-            format!("it takes {} to {}", need.capability, need.purpose),
+            format!("{} is needed to {}", need.capability, need.purpose),
         );
         match need.lost {
             Some(lost) => command.absent.push(Loss {

@@ -4,7 +4,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::capture::clock::Clock;
 
-/// Both clocks at one moment: whoever reads them may be interrupted in between, so the closest of some tries.
+/// Both clocks at one moment: the reads may be interrupted in between, so the closest of some tries.
 pub fn now() -> Clock {
     const TRIES: u8 = 5;
     const CLOSE_NS: i128 = 20_000;

@@ -1,6 +1,7 @@
 //! From a command line to the command that it names.
 //!
-//! In the library, not beside `main`: an async command is compiled by whoever runs it, and the binary would compile all of them
+//! In the library, not beside `main`: an async command is compiled by the crate that runs it, and the binary would compile all of
+//! them
 //! once more, alone.
 
 use std::path;

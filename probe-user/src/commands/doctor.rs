@@ -1,4 +1,4 @@
-//! `probe doctor`: every entry of the runbook, each in a thread of its own, told in their order.
+//! `probe doctor`: the checks, each in a thread of its own, reported in order.
 
 mod bridge;
 mod bypass;
@@ -44,13 +44,13 @@ use crate::{
 
 /// How long a check may take beyond the time that is watched.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// How often it is said what is waited for.
+/// How often the progress line is updated.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What the log says of each check.
+/// Lines of the log, by check.
 type Lines = BTreeMap<Check, Vec<String>>;
 
-/// What every check is given.
+/// The input of every check.
 pub struct CheckContext {
     root: Root,
     settings: Settings,
@@ -59,7 +59,7 @@ pub struct CheckContext {
 }
 
 impl CheckContext {
-    /// `memory`: an agent's, which has looked already.
+    /// `memory`: the history of an agent.
     pub fn new(settings: Settings, memory: Option<Arc<dyn Remembers>>) -> Self {
         Self {
             root: Root::new(settings.root.clone()),
@@ -76,12 +76,12 @@ impl CheckContext {
     }
 }
 
-/// What an agent of this node has seen so far.
+/// The history of this node's agent.
 pub trait Remembers: Send + Sync {
-    /// Its latest look at the VXLAN devices; `None`: it has not looked.
+    /// Its latest snapshot of the VXLAN devices; `None`: none yet.
     fn vxlan(&self) -> Option<Arc<vxlan_view::View>>;
 
-    /// Its latest look at what slips past conntrack.
+    /// Its latest snapshot of untracked packets.
     fn bypass(&self) -> Option<Arc<bypass_view::View>>;
 
     /// Since when.
@@ -162,7 +162,7 @@ pub(super) fn examine(
                         mpsc::RecvTimeoutError::Timeout => {
                             format!("timed out {} s after the time to observe", PATIENCE.as_secs())
                         }
-                        mpsc::RecvTimeoutError::Disconnected => "it broke off".to_owned(),
+                        mpsc::RecvTimeoutError::Disconnected => "stopped unexpectedly".to_owned(),
                     };
                     break Answer::not_done(*check, why);
                 }
@@ -175,7 +175,7 @@ pub(super) fn examine(
         });
         match told {
             Ok(lines) => answer.log = lines.remove(check).unwrap_or_default(),
-            // Once is enough, and where it is of use.
+            // Once is enough, on the check that it concerns.
             Err(why) if *check == Check::Node && answer.verdict != CheckVerdict::NotApplicable => {
                 answer.unknown.push(format!("kubelet's log: {why}"));
             }

@@ -54,7 +54,7 @@ pub async fn run(mut settings: Settings) -> Result<Exit> {
             let cluster = Cluster::open(agents).await?;
             let remembered = remembered::of_ports(&cluster, &settings.agent_ports(), &mut flows).await?;
             if flows.is_empty() && remembered.memories.is_empty() {
-                bail!("no agent answered: there is nothing to name anybody by");
+                bail!("no agent answered: no client can be named");
             }
             Some(remembered)
         }
@@ -195,7 +195,7 @@ impl<'a> Reading<'a> {
                 return Ok(0);
             }
         };
-        // Of a compressed log nobody knows how much there is.
+        // The size of a compressed log is unknown.
         let progress = std::cell::RefCell::new(ReadSoFar::new(size.filter(|_| packed.is_none())));
         let scanned = scanner.scan(
             input,

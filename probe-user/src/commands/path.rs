@@ -1,4 +1,4 @@
-//! `probe path`: packets followed through the kernel, told exchange by exchange.
+//! `probe path`: packets followed through the kernel, reported by exchange.
 
 mod cause;
 mod lookups;
@@ -78,7 +78,7 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
 fn is_as_expected(outcomes: &[(Outcome, u64)], expected: Outcome) -> bool {
     if outcomes.is_empty() {
         say(format_args!(
-            "probe: expected {}, but no packet was seen that the filter takes",
+            "probe: expected {}, but no packet was seen that matches the filter",
             expected.name()
         ));
         return false;

@@ -39,7 +39,7 @@ pub fn enter(netns: &Path) -> Result<()> {
 pub trait Looks {
     type View: Snapshot;
 
-    /// Looks once; `explain`: looks for the rules to blame, too, which takes other tools' time.
+    /// Takes a snapshot; `explain`: also finds the rules responsible, which runs other tools.
     ///
     /// # Errors
     /// When the kernel can't be asked.
@@ -49,10 +49,10 @@ pub trait Looks {
 /// Looks until Ctrl-C, SIGTERM or the end of `pace`; the verdict of the last look.
 ///
 /// # Errors
-/// Of a look, or an output that can't be written.
+/// Of a snapshot, or an output that can't be written.
 pub async fn run<L: Looks>(looker: &mut L, pace: &Pace, until: Until) -> Result<Verdict> {
     let mut reporter = reporter(pace);
-    // The first look is what later ones are compared with.
+    // Later snapshots are compared with the first.
     looker.look(false)?;
     let mut until = until.or_after(pace.duration);
     let mut tick = interval(pace.interval);

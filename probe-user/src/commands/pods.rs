@@ -25,7 +25,7 @@ pub fn runtime(socket: &RuntimeSocket) -> Result<Option<Runtime>> {
         return Ok(None);
     };
     let runtime =
-        Runtime::start(&socket).context("can't start the thread that asks the container runtime")?;
+        Runtime::start(&socket).context("can't start the thread that queries the container runtime")?;
     runtime.wait(FIRST_ANSWER);
     Ok(Some(runtime))
 }
@@ -35,7 +35,7 @@ pub fn names(runtime: &Runtime) -> HashMap<IpAddr, Name> {
     while let Some(news) = runtime.news() {
         if let Health::Failing(reason) = news.health {
             say(format_args!(
-                "probe: {} can't be asked, pods have no names until it can: {reason}",
+                "probe: {} unavailable, pods have no names until it answers: {reason}",
                 news.who
             ));
         }

@@ -25,7 +25,7 @@ pub fn check(command: &str, needs: &[Need]) -> Result<()> {
     for need in missing {
         let lost = need.lost.unwrap_or_default();
         say(format_args!(
-            "probe: {command} runs without {lost}, which take {}",
+            "probe: {command} runs without {lost}, which need {}",
             need.capability
         ));
     }

@@ -17,7 +17,7 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
         found.scopes.into_iter().for_each(|scope| flows.add_scope(scope));
         if found.malformed > 0 {
             say(format_args!(
-                "probe: {} lines of {} are no JSON of probe watch and were left out",
+                "probe: {} lines of {} are not JSON of probe watch and were skipped",
                 found.malformed,
                 file.display()
             ));
@@ -36,7 +36,7 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
 /// When nothing is recorded.
 pub fn any(flows: &Flows) -> Result<()> {
     if flows.is_empty() {
-        bail!("nothing is recorded: on each node, probe watch --record FILE records");
+        bail!("no recording found: record on each node with probe watch --record FILE");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Rules that set notrack, their counters from look to look, rules that drop, and the Services.
+//! Rules that set notrack with their counters across snapshots, rules that drop, and the Services.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,9 +23,9 @@ use crate::{
 
 /// Reading takes some 100 ms of other tools' time.
 const EVERY: Duration = Duration::from_secs(10);
-/// The same while something slips past.
+/// The same while there are untracked packets.
 const SOON: Duration = Duration::from_secs(2);
-/// The same while something slips past that no rule explains: it may be younger than what was read.
+/// The same while untracked packets have no rule: it may be newer than the rules that were read.
 const AT_ONCE: Duration = Duration::from_millis(300);
 /// How long to wait for Kubernetes' first answer, who was asked for it.
 const FIRST_ANSWER: Duration = Duration::from_secs(2);
@@ -56,7 +56,7 @@ fn is_due(age: Duration, busy: bool, puzzled: Option<bool>) -> bool {
 }
 
 impl Rules {
-    /// As they are now; what their counters have by now is not counted.
+    /// The current rules; their counters so far are not counted.
     pub fn read(book: RuleBook) -> Self {
         let mut rules = Self::read_late(book);
         // What is there from the beginning counts from there; a rule that comes later, from nothing.
@@ -85,7 +85,7 @@ impl Rules {
         rules
     }
 
-    /// Reads them anew where that is due; `busy`: there are untracked packets, `puzzled`: and no rule for some, which were seen
+    /// Reads them again if that is due; `busy`: there are untracked packets, `puzzled`: and no rule for some, which were seen
     /// first at that time (`CLOCK_MONOTONIC` nanoseconds). A rule may be younger than what was read: it is not said that there
     /// is none before they were read after such packets.
     pub fn refresh(&mut self, busy: bool, puzzled: Option<u64>) -> bool {
@@ -131,7 +131,7 @@ impl Rules {
         }) = list.news()
         {
             say(format_args!(
-                "probe: {who} can't be asked, {lost} until it can: {reason}"
+                "probe: {who} unavailable, {lost} until it answers: {reason}"
             ));
         }
         list.services()

@@ -1,4 +1,4 @@
-//! `probe vxlan`: look by look, what should be against what is.
+//! `probe vxlan`: periodic snapshots of what should be and what is.
 
 pub mod checksums;
 mod filters;

@@ -61,12 +61,12 @@ pub async fn run(settings: Watch) -> Result<()> {
         .explain
         .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose();
-    let explainer = explainer.context("can't start the thread that looks for causes")?;
+    let explainer = explainer.context("can't start the thread that finds causes")?;
     let recorder = recorder(&settings, &settings.recording_scope())?;
     if settings.record.is_some() && settings.kernel.ports.is_empty() {
         say(format_args!(
-            "probe: every connection of this node is recorded, healthy ones too: some 600 bytes each, the latest {} are kept. \
-             --port records those of a server only",
+            "probe: recording every connection of this node, healthy ones too: some 600 bytes each, the \
+             latest {} are kept. --port limits it to a server's port",
             bytesize::ByteSize(settings.record_bytes).display().si()
         ));
     }
@@ -123,7 +123,7 @@ fn cluster(settings: &Watch) -> Result<Option<Cluster>> {
         return Ok(None);
     };
     let cluster = Cluster::start(access, node_name(settings.node.as_deref()))
-        .context("can't start the thread that asks Kubernetes")?;
+        .context("can't start the thread that queries Kubernetes")?;
     cluster.wait(FIRST_ANSWER_OF_CLUSTER);
     Ok(Some(cluster))
 }

@@ -48,8 +48,8 @@ pub async fn run(settings: Settings) -> Result<Exit> {
         Some(whom) => {
             if asked.len() > MOST_OF_AGENTS {
                 bail!(
-                    "{} addresses: agents are asked for {MOST_OF_AGENTS} at most. \
-                     Record with probe watch --cluster --record FILE, and use --flows FILE",
+                    "{} addresses: agents are queried for at most {MOST_OF_AGENTS}. Record with probe watch \
+                     --cluster --record FILE, and use --flows FILE",
                     asked.len()
                 );
             }
@@ -95,7 +95,7 @@ pub async fn run(settings: Settings) -> Result<Exit> {
         match &agents {
             None => say(format_args!("probe: {}", report.not_recorded(*address))),
             Some(_) => say(format_args!(
-                "probe: no agent that answered remembers a client with the address {address}"
+                "probe: no agent's history has a client with address {address}"
             )),
         }
     }
@@ -138,7 +138,7 @@ fn asked(settings: &Settings) -> Result<Vec<SocketAddr>> {
     }
     if left_out > 0 {
         say(format_args!(
-            "probe: {left_out} addresses of {name} beyond the first {MOST} were left out"
+            "probe: {left_out} addresses of {name} skipped: at most {MOST} are looked up"
         ));
     }
     Ok(asked)

@@ -18,7 +18,7 @@ const CHAIN: usize = 64;
 /// Why it can't be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum CertificateError {
-    #[error("there is no certificate in it")]
+    #[error("it has no certificate")]
     None,
     #[error("its PEM is malformed: {0}")]
     Pem(String),

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::model::host::{CniNetwork, CniPlugin};
 
-/// Where runtimes look for them, unless they are told otherwise.
+/// The default directories of runtimes.
 pub const DIRECTORY: &str = "/etc/cni/net.d";
 /// The bridge plugin's, and flannel's, where the file names none.
 pub const BRIDGE: &str = "cni0";
@@ -60,7 +60,8 @@ struct Range {
 /// # Errors
 /// What is wrong with it, in words.
 pub fn parse(text: &str) -> Result<CniNetwork, String> {
-    let file: File = serde_json::from_str(text).map_err(|error| format!("no JSON of CNI's: {error}"))?;
+    let file: File =
+        serde_json::from_str(text).map_err(|error| format!("not a CNI configuration: {error}"))?;
     let (name, plugins) = match file.plugins {
         Some(plugins) => (file.name, plugins),
         None => {

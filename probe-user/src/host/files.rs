@@ -1,4 +1,4 @@
-//! The node's files, below the directory where they are. The same for a container's, which are whoever's is in it: no link
+//! The node's files, below the directory where they are. The same for a container's, which are untrusted: no link
 //! leads out of the directory, and only a plain file is opened, as opening others may wait or do things.
 
 use std::{
@@ -73,7 +73,7 @@ impl Root {
         let found = self.find(path.as_ref())?;
         let metadata = fs::metadata(behind(&found))?;
         if !metadata.is_file() {
-            return Err(io::Error::other("not a plain file"));
+            return Err(io::Error::other("not a regular file"));
         }
         Ok((File::open(behind(&found))?, metadata))
     }
@@ -142,14 +142,19 @@ mod tests {
         assert!(root.text("/etc/a").unwrap_err().to_string().contains("1 MiB"));
         assert_eq!(root.text("/etc/c").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(root.names("/etc").unwrap(), ["a", "b"]);
-        assert!(root.text("/etc").unwrap_err().to_string().contains("plain file"));
+        assert!(
+            root.text("/etc")
+                .unwrap_err()
+                .to_string()
+                .contains("regular file")
+        );
         // Nobody writes to it.
         mkfifo(&directory.path().join("etc/fifo"), Mode::S_IRWXU).unwrap();
         assert!(
             root.text("/etc/fifo")
                 .unwrap_err()
                 .to_string()
-                .contains("plain file")
+                .contains("regular file")
         );
     }
 

@@ -36,9 +36,9 @@ pub enum Material {
 /// Why it can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    #[error("it is no kubeconfig: {0}")]
+    #[error("not a kubeconfig: {0}")]
     Malformed(String),
-    #[error("its current-context names no {0} of it")]
+    #[error("its current-context refers to a missing {0}")]
     Missing(&'static str),
     #[error("{0} is not in base64")]
     Base64(&'static str),
@@ -160,14 +160,17 @@ users:
     #[test]
     fn nonsense() {
         for (text, says) in [
-            (String::new(), "names no context"),
-            ("a: [".to_owned(), "no kubeconfig"),
+            (String::new(), "missing context"),
+            ("a: [".to_owned(), "not a kubeconfig"),
             (
                 KUBELET.replace("current-context: default", "current-context: other"),
-                "no context",
+                "missing context",
             ),
-            (KUBELET.replace("cluster: lab,", "cluster: other,"), "no cluster"),
-            (KUBELET.replace("server:", "host:"), "no server"),
+            (
+                KUBELET.replace("cluster: lab,", "cluster: other,"),
+                "missing cluster",
+            ),
+            (KUBELET.replace("server:", "host:"), "missing server"),
             (
                 KUBELET.replace("Q0E=", "Q="),
                 "certificate-authority-data is not in base64",

@@ -1,4 +1,4 @@
-//! `resolv.conf`: of a pod, whoever is in it may have written it.
+//! `resolv.conf`: a pod's is untrusted.
 
 use std::net::IpAddr;
 

@@ -50,7 +50,7 @@ impl<const V: usize> Slots<V> {
         self.map.len()
     }
 
-    /// Calls `each` with every entry until it breaks off, and tells whether it did.
+    /// Calls `each` with every entry until it breaks off, and returns whether it did.
     pub fn each(
         &self,
         mut each: impl FnMut(&[u8; V]) -> ControlFlow<()>,
@@ -111,7 +111,7 @@ impl<const V: usize> Slots<V> {
         // SAFETY: the kernel writes at most `count` keys of 4 bytes and values of V, which are as many and as long, and one key
         // to `next`; all outlive the call.
         let result = unsafe { bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes) };
-        // SAFETY: an integer, in which the kernel has told how many it read.
+        // SAFETY: an integer, in which the kernel wrote how many it read.
         let read = unsafe { attributes.batch.count } as usize;
         match result {
             Ok(_) => Ok((read, Some(next))),

@@ -10,7 +10,7 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 /// What `attributes` points to is there, as long as `command` takes it for.
 pub unsafe fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
     let size = size_of::<bpf_attr>();
-    // SAFETY: the caller's, and `attributes` has the length that is told. Older kernels take the longer one whose end is zero.
+    // SAFETY: the caller's, and `attributes` has the given length. Older kernels take the longer one whose end is zero.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,

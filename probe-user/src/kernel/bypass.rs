@@ -1,4 +1,4 @@
-//! The object of packets that slip past conntrack: load, read.
+//! The object of untracked packets: load, read.
 
 use std::collections::HashSet;
 

@@ -47,8 +47,8 @@ pub const WATCH: [Need; 5] = [
     },
     Need {
         capability: Capability::CAP_NET_ADMIN,
-        purpose: "ask conntrack what an address was translated to, and read the packet filter's rules",
-        lost: Some("the addresses that servers see, and most causes of failed connections"),
+        purpose: "look up translated addresses in conntrack, and read the packet filter's rules",
+        lost: Some("translated addresses (seen_as), and most causes of failed connections"),
     },
 ];
 

@@ -1,4 +1,4 @@
-//! Which control group hierarchy tells containers apart on this node.
+//! The control group hierarchy that identifies containers on this node.
 
 use std::{fs, path::Path};
 

@@ -239,7 +239,7 @@ impl Tables {
             .each(|_, value| each(&bytemuck::pod_read_unaligned(value)))
     }
 
-    /// The connections that no record tells of.
+    /// The connections without a record.
     ///
     /// # Errors
     /// When the kernel's map can't be read.
@@ -333,7 +333,7 @@ pub(super) fn prefixes(
         kind: "map",
         name,
     };
-    // Borrowed, not taken: a map that nobody holds is gone before the programs that use it are loaded.
+    // Borrowed, not moved: a map without an owner is gone before the programs that use it are loaded.
     let mut trie: LpmTrie<&mut MapData, [u8; 16], u8> =
         ebpf.map_mut(name).ok_or(missing)?.try_into().map_err(error)?;
     for peer in peers {

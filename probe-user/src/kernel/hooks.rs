@@ -1,7 +1,7 @@
 //! Which program serves which hook on this kernel. The table itself is the contract's (`contract/hooks.rs`).
 //!
 //! Typed loads come first, whose offsets the verifier proves, then a raw tracepoint that probes; the tracepoint that
-//! tells most first, then what older kernels have.
+//! reports most first, then what older kernels have.
 
 use std::path::Path;
 
@@ -51,7 +51,7 @@ pub struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Loads and attaches the best program that this kernel takes for `hook`, and tells which that is; one that is attached
+    /// Loads and attaches the best program that this kernel accepts for `hook`, and returns it; one that is attached
     /// to devices is loaded only. What aya does not hold is given to the caller.
     ///
     /// # Errors
@@ -123,7 +123,8 @@ impl Target<'_> {
             }
             Access::Entry | Access::Exit if system::may_hang() => {
                 return Err(HookError::Kernel(
-                    "left out in a container: this kernel hangs when one ends that has it (mended in 6.9)"
+                    "left out in a container: on this kernel, a container with it can hang at its end \
+                     (fixed in 6.9)"
                         .to_owned(),
                 ));
             }

@@ -9,7 +9,7 @@ pub fn raise_limit() {
 }
 
 /// Runs `make` while no file can be opened. For aya's loader, which reads and builds all of the kernel's types
-/// before one can tell it that they are not needed, and goes on without: measured 15 MB and 30 ms.
+/// before it can be asked not to, and goes on without: measured 15 MB and 30 ms.
 pub fn without_files<T>(make: impl FnOnce() -> T) -> T {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
         return make();

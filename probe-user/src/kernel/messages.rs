@@ -56,7 +56,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// `None` where nobody asked for messages. The programs of `ebpf` are loaded: it has no ring for others afterwards.
+    /// `None` without `--kernel-log`. The programs of `ebpf` are loaded: it has no ring for others afterwards.
     ///
     /// # Errors
     /// When the object has no messages, or there is no thread for them.

@@ -45,7 +45,7 @@ pub enum KernelError {
     Btf(#[from] btf::BtfError),
     #[error("the BPF object of `{feature}` can't be loaded into this kernel: {reason}")]
     Object { feature: &'static str, reason: String },
-    #[error("no tracepoint of it gives {gives}, which it can't do without: {reason}")]
+    #[error("no usable hook for {gives}, which is required: {reason}")]
     Hook { gives: &'static str, reason: String },
     #[error(
         "the BPF object of `{feature}` has no {kind} {name}: probe and its objects are of different builds"
@@ -55,7 +55,7 @@ pub enum KernelError {
         kind: &'static str,
         name: &'static str,
     },
-    #[error("the kernel lets no program see the packets of {device}: {reason}")]
+    #[error("can't attach a program to {device}: {reason}")]
     Attach { device: String, reason: String },
     #[error("reading the kernel's map {map} failed: {reason}")]
     Map { map: &'static str, reason: String },

@@ -39,7 +39,7 @@ pub struct Filter {
 pub enum FilterError {
     #[error("the object can't be read: {0}")]
     Parse(#[from] ParseError),
-    #[error("the object can't be put together: {0}")]
+    #[error("the object can't be relocated: {0}")]
     Relocate(#[from] EbpfRelocationError),
     #[error("the object has no {kind} {name}")]
     Mismatch { kind: &'static str, name: String },
@@ -144,12 +144,12 @@ fn load(name: &str, instructions: &[bpf_insn], license: &CStr) -> Result<OwnedFd
             program.log_buf = log.as_mut_ptr().addr() as u64;
             program.log_size = log.len() as u32;
         }
-        // SAFETY: instructions, licence and log outlive the call, and have the lengths that are told.
+        // SAFETY: instructions, licence and log outlive the call, and have the lengths given here.
         unsafe { make(bpf_cmd::BPF_PROG_LOAD, &mut attributes) }
     };
     load(&mut []).map_err(|source| {
         let mut log = vec![0; LOG_BYTES];
-        // Only to be told why: when it is taken now, that is dropped.
+        // Only for the reason: if it is accepted this time, it is closed.
         drop(load(&mut log));
         let log = CStr::from_bytes_until_nul(&log).map(|log| log.to_string_lossy().into_owned());
         FilterError::Load {
@@ -182,6 +182,6 @@ fn link(program: BorrowedFd<'_>, family: Family, priority: i32) -> io::Result<Ow
 unsafe fn make(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<OwnedFd> {
     // SAFETY: the caller's.
     let descriptor = unsafe { bpf(command, attributes) }?;
-    // SAFETY: the kernel made it just now, and nobody else has it.
+    // SAFETY: the kernel just created it, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }

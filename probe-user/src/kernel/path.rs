@@ -115,7 +115,7 @@ const SHOWN: [Shown; PATH.len()] = {
     ]
 };
 
-/// What begins a flow, and how much is told of it.
+/// What begins a flow, and how much of it is reported.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Of a request's source; `None`: any.
@@ -170,7 +170,7 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
         netns: None,
         device: None,
         vxlan_ports: [0; 2],
-        // None is told of.
+        // No event is sent.
         budget: 0,
         ring_bytes: 4096,
         source,

@@ -1,4 +1,4 @@
-//! A set of ports that the kernel side looks up: an array of 1024 words, one bit a port.
+//! A set of ports that the kernel program looks up: an array of 1024 words, one bit a port.
 
 use std::collections::HashSet;
 

@@ -38,7 +38,7 @@ pub fn tracefs() -> String {
     )
 }
 
-/// Whether this kernel may hang for good when this process ends with fentry programs: it is in a pid namespace of a
+/// Whether this kernel may hang forever when this process ends with fentry programs: it is in a pid namespace of a
 /// container, whose first process waits at its end for all others, and holds meanwhile what taking such programs away waits
 /// for. Kernels that have mended it (6.9, and some before) lack the symbol.
 pub fn may_hang() -> bool {
@@ -53,7 +53,7 @@ pub fn may_hang() -> bool {
 pub fn control_groups() -> String {
     let mounts = fs::read_to_string(MOUNTINFO).unwrap_or_default();
     match hierarchies(&mounts) {
-        (false, false) => "not mounted: containers can't be told apart",
+        (false, false) => "not mounted: containers can't be identified",
         (true, false) => "version 1",
         (false, true) => "version 2",
         (true, true) => "version 1, with version 2 beside it",

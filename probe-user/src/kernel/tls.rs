@@ -1,4 +1,4 @@
-//! The object that tells what connections begin with: load, read.
+//! The object of connections' first messages: load, read.
 
 use aya::{
     Ebpf,
@@ -104,7 +104,7 @@ impl TlsProbe {
         let (mut ebpf, types) = load(&options.source, settings, &options.ports)?;
         prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
         let mut segments = take(&mut ebpf, FEATURE, map::SEGMENTS)?;
-        // Before the programs run: what they tell has a place to go.
+        // Before the programs run, so that their output has a destination.
         let buffers = buffers(&mut segments)?;
         let lost = take(&mut ebpf, FEATURE, map::LOST)?;
         let Attached {
@@ -116,7 +116,7 @@ impl TlsProbe {
         if used.is_empty() {
             let reasons: Vec<_> = degraded.into_iter().map(|degraded| degraded.reason).collect();
             return Err(KernelError::Hook {
-                gives: "what TLS says",
+                gives: "TLS messages",
                 reason: reasons.join("; "),
             });
         }

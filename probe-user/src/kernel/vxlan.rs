@@ -67,7 +67,7 @@ pub struct VxlanProbe {
     pub degraded: Vec<Degraded>,
     /// Names of the reasons for drops, by this kernel's numbers; none before 5.17.
     pub reasons: HashMap<u32, String>,
-    /// Whether the kernel tells reasons.
+    /// Whether the kernel reports reasons.
     pub has_reasons: bool,
     ports: PortSet,
     devices: AyaMap<MapData, u32, u32>,

@@ -27,15 +27,15 @@ use crate::model::translation::{ConntrackEntry, TcpState};
 /// Why conntrack can't be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ConntrackError {
-    #[error("conntrack is not loaded: no address is translated here, or not by this kernel")]
+    #[error("conntrack is not loaded: no address is translated, or not by this kernel")]
     NotLoaded,
-    #[error("not allowed to ask conntrack: it takes CAP_NET_ADMIN")]
+    #[error("conntrack lookups need CAP_NET_ADMIN")]
     NotAllowed,
     #[error("can't enter the network namespace {}: {source}", path.display())]
     Namespace { path: PathBuf, source: io::Error },
-    #[error("can't ask conntrack: {0}")]
+    #[error("can't query conntrack: {0}")]
     Io(#[from] io::Error),
-    #[error("conntrack answered what can't be read: {0}")]
+    #[error("conntrack's answer can't be read: {0}")]
     Malformed(String),
 }
 

@@ -1,4 +1,4 @@
-//! What a doctor's check came to, as it was written.
+//! The answer of a doctor's check, as it was written.
 
 use std::borrow::Cow;
 

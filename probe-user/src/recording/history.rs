@@ -48,7 +48,7 @@ impl Forgotten {
     }
 }
 
-/// A connection, as it was told.
+/// A connection, as it was reported.
 #[derive(Debug)]
 pub struct Kept {
     pub time: Timestamp,
@@ -58,7 +58,7 @@ pub struct Kept {
     seen_as: Option<SocketAddr>,
     destination: SocketAddr,
     dialled: Option<SocketAddr>,
-    /// With the line's end; whoever sends it shares it.
+    /// With the line's end; shared with its senders.
     pub line: Bytes,
 }
 
@@ -149,7 +149,7 @@ impl History {
         self.tidy(Instant::now());
     }
 
-    /// Takes one; `source` tells whose it is.
+    /// Adds one; `source` identifies its owner.
     pub fn keep(&mut self, kept: Arc<Kept>, source: u64, now: Instant) {
         if self.bounds.connections == 0 {
             return;

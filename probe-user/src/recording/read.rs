@@ -106,7 +106,7 @@ fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::
     Ok(())
 }
 
-/// Reads one line: a connection that somebody may ask for, or something else that probe records.
+/// Reads one line: a connection that may be looked up, or something else that probe records.
 ///
 /// # Errors
 /// When it is no JSON of `probe watch`.
@@ -167,7 +167,7 @@ struct Named {
 }
 
 impl Line<'_> {
-    /// Where no SYN left there is no port, nobody saw it, and nobody will ask.
+    /// Without a SYN there is no port: no server saw it, so it is never looked up.
     fn connection(&self) -> Option<Recorded> {
         (self.event == "connection").then(|| self.recorded()).flatten()
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Takes whole lines, writes them when flushed, and starts the file anew before it is half as large as allowed.
+/// Accepts whole lines, writes them when flushed, and starts a new file before it is half as large as allowed.
 #[derive(Debug)]
 pub struct Recording {
     path: PathBuf,

@@ -60,7 +60,7 @@ pub fn text(check: &KernelCheck) -> String {
         out.push_str("\nMissing:\n");
         for loss in missing {
             out.push_str(&format!(
-                "  {}, without which there are no {}\n",
+                "  {}; without it, no {}\n",
                 safe(&loss.what),
                 safe(&loss.lost)
             ));
@@ -70,11 +70,11 @@ pub fn text(check: &KernelCheck) -> String {
     for command in &check.commands {
         let name = command.name;
         out.push_str(&match command.runs() {
-            Runs::Fully => format!("{name} runs fully here.\n"),
+            Runs::Fully => format!("{name}: all hooks available.\n"),
             Runs::Degraded(lost) => {
-                format!("{name} runs degraded here, without {}.\n", safe(&lost.join(", ")))
+                format!("{name}: degraded, without {}.\n", safe(&lost.join(", ")))
             }
-            Runs::Not(why) => format!("{name} can't run here: {}.\n", safe(&why)),
+            Runs::Not(why) => format!("{name}: can't run: {}.\n", safe(&why)),
         });
     }
     out
@@ -287,8 +287,8 @@ mod tests {
              watch    connections  other       also     would do\n\
              watch    syn-only     synack      again    refused\n\n\
              Refused:\n  typed: the verifier refuses it: R1 invalid\n  again: no such tracepoint\n\n\
-             Missing:\n  struct css_set.dfl_cgrp, without which there are no names of containers and pods\n\n\
-             watch runs degraded here, without syn-only, names of containers and pods.\n"
+             Missing:\n  struct css_set.dfl_cgrp; without it, no names of containers and pods\n\n\
+             watch: degraded, without syn-only, names of containers and pods.\n"
         );
     }
 

@@ -21,7 +21,7 @@ impl Second {
     fn text(&mut self, time: Timestamp, write: impl FnOnce(Timestamp) -> String) -> &[u8] {
         let second = time.as_microsecond().div_euclid(1_000_000);
         if self.second != Some(second) {
-            // Out of range only at the ends of time, where the time itself is near enough.
+            // Out of range only at the limits of the calendar, where the time itself is near enough.
             self.text = write(Timestamp::from_second(second).unwrap_or(time));
             self.second = Some(second);
         }

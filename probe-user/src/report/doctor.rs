@@ -1,4 +1,4 @@
-//! What the doctor's checks came to, for people and as JSON.
+//! The answers of the doctor's checks, as text and as JSON.
 
 use serde::Serialize;
 
@@ -30,7 +30,7 @@ pub(super) struct DoctorEnd<'a> {
     node: &'a str,
 }
 
-/// Which checks there are, and what each looks at.
+/// The list of checks, with what each covers.
 pub fn list() -> String {
     let mut out = String::new();
     for check in Check::ALL {
@@ -51,12 +51,12 @@ pub fn text(answer: &Answer) -> String {
         out.push_str(&format!("  log: {}\n", safe(line)));
     }
     for unknown in &answer.unknown {
-        out.push_str(&format!("  not looked at: {}\n", safe(unknown)));
+        out.push_str(&format!("  not checked: {}\n", safe(unknown)));
     }
     out
 }
 
-/// How many came to what, for people.
+/// The number of answers by verdict, as text.
 pub fn summary(answers: &[Answer]) -> String {
     let count = |verdict| answers.iter().filter(|answer| answer.verdict == verdict).count();
     format!(
@@ -125,7 +125,7 @@ mod tests {
              \x20   do:   ip link del cni0  # the plugin of the next pod makes it\n\
              \x20 warning: 2 reservations are of pods that are gone\n\
              \x20 log: in kubelet's log once, at noon: \\x1b[1mcni0\n\
-             \x20 not looked at: the node's podCIDR: nobody to ask\n"
+             \x20 not checked: the node's podCIDR: nobody to ask\n"
         );
         let answers = [sample(), Answer::not_applicable(Check::Vxlan, "no VXLAN device")];
         assert_eq!(

@@ -50,7 +50,7 @@ fn why(unmatched: &Unmatched, peer: SocketAddr, partial: Option<&str>) -> String
     let partial = partial.map(|partial| format!(" ({partial})")).unwrap_or_default();
     match unmatched {
         Unmatched::NotRecorded => {
-            format!("in no recording{partial}: record while it happens on {}", node())
+            format!("in no recording{partial}: record on {} while it happens", node())
         }
         Unmatched::ServerOnly => format!(
             "only its server's node recorded it{partial}: record on {} too",
@@ -274,7 +274,7 @@ impl Report {
         Ok(())
     }
 
-    /// An address that nobody had, among several.
+    /// An address without a match, among several.
     ///
     /// # Errors
     /// None in practice: writing to memory does not fail.
@@ -298,7 +298,8 @@ impl Report {
     pub fn not_recorded(&self, address: SocketAddr) -> String {
         let partial = self.partial.as_ref();
         format!(
-            "no recording has a client with the address {address}{}. Record on the node that has it, or whose pod it is",
+            "no recording has a client with address {address}{}: record on the node that has it, or that \
+             runs the pod",
             partial.map(|partial| format!(" ({partial})")).unwrap_or_default()
         )
     }
@@ -363,7 +364,7 @@ impl Report {
         table(out, groups);
         if total.ungrouped > 0 {
             let more = format!(
-                "… and {} lines of clients that found no room here\n",
+                "… and {} lines of clients not listed (table full)\n",
                 total.ungrouped
             );
             out.extend_from_slice(more.as_bytes());

@@ -51,7 +51,7 @@ probe_model::names! {
     }
 }
 
-/// Says something on standard error, made safe for a terminal. That nobody reads it (any more) ends nothing.
+/// Writes to standard error, made safe for a terminal. A closed standard error is ignored.
 pub fn say(what: fmt::Arguments<'_>) {
     const LONGEST: usize = 1000;
     let mut out = Vec::new();
@@ -143,7 +143,7 @@ impl<W: Write> Reporter<W> {
         self
     }
 
-    /// For records of several nodes: each line tells of which, the table in a column wide enough for these.
+    /// For records of several nodes: each line names its node, the table in a column wide enough for these.
     #[must_use]
     pub fn nodes<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         const LEAST_NODE: usize = "NODE".len();

@@ -44,7 +44,7 @@ struct Object<'a> {
 pub fn object(out: &mut Vec<u8>, event: &str, node: &str, said: &str) -> Result<(), String> {
     let mut rest: Map<String, Value> = serde_json::from_str(said).map_err(|error| error.to_string())?;
     rest.remove("node");
-    // The last look of a run is its summary.
+    // The last snapshot of a run is its summary.
     match rest.remove("event").as_ref().and_then(Value::as_str) {
         Some(is) if is == event || is == "summary" => {}
         _ => return Err(format!("no event {event}")),

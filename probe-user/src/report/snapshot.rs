@@ -1,4 +1,4 @@
-//! Look after look, for people or machines: a table that is written over, findings as they come and go, or JSON.
+//! Snapshots, for people or machines: a table that is overwritten, findings as they begin and end, or JSON.
 
 use std::{
     borrow::Cow,
@@ -14,7 +14,7 @@ use crate::model::Verdict;
 /// The longest sentence shown; JSON has all of it.
 const LONGEST: usize = 600;
 
-/// One look of a command.
+/// One snapshot of a command.
 pub trait Snapshot {
     /// The name of the event in JSON.
     const EVENT: &'static str;
@@ -27,7 +27,7 @@ pub trait Snapshot {
     /// When it was.
     fn time(&self) -> Timestamp;
 
-    /// What each finding says is wrong, which tells it from others, and all of it for people.
+    /// The sentence of each finding, which identifies it, and its full text.
     fn findings(&self) -> Vec<(&str, String)>;
 
     /// One object.
@@ -69,18 +69,18 @@ pub fn ago(now_ns: u64, at_ns: u64) -> String {
     }
 }
 
-/// How it is told.
+/// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// A table that is written over at each look.
+    /// A table that is overwritten by each snapshot.
     Live,
     /// A table at the end, and findings as they come and go.
     Text,
-    /// One object a look.
+    /// One object a snapshot.
     Json,
 }
 
-/// Writes look by look.
+/// Writes snapshots.
 pub struct Reporter<W> {
     output: Output,
     /// Columns and lines of the terminal.
@@ -89,7 +89,7 @@ pub struct Reporter<W> {
     clock: Clock,
     /// Lines to go back over.
     written: usize,
-    /// What was told as wrong.
+    /// The findings that were reported.
     told: Vec<String>,
     out: W,
 }
@@ -108,7 +108,7 @@ impl<W: Write> Reporter<W> {
         }
     }
 
-    /// A look among others.
+    /// A snapshot that is not the last.
     ///
     /// # Errors
     /// The output's.
@@ -120,7 +120,7 @@ impl<W: Write> Reporter<W> {
         }
     }
 
-    /// The last look.
+    /// The last snapshot.
     ///
     /// # Errors
     /// The output's.

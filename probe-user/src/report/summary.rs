@@ -36,12 +36,8 @@ pub fn push(out: &mut Vec<u8>, clock: &mut Clock, width: usize, summary: &Summar
         table(out, clock, width, &rows);
     }
     causes(out, &summary.causes);
-    tallies(
-        out,
-        "\nLost, so that the above is not complete:\n",
-        &summary.losses,
-    );
-    tallies(out, "\nNot named:\n", &summary.misses);
+    tallies(out, "\nLost (the list above is incomplete):\n", &summary.losses);
+    tallies(out, "\nUnresolved:\n", &summary.misses);
 }
 
 fn headline(out: &mut Vec<u8>, clock: &Clock, summary: &Summary, sources: usize) {
@@ -55,8 +51,8 @@ fn headline(out: &mut Vec<u8>, clock: &Clock, summary: &Summary, sources: usize)
     if *counted == 0 && *reported == 0 {
         text::ascii(out, "Nothing seen in ");
         text::duration(out, elapsed);
-        let advice = "A connection is reported when it ends: try longer, make one yourself, or widen what is \
-                      watched (fewer filters, --all).";
+        let advice = "A connection is reported when it ends: watch longer, open one, or use fewer filters \
+                      (--all).";
         out.extend_from_slice(format!(" of watching {watched}. {advice}\n").as_bytes());
         return;
     }
@@ -206,7 +202,7 @@ fn causes(out: &mut Vec<u8>, causes: &[Counted]) {
         return;
     }
     let (shown, others) = causes.split_at(causes.len().min(ROWS));
-    text::ascii(out, "\nCauses of failed connections, each as last seen:\n");
+    text::ascii(out, "\nCauses of failed connections, latest example each:\n");
     for Counted { cause, connections } in shown {
         text::ascii(out, "  ");
         text::decimal(out, *connections);

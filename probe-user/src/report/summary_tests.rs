@@ -27,13 +27,12 @@ fn nothing_seen_says_what_to_try() {
     summary.misses.clear();
     assert_eq!(
         shown(100, &summary),
-        "\nNothing seen in 20.0 s of watching server port 2379. A connection is reported when it ends: try longer, \
-         make one yourself, or widen what is watched (fewer filters, --all).\n"
+        "\nNothing seen in 20.0 s of watching server port 2379. A connection is reported when it ends: watch longer, open one, or use fewer filters (--all).\n"
     );
     // Losses are told all the same.
     summary.losses = samples::summary().losses;
     assert!(shown(100, &summary).ends_with(
-        "\nLost, so that the above is not complete:\n  12 records lost, the ring was full (--ring-size; counts stay exact)\n"
+        "\nLost (the list above is incomplete):\n  12 records lost, the ring was full (--ring-size; counts stay exact)\n"
     ));
 }
 
@@ -48,7 +47,7 @@ fn causes_with_what_to_do() {
     let text = shown(100, &summary);
     let one = "  7× packets left untranslated: exempted by \\x1b[2Jrule 1\n    do: iptables -D '$(reboot)'  # now\n    do: Or\\nnot\n";
     let all = format!(
-        "\nCauses of failed connections, each as last seen:\n{}  … and 2 more (-o json has all)\n",
+        "\nCauses of failed connections, latest example each:\n{}  … and 2 more (-o json has all)\n",
         one.repeat(20)
     );
     assert!(text.contains(&all), "{text}");

@@ -7,7 +7,7 @@ use crate::model::{Connection, Role};
 pub const DEFAULT_WIDTH: usize = 140;
 /// Below, the owner's column would say nothing; lines then run over.
 const LEAST_WHO: usize = 14;
-/// More is left empty: a line has to be read in one look.
+/// More is left empty, so that a line stays readable.
 const MOST_WHO: usize = 64;
 
 /// Where the columns start, chosen once from the terminal's width.
@@ -182,7 +182,7 @@ impl Columns {
     }
 }
 
-/// Which end the record speaks of.
+/// The side that the record describes.
 fn role(role: Role, long: bool) -> &'static str {
     match role {
         Role::Client if long => role.name(),
@@ -200,7 +200,7 @@ fn amount(out: &mut Vec<u8>, bytes: Option<u64>) -> usize {
     }
 }
 
-/// A line under construction, and the column it has come to.
+/// A line under construction, and its current column.
 struct LineBuilder<'a> {
     out: &'a mut Vec<u8>,
     column: usize,

@@ -50,8 +50,8 @@ fn fault<H>(side: Role, hello: &str, said: &FirstMessage<H>) -> Option<String> {
     let side = side.name();
     match said {
         FirstMessage::Nothing | FirstMessage::Hello(_) => None,
-        FirstMessage::Other(Protocol::Unknown) => Some(format!("{side} speaks no TLS")),
-        FirstMessage::Other(protocol) => Some(format!("{side} speaks {}, no TLS", protocol.name())),
+        FirstMessage::Other(Protocol::Unknown) => Some(format!("{side} sends no TLS")),
+        FirstMessage::Other(protocol) => Some(format!("{side} sends {}, no TLS", protocol.name())),
         FirstMessage::Incomplete(Incomplete { seen, of, why }) => {
             let mut text = match (seen, of) {
                 (0, None) => format!("beginning of the {side} "),
@@ -84,7 +84,7 @@ mod tests {
             "0x7f17 offered, no ServerHello, server name shop.example, ALPN offered h2,http/1.1",
             "0x7f17 offered, no ServerHello, server name shop.example, ALPN offered h2,http/1.1, server sent alert \
              protocol_version (70), server sent alert unknown (200)",
-            "client speaks HTTP, no TLS, server speaks no TLS",
+            "client sends HTTP, no TLS, server sends no TLS",
             "ClientHello incomplete: 100 of 517 B were sent",
             "ClientHello incomplete: 2 B were sent, beginning of the server not seen",
             "ClientHello not seen whole: 1400 of 1800 B, ServerHello can't be read",

@@ -132,7 +132,7 @@ pub fn start_of(text: &str, characters: usize) -> &str {
 }
 
 /// Cuts what stands in `out` from `start` on to `room` columns, an ellipsis in its middle: both the name a
-/// person gave and the random end that tells replicas apart stay.
+/// person gave and the random suffix that distinguishes replicas stay.
 fn cut_middle(out: &mut Vec<u8>, start: usize, room: usize) -> usize {
     use unicode_width::UnicodeWidthChar as _;
 

@@ -96,7 +96,7 @@ pub fn line(out: &mut Vec<u8>, clock: &mut Clock, colour: bool, node: Option<&st
     out.push(b'\n');
 }
 
-/// As in the table, in its longest form; what the client dialled is told where it runs on this node.
+/// As in the table, in its longest form; the dialled address is shown if the client runs on this node.
 fn who(out: &mut Vec<u8>, connection: &Connection) {
     match connection.actor() {
         Some(actor) => who::owner(out, actor, Detail::Spelled),
@@ -211,7 +211,7 @@ mod tests {
         connection.tls = samples::tls().into_iter().nth(5).map(Box::new);
         let line = shown(&connection);
         assert!(
-            line.ends_with("  tls: client speaks HTTP, no TLS, server speaks no TLS\n"),
+            line.ends_with("  tls: client sends HTTP, no TLS, server sends no TLS\n"),
             "{line}"
         );
     }

@@ -1,5 +1,5 @@
 //! What the kernel's routing tables are set to: devices, addresses, routes, neighbours, forwarding entries, tc filters
-//! of this network namespace, asked over rtnetlink. Nothing is listened to: each look asks anew.
+//! of this network namespace, read over rtnetlink. There is no subscription: each snapshot reads again.
 
 mod devices;
 pub mod filters;
@@ -26,9 +26,9 @@ const MOST: usize = 1 << 20;
 /// Why it can't be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum RouteError {
-    #[error("can't ask the kernel for its {what}: {source}")]
+    #[error("can't query the kernel's {what}: {source}")]
     Io { what: &'static str, source: io::Error },
-    #[error("the kernel answered what can't be read when asked for its {what}: {reason}")]
+    #[error("the kernel's list of {what} can't be read: {reason}")]
     Malformed { what: &'static str, reason: String },
 }
 
@@ -46,7 +46,7 @@ impl Routing {
     pub fn open() -> Result<Self, RouteError> {
         let open = || {
             let socket = Socket::new(NETLINK_ROUTE)?;
-            // Dumps leave out what a later kernel would not tell either (5.0 takes it, others ignore it).
+            // Strict checking of dump requests (5.0; older kernels ignore the option).
             socket.connect(&SocketAddr::new(0, 0))?;
             Ok(socket)
         };
@@ -60,7 +60,7 @@ impl Routing {
         })
     }
 
-    /// What the VXLAN devices of this network namespace go by.
+    /// The tables that the VXLAN devices of this network namespace use.
     ///
     /// # Errors
     /// When the kernel does not answer.

@@ -79,7 +79,7 @@ pub async fn serve(listener: TcpListener, limits: Limits, answers: Arc<impl Answ
                 tokio::spawn(async move {
                     let connection = connection(stream, answers);
                     match limits.whole {
-                        // A client that is too slow, or gone, is nothing to tell.
+                        // A client that is too slow, or gone, is not reported.
                         Some(whole) => drop(timeout(whole, connection).await),
                         None => connection.await,
                     }
@@ -95,7 +95,7 @@ async fn connection(stream: TcpStream, answers: Arc<impl Answers>) {
         let response = if request.method() == Method::GET {
             answers.answer(&request)
         } else {
-            text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered\n")
+            text(StatusCode::METHOD_NOT_ALLOWED, "only GET is supported\n")
         };
         answers.answered(response.status());
         async { Ok::<_, Infallible>(response) }

@@ -92,7 +92,7 @@ fn builder(provider: Arc<CryptoProvider>, recorder: Arc<Recorder>) -> Result<Bui
         .with_custom_certificate_verifier(recorder))
 }
 
-/// Dials, and tells how far it came.
+/// Dials, and returns the step that failed.
 pub fn dial(ask: &Ask<'_>) -> Dialled {
     let timed = match Timed::connect(ask.address, ask.timeout) {
         Ok(timed) => timed,

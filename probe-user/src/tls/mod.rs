@@ -1,4 +1,4 @@
-//! Dials a server and tells all that it shows, whether or not it is to be trusted. Every dial is bounded in time and bytes.
+//! Dials a server and returns what it serves, trusted or not. Every dial is bounded in time and bytes.
 
 mod dial;
 pub mod http;

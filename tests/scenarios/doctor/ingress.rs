@@ -106,11 +106,7 @@ fn who_comes_without_a_name() {
     let _server = lab.serve(443, &lab.authority.self_signed("fake", FAKE));
     let client = lab.client("-noservername");
     let answer = lab.doctor();
-    says(
-        &answer,
-        "failed",
-        &["openssl (pid ", "came without a server name"],
-    );
+    says(&answer, "failed", &["openssl (pid ", "sent no server name"]);
     drop(client);
     let _client = lab.client("-servername shop.example");
     let answer = lab.doctor();
@@ -119,7 +115,7 @@ fn who_comes_without_a_name() {
         "warning",
         &[
             "fake certificate",
-            "every client that came while it was watched sent a server name",
+            "every client during the check sent a server name",
         ],
     );
 }
@@ -128,7 +124,7 @@ fn who_comes_without_a_name() {
 fn a_self_signed_certificate_at_a_service_of_type_nodeport() {
     let lab = Lab::new();
     let _server = lab.serve(30443, &lab.authority.self_signed("own", "/CN=shop.example"));
-    says(&lab.doctor(), "not-applicable", &["nothing answers on port 443"]);
+    says(&lab.doctor(), "not-applicable", &["no server on port 443"]);
     shell(
         lab.node(),
         "iptables -t nat -N KUBE-SERVICES; iptables -t nat -N KUBE-NODEPORTS; iptables -t nat -N KUBE-EXT-A; \
@@ -163,11 +159,11 @@ fn an_expired_certificate() {
 fn what_speaks_no_tls_or_is_no_node_has_no_certificate() {
     let lab = Lab::new();
     let _server = serve(lab.node(), any("0.0.0.0".parse().unwrap(), 443), None, &WELL);
-    says(&lab.doctor(), "ok", &["speak no TLS"]);
+    says(&lab.doctor(), "ok", &["do not use TLS"]);
     let nothing = Files::new();
     says(
         &doctor("ingress", lab.node(), &nothing, None),
         "not-applicable",
-        &["no Kubernetes node"],
+        &["not a Kubernetes node"],
     );
 }

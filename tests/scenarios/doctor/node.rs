@@ -162,7 +162,7 @@ fn kubelets_certificate_expired() {
         &[
             "kubelet's client certificate expired 3 days ago",
             "kubelet-client-current.pem",
-            "can't ask for another certificate",
+            "can't request a new certificate",
             "401 Unauthorized",
             "--client-name system:node:alpha",
         ],
@@ -178,11 +178,11 @@ fn the_servers_certificate() {
     for (pem, words) in [
         (
             other.sign("a", "/CN=kube-apiserver", &names, 30),
-            "another authority than the one it knows",
+            "signed by another CA than kubelet's",
         ),
         (
             lab.authority.sign("b", "/CN=kube-apiserver", "DNS:elsewhere", 30),
-            "it is good for elsewhere",
+            "it is valid for elsewhere",
         ),
         (
             lab.authority.sign("c", "/CN=kube-apiserver", &names, -1),
@@ -248,7 +248,7 @@ fn nobody_answers() {
         "failed",
         &[
             "the API server 10.77.0.2:6443 does not answer",
-            "kubelet waits for the API to answer its SYN",
+            "kubelet has no answer to its SYN from the API",
             "SYN sent, no answer yet",
         ],
     );
@@ -322,13 +322,13 @@ fn no_kubelet_and_no_node() {
     let _server = lab.serve(&lab.certificate());
     let answer = lab.doctor();
     let text = answer.to_string();
-    // In a container that does not see the node's processes, nobody knows.
+    // In a container that does not see the node's processes, it is unknown.
     assert!(
-        text.contains("kubelet does not run") != text.contains("whether kubelet runs"),
+        text.contains("kubelet does not run") != text.contains("the kubelet process"),
         "{answer:#}"
     );
     let answer = doctor("node", lab.node(), &Files::new(), None);
-    says(&answer, "not-applicable", &["no Kubernetes node"]);
+    says(&answer, "not-applicable", &["not a Kubernetes node"]);
 }
 
 #[test]

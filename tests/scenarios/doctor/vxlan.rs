@@ -16,7 +16,7 @@ fn vxlan() {
         answer["summary"]
             .as_str()
             .unwrap()
-            .contains("1 of 1 peer heard from"),
+            .contains("traffic from 1 of 1 peer"),
         "{answer:#}"
     );
 

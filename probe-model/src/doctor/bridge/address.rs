@@ -18,7 +18,7 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
         return faults;
     };
     let stale = stale_lease(facts, expected);
-    // flannel's subnet.env is written anew when it starts, and the bridge plugin goes by it.
+    // flannel writes subnet.env when it starts, and the bridge plugin uses it.
     let is_stale = stale.is_some();
     faults.extend(stale);
     match facts.bridge {
@@ -39,12 +39,13 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
     let node = facts.node_name();
     if let Some(lease) = facts.leased.filter(|lease| lease.trunc() != subnet) {
         let fault = Finding::failed(KIND, format!(
-            "flannel gives pods addresses of {}, but this node's podCIDR is {subnet}: no other node finds them",
+            "flannel assigns pod addresses of {}, but this node's podCIDR is {subnet}: other nodes have no \
+             route to them",
             lease.trunc()
         ))
         .seen(format!("/run/flannel/subnet.env: FLANNEL_SUBNET={lease}"))
         .seen(format!("node {node}: podCIDR {subnet}"))
-        .run(["rm", "/run/flannel/subnet.env"], "flannel writes it anew when it starts")
+        .run(["rm", "/run/flannel/subnet.env"], "flannel writes it again when it starts")
         .fix(restart_flannel(node));
         let right = facts
             .bridge
@@ -68,13 +69,13 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
         Finding::failed(
             KIND,
             format!(
-                "the CNI configuration gives pods addresses of {range}, but this node's podCIDR is {subnet}"
+                "the CNI configuration assigns pod addresses of {range}, but this node's podCIDR is {subnet}"
             ),
         )
         .seen(format!("{file}: subnet {range}"))
         .seen(format!("node {node}: podCIDR {subnet}"))
         .advise(format!(
-            "Put {subnet} for {range} in {file}: the runtime reads it for the next pod."
+            "Replace {range} by {subnet} in {file}: the runtime reads it for the next pod."
         )),
     )
 }
@@ -82,15 +83,12 @@ fn stale_lease(facts: &Facts<'_>, expected: Expected) -> Option<Finding> {
 fn down(facts: &Facts<'_>, bridge: &Device) -> Finding {
     let name = &bridge.name;
     let nets = facts.nets(bridge).filter(|net| net.addr().is_ipv4());
-    Finding::failed(
-        KIND,
-        format!("{name} is down: no pod of this node reaches anything"),
-    )
-    .seen(format!("{name} is not up; its address: {}", list(nets)))
-    .run(
-        ["ip", "link", "set", name, "up"],
-        "and find out what took it down",
-    )
+    Finding::failed(KIND, format!("{name} is down: pods of this node have no network"))
+        .seen(format!("{name} is not up; its address: {}", list(nets)))
+        .run(
+            ["ip", "link", "set", name, "up"],
+            "and find out what took it down",
+        )
 }
 
 fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: bool) -> Option<Finding> {
@@ -104,7 +102,8 @@ fn wrong_address(facts: &Facts<'_>, bridge: &Device, expected: Expected, stale: 
         [_] => None,
         [_, others @ ..] => Some(others.iter().fold(
             Finding::warning(KIND, format!(
-                "{name} has another address beside {wanted}: pods of that subnet are not this node's any more"
+                "{name} has another address beside {wanted}: pods of that subnet no longer belong to this \
+                 node"
             ))
             .seen(format!("{name}: {}", list(nets.iter().copied()))),
             |fault, other| fault.run(["ip", "addr", "del", &other.to_string(), "dev", name], ""),
@@ -120,7 +119,8 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
         return Finding::warning(
             KIND,
             format!(
-                "{name} has {has} and should have {wanted}: the next pod's plugin changes it (forceAddress), and cuts off the others"
+                "{name} has {has} instead of {wanted}: the next pod start changes it (forceAddress) and \
+                 disconnects running pods"
             ),
         );
     }
@@ -138,23 +138,23 @@ fn conflict(facts: &Facts<'_>, bridge: &Device, expected: Expected, nets: &[IpNe
     if expected.says == Authority::SubnetEnv && facts.seen.node.is_err() {
         fault = fault.fix(pod_cidr(
             node,
-            "if that is the subnet of the bridge, then subnet.env is old: only restart flannel here",
+            "if it is the bridge's subnet, subnet.env is outdated: only restart flannel on this node",
         ));
     }
     if stale {
         fault = fault
-            .advise("First do what is said above of flannel: else the bridge gets its old subnet again.");
+            .advise("First apply the fix for flannel above: otherwise the bridge gets its old subnet again.");
     }
     let pods = match facts.pods() {
         0 => String::new(),
         pods => format!(
-            "cuts off {} until made anew",
+            "disconnects {} until they are created again",
             counted(pods, "pod on it", "pods on it")
         ),
     };
     fault = fault.run(["ip", "link", "set", name, "down"], pods).run(
         ["ip", "link", "delete", name],
-        format!("the plugin of the next pod makes it, with {wanted}"),
+        format!("the plugin creates it for the next pod, with {wanted}"),
     );
     renew_pods(fault, node)
 }
@@ -164,7 +164,7 @@ fn no_bridge(facts: &Facts<'_>) -> Finding {
     let fault = Finding::failed(
         KIND,
         format!(
-            "{name} is gone, and {} cut off",
+            "{name} is missing, and {} disconnected",
             counted(facts.pods(), "pod that was on it is", "pods that were on it are")
         ),
     )

@@ -7,10 +7,14 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let mut faults = Vec::new();
     let Some((first, network)) = networks.first() else {
         faults.push(
-            Finding::failed(KIND, "there is no CNI configuration: the node is NotReady, and no pod gets a network")
-                .seen("kubelet: cni plugin not initialized")
-                .advise("Find out why flannel's pod on this node does not put one there: its init container install-cni does.")
-                .fix(restart_flannel(facts.node_name())),
+            Finding::failed(
+                KIND,
+                "the CNI configuration is missing: the node is NotReady, and no pod gets \
+                                   a network",
+            )
+            .seen("kubelet: cni plugin not initialized")
+            .advise("Check flannel's pod on this node: its init container install-cni writes the file.")
+            .fix(restart_flannel(facts.node_name())),
         );
         return faults;
     };
@@ -18,11 +22,11 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
         faults.push(
             Finding::failed(
                 KIND,
-                format!("the runtime can't read the CNI configuration {first}, and takes no other"),
+                format!("the runtime can't read the CNI configuration {first}, and uses no other"),
             )
             .seen(format!("{first}: {why}"))
             .advise(format!(
-                "Mend {first}, or move it away if a former network left it there."
+                "Correct {first}, or move it away if a former network plugin left it."
             )),
         );
     }
@@ -38,11 +42,12 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     {
         faults.push(
             Finding::failed(KIND, format!(
-                "pods are not put into flannel's network: {first} comes before {later}, and only the first counts"
+                "pods are not attached to flannel's network: {first} sorts before {later}, and the runtime \
+                 uses only the first file"
             ))
-            .seen(format!("in their order: {}", names(facts)))
-            .run(["mv", first, "/root/"], "if a former network left it there")
-            .advise("The runtime takes the next file by itself; delete the pods that were made with the other."),
+            .seen(format!("in sort order: {}", names(facts)))
+            .run(["mv", first, "/root/"], "if a former network plugin left it")
+            .advise("The runtime then uses the next file; delete the pods that were created with the other."),
         );
     }
     if first_is {
@@ -68,7 +73,7 @@ fn subnet_env(facts: &Facts<'_>) -> Option<Finding> {
     let fault = match &facts.seen.subnet_env {
         Some(Ok(env)) if env.subnets.is_empty() => Finding::failed(
             KIND,
-            format!("no new pod can start: {file} does not say this node's subnet"),
+            format!("no new pod can start: {file} has no FLANNEL_SUBNET of this node"),
         ),
         Some(Ok(_)) => return None,
         Some(Err(why)) => Finding::failed(KIND, "no new pod can start: flannel's subnet can't be read")

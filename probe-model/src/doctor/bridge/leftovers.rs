@@ -33,12 +33,18 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
             return None;
         }
         return Some(
-            Finding::failed(KIND, format!(
-                "{name} has {}, which is of another subnet than {subnet}: answers to other nodes go astray",
-                net.addr()
-            ))
+            Finding::failed(
+                KIND,
+                format!(
+                    "{name} has {}, which is outside {subnet}: replies from other nodes are misrouted",
+                    net.addr()
+                ),
+            )
             .seen(format!("{name}: {net}"))
-            .run(["ip", "link", "delete", name], "flannel makes it when it starts")
+            .run(
+                ["ip", "link", "delete", name],
+                "flannel creates it when it starts",
+            )
             .fix(restart_flannel(facts.node_name())),
         );
     }
@@ -49,19 +55,19 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
     let remedy = if device.bridge {
         Fix::run(
             ["ip", "link", "delete", name],
-            "if a former network left it, else give it another subnet",
+            "if a former network plugin left it, otherwise give it another subnet",
         )
     } else {
         Fix::run(
             ["ip", "addr", "del", &net.to_string(), "dev", name],
-            "if it is left over, else the cluster needs another pod network",
+            "if it is left over, otherwise the cluster needs another pod network",
         )
     };
     if overlap(&net, &subnet) {
         return Some(
             Finding::failed(
                 KIND,
-                format!("{name} has the pods' subnet, too: packets to pods go there"),
+                format!("{name} also has the pods' subnet: packets to pods are routed to it"),
             )
             .seen(format!("{name}: {net}"))
             .seen(format!("pods of this node: {subnet}"))
@@ -70,9 +76,13 @@ fn other_device(facts: &Facts<'_>, device: &Device, net: IpNet, subnet: IpNet) -
     }
     let network = all.iter().find(|network| overlap(network, &net))?;
     Some(
-        Finding::warning(KIND, format!(
-            "{name} has addresses of the pods' network: pods that are given those on another node are not reached from here"
-        ))
+        Finding::warning(
+            KIND,
+            format!(
+                "{name} has addresses of the pod network: pods of other nodes with these addresses are \
+             unreachable from this node"
+            ),
+        )
         .seen(format!("{name}: {net}"))
         .seen(format!("all pods: {network}"))
         .fix(remedy),
@@ -92,7 +102,7 @@ fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Finding> {
             .devices
             .iter()
             .find(|device| Some(device.index) == route.device)?;
-        // What comes of its own address is told with that.
+        // What its own address causes is reported with that address.
         if facts.nets(device).any(|net| net.trunc() == route.prefix) {
             return None;
         }
@@ -100,7 +110,7 @@ fn routes(facts: &Facts<'_>, subnet: IpNet) -> Vec<Finding> {
             Finding::failed(
                 KIND,
                 format!(
-                    "a route leads away what is for this node's own pods: {} by {}",
+                    "a route sends packets for this node's own pods elsewhere: {} by {}",
                     route.prefix, device.name
                 ),
             )
@@ -146,11 +156,11 @@ fn without_bridge(facts: &Facts<'_>) -> Option<Finding> {
     let fault = Finding::failed(
         KIND,
         format!(
-            "{} in no bridge, as after {} was deleted and made anew",
+            "{} in no bridge, as after {} was deleted and created again",
             counted(
                 lost.len(),
-                "pod is cut off: its device is",
-                "pods are cut off: their devices are"
+                "pod is disconnected: its device is",
+                "pods are disconnected: their devices are"
             ),
             facts.bridge_name
         ),

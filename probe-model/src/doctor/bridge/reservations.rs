@@ -67,12 +67,12 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
             Finding::warning(KIND, says)
         };
         let fault = fault.seen(format!(
-            "{place}: {used} reserved, {} of them by pods that are gone",
+            "{place}: {used} reserved, {} of them by deleted pods",
             gone.len()
         ));
         faults.push(match gone.is_empty() {
             true => fault.advise("Run fewer pods on this node (maxPods of kubelet), or give nodes larger subnets (node-cidr-mask-size of the cluster)."),
-            false => fault.advise("Remove the reservations of pods that are gone, as said below."),
+            false => fault.advise("Remove the reservations of deleted pods, as shown below."),
         });
     }
     if !gone.is_empty() {
@@ -87,8 +87,8 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
                 "{}, as after a crash",
                 counted(
                     gone.len(),
-                    "address is reserved for a pod that is gone",
-                    "addresses are reserved for pods that are gone"
+                    "address is reserved for a deleted pod",
+                    "addresses are reserved for deleted pods"
                 )
             ),
         )

@@ -154,7 +154,7 @@ fn who_is_wrong() {
             old,
             new,
             Some("10.244.1.0/24"),
-            vec![refused, "cuts off", "ip link delete cni0"],
+            vec![refused, "disconnects", "ip link delete cni0"],
             vec!["app=flannel"],
         ),
         // subnet.env alone: the bridge is not to be touched.
@@ -173,7 +173,7 @@ fn who_is_wrong() {
             vec![
                 "app=flannel",
                 refused,
-                "First do what is said above",
+                "First apply the fix for flannel above",
                 "ip link delete cni0",
             ],
             vec!["Leave cni0"],
@@ -244,7 +244,7 @@ fn one_thing_wrong() {
             "bridge gone",
             |seen| drop(seen.devices.remove(2)),
             CheckVerdict::Failed,
-            "cut off",
+            "disconnected",
         ),
         (
             "pod without a bridge",
@@ -256,7 +256,7 @@ fn one_thing_wrong() {
             "no configuration",
             |seen| seen.networks.clear(),
             CheckVerdict::Failed,
-            "no CNI configuration",
+            "the CNI configuration is missing",
         ),
         (
             "broken configuration",
@@ -273,7 +273,7 @@ fn one_thing_wrong() {
                 )
             },
             CheckVerdict::Failed,
-            "00-old.conf comes before",
+            "00-old.conf sorts before",
         ),
         (
             "no subnet.env",
@@ -285,7 +285,7 @@ fn one_thing_wrong() {
             "empty subnet.env",
             |seen| seen.subnet_env = Some(Ok(SubnetEnv::default())),
             CheckVerdict::Failed,
-            "does not say",
+            "has no FLANNEL_SUBNET",
         ),
         (
             "docker has it",
@@ -294,7 +294,7 @@ fn one_thing_wrong() {
                 seen.addresses.push((9, net("10.244.1.128/25")));
             },
             CheckVerdict::Failed,
-            "docker0 has the pods' subnet",
+            "docker0 also has the pods' subnet",
         ),
         (
             "docker has another node's",
@@ -332,7 +332,7 @@ fn one_thing_wrong() {
             "1 pod has an address that is not of 10.244.1.0/24",
         ),
         (
-            "a pod that is gone",
+            "a deleted pod",
             |seen| seen.reservations.push(reserved("10.244.1.9", true)),
             CheckVerdict::Warning,
             "rm /var/lib/cni/networks/cbr0/10.244.1.9",
@@ -386,7 +386,7 @@ fn a_range_in_the_file() {
     seen.node = Ok(api("10.244.3.0/24"));
     let answer = judge(&seen);
     assert!(
-        told(&answer).contains("Put 10.244.3.0/24 for 10.244.1.0/24"),
+        told(&answer).contains("Replace 10.244.1.0/24 by 10.244.3.0/24"),
         "{}",
         told(&answer)
     );

@@ -14,7 +14,7 @@ use crate::probe_command;
 const KEPT: usize = 16_384;
 /// An answer may take so long.
 const PATIENCE_NS: u64 = 2_000_000_000;
-/// As many servers are told of.
+/// Servers listed at most.
 const TOLD: usize = 20;
 const UDP: u8 = 17;
 const DNS: u16 = 53;
@@ -122,7 +122,7 @@ impl Queries {
             // Dropped there, too, it came: who asked may not have waited for it.
             query.answer = Some(header.code);
         } else if let What::Dropped { reason, .. } = &event.what {
-            let untold = || "for a reason that this kernel does not tell".to_owned();
+            let untold = || "for a reason that this kernel does not report".to_owned();
             query.dropped = Some(reason.clone().unwrap_or_else(untold));
         } else {
             query.on_its_way |= answers;
@@ -218,11 +218,11 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
         let fault = match failed {
             true => Finding::failed(
                 KIND,
-                format!("{count} DNS queries in {seconds} s, and not one answer from these servers"),
+                format!("{count} DNS queries in {seconds} s got no answer from these servers"),
             ),
             false => Finding::warning(
                 KIND,
-                format!("{count} DNS queries had no answer in {seconds} s, others had one"),
+                format!("{count} DNS queries in {seconds} s got no answer, others did"),
             ),
         };
         let fault = rows
@@ -231,7 +231,7 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
             .fold(fault, |fault, row| fault.seen(line(row)));
         let server = rows.iter().find_map(|row| row.server);
         let to = server.map(|server| SocketAddr::new(server.ip(), DNS));
-        faults.push(fault.fix(probe_command::path(to, Some(DNS), "where they are lost")));
+        faults.push(fault.fix(probe_command::path(to, Some(DNS), "shows where they are dropped")));
     }
     let failing: Vec<&QueryCounts> = asked.rows.iter().filter(|row| row.failed > 0).collect();
     if !failing.is_empty() {
@@ -239,7 +239,8 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
         let fault = Finding::warning(
             KIND,
             format!(
-                "{count} DNS queries in {seconds} s were answered with SERVFAIL: the server has no answer from those that it asks"
+                "{count} DNS queries in {seconds} s were answered with SERVFAIL: the server gets no answer \
+                 from its upstream servers"
             ),
         );
         let says =
@@ -259,7 +260,7 @@ pub(super) fn faults(asked: &Asked) -> Vec<Finding> {
                 "--tail",
                 "50",
             ],
-            "the servers that CoreDNS asks in vain",
+            "shows the upstream servers that do not answer CoreDNS",
         ));
     }
     faults
@@ -279,7 +280,7 @@ fn line(row: &QueryCounts) -> String {
     );
     if row.lost_on_the_way > 0 {
         text.push_str(&format!(
-            "; to {} an answer was sent that did not come through",
+            "; an answer to {} was sent and did not arrive",
             row.lost_on_the_way
         ));
     }

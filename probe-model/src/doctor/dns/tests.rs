@@ -105,11 +105,11 @@ fn who_is_told_first_and_what_to_do() {
     };
     let told = text(&judge(&seen));
     for line in [
-        "2 pods still ask resolvers that this node no longer uses; the cluster's DNS is among them",
+        "2 pods still query resolvers that this node no longer uses; the cluster's DNS is among them",
         "seen: the node has 192.0.2.2 (/etc/resolv.conf)\n    seen: shop/coredns-x has 192.0.2.1\n    seen: shop/a has 192.0.2.1",
         "do:   kubectl -n kube-system rollout restart deployment coredns",
         "do:   kubectl -n shop delete pod a ",
-        "not looked at: the pods' dnsPolicy",
+        "not checked: the pods' dnsPolicy",
     ] {
         assert!(told.contains(line), "{line} in\n{told}");
     }
@@ -277,7 +277,7 @@ fn what_unanswered_queries_come_to() {
             "probe path --to 192.0.2.1 --port 53",
         ),
         // An answer may be what was missed.
-        (asked(9, 9, 3), CheckVerdict::Warning, "3 packets of DNS"),
+        (asked(9, 9, 3), CheckVerdict::Warning, "3 DNS packets lost"),
     ] {
         let answer = judge(&DnsFacts {
             asked: Some(seen),

@@ -24,7 +24,7 @@ pub struct User {
     pub pid: u32,
     /// Connections to the API that it has, by what the kernel lists; `None`: that could not be read.
     pub open: Option<usize>,
-    /// Where to it has sent a SYN that nobody has answered yet.
+    /// Destinations of its SYNs that have no answer yet.
     pub dials: Vec<SocketAddr>,
     /// Those that ended badly while it was watched.
     pub ended: Vec<Ended>,
@@ -40,7 +40,7 @@ pub struct Ended {
     pub cause: Option<String>,
 }
 
-/// Why a dial came to nothing.
+/// Why a dial failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailedDial {
     pub to: SocketAddr,
@@ -99,7 +99,7 @@ pub fn faults<'a>(seen: &'a NodeFacts, answers: bool) -> Vec<(Finding, &'a [Sock
     faults
 }
 
-/// Whether a connection that ended so never came to an answer.
+/// Whether a connection with this outcome got no answer.
 fn is_cut_off(outcome: Outcome) -> bool {
     match outcome {
         Outcome::Refused
@@ -125,15 +125,15 @@ fn ended(user: &User) -> Option<Finding> {
     let times: usize = cut_off.clone().map(|ended| ended.times).sum();
     let says = match (times, user.dials.len()) {
         (0, 0) => return None,
-        (0, _) => format!("{} waits for the API to answer its SYN", user.name),
+        (0, _) => format!("{} has no answer to its SYN from the API", user.name),
         (times, _) => format!(
-            "{times} of {}'s connections to the API came to nothing just now",
+            "{times} of {}'s connections to the API failed during the check",
             user.name
         ),
     };
     // One that still has a connection works on.
     let fault = match user.open {
-        Some(0) => Finding::failed(KIND, format!("{says}, and it has no other")),
+        Some(0) => Finding::failed(KIND, format!("{says}, and none is established")),
         Some(_) | None => Finding::warning(KIND, says),
     };
     let fault = cut_off.take(WAYS).fold(fault, |fault, ended| {
@@ -168,7 +168,7 @@ fn ended(user: &User) -> Option<Finding> {
     Some(fault.fix(probe_command::watch(
         &ports,
         true,
-        "each as it ends, with its cause",
+        "prints each failed connection with its cause",
     )))
 }
 
@@ -203,7 +203,10 @@ fn idle(seen: &NodeFacts, answers: bool) -> Option<Finding> {
             "{} (pid {pid}) has no established connection to it",
             kubelet.name
         ))
-        .run(["journalctl", "-u", "kubelet", "-n", "50"], "what it waits for")
+        .run(
+            ["journalctl", "-u", "kubelet", "-n", "50"],
+            "shows what it waits for",
+        )
         .run(["systemctl", "restart", "kubelet"], "if it hangs")
     })
 }
@@ -216,18 +219,19 @@ fn of_service(service: &ApiService, seen: &NodeFacts) -> Option<Finding> {
         dialled,
     } = service;
     let to = match endpoints.as_slice() {
-        [] => "nowhere: it has no endpoints".to_owned(),
+        [] => "has no endpoints".to_owned(),
         endpoints => endpoints
             .iter()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(", "),
     };
-    let led = format!("kube-proxy's rules ({mode}) lead {address} to {to}");
+    let led = format!("kube-proxy's rules ({mode}) translate {address} to {to}");
     match (&dialled.reply, &dialled.trust) {
         (Err(stop), _) => Some(
             Finding::failed(KIND, format!(
-                "the kubernetes Service {address} {}: pods here do not come to the API, nor does flannel",
+                "the kubernetes Service {address} {}: pods of this node, flannel included, can't reach the \
+                 API",
                 stop.says()
             ))
             .seen(led)
@@ -235,24 +239,27 @@ fn of_service(service: &ApiService, seen: &NodeFacts) -> Option<Finding> {
             .run(["kubectl", "get", "endpoints", "kubernetes"], "these must be the addresses of the API servers")
             .run(
                 ["kubectl", "-n", "kube-system", "logs", "-l", "k8s-app=kube-proxy"],
-                "whether that of this node reaches the API itself",
+                "shows whether kube-proxy of this node reaches the API",
             )
-            .fix(probe_command::path(Some(*address), None, "the rule or hop where it ends")),
+            .fix(probe_command::path(Some(*address), None, "shows the rule or hop that drops it")),
         ),
         (Ok(_), Trust::WrongName) => Some(
             Finding::warning(KIND, format!(
-                "the API server's certificate is not good for the kubernetes Service's address {}: pods do not trust it",
+                "the API server's certificate does not cover the kubernetes Service's address {}: pods do \
+                 not trust it",
                 address.ip()
             ))
             .seen(led)
             .seen(dialled.leaf.as_ref().map_or_else(String::new, |leaf| {
-                format!("it is good for {}", leaf.names.join(", "))
+                format!("it is valid for {}", leaf.names.join(", "))
             }))
-            .advise("Make the certificate again on a control plane node, with serviceSubnet of the cluster in kubeadm's configuration."),
+            .advise("Renew the certificate on a control plane node, with serviceSubnet of the cluster in \
+                     kubeadm's configuration."),
         ),
         (Ok(_), Trust::UnknownIssuer) => Some(
             Finding::failed(KIND, format!(
-                "what is behind the kubernetes Service {address} has a certificate of another authority than the cluster's"
+                "the server behind the kubernetes Service {address} has a certificate of another CA than \
+                 the cluster's"
             ))
             .seen(led)
             .advise(format!("Check whether it is the same server as in {}.", seen.config.path)),

@@ -15,12 +15,12 @@ const STUCK: i64 = 90;
 pub fn summary(client: &KubeletClient) -> String {
     match client {
         KubeletClient::Certificate { certificate, .. } => format!(
-            "it comes as {} until {}",
+            "it authenticates as {} until {}",
             certificate.title(),
             certificate.ends.strftime("%F")
         ),
-        KubeletClient::Bad { .. } => "its certificate is of no use".to_owned(),
-        KubeletClient::Other(what) => format!("it comes with {what}"),
+        KubeletClient::Bad { .. } => "its certificate can't be used".to_owned(),
+        KubeletClient::Other(what) => format!("it authenticates with {what}"),
     }
 }
 
@@ -32,10 +32,7 @@ pub fn faults(seen: &NodeFacts) -> Vec<Finding> {
             faults.extend(life(seen, place, certificate))
         }
         Some(KubeletClient::Bad { place, why }) => faults.push(renew(
-            Finding::failed(
-                KIND,
-                format!("kubelet has no certificate that it can come with: {place}: {why}"),
-            ),
+            Finding::failed(KIND, format!("kubelet has no usable certificate: {place}: {why}")),
             seen,
             None,
         )),
@@ -49,9 +46,17 @@ fn configuration(seen: &NodeFacts) -> Option<Finding> {
     match (&seen.config.state, &seen.bootstrap) {
         (FileState::Good, _) => None,
         (FileState::Bad(why), _) => Some(
-            Finding::failed(KIND, format!("kubelet's configuration {path} is of no use: {why}"))
-                .advise(format!("Restore {path} from a backup, or make it again on a control plane node."))
-                .fix(make("system:node:NAME", "on a control plane node, with the name of this one; it prints the file")),
+            Finding::failed(
+                KIND,
+                format!("kubelet's configuration {path} can't be used: {why}"),
+            )
+            .advise(format!(
+                "Restore {path} from a backup, or create it again on a control plane node."
+            ))
+            .fix(make(
+                "system:node:NAME",
+                "on a control plane node, with the name of this one; it prints the file",
+            )),
         ),
         (
             FileState::Missing,
@@ -60,22 +65,39 @@ fn configuration(seen: &NodeFacts) -> Option<Finding> {
                 state: FileState::Good,
             }),
         ) => Some(
-            Finding::failed(KIND, "this node has not joined: kubelet has its bootstrap configuration only, and no certificate yet")
-                .seen(format!("{path} is missing, {bootstrap} is there"))
-                .run(["kubectl", "get", "csr"], "a request that is Pending waits for approval")
-                .run(["kubeadm", "token", "list"], "on a control plane node: the token may have expired, after 24 h")
-                .run(JOIN, "on a control plane node: makes another token"),
+            Finding::failed(
+                KIND,
+                "this node has not joined: kubelet has only its bootstrap configuration, \
+                                   and no certificate yet",
+            )
+            .seen(format!("{path} is missing, {bootstrap} is there"))
+            .run(
+                ["kubectl", "get", "csr"],
+                "a request that is Pending waits for approval",
+            )
+            .run(
+                ["kubeadm", "token", "list"],
+                "on a control plane node: the token may have expired, after 24 h",
+            )
+            .run(JOIN, "on a control plane node: creates another token"),
         ),
         (FileState::Missing, bootstrap) => {
-            let fault = Finding::failed(KIND, format!(
-                "kubelet has no configuration of the API server: {path} is missing"
-            ));
+            let fault = Finding::failed(
+                KIND,
+                format!("kubelet has no configuration of the API server: {path} is missing"),
+            );
             let fault = match bootstrap {
-                Some(File { path, state: FileState::Bad(why) }) => fault.seen(format!("{path}: {why}")),
+                Some(File {
+                    path,
+                    state: FileState::Bad(why),
+                }) => fault.seen(format!("{path}: {why}")),
                 Some(File { path, .. }) => fault.seen(format!("so is {path}")),
                 None => fault,
             };
-            Some(fault.run(JOIN, "on a control plane node; then run here what it prints"))
+            Some(fault.run(
+                JOIN,
+                "on a control plane node, run the printed command on this node",
+            ))
         }
     }
 }
@@ -102,30 +124,31 @@ fn life(seen: &NodeFacts, place: &str, certificate: &Certificate) -> Option<Find
     let used = certificate.used(seen.now);
     let fault = match certificate.life(seen.now) {
         Life::Over(ago) => Finding::failed(KIND, format!(
-            "kubelet's client certificate expired {} ago: the API server does not let it in",
+            "kubelet's client certificate expired {} ago: the API server rejects it",
             about(ago)
         )),
         Life::NotYet(until) => {
             return Some(
                 Finding::failed(KIND, format!(
-                    "kubelet's client certificate is valid only in {}: this node's clock is behind, or was ahead when it was made",
+                    "kubelet's client certificate is valid only in {}: this node's clock is behind, or was \
+                     ahead when it was issued",
                     about(until)
                 ))
                 .seen(told(place, certificate))
-                .run(["timedatectl"], "shows the clock of this node: set it right")
-                .run(["systemctl", "restart", "kubelet"], "once the clock is right"),
+                .run(["timedatectl"], "shows the clock of this node: correct it")
+                .run(["systemctl", "restart", "kubelet"], "once the clock is correct"),
             );
         }
         Life::Left(left) if used >= STUCK => Finding::warning(KIND, format!(
-            "kubelet's client certificate expires in {}, and kubelet has not got another: rotation seems stuck",
+            "kubelet's client certificate expires in {}, and kubelet has no new one: rotation seems stuck",
             about(left)
         ))
-        .seen(format!("{used} % of its life is over; kubelet asks for another at 70 to 90 %")),
+        .seen(format!("{used} % of its lifetime is over; kubelet requests a new one at 70 to 90 %")),
         Life::Left(left) if left.as_hours() < SOON_HOURS && used >= ROTATES => Finding::warning(KIND, format!(
             "kubelet's client certificate expires in {}",
             about(left)
         ))
-        .seen(format!("{used} % of its life is over; kubelet asks for another at 70 to 90 %")),
+        .seen(format!("{used} % of its lifetime is over; kubelet requests a new one at 70 to 90 %")),
         Life::Left(_) => return None,
     };
     let failed = fault.severity == Severity::Failed;
@@ -134,9 +157,9 @@ fn life(seen: &NodeFacts, place: &str, certificate: &Certificate) -> Option<Find
         renew(fault, seen, certificate.common_name.as_deref())
     } else {
         fault
-            .run(["kubectl", "get", "csr"], "one of this node that is Pending waits for approval")
+            .run(["kubectl", "get", "csr"], "a Pending request of this node waits for approval")
             .advise("Set rotateCertificates to true in /var/lib/kubelet/config.yaml; kube-controller-manager, which signs, must be up.")
-            .run(["systemctl", "restart", "kubelet"], "it asks for a certificate at once")
+            .run(["systemctl", "restart", "kubelet"], "it requests a certificate at once")
     })
 }
 
@@ -144,15 +167,21 @@ fn told(place: &str, certificate: &Certificate) -> String {
     format!("{place}: {}, {}", certificate.title(), certificate.validity())
 }
 
-/// How a node comes to a certificate again.
+/// How a node gets a new certificate.
 fn renew(fault: Finding, seen: &NodeFacts, name: Option<&str>) -> Finding {
     let fault = match &seen.bootstrap {
-        Some(File { path, state: FileState::Good }) => fault
-            .seen(format!("{path} is there: kubelet asks for a certificate with it when it starts, if its token has not expired"))
-            .run(["systemctl", "restart", "kubelet"], "it asks for a certificate")
+        Some(File {
+            path,
+            state: FileState::Good,
+        }) => fault
+            .seen(format!(
+                "{path} exists: kubelet requests a certificate with it at start, unless its token \
+                           has expired"
+            ))
+            .run(["systemctl", "restart", "kubelet"], "it requests a certificate")
             .run(["kubectl", "get", "csr"], "its request may wait for approval"),
         Some(File { path, .. }) => fault.seen(format!(
-            "{path} is not there or of no use: kubelet can't ask for another certificate by itself"
+            "{path} is missing or can't be used: kubelet can't request a new certificate by itself"
         )),
         None => fault,
     };
@@ -164,7 +193,7 @@ fn renew(fault: Finding, seen: &NodeFacts, name: Option<&str>) -> Finding {
         })
         .unwrap_or("system:node:NAME");
     fault
-        .fix(make(user, "on a control plane node; it prints the file"))
+        .fix(make(user, "on a control plane node, prints the file"))
         .advise(format!(
             "Copy that file here as {}, and remove the files kubelet-client* in /var/lib/kubelet/pki.",
             seen.config.path

@@ -11,7 +11,7 @@ use crate::doctor::{
 };
 use crate::probe_command;
 
-/// Clocks further apart than this, in seconds, are told of.
+/// Clocks that differ by more than this, in seconds, are reported.
 const SKEW: i64 = 30;
 /// Lines of an answer that are shown.
 const LINES: usize = 3;
@@ -99,7 +99,7 @@ pub fn faults(server: &Server, seen: &NodeFacts) -> Vec<Finding> {
                     KIND,
                     format!("the API server's name {} does not resolve: {why}", server.host),
                 )
-                .run(["getent", "hosts", &server.host], "what this node makes of the name")
+                .run(["getent", "hosts", &server.host], "shows what this node resolves the name to")
                 .advise(format!(
                     "Check /etc/hosts and /etc/resolv.conf of this node, and whether {} names the right server.",
                     seen.config.path
@@ -143,23 +143,28 @@ fn stopped(address: SocketAddr, stop: &Stop, seen: &NodeFacts) -> Finding {
     let (host, port) = (address.ip().to_string(), address.port());
     match stop {
         Stop::Refused => fault
-            .run(["ss", "-ltnp", &format!("sport = :{port}")], format!("on the machine with {host}: what listens there"))
-            .run(["crictl", "ps", "-a", "--name", "kube-apiserver"], "on the same machine: whether it runs, and its logs by crictl")
-            .advise(format!("If {host} is a virtual address, check that haproxy or kube-vip is up on the machine that has it.")),
+            .run(["ss", "-ltnp", &format!("sport = :{port}")], format!("on the machine with {host}: shows \
+                   what listens there"))
+            .run(["crictl", "ps", "-a", "--name", "kube-apiserver"], "on the same machine: shows whether it \
+                   runs, crictl has its logs")
+            .advise(format!("If {host} is a virtual address, check that haproxy or kube-vip is up on the \
+                             machine that holds it.")),
         Stop::Unanswered => fault
-            .run(["ping", "-c1", &host], "whether the machine is there, or has the virtual address")
-            .run(["ip", "neigh", "show", &host], "whether it is known on this network")
-            .fix(probe_command::path(Some(address), None, "here and there: what drops the packets"))
-            .advise(format!("Check the packet filter of that machine for rules of port {port}.")),
+            .run(["ping", "-c1", &host], "shows whether the machine is up or holds the virtual address")
+            .run(["ip", "neigh", "show", &host], "shows its neighbour entry")
+            .fix(probe_command::path(Some(address), None, "on both machines: shows what drops the packets"))
+            .advise(format!("Check the packet filter of that machine for rules on port {port}.")),
         Stop::Unreachable(_) => fault
-            .run(["ip", "route", "get", &host], "the route that this node uses")
-            .run(["ip", "-br", "addr"], "the addresses that this node has"),
+            .run(["ip", "route", "get", &host], "shows the route that this node uses")
+            .run(["ip", "-br", "addr"], "shows the addresses of this node"),
         Stop::Silent => fault
             .run(["crictl", "ps", "-a", "--name", "kube-apiserver"], "on that machine: it may be stopped, or starved of CPU")
-            .run(["ping", "-c1", "-M", "do", "-s", "1400", &host], "a path that loses large packets looks the same"),
-        Stop::Closed => fault.advise("A load balancer without a healthy backend looks like this: check its backends."),
+            .run(["ping", "-c1", "-M", "do", "-s", "1400", &host], "a path that loses large packets has the \
+                   same symptom"),
+        Stop::Closed => fault.advise("A load balancer without a healthy backend has this symptom: check its \
+                                      backends."),
         Stop::NoTls(_) | Stop::NoHttp => fault.advise(format!(
-            "Something else than an API server has this port: check whether {} is right to name {address}.",
+            "This port is not an API server's: check whether {address} in {} is correct.",
             seen.config.path
         )),
         Stop::Alert(_) => fault.advise(
@@ -176,7 +181,7 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Fi
         };
     };
     let shown = format!(
-        "{address} shows {}, signed by {}, {}",
+        "{address} serves {}, signed by {}, {}",
         leaf.title(),
         leaf.issuer,
         leaf.validity()
@@ -186,16 +191,17 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Fi
         Trust::Trusted | Trust::Unchecked | Trust::Expired | Trust::NotYet => {}
         Trust::UnknownIssuer => faults.push(
             Finding::failed(KIND, format!(
-                "kubelet does not trust the API server {address}: another authority than the one it knows signed its certificate"
+                "kubelet does not trust the API server {address}: its certificate is signed by another CA \
+                 than kubelet's"
             ))
             .seen(shown.clone())
             .run(
                 ["openssl", "x509", "-noout", "-fingerprint", "-in", "/etc/kubernetes/pki/ca.crt"],
-                "compare here and on a control plane node",
+                "compare it with a control plane node's",
             )
             .advise(format!(
-                "{} may have a copy of its own, or name the wrong machine. If the cluster was made anew, reset this node and join it \
-                 again.",
+                "{} may have a copy of its own, or name the wrong machine. If the cluster was created \
+                 again, reset this node and join it again.",
                 seen.config.path
             )),
         ),
@@ -204,12 +210,12 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Fi
                 "kubelet does not trust the API server {address}: its certificate is for other names"
             ))
             .seen(shown.clone())
-            .seen(format!("it is good for {}", names(leaf)))
+            .seen(format!("it is valid for {}", names(leaf)))
             .advise(
-                "On a control plane node, add the name to certSANs of kubeadm's configuration, remove apiserver.crt and apiserver.key, \
-                 and make them again with it.",
+                "On a control plane node, add the name to certSANs in kubeadm's configuration. Remove \
+                 apiserver.crt and apiserver.key, and create them again with it.",
             )
-            .advise(format!("Or name the server in {} by one of these.", seen.config.path)),
+            .advise(format!("Or set the server in {} to one of these.", seen.config.path)),
         ),
         Trust::Other(why) => faults.push(other(address, why).seen(shown.clone())),
     }
@@ -235,7 +241,7 @@ fn untrusted(address: SocketAddr, dialled: &Dialled, seen: &NodeFacts) -> Vec<Fi
                 about(until)
             ))
             .seen(shown)
-            .run(["timedatectl"], "here and there: one of the clocks is wrong"),
+            .run(["timedatectl"], "on both machines: one of the clocks is wrong"),
         ),
         Life::Left(left) if left.as_hours() < SOON_HOURS => faults.push(renew(
             Finding::warning(KIND, format!(
@@ -268,28 +274,32 @@ fn answer(address: SocketAddr, reply: &Reply, seen: &NodeFacts) -> Option<Findin
     let status = reply.status;
     let fault = match status {
         0..=399 => return None,
-        401 => Finding::failed(KIND, format!("the API server {address} does not know kubelet: 401 Unauthorized"))
+        401 => Finding::failed(KIND, format!("the API server {address} does not authenticate kubelet: 401 \
+                                              Unauthorized"))
             .advise(format!(
-                "The certificate or token that {} names expired, or another authority than that of --client-ca-file signed it.",
+                "The certificate or token in {} expired, or its CA is not in --client-ca-file.",
                 seen.config.path
             )),
         403 => Finding::warning(KIND, format!(
-            "the API server {address} knows kubelet, and does not let it ask for /healthz: 403 Forbidden"
+            "the API server {address} authenticates kubelet, but does not authorize /healthz: 403 Forbidden"
         ))
         .advise("The subject of its certificate must be O=system:nodes, CN=system:node:NAME.")
         .run(
             ["kubectl", "get", "clusterrolebinding", "system:public-info-viewer", "-o", "yaml"],
             "system:authenticated must be in it",
         ),
-        429 => Finding::warning(KIND, format!("the API server {address} has too much to do: 429 Too Many Requests"))
+        429 => Finding::warning(KIND, format!("the API server {address} is overloaded: 429 Too Many \
+                                               Requests"))
             .run(
                 ["kubectl", "get", "--raw", "/debug/api_priority_and_fairness/dump_priority_levels"],
-                "the clients that ask that much",
+                "shows the clients with the most requests",
             ),
-        500..600 => Finding::failed(KIND, format!("the API server {address} says that it is not well: {status}"))
-            .run(["kubectl", "get", "--raw", "/readyz?verbose"], "which part is not ready")
-            .fix(probe_command::doctor(Check::Etcd, "on its machine: most often it is etcd")),
-        _ => Finding::warning(KIND, format!("what is at {address} answers /healthz with {status}, as no API server does"))
+        500..600 => Finding::failed(KIND, format!("the API server {address} reports that it is not healthy: \
+                                                   {status}"))
+            .run(["kubectl", "get", "--raw", "/readyz?verbose"], "shows which check fails")
+            .fix(probe_command::doctor(Check::Etcd, "on its machine: etcd is the most frequent cause")),
+        _ => Finding::warning(KIND, format!("the server at {address} is not an API server: it answers \
+                                             /healthz with {status}"))
             .advise(format!("Check whether {} names the right server.", seen.config.path)),
     };
     let lines = reply.body.lines().filter(|line| !line.trim().is_empty());
@@ -310,13 +320,13 @@ fn clock(address: SocketAddr, reply: &Reply) -> Option<Finding> {
             format!("this node's clock is {} s {which} the API server's", skew.abs()),
         )
         .seen(format!(
-            "{address} dated its answer {}, it was {} here",
+            "{address} dated its answer {}; the clock of this node showed {}",
             there.strftime("%F %T"),
             here.strftime("%F %T")
         ))
         .run(
             ["timedatectl"],
-            "here and there: certificates and leases depend on the clock",
+            "on both machines: certificates and leases depend on the clock",
         )
     })
 }

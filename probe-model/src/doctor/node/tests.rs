@@ -136,7 +136,7 @@ fn a_node_that_is_well() {
     let (summary, _) = judge(&well());
     assert_eq!(
         summary,
-        "kubelet (pid 42) uses /etc/kubernetes/kubelet.conf; it comes as CN=system:node:alpha until 2027-09-23; \
+        "kubelet (pid 42) uses /etc/kubernetes/kubelet.conf; it authenticates as CN=system:node:alpha until 2027-09-23; \
          https://api.lab:6443 answers 200, its certificate ends 2027-09-23, the clocks agree; \
          kubelet has 1 connection to it, kube-proxy has 2 connections to it; \
          the kubernetes Service 10.96.0.1:443 answers"
@@ -149,7 +149,7 @@ fn kubelets_certificate() {
         (
             -365 * DAY,
             -3 * DAY,
-            &["!", "expired 3 days ago", "bootstrap-kubelet.conf is not there"][..],
+            &["!", "expired 3 days ago", "bootstrap-kubelet.conf is missing"][..],
         ),
         (1, 365 * DAY, &["!", "valid only in 60 min", "clock"]),
         (
@@ -168,10 +168,10 @@ fn kubelets_certificate() {
         |seen| {
             seen.client = Some(KubeletClient::Bad {
                 place: "/a.pem".to_owned(),
-                why: "it is not there".to_owned(),
+                why: "not found".to_owned(),
             });
         },
-        &["!", "/a.pem: it is not there"],
+        &["!", "/a.pem: not found"],
     );
     assert_eq!(
         faults(|seen| seen.client = Some(KubeletClient::Other("a token"))),
@@ -224,7 +224,7 @@ fn configurations() {
             gone(seen);
             seen.config.state = FileState::Bad("it is no kubeconfig".to_owned());
         },
-        &["!", "of no use: it is no kubeconfig"],
+        &["!", "can't be used: it is no kubeconfig"],
     );
     says(
         |seen| seen.kubelet = Kubelet::Stopped,
@@ -248,13 +248,13 @@ fn servers() {
             stopped(Stop::Unreachable("no route".to_owned())),
             &["!", "can't be reached: no route"],
         ),
-        (stopped(Stop::Silent), &["!", "says nothing"]),
+        (stopped(Stop::Silent), &["!", "sends nothing"]),
         (stopped(Stop::Closed), &["!", "closes them"]),
-        (stopped(Stop::NoTls("x".to_owned())), &["!", "does not speak TLS"]),
+        (stopped(Stop::NoTls("x".to_owned())), &["!", "does not use TLS"]),
         (stopped(Stop::Alert("UnknownCA".to_owned())), &["!", "UnknownCA"]),
         (
             dialled(Trust::UnknownIssuer, long, ok()),
-            &["!", "another authority", "signed by CN=kubernetes"],
+            &["!", "another CA", "signed by CN=kubernetes"],
         ),
         (
             dialled(Trust::WrongName, long, ok()),
@@ -331,14 +331,14 @@ fn connections_that_end() {
             seen.users[0].open = Some(0);
             seen.users[0].ended = vec![ended(Outcome::Unanswered, 1)];
         },
-        &["!", "1 of kubelet's", "it has no other"],
+        &["!", "1 of kubelet's", "none is established"],
     );
     says(
         |seen| {
             seen.users[0].open = Some(0);
             seen.users[0].dials = vec![address("192.168.88.11:6443")];
         },
-        &["!", "kubelet waits", "SYN sent"],
+        &["!", "kubelet has no answer", "SYN sent"],
     );
     says(|seen| seen.users[0].open = Some(0), &["~", "has no connection"]);
     // kubelet itself closes connections when it renews its certificate.
@@ -375,7 +375,7 @@ fn what_follows_of_a_server_that_is_cut_off_is_its_evidence() {
         &[
             "!the API server 192.168.88.11:6443 does not answer",
             "|from here to 192.168.88.11:6443: iptables: -A OUTPUT -j DROP drops it",
-            "|kubelet waits for the API",
+            "|kubelet has no answer to its SYN from the API",
             "|the kubernetes Service 10.96.0.1:443 does not answer",
         ],
     );
@@ -411,7 +411,7 @@ fn the_service() {
         (
             dialled(Trust::UnknownIssuer, (-DAY, 300 * DAY), Ok(None)),
             true,
-            &["!", "another authority"],
+            &["!", "another CA"],
         ),
     ] {
         says(

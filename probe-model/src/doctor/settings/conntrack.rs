@@ -13,7 +13,10 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let mut faults = Vec::new();
     let percent = (table.entries * 100).checked_div(table.room).unwrap_or(0);
     if percent >= NEARLY {
-        let says = format!("conntrack's table is {percent} % full: what finds no room there is dropped");
+        let says = format!(
+            "conntrack's table is {percent} % full: once it is full, new connections are \
+                            dropped"
+        );
         let fault = if percent >= FULL {
             Finding::failed(KIND, says)
         } else {
@@ -31,9 +34,9 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
                         "-w",
                         &format!("net.netfilter.nf_conntrack_max={}", table.room.saturating_mul(2)),
                     ],
-                    "for good by conntrack.maxPerCore of kube-proxy, which sets it",
+                    "permanently by conntrack.maxPerCore of kube-proxy, which sets it",
                 )
-                .run(["conntrack", "-L"], "what fills it"),
+                .run(["conntrack", "-L"], "shows what fills it"),
         );
     }
     let Some(counts) = table.counts else {
@@ -42,7 +45,7 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     let failed = |growth: Growth, name: &str, what: &str, remedy: &str| {
         (growth.grown > 0).then(|| {
             Finding::failed(KIND, format!("{what}: {} in {}", growth.grown, seconds(seen)))
-                .seen(format!("conntrack -S: {name} {} since the start", growth.total))
+                .seen(format!("conntrack -S: {name} {} since boot", growth.total))
                 .advise(remedy)
         })
     };
@@ -54,25 +57,25 @@ pub(super) fn faults(seen: &SettingsFacts) -> Vec<Finding> {
     faults.extend(failed(
         no_room,
         "drop without insert_failed",
-        "conntrack drops packets for want of room",
-        "Make the table larger, as said of nf_conntrack_max.",
+        "conntrack drops packets: its table is full",
+        "Enlarge the table: raise nf_conntrack_max.",
     ));
     faults.extend(failed(
         counts.early_drop,
         "early_drop",
-        "conntrack forgets living connections to make room",
-        "Make the table larger, as said of nf_conntrack_max.",
+        "conntrack evicts live connections: its table is full",
+        "Enlarge the table: raise nf_conntrack_max.",
     ));
     // Now and then one is lost on any busy node: the packet is dropped, and sent again.
     if counts.insert_failed.grown > 0 {
         faults.push(
             Finding::warning(KIND, format!(
-                "conntrack dropped {} packets in {}, since it could not insert their entries: another connection has the same \
+                "conntrack dropped {} packets in {}: their entries clash with another connection's \
                  addresses and ports",
                 counts.insert_failed.grown,
                 seconds(seen)
             ))
-            .seen(format!("conntrack -S: insert_failed {} since the start", counts.insert_failed.total))
+            .seen(format!("conntrack -S: insert_failed {} since boot", counts.insert_failed.total))
             .advise(
                 "If these are TCP connections to one server, masquerade has no free source port left towards it: widen its port \
                  range (--to-ports), add addresses, or close idle connections. probe path names the port.",

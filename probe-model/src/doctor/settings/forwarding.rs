@@ -17,13 +17,13 @@ fn off(seen: &SettingsFacts) -> Option<Finding> {
     let set = |fault: Finding, name: &str| {
         fault.run(
             ["sysctl", "-w", &format!("{name}=1")],
-            "for good by a file in /etc/sysctl.d; one there may set it to 0",
+            "permanently by a file in /etc/sysctl.d, one there may set it to 0",
         )
     };
     if seen.forwarding == Some(false) {
         let fault = Finding::failed(
             KIND,
-            "the node forwards nothing: pods reach no other node, and nobody reaches them",
+            "IP forwarding is off: pods can't reach other nodes, and can't be reached",
         );
         return Some(set(fault.seen("net.ipv4.ip_forward = 0"), "net.ipv4.ip_forward"));
     }
@@ -35,7 +35,10 @@ fn off(seen: &SettingsFacts) -> Option<Finding> {
     let names: Vec<_> = off.iter().map(|device| device.name.as_str()).collect();
     let fault = Finding::failed(
         KIND,
-        format!("the node does not forward what comes by {}", names.join(", ")),
+        format!(
+            "IP forwarding is off for packets that arrive on {}",
+            names.join(", ")
+        ),
     );
     (!off.is_empty()).then(|| {
         off.iter().fold(fault, |fault, device| {
@@ -54,20 +57,21 @@ fn bridge_filtering(seen: &SettingsFacts) -> Option<Finding> {
     }
     let fault = Finding::failed(
         KIND,
-        "a pod that asks a Service whose pod is on the same node gets its answer from an address that it did not ask",
+        "a Service is unreachable from a pod on its endpoint's node: the reply bypasses NAT and has the \
+         endpoint's address",
     );
     let set = |fault: Finding| {
         fault.run(
             ["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=1"],
-            "for good by a file in /etc/sysctl.d",
+            "permanently by a file in /etc/sysctl.d",
         )
     };
     Some(match seen.bridge_filtering {
         None => set(fault
-            .seen("br_netfilter is not loaded: there is no net.bridge.bridge-nf-call-iptables")
+            .seen("br_netfilter is not loaded: net.bridge.bridge-nf-call-iptables is missing")
             .run(
                 ["modprobe", "br_netfilter"],
-                "for good by a file in /etc/modules-load.d",
+                "permanently by a file in /etc/modules-load.d",
             )),
         Some(_) => set(fault.seen("net.bridge.bridge-nf-call-iptables = 0")),
     })
@@ -75,15 +79,12 @@ fn bridge_filtering(seen: &SettingsFacts) -> Option<Finding> {
 
 fn dropped(seen: &SettingsFacts) -> Vec<Finding> {
     let fault = |dropper: &super::Dropper| {
-        let says = format!("{} is dropped by a rule", dropper.way);
+        let says = format!("a rule drops {}", dropper.way);
         let (fault, counted) = match dropper.rule.packets {
             Some(0) => (
                 Finding::warning(
                     KIND,
-                    format!(
-                        "{} would be dropped by a rule, which had no packet yet",
-                        dropper.way
-                    ),
+                    format!("a rule would drop {}; it has no hits yet", dropper.way),
                 ),
                 String::new(),
             ),
@@ -91,13 +92,14 @@ fn dropped(seen: &SettingsFacts) -> Vec<Finding> {
                 Finding::failed(KIND, says),
                 format!("; it counted {packets} packets"),
             ),
-            None => (Finding::warning(KIND, says), "; it does not count".to_owned()),
+            None => (Finding::warning(KIND, says), "; it has no counter".to_owned()),
         };
         let fault = fault.seen(format!("{}{counted}", dropper.rule));
         let fault = fault.fixed_by(dropper.rule.fixes(&dropper.flow));
         if seen.flannel_mtu.is_some() {
             fault.advise(
-                "flannel accepts the whole pod network in its chain FLANNEL-FWD: find out why that does not work here.",
+                "flannel accepts the pod network in its chain FLANNEL-FWD: check why this chain has no \
+                 effect on this node.",
             )
         } else {
             fault

@@ -22,22 +22,23 @@ fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
         0 => Finding::warning(
             KIND,
             format!(
-                "packets were dropped since their senders are not behind the device they came by; rp_filter is strict on {devices}"
+                "packets were dropped by the reverse path filter: the route to their source uses another \
+                 device; rp_filter is strict on {devices}"
             ),
         ),
         grown => Finding::failed(
             KIND,
             format!(
-                "{grown} packets were dropped in {} since their senders are not behind the device they came by; rp_filter is \
-                 strict on {devices}",
+                "{grown} packets were dropped in {} by the reverse path filter: the route to their source \
+                 uses another device; rp_filter is strict on {devices}",
                 seconds(seen)
             ),
         ),
     };
     let fault = fault
-        .seen(format!("IPReversePathFilter: {} since the start", growth.total))
+        .seen(format!("IPReversePathFilter: {} since boot", growth.total))
         .seen(format!(
-            "net.ipv4.conf.all.rp_filter = {}; the larger of it and the device's counts",
+            "net.ipv4.conf.all.rp_filter = {}; the larger of it and the device's value applies",
             seen.rp_filter
         ));
     let fault = seen.strays.iter().fold(fault, |fault, (device, packets)| {
@@ -46,15 +47,17 @@ fn reverse_path(seen: &SettingsFacts) -> Option<Finding> {
         ))
     });
     let way =
-        "Or find out why they come that way, by the routes to their senders, and route them back by it.";
-    // To loosen others would help nobody.
+        "Or route replies by the device that these packets arrive on: check the routes to their sources.";
+    // Loose mode on other devices has no effect.
     let fault = match seen.strays.is_empty() {
-        true if strict.len() > 1 => fault
-            .advise("Set rp_filter to 2 only on the device that such packets come by: probe path names it."),
+        true if strict.len() > 1 => fault.advise(
+            "Set rp_filter to 2 only on the device that these packets arrive on: probe path shows \
+                     it.",
+        ),
         _ => strict.iter().fold(fault, |fault, name| {
             fault.run(
                 ["sysctl", "-w", &format!("{}=2", setting(name, "rp_filter"))],
-                "loose on this device only, for good by a file in /etc/sysctl.d",
+                "loose mode on this device only, permanently by a file in /etc/sysctl.d",
             )
         }),
     };
@@ -83,14 +86,14 @@ fn policies(seen: &SettingsFacts) -> Vec<Finding> {
             None => Finding::failed(
                 KIND,
                 format!(
-                    "packets from {source} to pods on this node leave by {device} and are lost: a routing rule sends them there"
+                    "packets from {source} to pods of this node leave by {device} and are lost: a routing rule sends them there"
                 ),
             ),
             // The network there may route pods' addresses.
             Some(overlay) => Finding::warning(
                 KIND,
                 format!(
-                    "packets from pods here to pods of other nodes leave by {device}, not by {overlay}: a routing rule sends them there"
+                    "packets from pods of this node to pods of other nodes leave by {device}, not by {overlay}: a routing rule sends them there"
                 ),
             ),
         };
@@ -218,7 +221,7 @@ mod tests {
         assert!(
             found[0]
                 .what
-                .contains("from 192.168.0.11 to pods on this node leave by eth0")
+                .contains("from 192.168.0.11 to pods of this node leave by eth0")
         );
         assert!(found[0].evidence[1].contains("30400: from 192.168.0.11"));
         assert!(found[0].fixes[0].to_string().starts_with("systemctl disable"));

@@ -23,14 +23,16 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
     if mtu > most {
         faults.push(
             Finding::failed(KIND, format!(
-                "large packets between nodes are lost or cut in pieces: {name} lets through {mtu} bytes, and {} has room for {most}",
+                "large packets between nodes are lost or fragmented: {name} has MTU {mtu}, and {} carries \
+                 only {most}",
                 underlay.name
             ))
             .seen(format!("{name}: MTU {mtu}"))
             .seen(room.clone())
-            .run(["ip", "link", "set", name, "mtu", &most.to_string()], "until flannel starts again")
+            .run(["ip", "link", "set", name, "mtu", &most.to_string()], "until flannel restarts")
             .advise(format!(
-                "For good, set the MTU of {}, by which flannel goes, or MTU of Backend in its net-conf.json.",
+                "To make it permanent, set the MTU of {}, which flannel uses, or MTU of Backend in its \
+                 net-conf.json.",
                 underlay.name
             )),
         );
@@ -39,7 +41,7 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
         .flannel_mtu
         .filter(|flannel| name == super::super::bridge::FLANNEL && *flannel != mtu)
     {
-        let says = format!("pods are given an MTU of {flannel}, and {name} has {mtu}");
+        let says = format!("pods get MTU {flannel}, but {name} has {mtu}");
         let fault = if flannel > most {
             Finding::failed(KIND, says)
         } else {
@@ -49,7 +51,10 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
             fault
                 .seen(format!("/run/flannel/subnet.env: FLANNEL_MTU={flannel}"))
                 .seen(room)
-                .advise("Restart flannel on this node, which writes it anew; pods keep theirs until they are made anew."),
+                .advise(
+                    "Restart flannel on this node: it writes the MTU again; pods keep theirs until they \
+                         are created again.",
+                ),
         );
     }
     let wider = seen
@@ -59,13 +64,13 @@ fn of_overlay(seen: &SettingsFacts, overlay: &Overlay, underlay: &Underlay) -> V
     if let Some(bridge) = wider {
         faults.push(
             Finding::warning(KIND, format!(
-                "{} lets through packets of {} bytes that {name} does not: pods to which no ICMP comes lose them",
+                "{} carries packets of {} bytes that {name} does not: pods that get no ICMP error lose them",
                 bridge.name, bridge.mtu
             ))
             .seen(format!("{}: MTU {}; {name}: MTU {mtu}", bridge.name, bridge.mtu))
             .run(
                 ["ip", "link", "set", &bridge.name, "mtu", &mtu.to_string()],
-                "for new pods by mtu in the CNI configuration",
+                "for new pods: mtu in the CNI configuration",
             ),
         );
     }

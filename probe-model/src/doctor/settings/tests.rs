@@ -102,7 +102,7 @@ fn dropper(packets: Option<u64>) -> Dropper {
             packets,
             ..policy(Tool::IptablesNft, "FORWARD", &[])
         },
-        way: "what goes from pods to pods of other nodes".to_owned(),
+        way: "traffic from pods to pods of other nodes".to_owned(),
         flow: RuleFlow {
             path: PacketPath::Forward,
             protocol: None,
@@ -119,7 +119,7 @@ fn well() {
     let answer = judge(&healthy());
     assert_eq!(answer.verdict, CheckVerdict::Ok, "{}", text(&answer));
     assert!(
-        answer.summary.contains("insert_failed 7 in the past"),
+        answer.summary.contains("insert_failed 7 before"),
         "{}",
         answer.summary
     );
@@ -145,13 +145,13 @@ fn one_setting_wrong() {
             "drop grows",
             |seen| table(seen).counts.as_mut().unwrap().drop = Growth::of(1, 4),
             Failed,
-            "want of room: 3 in 5 s",
+            "its table is full: 3 in 5 s",
         ),
         (
             "early_drop grows",
             |seen| table(seen).counts.as_mut().unwrap().early_drop = Growth::of(1, 2),
             Failed,
-            "forgets living",
+            "evicts live",
         ),
         (
             "insert_failed grows, and drop with it",
@@ -235,7 +235,7 @@ fn one_setting_wrong() {
             "would be dropped",
             |seen| seen.droppers.push(dropper(Some(0))),
             Warning,
-            "had no packet yet",
+            "no hits yet",
         ),
         (
             "too large",
@@ -253,7 +253,7 @@ fn one_setting_wrong() {
             "a wider bridge",
             |seen| seen.devices[0].mtu = 1500,
             Warning,
-            "cni0 lets through packets of 1500",
+            "cni0 carries packets of 1500",
         ),
         (
             "checksums",
@@ -275,7 +275,7 @@ fn one_setting_wrong() {
 fn clocks() {
     let mut seen = healthy();
     seen.clock = Some(Clock::default());
-    assert!(text(&judge(&seen)).contains("none of chronyd"));
+    assert!(text(&judge(&seen)).contains("no time daemon runs"));
     seen.clock = Some(Clock {
         keeper: Some("chronyd".to_owned()),
         ..Clock::default()

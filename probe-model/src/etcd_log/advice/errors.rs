@@ -9,12 +9,12 @@ const SERVER_CA: &str =
     "The client does not trust the CA of the server's certificate: give it that CA (etcdctl: --cacert).";
 const SERVER_CERTIFICATE: &str = "The client refused the server's certificate: give it the server's CA (etcdctl: --cacert), and \
                                   check that the name or address that it dials is a SAN of that certificate.";
-const PROTOCOL: &str = "The client does not follow the TLS protocol: update its TLS library, or look for a proxy or a scanner that \
-                        changes or replays the handshake.";
+const PROTOCOL: &str = "The client violates the TLS protocol: update its TLS library, or find the proxy or \
+                        scanner that changes or replays the handshake.";
 const SIGNATURE: &str = "The client's private key does not belong to its certificate, or its TLS library is faulty: install the \
                          matching key and certificate.";
-const DAMAGED: &str = "Data was changed on the way: look for a middlebox, a faulty network card or a wrong MTU between client and \
-                       server.";
+const DAMAGED: &str = "Data was changed in transit: check middleboxes, network cards and the MTU between \
+                       client and server.";
 const CIPHERS: &str = "Client and server share no cipher suite: compare the client's list with the server's (etcd: --cipher-suites).";
 const CURVES: &str = "Client and server share no key exchange (elliptic curve): update the client's TLS library, or allow X25519 and \
                       P-256 in it.";
@@ -37,8 +37,10 @@ pub const ROWS: &[Known] = &[
     // The connection itself.
     after_hello(
         "unexpected EOF",
-        "The client hung up in the middle of a TLS record: look for a timeout of the client, or a server short of CPU.",
-        "The client hung up in the middle of the TLS handshake: look for a timeout of the client, or a server short of CPU.",
+        "The client closed in the middle of a TLS record: check for a client timeout, or a server short of \
+         CPU.",
+        "The client closed in the middle of the TLS handshake: check for a client timeout, or a server \
+         short of CPU.",
     ),
     after_hello(
         "EOF",
@@ -63,7 +65,7 @@ pub const ROWS: &[Known] = &[
     ),
     known(
         "context deadline exceeded",
-        "The handshake took too long: look for lost packets, or for a client or server short of CPU.",
+        "The handshake took too long: check for lost packets, or for a client or server short of CPU.",
     ),
     known(
         "context canceled",
@@ -71,7 +73,7 @@ pub const ROWS: &[Known] = &[
     ),
     known(
         "broken pipe",
-        "The client hung up before the server's answer: look for a short timeout of the client.",
+        "The client closed before the server's answer: check for a short client timeout.",
     ),
     known(
         "use of closed network connection",
@@ -79,11 +81,12 @@ pub const ROWS: &[Known] = &[
     ),
     known(
         "connection timed out",
-        "The client's node stopped answering: look for a node that went down or a firewall that drops packets.",
+        "The client's node stopped answering: check for a node that went down, or a firewall that drops \
+         packets.",
     ),
     known(
         "no route to host",
-        "The way back to the client is blocked: check routes and firewalls between server and client.",
+        "The server has no path back to the client: check routes and firewalls between server and client.",
     ),
     known(
         "network is unreachable",
@@ -99,8 +102,8 @@ pub const ROWS: &[Known] = &[
     known("oversized record received", PLAIN_TEXT),
     known(
         "unsupported SSLv2 handshake",
-        "The client speaks SSL 2, which no current server accepts: update the client, or find the \
-         scanner that tries it.",
+        "The client uses SSL 2, which no current server accepts: update the client, or find the scanner \
+         that tries it.",
     ),
     known("received record with version", PLAIN_TEXT),
     // Encrypted ClientHello. Before the versions: its errors speak of them too.
@@ -120,12 +123,12 @@ pub const ROWS: &[Known] = &[
     known("used the legacy version field", PROTOCOL),
     known(
         "inappropriate protocol fallback",
-        "The client retries with an older TLS version although a newer one works: update it, and \
-         look for a first attempt that failed.",
+        "The client retries with an older TLS version although a newer one works: update it, and check why \
+         its first attempt failed.",
     ),
     known(
         "inappropriate fallback",
-        "The client took the server's answer for a downgrade: look for a middlebox that changes TLS versions.",
+        "The client detected a downgrade: check for a middlebox that changes TLS versions.",
     ),
     known("no cipher suite supported", CIPHERS),
     known("no mutual cipher suite", CIPHERS),
@@ -340,7 +343,7 @@ pub const ROWS: &[Known] = &[
     ),
     known(
         "expired certificate",
-        "The client says that the server's certificate has expired: renew it, or set the client's clock.",
+        "The client rejects the server's certificate as expired: renew it, or set the client's clock.",
     ),
     known("certificate unobtainable", PROTOCOL),
     known(
@@ -363,11 +366,12 @@ pub const ROWS: &[Known] = &[
     ),
     known(
         "user canceled",
-        "The client gave up the handshake on purpose: look for a user or a timeout that ended it.",
+        "The client cancelled the handshake: check for a user or a timeout that stopped it.",
     ),
     known(
         "close notify",
-        "The client closed TLS before the handshake ended: look for a client that is stopped while it connects.",
+        "The client closed TLS before the handshake ended: check for a client that is stopped while it \
+         connects.",
     ),
     known("unknown PSK identity", PROTOCOL),
     known("encrypted client hello required", PROTOCOL),
@@ -414,7 +418,8 @@ pub const ROWS: &[Known] = &[
     known("ALPN", PROTOCOL),
     known(
         "protocol is shutdown",
-        "The connection was closed during the handshake: look for a client that is stopped while it connects.",
+        "The connection was closed during the handshake: check for a client that is stopped while it \
+         connects.",
     ),
     // The server's own certificate.
     known("no certificates configured", SERVER_KEY),
@@ -445,11 +450,11 @@ pub const ROWS: &[Known] = &[
     // HTTP/2 and gRPC after the handshake.
     known(
         "bogus greeting",
-        "The client speaks HTTP/1 to a port of HTTP/2: use a gRPC client, or the HTTP port.",
+        "The client sends HTTP/1 to an HTTP/2 port: use a gRPC client, or the HTTP port.",
     ),
     known(
         "client preface",
-        "The client speaks HTTP/1 to a port of HTTP/2: use a gRPC client, or the HTTP port.",
+        "The client sends HTTP/1 to an HTTP/2 port: use a gRPC client, or the HTTP port.",
     ),
     // Alerts without a name of their own, and what later versions add.
     known(

@@ -23,7 +23,8 @@ const POSTGRESQL: &[Known] = &[
     ),
     known(
         "invalid length of startup packet",
-        "The client speaks another protocol to PostgreSQL, such as HTTP or TLS: correct its port, or find the scanner.",
+        "The client sends another protocol to PostgreSQL, such as HTTP or TLS: correct its port, or find \
+         the scanner.",
     ),
     known(
         "could not accept SSL connection",
@@ -31,7 +32,8 @@ const POSTGRESQL: &[Known] = &[
     ),
     known(
         "unsupported frontend protocol",
-        "The client speaks a protocol version that PostgreSQL does not know: update its driver, or find the scanner.",
+        "The client uses a protocol version that PostgreSQL does not know: update its driver, or find the \
+         scanner.",
     ),
 ];
 
@@ -49,19 +51,20 @@ const REDIS: &[Known] = &[known(
 const SSHD: &[Known] = &[
     known(
         "client sent invalid protocol identifier",
-        "The client speaks another protocol to sshd, such as HTTP: correct its port, or find the scanner.",
+        "The client sends another protocol to sshd, such as HTTP: correct its port, or find the scanner.",
     ),
     known(
         "banner line contains invalid",
-        "The client speaks another protocol to sshd: correct its port, or find the scanner.",
+        "The client sends another protocol to sshd: correct its port, or find the scanner.",
     ),
     known(
         "invalid format",
-        "The client speaks another protocol to sshd, such as HTTP or TLS: correct its port, or find the scanner.",
+        "The client sends another protocol to sshd, such as HTTP or TLS: correct its port, or find the \
+         scanner.",
     ),
     known(
         "Bad protocol version",
-        "The client speaks another protocol to sshd: correct its port, or find the scanner.",
+        "The client sends another protocol to sshd: correct its port, or find the scanner.",
     ),
     known(
         "no matching",
@@ -100,11 +103,11 @@ const HAPROXY: &[Known] = &[
 const NGINX: &[Known] = &[
     known(
         "TLS to a port without TLS",
-        "The client speaks TLS to a port without TLS: use http:// in its URL, or listen with ssl.",
+        "The client sends TLS to a port without TLS: use http:// in its URL, or listen with ssl.",
     ),
     known(
         "plain HTTP request to HTTPS port",
-        "The client speaks HTTP to a TLS port: use https:// in its URL.",
+        "The client sends HTTP to a TLS port: use https:// in its URL.",
     ),
     known(
         "SSL handshaking",

@@ -42,7 +42,7 @@ impl Observation<'_> {
             let fixes = fixes.into_iter().chain(self.entries_again(overlay));
             self.find(Fault::PortTaken, overlay, None, what, evidence, fixes);
         } else if let Some(holder) = socket() {
-            let what = format!("{name} is down, and UDP port {port}, which it needs, is taken by {holder}.");
+            let what = format!("{name} is down: its UDP port {port} is in use by {holder}.");
             let evidence = vec![format!("{name} is not up"), format!("UDP port {port}: {holder}")];
             let fixes = [
                 Fix::text(format!("Stop {holder}, or move it to another port.")),
@@ -51,7 +51,7 @@ impl Observation<'_> {
             let fixes = fixes.into_iter().chain(self.entries_again(overlay));
             self.find(Fault::PortTaken, overlay, None, what, evidence, fixes);
         } else {
-            let what = format!("{name} is down: nothing goes through it.");
+            let what = format!("{name} is down: it carries no packets.");
             let why = format!("and find out why {}, which manages it, did not", manager(name));
             let fixes = [up(&why)].into_iter().chain(self.entries_again(overlay));
             let evidence = vec![format!("{name} is not up")];
@@ -74,9 +74,9 @@ impl Observation<'_> {
             .flat_map(|peer| entry_commands(name, peer, &lost))
             .collect();
         let which = match known.len() {
-            0 => "Its routes and neighbour entries went when it went down.".to_owned(),
+            0 => "Its routes and neighbour entries were removed when it went down.".to_owned(),
             known if known > PRINTED => format!(
-                "The routes and neighbour entries of {} more peers went, too.",
+                "The routes and neighbour entries of {} more peers were removed, too.",
                 known - PRINTED
             ),
             _ => return fixes,

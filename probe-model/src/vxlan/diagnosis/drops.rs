@@ -115,8 +115,8 @@ impl Observation<'_> {
             // Without reasons: which can it be?
             None | Some("NOT_SPECIFIED") if direction == Direction::In && checksums => {
                 let evidence = vec![
-                    format!("VXLAN packets dropped, this kernel does not say why: {seen}"),
-                    "the node's count of UDP packets with a wrong checksum (InCsumErrors) goes up".to_owned(),
+                    format!("VXLAN packets dropped, this kernel reports no reason: {seen}"),
+                    "the node's counter of UDP packets with a wrong checksum (InCsumErrors) rises".to_owned(),
                 ];
                 self.checksum(overlay, peer, evidence, false);
             }
@@ -126,7 +126,7 @@ impl Observation<'_> {
                     return;
                 }
                 let what = format!("VXLAN packets {way} are dropped on this node.");
-                let mut evidence = vec![format!("dropped, this kernel does not say why: {seen}")];
+                let mut evidence = vec![format!("dropped, this kernel reports no reason: {seen}")];
                 evidence.extend(self.filters(overlay, |_| true).0);
                 let fixes = [Fix::text(match dropped.reason {
                     None => "Check the rules of iptables and nft for UDP packets between the nodes.",
@@ -199,13 +199,13 @@ impl Observation<'_> {
                 evidence.push(format!("{hook}{at}: no filter or program is there now"));
             }
             evidence.extend(filters);
-            let text = "Have its owner accept the packets, or remove it: it is none of the packet filter, and no rule of iptables or nft.";
+            let text = "Let its owner accept the packets, or remove it: it is no rule of iptables or nft.";
             (by, list.into_iter().chain([Fix::text(text)]).collect())
         } else if reason == "IP_RPFILTER" {
             let ways: Vec<_> = overlay
                 .peer(peer)
                 .into_iter()
-                .map(|of| format!("the route to {peer} leads by {}", underlay_to(overlay, of)))
+                .map(|of| format!("the route to {peer} uses {}", underlay_to(overlay, of)))
                 .collect();
             evidence.extend(ways);
             let loosen = device.map(|device| {
@@ -213,11 +213,12 @@ impl Observation<'_> {
                 let key = format!("net.ipv4.conf.{}.rp_filter=2", device.replace('.', "/"));
                 Fix::run(
                     ["sysctl", "-w", &key],
-                    "accepts what comes by another device than the route back; 2 is the loose mode",
+                    "accepts packets that arrive on another device than the route back, 2 is loose mode",
                 )
             });
             let text = Fix::text(format!(
-                "Or let {} use the same network on all nodes (flanneld: --iface), so that packets come by the device that answers leave by.",
+                "Or let {} use the same network on all nodes (flanneld: --iface), so that packets and \
+                 replies use the same device.",
                 manager(name)
             ));
             let by = format!(
@@ -277,7 +278,8 @@ impl Observation<'_> {
         let fixes = [Fix::run(
             ["ethtool", "-K", device, "tx-checksum-ip-generic", "off"],
             format!(
-                "on {peer}: its kernel or network card offloads checksums wrongly; a newer kernel may not"
+                "on {peer}: its kernel or network card offloads checksums wrongly, a newer kernel may be \
+                 fixed"
             ),
         )];
         let finding = self.find(Fault::BadChecksum, overlay, Some(peer), what, evidence, fixes);

@@ -1,4 +1,4 @@
-//! Faults that ICMP errors tell of.
+//! Faults that ICMP errors report.
 
 use super::Observation;
 use crate::finding::Fix;
@@ -49,7 +49,7 @@ impl Observation<'_> {
                             ["ip", "-d", "link", "show", "type", "vxlan"],
                             format!("on {peer}: its VXLAN device must be up, with port {port}"),
                         ),
-                        probe_command::vxlan(&format!("on {peer}: it names the rule, if one rejects")),
+                        probe_command::vxlan(&format!("on {peer}: shows the rule, if one rejects")),
                     ];
                     self.find(Fault::Refused, overlay, Some(peer), what, evidence, fixes);
                 }
@@ -68,11 +68,11 @@ impl Observation<'_> {
                 IcmpErrorKind::Host if self.explained(Some(peer), &[Fault::DeadVtep]) => {}
                 IcmpErrorKind::Host => {
                     let what = format!(
-                        "The peer {peer} of {name} can't be reached: {} says so.",
+                        "The peer {peer} of {name} is unreachable: {} reports it by ICMP.",
                         error.reporter
                     );
                     let fixes = [Fix::text(format!(
-                        "Check whether that node runs, and the route to {peer}."
+                        "Check that the node runs, and the route to {peer}."
                     ))];
                     self.find(Fault::DeadVtep, overlay, Some(peer), what, evidence, fixes);
                 }
@@ -83,7 +83,8 @@ impl Observation<'_> {
                         format!("packets of {} bytes", count.mtu)
                     };
                     let what = format!(
-                        "The way from {name} to {peer} carries only {mtu}: larger VXLAN packets are lost at {}.",
+                        "The path from {name} to {peer} carries only {mtu}: larger VXLAN packets are lost \
+                         at {}.",
                         error.reporter
                     );
                     let fixes = [Fix::text(format!(

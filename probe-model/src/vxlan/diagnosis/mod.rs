@@ -31,16 +31,16 @@ use crate::{
 /// A fault that shows in packets is over when none showed it for so long.
 pub const HOLD: Duration = Duration::from_secs(10);
 
-/// Compares look by look.
+/// Compares snapshots.
 #[derive(Debug)]
 pub struct Diagnosis {
-    /// How long packets speak; `None`: all of a run is one look.
+    /// How long packets count as evidence; `None`: the whole run is one snapshot.
     hold: Option<Duration>,
-    /// What was counted at the last look.
+    /// Counters at the previous snapshot.
     counts: HashMap<VxlanStream, VxlanCount>,
     checksum_errors: Option<u64>,
     checksum_errors_at: Option<u64>,
-    /// When something inside a stream was seen last, which the stream's own time does not tell.
+    /// When fragments were last seen in a stream; the stream's own time is of any packet.
     fragments: HashMap<VxlanStream, u64>,
     malformed: HashMap<VxlanStream, u64>,
     /// By UDP port and peer: a node with two network cards answers by another device than the one asked through.
@@ -49,7 +49,7 @@ pub struct Diagnosis {
     reverse_path_before: Option<u64>,
     /// The complete peers of each device that was up, by its index: when it goes down, the kernel forgets them.
     known: HashMap<u32, Vec<Peer>>,
-    /// What the tables showed at the last look: only what stays is a fault, not an entry that is just being made.
+    /// Findings from tables at the previous snapshot: only one that stays is a fault, not an entry that is being added.
     shown: HashSet<Identity>,
     since: HashMap<Identity, u64>,
 }
@@ -57,7 +57,7 @@ pub struct Diagnosis {
 /// Findings of the same fault.
 type Identity = (Fault, String, Option<IpAddr>, String);
 
-/// What one look has to go by.
+/// The input of one snapshot.
 struct Observation<'a> {
     overlays: &'a [Overlay],
     /// Addresses of this node.
@@ -131,7 +131,7 @@ impl Diagnosis {
         findings
     }
 
-    /// Notes what changed since the last look.
+    /// Notes what changed since the previous snapshot.
     fn compare(&mut self, overlays: &[Overlay], traffic: &Traffic) {
         let now = traffic.now_ns;
         let mut peers: HashMap<(u16, IpAddr), Questions> = HashMap::new();

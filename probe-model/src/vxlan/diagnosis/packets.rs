@@ -38,13 +38,13 @@ impl Observation<'_> {
                     dropped.place == Layer::Inner && dropped.device == overlay.device.index
                 }));
                 let what = format!(
-                    "{peer} sends to {}, which is not the address of {name} here: it keeps an old one, and its packets \
-                     are dropped.",
+                    "{peer} sends to {}, which is not the address of {name} here: its entries are outdated, \
+                     and its packets are dropped.",
                     count.destination_mac
                 );
                 let fixes = [Fix::text(format!(
-                    "Restart {} here and on {peer}: this node publishes its address, and {peer} sets neighbour and \
-                     forwarding entries for {ours}.",
+                    "Restart {} on this node, then on {peer}: {peer} then sets neighbour and forwarding \
+                     entries for {ours}.",
                     manager(name)
                 ))];
                 let finding = self.find(Fault::StaleMac, overlay, Some(peer), what, evidence, fixes);
@@ -129,7 +129,7 @@ impl Observation<'_> {
                 ),
                 Fix::run(
                     ["ip", "-d", "link", "show", name],
-                    "prints the port, here and there",
+                    "prints the port, on both nodes",
                 ),
             ];
             let finding = self.find(Fault::PortMismatch, overlay, Some(peer), what, evidence, fixes);
@@ -165,7 +165,7 @@ impl Observation<'_> {
             ),
             Fix::run(
                 ["ip", "-d", "link", "show", name],
-                "prints the VNI, here and there",
+                "prints the VNI, on both nodes",
             ),
         ];
         let finding = self.find(Fault::VniMismatch, overlay, Some(peer), what, evidence, fixes);
@@ -183,7 +183,7 @@ impl Observation<'_> {
         let is_duplicate = self.findings.iter().any(|finding| {
             finding.fault == Fault::DuplicateMac && finding.detail == count.source_mac.to_string()
         });
-        // Where a peer's forwarding entry is missing, its VTEP is not known: that is told already.
+        // If a peer's forwarding entry is missing, its VTEP is unknown: that is reported already.
         let explained = overlay
             .peers
             .iter()
@@ -192,14 +192,14 @@ impl Observation<'_> {
             return;
         }
         let (name, peer) = (&overlay.device.name, stream.peer);
-        let what = format!("{name} has no entries for {peer}, which sends to it: answers can't go back.");
+        let what = format!("{name} has no entries for {peer}, which sends to it: replies can't be sent.");
         let evidence = vec![
             format!("from {peer}: {}", self.seen(count.packets, count.last_ns)),
-            format!("no forwarding entry of {name} leads to {peer}"),
+            format!("{name} has no forwarding entry for {peer}"),
         ];
         let fixes = [Fix::text(format!(
-            "Check that {peer} is a node of this cluster with a pod subnet, and restart {} here: it sets route, \
-             neighbour and forwarding entry.",
+            "Check that {peer} is a node of this cluster with a pod subnet, and restart {} on this node: it \
+             sets route, neighbour and forwarding entry.",
             manager(name)
         ))];
         let finding = self.find(

@@ -1,4 +1,4 @@
-//! Faults that the tables show: devices that are down, entries that are missing, peers that nobody answers for, MTUs.
+//! Faults that the tables show: devices that are down, missing entries, dead peers, MTUs.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -69,7 +69,7 @@ impl Observation<'_> {
             let (fault, what) = match entry {
                 PeerEntry::Route => (
                     Fault::MissingRoute,
-                    format!("{name} has no route to the pods of {who}: packets to them go another way."),
+                    format!("{name} has no route to the pods of {who}: packets to them take another route."),
                 ),
                 PeerEntry::Neighbour => (
                     Fault::MissingNeighbour,
@@ -192,7 +192,7 @@ impl Observation<'_> {
                 let reason = dropped.reason.as_deref();
                 to_it(dropped) && reason.is_some_and(|reason| reason.starts_with("NEIGH_"))
             };
-            // Before 5.17: what is dropped while nobody answers.
+            // Before 5.17: what is dropped while ARP gets no answer.
             let unreasoned = |dropped: &VxlanDrop| {
                 to_it(dropped) && matches!(dropped.reason.as_deref(), None | Some("NOT_SPECIFIED"))
             };
@@ -209,12 +209,12 @@ impl Observation<'_> {
             let mut evidence = Vec::new();
             if peer.unreachable {
                 evidence.push(format!(
-                    "its address was asked for on {underlay} in vain (neighbour failed)"
+                    "no answer for its address on {underlay} (neighbour state FAILED)"
                 ));
             }
             if peer.asked {
                 evidence.push(format!(
-                    "its address is being asked for on {underlay}, without an answer so far"
+                    "no answer yet for its address on {underlay} (neighbour state INCOMPLETE)"
                 ));
             }
             if let Some((packets, last)) = drops {
@@ -227,8 +227,8 @@ impl Observation<'_> {
                 "The peer {vtep} of {name} is dead or not on this network: nobody answers for its address on {underlay}."
             );
             let fixes = [Fix::text(format!(
-                "Check whether that node runs and has {vtep}. If it is gone, delete its Node object: {} then removes its \
-                 entries.",
+                "Check that the node runs and has {vtep}. If the node was removed, delete its Node object: \
+                 {} then removes its entries.",
                 manager(name)
             ))];
             let finding = self.find(Fault::DeadVtep, overlay, Some(vtep), what, evidence, fixes);
@@ -262,8 +262,8 @@ impl Observation<'_> {
                         "on every node",
                     ),
                     Fix::text(
-                        "Then give the pods the same MTU: flannel takes it from the underlay when it starts, so restart \
-                         flanneld, then the pods.",
+                        "Then give the pods the same MTU: flannel reads it from the underlay at start, so \
+                         restart flanneld, then the pods.",
                     ),
                 ];
                 self.find(Fault::Mtu, overlay, None, what, evidence, fixes);
@@ -280,7 +280,7 @@ impl Observation<'_> {
         for (stream, at) in cut {
             let count = self.count(&stream).map_or(0, |count| count.fragments);
             let what = format!(
-                "VXLAN packets from {} to {name} come in fragments: its MTU is larger than the way here carries.",
+                "VXLAN packets from {} to {name} come in fragments: its MTU is larger than the path carries.",
                 stream.peer
             );
             let fixes = [Fix::text(format!(
@@ -294,7 +294,7 @@ impl Observation<'_> {
         }
     }
 
-    /// Keeps of what the tables show only what they showed at the last look, too.
+    /// Keeps only those findings from tables that the previous snapshot had, too.
     pub(super) fn settled(&mut self, shown: &mut HashSet<Identity>) {
         let now: HashSet<_> = self.findings.iter().map(identity_of).collect();
         self.findings

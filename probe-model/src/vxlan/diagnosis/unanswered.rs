@@ -1,4 +1,4 @@
-//! Questions that nobody answers.
+//! Packets that call for an answer and get none.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
@@ -21,7 +21,7 @@ pub(super) struct Questions {
     /// Asked by then.
     pub(super) base: u64,
     pub(super) asked: u64,
-    /// TCP segments from it that acknowledge something, by then and by now.
+    /// TCP segments from it that acknowledge something, at that time and currently.
     pub(super) acks_before: u64,
     pub(super) acks: u64,
     /// The first that is unanswered, `CLOCK_MONOTONIC` nanoseconds.
@@ -29,14 +29,14 @@ pub(super) struct Questions {
 }
 
 impl Observation<'_> {
-    /// Questions that nobody answered, where nothing else says why.
+    /// Packets without an answer, if no other finding explains it.
     pub(super) fn unanswered(&mut self, questions: &HashMap<(u16, IpAddr), Questions>) {
         let mut silent: Vec<_> = questions
             .iter()
             .filter_map(|((port, peer), questions)| {
                 let waited = self.traffic.now_ns.saturating_sub(questions.first_ns?);
                 let unanswered = questions.asked - questions.base;
-                // Who acknowledges gets this node's packets; single ones may be repeated for want of an answer. That it
+                // A peer that acknowledges gets this node's packets; single ones may be retransmissions. That it
                 // asks, or sends datagrams, says nothing.
                 let acks = questions.acks - questions.acks_before;
                 let enough = unanswered >= UNANSWERED
@@ -69,7 +69,7 @@ impl Observation<'_> {
                 "no answer since"
             };
             let what = format!(
-                "{peer} does not answer: {name} sends to its UDP port {}, and no answer comes back by {name}.",
+                "{peer} does not answer: {name} sends to its UDP port {}, and receives nothing back.",
                 stream.port
             );
             let mut evidence = vec![
@@ -83,8 +83,8 @@ impl Observation<'_> {
             ];
             if self.reverse_path_drops > 0 {
                 evidence.push(format!(
-                    "this node's reverse path filter (rp_filter) dropped {} meanwhile: answers that come past the overlay are among \
-                     such",
+                    "this node's reverse path filter (rp_filter) dropped {} in this time: replies that \
+                     bypass the overlay are dropped by it",
                     counted(self.reverse_path_drops, "packet", "packets")
                 ));
             }
@@ -95,7 +95,7 @@ impl Observation<'_> {
                     .map(|filter| format!("not ruled out: {filter}")),
             );
             let fixes = [
-                probe_command::vxlan(&format!("on {peer}: it names a rule there")),
+                probe_command::vxlan(&format!("on {peer}: shows a rule there")),
                 Fix::text(format!(
                     "If nothing arrives there, a filter between the nodes (security group, switch) drops UDP port {}.",
                     stream.port

@@ -82,10 +82,10 @@ impl Observation<'_> {
         let vtep = peers.iter().find_map(|peer| peer.vtep);
         let to = vtep.map_or_else(
             || "has no forwarding entry".to_owned(),
-            |vtep| format!("goes to {vtep} alone"),
+            |vtep| format!("is sent to {vtep} alone"),
         );
         let what = format!(
-            "Two peers of {name} ({}) have the same MAC address {mac}: what is for either {to}.",
+            "Two peers of {name} ({}) have the same MAC address {mac}: traffic to both {to}.",
             gateways.join(" and ")
         );
         let mut evidence: Vec<_> = peers
@@ -133,7 +133,7 @@ impl Observation<'_> {
             .filter_map(|peer| Some(peer.gateway?.to_string()))
             .collect();
         let what = format!(
-            "Two peers of {name} ({}) have the same VTEP {vtep}: one node gets what is for both.",
+            "Two peers of {name} ({}) have the same VTEP {vtep}: one node receives the traffic of both.",
             gateways.join(" and ")
         );
         let evidence = peers
@@ -146,7 +146,8 @@ impl Observation<'_> {
             })
             .collect();
         let fixes = [Fix::text(format!(
-            "Let {} publish an address of its own on each of these nodes (flanneld: --iface or --public-ip), and restart it there.",
+            "Let {} publish a distinct address on each of these nodes (flanneld: --iface or --public-ip), \
+             and restart it there.",
             manager(name)
         ))];
         let finding = self.find(Fault::DuplicateVtep, overlay, Some(vtep), what, evidence, fixes);
@@ -164,12 +165,12 @@ fn one(peer: &Peer) -> String {
 fn another_mac(name: &str) -> [Fix; 2] {
     [
         Fix::text(
-            "Give each of these machines a machine id of its own, if they were cloned (/etc/machine-id): systemd makes MAC addresses \
-             of it.",
+            "If these machines were cloned, give each a distinct machine id (/etc/machine-id): systemd \
+             derives MAC addresses from it.",
         ),
         Fix::text(format!(
-            "Then delete {name} on the node that has the wrong one, and restart {} there: it makes the device anew and publishes \
-             its address.",
+            "Then delete {name} on the node with the wrong address, and restart {} there: it creates the \
+             device again and publishes its address.",
             manager(name)
         )),
     ]

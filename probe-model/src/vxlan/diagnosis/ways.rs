@@ -50,7 +50,7 @@ impl Observation<'_> {
 
     fn no_way(&mut self, overlay: &Overlay, vtep: IpAddr) {
         let name = &overlay.device.name;
-        let mut what = format!("This node has no route to {vtep}: {name} can send nothing to that peer");
+        let mut what = format!("This node has no route to {vtep}: {name} can't send to that peer");
         let mut evidence = vec![format!(
             "the kernel's route lookup for {vtep}: network is unreachable"
         )];
@@ -97,7 +97,7 @@ impl Observation<'_> {
                 evidence.extend(of_pods.map(|pods| format!("route {pods} dev {name}")));
                 let fixes = [
                     if route.prefix.prefix_len() == route.prefix.max_prefix_len() {
-                        Fix::run(del(route, None), "and find out who set it")
+                        Fix::run(del(route, None), "and find what added it")
                     } else {
                         let kind = route.kind.name();
                         let why = "lists such routes; whoever made it removes it";
@@ -121,7 +121,8 @@ impl Observation<'_> {
         );
         let evidence = vec![format!("{name} has local address {local}; no device has it")];
         let fixes = [Fix::text(format!(
-            "Give the node {local} again, or restart {} here: it makes {name} anew with the node's address.",
+            "Restore {local} on the node, or restart {} on it: it creates {name} again with the node's \
+             address.",
             manager(name)
         ))];
         self.find(Fault::MissingAddress, overlay, None, what, evidence, fixes);
@@ -130,7 +131,8 @@ impl Observation<'_> {
     fn own_address(&mut self, overlay: &Overlay, vtep: IpAddr) {
         let name = &overlay.device.name;
         let what = format!(
-            "A peer of {name} has this node's own address {vtep} as its VTEP: packets to its pods come back to this node."
+            "A peer of {name} has this node's own address {vtep} as its VTEP: packets to its pods return to \
+             this node."
         );
         let mut evidence = vec![format!(
             "{vtep} is an address of this node, and a forwarding entry of {name} sends to it"
@@ -141,8 +143,8 @@ impl Observation<'_> {
             ));
         }
         let fixes = [Fix::text(format!(
-            "Let {} publish an address on every node that the others reach: flanneld takes --iface, or --public-ip; on machines \
-             with NAT, such as Vagrant's, the first interface has the same address everywhere.",
+            "Let {} publish a reachable address on every node (flanneld: --iface or --public-ip). On \
+             machines with NAT, such as Vagrant's, the first interface has the same address everywhere.",
             manager(name)
         ))];
         self.find(Fault::OwnAddress, overlay, Some(vtep), what, evidence, fixes);
@@ -167,11 +169,11 @@ impl Observation<'_> {
     fn rejected_way(&mut self, overlay: &Overlay, peer: &Peer, vtep: IpAddr, kind: RouteKind) {
         let name = &overlay.device.name;
         let kind = peer.way_route.as_ref().map_or(kind, |route| route.kind);
-        let what = format!("This node rejects packets of {name} to {vtep} by its routing ({kind}).");
+        let what = format!("This node's routing rejects packets of {name} to {vtep} ({kind}).");
         let mut evidence = vec![format!("the kernel's route lookup for {vtep} fails")];
         match &peer.way_route {
             Some(route) => evidence.push(format!("by the route {}", written(route, None))),
-            None => evidence.push("no route of any table does that: a rule of ip rule does".to_owned()),
+            None => evidence.push("no route does that: a routing rule does (ip rule)".to_owned()),
         }
         let fixes = undo(peer.way_route.as_ref(), vtep, None);
         let finding = self.find(Fault::UnderlayRoute, overlay, Some(vtep), what, evidence, fixes);
@@ -200,10 +202,13 @@ impl Observation<'_> {
                 format!("route {network} dev {device}"),
             ];
             let fixes = [Fix::text(if overlap.is_underlay {
-                "Choose a pod network that is no part of the nodes' network; it is set when the cluster is made.".to_owned()
+                "Choose a pod network outside the nodes' network; it is set when the cluster is \
+                 created."
+                    .to_owned()
             } else {
                 format!(
-                    "Give one of the two another network: each node has a pod subnet of its own (podCIDR), and {device} is not in it."
+                    "Move one of the two to another network: each node has its own pod subnet (podCIDR), \
+                     and {device} must be outside it."
                 )
             })];
             let finding = self.find(Fault::PrefixOverlap, overlay, overlap.peer, what, evidence, fixes);
@@ -257,16 +262,16 @@ fn del(route: &Route, device: Option<&str>) -> Vec<String> {
     ip.map(str::to_owned).chain(words(route, device)).collect()
 }
 
-/// A route for the VTEP alone is taken away; one for more is somebody's, and the way for the VTEP alone is added.
+/// A route for the VTEP alone is deleted; a wider one stays, and a route for the VTEP alone is added.
 fn undo(route: Option<&Route>, vtep: IpAddr, device: Option<&str>) -> Vec<Fix> {
     let family = if vtep.is_ipv6() { Some("-6") } else { None };
     match route {
         Some(route) if route.prefix.prefix_len() == route.prefix.max_prefix_len() => {
-            vec![Fix::run(del(route, device), "and find out who set it")]
+            vec![Fix::run(del(route, device), "and find what added it")]
         }
         Some(route) => vec![Fix::text(format!(
-            "The route {} is wider than {vtep}: whoever set it has to leave out the nodes, or set a route to {vtep} by the underlay \
-             before it.",
+            "The route {} is wider than {vtep}: exclude the nodes where it is configured, or add a route to \
+             {vtep} by the underlay.",
             written(route, device)
         ))],
         None => vec![
@@ -274,7 +279,7 @@ fn undo(route: Option<&Route>, vtep: IpAddr, device: Option<&str>) -> Vec<Fix> {
                 ["ip"].into_iter().chain(family).chain(["rule", "show"]),
                 format!("one of these rules rejects packets to {vtep}"),
             ),
-            Fix::text("Leave the nodes out of that rule."),
+            Fix::text("Exclude the nodes from that rule."),
         ],
     }
 }

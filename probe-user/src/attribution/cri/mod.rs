@@ -37,7 +37,7 @@ pub const SOCKETS: [&str; 6] = [
     "/var/snap/microk8s/common/run/containerd.sock",
 ];
 
-/// How often everything is listed when nobody asks.
+/// How often everything is listed without a query.
 const EVERY: Duration = Duration::from_secs(5);
 /// How often at the most.
 const REST: Duration = Duration::from_millis(20);
@@ -181,7 +181,7 @@ async fn list(client: &mut Client, shared: &Shared, begun: Instant) -> Result<()
     shared.doing.is(Health::Well(Some(client.runtime.clone())));
     let is_new = !without.is_empty();
     for id in without {
-        // It may be gone by now; then it is not in the next list.
+        // It may be gone already; then it is not in the next list.
         let Ok(status) = client.sandbox(&id).await else {
             continue;
         };

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::messages::{Container, PodSandbox};
 use crate::model::selector::Labels;
 
-/// How long a removed container keeps its name: its last connections are told after it.
+/// How long a removed container keeps its name: its last connections are reported after it.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Containers, and sandboxes, that are kept; those gone for longest make room.
 const KEPT: usize = 8192;

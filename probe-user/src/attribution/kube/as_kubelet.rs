@@ -14,10 +14,10 @@ use super::{
 };
 use crate::error::chain;
 
-/// The API by a kubelet's kubeconfig; `real` tells where a file of the node's is for this process.
+/// The API by a kubelet's kubeconfig; `real` maps a file of the node to its path for this process.
 ///
 /// # Errors
-/// Credentials that can't be read, or that only a program can tell: none is run.
+/// Credentials that can't be read, or that come from a program: none is run.
 pub async fn as_kubelet(text: &str, real: impl Fn(&str) -> io::Result<PathBuf>) -> Result<Client, KubeError> {
     let unusable = |reason: String| KubeError::Kubeconfig {
         file: "the kubelet's kubeconfig".into(),
@@ -42,7 +42,7 @@ pub async fn as_kubelet(text: &str, real: impl Fn(&str) -> io::Result<PathBuf>) 
         };
         if user.exec.is_some() || user.auth_provider.is_some() {
             return Err(unusable(
-                "it has its credentials from a program, which is not run".to_owned(),
+                "its credentials come from a program, which probe does not run".to_owned(),
             ));
         }
         find(&mut user.client_certificate)?;

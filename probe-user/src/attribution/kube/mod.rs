@@ -47,7 +47,7 @@ use crate::{
     },
 };
 
-/// How often the kubelet is asked when nobody needs a name, and at the most.
+/// How often the kubelet is queried while no name is needed, and at most.
 const EVERY: Duration = Duration::from_secs(10);
 const REST: Duration = Duration::from_millis(200);
 /// How long after a failure it is tried again.
@@ -157,7 +157,7 @@ impl Cluster {
         Some(News {
             health: self.shared.doing.news()?,
             who: self.shared.access.description(),
-            lost: "workloads and other nodes are named as far as they are known by other means",
+            lost: "names of workloads and other nodes may be missing",
         })
     }
 }
@@ -217,7 +217,7 @@ async fn pods(shared: &Shared) -> Result<(), KubeError> {
                     chain(&error)
                 ));
             }
-            // A watch ends now and then, and begins anew.
+            // A watch ends now and then, and is started again.
             Err(_) => {}
         }
         jobs.resolve(&api, shared).await;
@@ -251,7 +251,7 @@ impl Jobs {
     }
 }
 
-/// Lists the nodes when somebody asks for one that is not known.
+/// Lists the nodes when an unknown one is looked up.
 async fn keep_nodes(shared: &Shared) {
     loop {
         shared.nodes_wanted.notified().await;

@@ -1,4 +1,4 @@
-//! Whose address it is: the cluster's nodes, listed when an address is met that nobody is known behind.
+//! The owner of an address: the cluster's nodes, listed when an unknown address is seen.
 
 use std::{
     collections::HashMap,

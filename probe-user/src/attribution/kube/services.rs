@@ -79,7 +79,7 @@ impl ServiceList {
         Some(News {
             health: self.shared.doing.news()?,
             who: self.shared.access.description(),
-            lost: "Services are known as far as the node's rules tell",
+            lost: "Services are known only from the node's rules",
         })
     }
 }

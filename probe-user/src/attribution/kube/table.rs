@@ -16,7 +16,7 @@ use crate::model::{
     workload::{self, Workload, WorkloadSource},
 };
 
-/// How long a pod that is gone keeps its name: its last connections are told after it.
+/// How long a deleted pod keeps its name: its last connections are reported after it.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// Pods that are kept. A node runs some hundred; those gone for longest make room.
 const KEPT: usize = 4096;

@@ -35,7 +35,7 @@ use crate::{
 
 /// How often a follower hears that nothing came.
 const ALIVE: Duration = Duration::from_secs(5);
-/// How old metrics may be that are sent again, so that whoever asks all the time takes little of the node's CPU.
+/// Maximum age of metrics that are sent again, so that frequent scrapes take little of the node's CPU.
 const FRESH: Duration = Duration::from_millis(250);
 /// Bytes of lines that are sent at once.
 const CHUNK: usize = 64 << 10;
@@ -108,7 +108,7 @@ impl Answers for Questions {
             "/v1/node" => body(StatusCode::OK, "application/json", node(&self.shared)),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /v1/connections, /v1/vxlan, /v1/bypass, /v1/doctor, /v1/node\n",
+                "not found; paths: /v1/connections, /v1/vxlan, /v1/bypass, /v1/doctor, /v1/node\n",
             ),
         }
     }
@@ -128,7 +128,10 @@ impl Answers for Scrapes {
             "/metrics" => body(StatusCode::OK, OPEN_METRICS, self.metrics()),
             "/healthz" => health(&self.shared.hangs()),
             "/readyz" => ready(&self.shared),
-            _ => text(StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz\n"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "not found; paths: /metrics, /healthz, /readyz\n",
+            ),
         }
     }
 
@@ -203,9 +206,12 @@ impl Questions {
             Ok(Some(lines)) => streamed(lines),
             Ok(None) => text(
                 StatusCode::SERVICE_UNAVAILABLE,
-                "a doctor is at work for somebody else: ask again in some seconds\n",
+                "another request is running the checks: retry in some seconds\n",
             ),
-            Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("no thread: {error}\n")),
+            Err(error) => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("can't start a thread: {error}\n"),
+            ),
         }
     }
 
@@ -218,8 +224,8 @@ impl Questions {
             let parts = self.shared.parts();
             let reason = match parts.get(&part) {
                 Some(State::Failed(reason)) => format!("does not run: {reason}"),
-                Some(State::Off) => "is switched off".to_owned(),
-                Some(State::Starts | State::Runs { .. }) | None => "has not looked yet".to_owned(),
+                Some(State::Off) => "is disabled".to_owned(),
+                Some(State::Starts | State::Runs { .. }) | None => "has no snapshot yet".to_owned(),
             };
             let reason = reason.replace('\n', " ");
             return text(

@@ -30,7 +30,7 @@ use crate::{
 /// Answers on their way.
 const WAITING: usize = Check::ALL.len();
 
-/// One doctor at a time: each looks at all of the node.
+/// One doctor at a time: each checks all of the node.
 #[derive(Default)]
 pub struct DoctorLock(Arc<AtomicBool>);
 
@@ -44,7 +44,7 @@ impl Drop for Busy {
 }
 
 impl DoctorLock {
-    /// Begins to look; lines as they come, the last of which says that it is the last. `None`: another one is at work.
+    /// Starts the checks; lines as they come, the last of which says that it is the last. `None`: another request is running.
     ///
     /// # Errors
     /// When this process may not have another thread.

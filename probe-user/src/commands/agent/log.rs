@@ -1,4 +1,4 @@
-//! Standard output, by a thread of its own: who reads it may be slow, and nobody waits for that.
+//! Standard output, by a thread of its own: a slow reader delays no other thread.
 
 use std::{
     io::{self, Write},

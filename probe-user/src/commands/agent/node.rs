@@ -1,4 +1,4 @@
-//! The node, as its first process has it: an agent in a container goes there, with the threads that look at it. The threads
+//! The node's namespaces, those of its first process: an agent in a container enters them, with the threads that poll. The threads
 //! that listen stay where they are.
 
 use std::{
@@ -24,13 +24,13 @@ pub fn enter() -> Result<()> {
     let mounts = differs("mnt")?;
     if let Some(network) = network {
         setns(&network, CloneFlags::CLONE_NEWNET)
-            .context("can't go to the node's network (CAP_SYS_ADMIN)")?;
+            .context("can't enter the node's network namespace (CAP_SYS_ADMIN)")?;
     }
     if let Some(mounts) = mounts {
         // Another thread's root and working directory are not this one's any more.
-        unshare(CloneFlags::CLONE_FS).context("can't part from the other threads' directories")?;
+        unshare(CloneFlags::CLONE_FS).context("can't unshare the working directory")?;
         setns(&mounts, CloneFlags::CLONE_NEWNS)
-            .context("can't go to the node's mounts (CAP_SYS_ADMIN, CAP_SYS_CHROOT)")?;
+            .context("can't enter the node's mount namespace (CAP_SYS_ADMIN, CAP_SYS_CHROOT)")?;
     }
     Ok(())
 }
@@ -46,7 +46,8 @@ fn differs(kind: &str) -> Result<Option<File>> {
         Err(error) => {
             return Err(error).with_context(|| {
                 format!(
-                    "can't see {NODE}/{kind}: the pod takes hostPID, CAP_SYS_PTRACE, and an AppArmor profile that allows it"
+                    "can't see {NODE}/{kind}: the pod needs hostPID, CAP_SYS_PTRACE, and an AppArmor \
+                     profile that allows it"
                 )
             });
         }
@@ -58,7 +59,7 @@ fn differs(kind: &str) -> Result<Option<File>> {
     Ok(Some(file))
 }
 
-/// Whether this process is in a pod, as far as the environment tells.
+/// Whether this process is in a pod, by its environment.
 fn in_container() -> bool {
     std::env::var_os("KUBERNETES_SERVICE_HOST").is_some()
 }

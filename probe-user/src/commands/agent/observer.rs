@@ -1,4 +1,4 @@
-//! VXLAN devices and untracked packets, look by look: what is found is counted, and logged when it begins and ends.
+//! Snapshots of VXLAN devices and untracked packets: findings are counted, and logged when they begin and end.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -22,7 +22,7 @@ pub struct Watcher {
     bypass: Found,
 }
 
-/// Findings of the latest look, by what tells them from others.
+/// Findings of the latest snapshot, by identity.
 type Found = HashMap<String, Finding>;
 
 impl Watcher {

@@ -1,5 +1,5 @@
-//! The parts, in threads of their own: one watches connections, one looks at VXLAN devices, untracked packets and rules. What
-//! fails is told and tried again; the others go on.
+//! The parts, in threads of their own: one watches connections, one polls VXLAN devices, untracked packets and rules. A failure is
+//! reported and retried; the others go on.
 
 use std::{
     io,
@@ -116,7 +116,7 @@ struct NodeParts {
     shared: Arc<Shared>,
     log: Log,
     names: Names,
-    /// Its other end goes at the end.
+    /// The other half is dropped at the end.
     stopped: watch::Receiver<()>,
 }
 
@@ -140,13 +140,16 @@ impl NodeParts {
             let looks = match Explainer::start(self.subject(runtime.clone())) {
                 Ok(looks) => looks,
                 Err(error) => {
-                    self.is(Part::Drops, State::Failed(format!("no thread: {error}")));
+                    self.is(
+                        Part::Drops,
+                        State::Failed(format!("can't start a thread: {error}")),
+                    );
                     self.rest(&mut wait).await;
                     continue;
                 }
             };
             if self.settings.watch.is_none() {
-                // The other thread looks.
+                // The other thread polls.
                 let _ = self.stopped.changed().await;
                 return;
             }
@@ -194,7 +197,7 @@ impl NodeParts {
 
     /// Watches connections until all is to end.
     async fn watch(&mut self, looks: Explainer, runtime: Option<Runtime>) -> Result<()> {
-        let settings = self.settings.watch.clone().context("not asked for")?;
+        let settings = self.settings.watch.clone().context("not enabled")?;
         let hooks = match Hooks::attach(&settings) {
             Ok(hooks) => hooks,
             Err(error) => {

@@ -39,7 +39,7 @@ pub fn connections(query: &str) -> Result<Asked, String> {
             }
             "address" => filter.address = Some(etcd_log::address(&value).ok_or_else(wrong)?),
             "follow" => asked.follow = value.parse().map_err(|_| wrong())?,
-            _ => return Err(format!("{name:?} is not known")),
+            _ => return Err(format!("unknown parameter {name:?}")),
         }
     }
     Ok(asked)
@@ -54,7 +54,7 @@ pub fn output(query: &str) -> Result<bool, String> {
             ("output", "table") => false,
             _ => {
                 return Err(format!(
-                    "{name}={value:?} is not known; there are output=json and output=table"
+                    "unknown {name}={value:?}; known: output=json, output=table"
                 ));
             }
         };
@@ -67,11 +67,11 @@ pub fn checks(query: &str) -> Result<Vec<Check>, String> {
     let mut checks = Vec::new();
     for (name, value) in pairs(query) {
         if name != "check" {
-            return Err(format!("{name:?} is not known"));
+            return Err(format!("unknown parameter {name:?}"));
         }
         for asked in value.split(',') {
             let check = Check::from_name(asked);
-            checks.push(check.ok_or_else(|| format!("check={asked:?} is not known"))?);
+            checks.push(check.ok_or_else(|| format!("unknown check={asked:?}"))?);
         }
     }
     let asked = |check: &Check| checks.is_empty() || checks.contains(check);
@@ -120,7 +120,7 @@ mod tests {
             ("outcome=half", "outcome="),
             ("address=etcd", "address="),
             ("follow=1", "follow="),
-            ("colour=red", "\"colour\" is not known"),
+            ("colour=red", "unknown parameter \"colour\""),
             ("a%0Ab=c", "\"a\\nb\""),
         ] {
             let error = connections(query).unwrap_err();

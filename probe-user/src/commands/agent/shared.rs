@@ -41,7 +41,7 @@ pub struct Shared {
     looks: Mutex<Looks>,
     /// What is watched and kept; `None`: nothing.
     watch: Mutex<Option<Watch>>,
-    /// Connections that the kernel side could not tell of.
+    /// Connections that the kernel program could not report.
     lost: AtomicU64,
     began: Instant,
     /// When the threads were last heard of, milliseconds since then.
@@ -105,12 +105,12 @@ impl Shared {
             .map(|watch| watch.history_scope(ports))
     }
 
-    /// Takes a connection; `source` tells whose it is.
+    /// Adds a connection; `source` identifies its owner.
     pub fn keep(&self, kept: Kept, source: u64) {
         let kept = Arc::new(kept);
         let mut held = locked(&self.held);
         held.keep(Arc::clone(&kept), source, Instant::now());
-        // Under the lock, so that nobody who begins to follow gets it twice or not at all. That nobody follows is fine.
+        // Under the lock, so that a new follower gets it exactly once. Sending without followers is no error.
         let _ = self.news.send(kept);
     }
 
@@ -200,7 +200,7 @@ impl Shared {
         self.watched.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// The thread that looks is at work.
+    /// The polling thread is busy.
     pub fn looked(&self) {
         self.looked.store(self.now_ms(), Ordering::Relaxed);
     }
@@ -218,15 +218,12 @@ impl Shared {
         if runs(&Part::Watch)
             && let Some(time) = silent(&self.watched, WATCH_HANGS)
         {
-            hangs.push(format!("connections were not looked at for {} s", time.as_secs()));
+            hangs.push(format!("connections were not processed for {} s", time.as_secs()));
         }
         if (runs(&Part::Vxlan) || runs(&Part::Bypass))
             && let Some(time) = silent(&self.looked, LOOKS_HANG)
         {
-            hangs.push(format!(
-                "VXLAN and rules were not looked at for {} s",
-                time.as_secs()
-            ));
+            hangs.push(format!("no snapshot of VXLAN and rules for {} s", time.as_secs()));
         }
         hangs
     }

@@ -1,4 +1,4 @@
-//! Whether conntrack translated the request that a reply belongs to: then nobody translates the reply back.
+//! Whether conntrack translated the request that a reply belongs to: then the reply is not translated back.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const TCP: u8 = 6;
-/// Lookups a look; each takes some microseconds.
+/// Lookups per snapshot; each takes some microseconds.
 const LOOKUPS: usize = 512;
 
 /// Answers so far, each for a number of packets.

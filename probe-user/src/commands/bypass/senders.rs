@@ -1,4 +1,4 @@
-//! Who sends what slips past.
+//! Senders of untracked packets.
 
 use std::path::PathBuf;
 
@@ -60,7 +60,7 @@ impl KernelNames for BypassProbe {
         self.cgroup(id).as_ref().map(cgroup::names)
     }
 
-    /// A socket does not tell the process.
+    /// A socket has no reference to its process.
     fn command(&self, _pid: u32, _start_boot_ns: u64) -> Option<KernelCommand> {
         None
     }

@@ -1,4 +1,4 @@
-//! One look: the counters, the rules, the Services, and what they come to.
+//! One snapshot: counters, rules, Services, and findings.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -109,14 +109,14 @@ impl Poller {
         &self.rules
     }
 
-    /// The rules that let a stream past, as of the latest look.
+    /// The rules that exempt a stream, as of the latest snapshot.
     pub fn blamed(&self, stream: &UntrackedStream) -> &[CandidateRule] {
         self.blamed
             .get(stream)
             .map_or(&[], |blame| blame.rules.as_slice())
     }
 
-    /// Reads the rules anew where that is due; `puzzled`: somebody has no rule to blame for what was seen first at that time
+    /// Reads the rules again if that is due; `puzzled`: a stream first seen at that time has no candidate rule
     /// (`CLOCK_MONOTONIC` nanoseconds).
     pub fn refresh(&mut self, puzzled: Option<u64>) -> bool {
         self.rules.refresh(puzzled.is_some(), puzzled)
@@ -127,7 +127,7 @@ impl Poller {
         let (rules, services) = (self.rules.all().len(), self.rules.services().all().len());
         format!(
             "{} notrack, {}{} (Ctrl-C ends)",
-            counted(rules, "rule is here that sets", "rules are here that set"),
+            counted(rules, "rule sets", "rules set"),
             counted(services, "Service", "Services"),
             self.delivered(),
         )
@@ -140,7 +140,7 @@ impl Poller {
         by.dedup();
         match by.as_slice() {
             [] => String::new(),
-            by => format!(", what is delivered here is seen by {}", by.join(" and ")),
+            by => format!(", delivered packets by {}", by.join(" and ")),
         }
     }
 

@@ -25,7 +25,7 @@ pub async fn run(settings: Doctor, agents: Agents) -> Result<Exit> {
     let path = question::doctor(&settings.checks);
     let mut progress = Progress::before_answers();
     progress.now(format_args!(
-        "asking the agents of {} nodes, which look for some seconds …",
+        "querying the agents of {} nodes, for some seconds …",
         agents.len()
     ));
     let answers = ask(&cluster.ways, &agents, &path).await;

@@ -49,7 +49,7 @@ impl Cluster {
         Ok(agents::on(all, &self.settings.nodes, &self.settings.namespace)?)
     }
 
-    /// Those there are now: they come and go while somebody watches.
+    /// The current agents: they change during a watch.
     ///
     /// # Errors
     /// When they can't be listed.
@@ -66,7 +66,7 @@ impl Cluster {
         let hosts = agents::hosts(&self.client).await.unwrap_or_default();
         let has = |host: &&Host| !agents.iter().any(|agent| agent.node == host.name);
         for host in hosts.iter().filter(has) {
-            say(format_args!("probe: node {}: no agent runs there", host.name));
+            say(format_args!("probe: node {}: no agent", host.name));
         }
     }
 }

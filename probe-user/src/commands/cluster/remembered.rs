@@ -21,7 +21,7 @@ use crate::{
 /// How the agents answered.
 #[derive(Clone, Debug, Default)]
 pub struct Remembered {
-    /// How far back each goes that told all it has.
+    /// Start of the history of each agent that sent all of it.
     pub memories: Vec<(String, HistoryEnd)>,
     /// Some did not answer, or not wholly.
     pub incomplete: bool,
@@ -33,7 +33,7 @@ impl Remembered {
         for (node, memory) in &self.memories {
             if let Some(oldest) = memory.oldest.filter(|oldest| *oldest > began) {
                 say(format_args!(
-                    "probe: node {node} remembers connections from {} on, the log begins at {}",
+                    "probe: the history of node {node} starts at {}, the log at {}",
                     local(oldest),
                     local(began)
                 ));
@@ -56,7 +56,7 @@ impl Remembered {
         for (node, memory) in &self.memories {
             if let Some(oldest) = memory.oldest {
                 say(format_args!(
-                    "probe: node {node} remembers connections from {} on",
+                    "probe: the history of node {node} starts at {}",
                     local(oldest)
                 ));
             }
@@ -170,7 +170,7 @@ impl Remembered {
         } = fetched;
         if malformed > 0 {
             say(format_args!(
-                "probe: node {node}: {malformed} lines of its answer are no JSON of probe and were left out"
+                "probe: node {node}: {malformed} lines of its answer are not probe's JSON and were skipped"
             ));
         }
         match memory {
@@ -181,7 +181,7 @@ impl Remembered {
                     tell_silent(&node, &reason);
                 } else {
                     say(format_args!(
-                        "probe: node {node} did not tell all it remembers: {reason}"
+                        "probe: the history of node {node} is incomplete: {reason}"
                     ));
                 }
             }

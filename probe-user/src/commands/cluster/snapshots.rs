@@ -1,4 +1,4 @@
-//! `probe vxlan --cluster` and `probe bypass --cluster`: the latest look of every agent.
+//! `probe vxlan --cluster` and `probe bypass --cluster`: the latest snapshot of every agent.
 
 use std::{
     io::{self, Write as _},

@@ -56,9 +56,7 @@ pub fn run(node: &CheckContext) -> Answer {
     if !reserved.is_empty()
         && let Err(why) = look_for_them(node, &mut reserved)
     {
-        seen.unknown.push(format!(
-            "whether reserved addresses are of pods that are gone: {why}"
-        ));
+        seen.unknown.push(format!("reservations of deleted pods: {why}"));
     }
     seen.reservations = reserved;
     let kubelet = Kubelet::find(node);
@@ -139,7 +137,7 @@ fn reserved(node: &CheckContext, place: &str) -> Vec<Reserved> {
 
 /// Asks the runtime for their sandboxes.
 fn look_for_them(node: &CheckContext, reserved: &mut [Reserved]) -> Result<(), String> {
-    let socket = cri::socket(&node.settings.cri).ok_or("no container runtime to ask")?;
+    let socket = cri::socket(&node.settings.cri).ok_or("no container runtime")?;
     let begun = Instant::now();
     let runtime = Runtime::start(&socket).map_err(|error| error.to_string())?;
     runtime.wait(RUNTIME);

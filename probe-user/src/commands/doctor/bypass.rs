@@ -1,4 +1,4 @@
-//! The check `bypass`: one long look of `probe bypass`.
+//! The check `bypass`: one snapshot of `probe bypass`.
 
 use std::thread::sleep;
 
@@ -24,7 +24,7 @@ fn look(node: &CheckContext) -> Result<Answer> {
     if let Some(memory) = &node.memory {
         return Ok(match memory.bypass() {
             Some(view) => judge(&view),
-            None => Answer::impossible(Check::Bypass, &"the agent has not looked yet"),
+            None => Answer::impossible(Check::Bypass, &"the agent has no snapshot yet"),
         });
     }
     allowed(&capabilities::BYPASS)?;

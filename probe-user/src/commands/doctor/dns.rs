@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// What the kubelet copies, unless it is told otherwise.
+/// The file that the kubelet copies by default.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 pub fn run(node: &CheckContext) -> Answer {
@@ -30,14 +30,14 @@ pub fn run(node: &CheckContext) -> Answer {
     });
     let mut seen = found;
     if seen.pods.is_empty() && !kubelet.is_here {
-        return Answer::not_applicable(Check::Dns, "no kubelet, and no process of a pod here");
+        return Answer::not_applicable(Check::Dns, "no kubelet and no pod process on this node");
     }
     match asked {
         Ok(Ok(asked)) => seen.asked = Some(asked),
         Ok(Err(why)) => seen.unknown.push(format!("queries without an answer: {why}")),
         Err(_) => seen
             .unknown
-            .push("queries without an answer: the watching broke off".to_owned()),
+            .push("queries without an answer: watching stopped unexpectedly".to_owned()),
     }
     judge(&seen)
 }

@@ -82,7 +82,7 @@ fn logged(node: &CheckContext) -> Option<Logged> {
             .filter_map(|name| node.root.open(directory.join(name)).ok())
             .max_by_key(|(_, metadata)| metadata.modified().ok());
         if let Some((file, metadata)) = newest {
-            // One that can't be read tells nothing.
+            // One that can't be read is skipped.
             let _ = read(file, metadata.len(), logged.get_or_insert_with(Logged::default));
         }
     }

@@ -40,7 +40,7 @@ const NOT_THESE: [&str; 2] = ["kube-ipvs0", "nodelocaldns"];
 
 pub fn run(node: &CheckContext) -> Answer {
     if find_kubelet(&node.root).is_none() {
-        return Answer::not_applicable(Check::Ingress, "this is no Kubernetes node");
+        return Answer::not_applicable(Check::Ingress, "not a Kubernetes node");
     }
     let addresses = match addresses() {
         Ok(addresses) => addresses,
@@ -69,12 +69,12 @@ pub fn run(node: &CheckContext) -> Answer {
     if served.is_empty() {
         return Answer::not_applicable(
             Check::Ingress,
-            format!("nothing answers on port {HTTPS} of this node's addresses"),
+            format!("no server on port {HTTPS} of this node's addresses"),
         )
         .without(unknown);
     }
     let clients = clients.unwrap_or_else(|why| {
-        unknown.push(format!("which clients came without a server name: {why}"));
+        unknown.push(format!("clients without a server name: {why}"));
         Clients::Unseen
     });
     let (summary, faults) = judge(&served, &clients, Timestamp::now());
@@ -117,7 +117,7 @@ fn clients(node: &CheckContext) -> Result<Clients, String> {
         let lacks = seen.lacks.iter().find(|lack| lack.contains("TLS"));
         return Err(lacks
             .cloned()
-            .unwrap_or_else(|| format!("none came in {:.0} s", node.settings.duration.as_secs_f64())));
+            .unwrap_or_else(|| format!("none connected in {:.0} s", node.settings.duration.as_secs_f64())));
     }
     Ok(Clients::Came(nameless.into_iter().collect()))
 }
@@ -160,7 +160,7 @@ fn targets(addresses: &[IpAddr], unknown: &mut Vec<String>) -> BTreeMap<SocketAd
     }
     if targets.len() > DIALS {
         unknown.push(format!(
-            "{} more addresses: {DIALS} are dialled",
+            "{} more addresses: at most {DIALS} are dialled",
             targets.len() - DIALS
         ));
     }

@@ -34,7 +34,7 @@ pub fn read(root: &Root) -> Result<Vec<LogEntry>, String> {
     let runs: Vec<Command> = match here.find(TOOL) {
         Some(program) if !own.is_empty() => commands(&here, &program, own),
         found => {
-            // A container that has no journal, or no tool: the node's own, where nobody said that its files are elsewhere.
+            // A container that has no journal, or no tool: the node's own, unless --root is set.
             let node = Some(root.path("/"))
                 .filter(|root| root == Path::new("/"))
                 .and(Tools::node());
@@ -44,7 +44,7 @@ pub fn read(root: &Root) -> Result<Vec<LogEntry>, String> {
                     commands(&node, &program, journal::PLACES.map(str::to_owned).to_vec())
                 }
                 _ if own.is_empty() => return Err(format!("no journal in {}", journal::PLACES.join(" or "))),
-                _ if found.is_none() => return Err(format!("{TOOL} is not here")),
+                _ if found.is_none() => return Err(format!("{TOOL} not found")),
                 _ => return Err("no journal".to_owned()),
             }
         }
@@ -56,7 +56,7 @@ pub fn read(root: &Root) -> Result<Vec<LogEntry>, String> {
         printed |= run(command, until, &mut entries)?;
     }
     if !printed {
-        return Err("the journal has nothing of kubelet or the kernel of the past hour".to_owned());
+        return Err("the journal has no lines of kubelet or the kernel of the past hour".to_owned());
     }
     Ok(entries)
 }

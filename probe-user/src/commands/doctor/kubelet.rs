@@ -103,7 +103,7 @@ impl Kubelet {
     }
 }
 
-/// The file of its credentials: as it was told, or else the first known one that is there.
+/// The file of its credentials: the configured one, or else the first known one that exists.
 fn credentials<'a>(root: &Root, arguments: &'a KubeletArguments) -> &'a str {
     let known = host::kubelet::KUBECONFIGS;
     arguments.kubeconfig.as_deref().unwrap_or_else(|| {

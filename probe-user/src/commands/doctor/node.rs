@@ -27,7 +27,7 @@ pub fn run(node: &CheckContext) -> Answer {
     let Some(found) = kubelet::find(&node.root) else {
         return Answer::not_applicable(
             Check::Node,
-            "this is no Kubernetes node: no kubelet runs here, and it has no configuration of one",
+            "not a Kubernetes node: no kubelet process and no kubelet configuration",
         );
     };
     if let Some(why) = &found.alone {
@@ -39,7 +39,7 @@ pub fn run(node: &CheckContext) -> Answer {
         .bootstrap
         .as_ref()
         .map(|path| (path.clone(), login::read(&node.root, path)));
-    // Which of the two kubelet goes by.
+    // Which of the two kubelet uses.
     let used = match (&own, &bootstrap) {
         (Ok(Some(login)), _) => Some(login),
         (Ok(None), Some((_, Ok(Some(login))))) => Some(login),
@@ -76,7 +76,9 @@ pub fn run(node: &CheckContext) -> Answer {
             (_, Some(Err(why))) => unknown.push(format!("the API server: {why}")),
             _ => {}
         }
-        let ended = watch.join().unwrap_or_else(|_| Err("it broke off".to_owned()));
+        let ended = watch
+            .join()
+            .unwrap_or_else(|_| Err("stopped unexpectedly".to_owned()));
         (connections::users(ports), ended)
     });
     let mut causes = Vec::new();
@@ -85,11 +87,14 @@ pub fn run(node: &CheckContext) -> Answer {
             causes = connections::causes(&ended);
             connections::add(&mut users, ended);
         }
-        Err(why) => unknown.push(format!("how connections to the API end: {why}")),
+        Err(why) => unknown.push(format!("outcomes of connections to the API: {why}")),
     }
     if used.is_some_and(|login| login.login.program) {
-        unknown
-            .push("credentials that a program gives: it is not run, the server was asked without".to_owned());
+        unknown.push(
+            "credentials from a program: probe does not run it, and queried the server \
+                   without"
+                .to_owned(),
+        );
     }
     let seen = NodeFacts {
         now: Timestamp::now(),
@@ -106,7 +111,7 @@ pub fn run(node: &CheckContext) -> Answer {
         causes,
     };
     if seen.kubelet == Kubelet::NotSeen {
-        unknown.push("whether kubelet runs: this process does not see the node's (hostPID)".to_owned());
+        unknown.push("the kubelet process: the node's processes are not visible (hostPID)".to_owned());
     }
     let (summary, faults) = judge(&seen);
     Answer::of(Check::Node, summary, faults).without(unknown)

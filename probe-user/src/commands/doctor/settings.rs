@@ -72,7 +72,7 @@ pub fn run(node: &CheckContext) -> Answer {
             .is_ok_and(|names| names.iter().any(|name| cni::is_one(name)));
     if bridge.is_none() && overlays.is_empty() && !has_files && !Kubelet::find(node).is_here {
         let why =
-            "no node of Kubernetes: no kubelet, no CNI configuration, no bridge of pods and no VXLAN device";
+            "not a Kubernetes node: no kubelet, no CNI configuration, no pod bridge and no VXLAN device";
         return Answer::not_applicable(Check::Settings, why);
     }
     let begun = Instant::now();
@@ -215,7 +215,7 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
             "pods of other nodes",
         ))
     });
-    // 192.0.2.0/24 is nobody's.
+    // 192.0.2.0/24 is reserved for documentation (RFC 5737).
     let far = far.unwrap_or((IpAddr::from([192, 0, 2, 1]), None, "others"));
     let Some(pod) = one_of(pods) else {
         return Vec::new();
@@ -228,15 +228,9 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
             address,
             here.clone(),
             device.clone(),
-            format!("what goes from pods to {who}"),
+            format!("traffic from pods to {who}"),
         ),
-        (
-            address,
-            pod,
-            device,
-            here,
-            format!("what comes from {who} to pods"),
-        ),
+        (address, pod, device, here, format!("traffic from {who} to pods")),
     ];
     let mut found: Vec<Dropper> = Vec::new();
     for (source, destination, input, output, way) in ways {
@@ -265,7 +259,7 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
         let candidates = rules.candidates(&packet, &[Action::Drop, Action::Reject]);
         for rule in candidates.into_iter().filter(|candidate| candidate.certain) {
             match found.iter_mut().find(|known| known.rule == rule) {
-                Some(known) => known.way = format!("what goes between pods and {who}"),
+                Some(known) => known.way = format!("traffic between pods and {who}"),
                 None => found.push(Dropper {
                     rule,
                     way: way.clone(),

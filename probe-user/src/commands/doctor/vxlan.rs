@@ -31,7 +31,7 @@ fn look(node: &CheckContext) -> Result<Answer> {
         let observed = Timestamp::now().duration_since(memory.since()).unsigned_abs();
         return Ok(match memory.vxlan() {
             Some(view) => judge(&view, observed),
-            None => Answer::impossible(Check::Vxlan, &"the agent has not looked yet"),
+            None => Answer::impossible(Check::Vxlan, &"the agent has no snapshot yet"),
         });
     }
     allowed(&capabilities::VXLAN)?;

@@ -1,4 +1,4 @@
-//! Connections that come and go while the doctor looks.
+//! Connections during the doctor's run.
 
 use std::{
     io,
@@ -25,7 +25,7 @@ use crate::{
     model::{Connection, Outcome, Role, Summary},
 };
 
-/// Connections kept: a storm is told by its beginning, and by the summary.
+/// Connections kept: a storm is reported by its beginning, and by the summary.
 const KEPT: usize = 4096;
 
 /// Which connections.
@@ -44,7 +44,7 @@ pub struct WatchScope<'a> {
 }
 
 impl<'a> WatchScope<'a> {
-    /// Those that send nothing or fail, for as long as the doctor looks.
+    /// Connections that send nothing or fail, during the doctor's run.
     pub fn of(node: &CheckContext, ports: &'a [u16]) -> Self {
         Self {
             ports,
@@ -77,7 +77,7 @@ pub fn allowed(needs: &[Need]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
     }
-    bail!("not allowed, without {}: run it with sudo", names.join(", "))
+    bail!("not permitted without {}: run it with sudo", names.join(", "))
 }
 
 /// Watches; calls `ready` once it does.

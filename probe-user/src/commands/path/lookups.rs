@@ -31,7 +31,7 @@ use crate::{
 const HOLDS: Duration = Duration::from_secs(5);
 /// Network namespaces remembered.
 const KEPT: usize = 256;
-/// Percent of conntrack's table from which a packet that no rule dropped was dropped for want of room.
+/// Percentage of conntrack's table from which a drop without a rule is taken as a full table.
 const FULL: u64 = 98;
 /// Detours of one exchange.
 const DETOURS: usize = 2;

@@ -1,4 +1,4 @@
-//! From raw events to what is told.
+//! From raw events to reports.
 
 use std::{
     collections::BTreeMap,
@@ -34,7 +34,7 @@ pub struct Pipeline {
     symbols: Symbols,
     shown: Vec<Shown>,
     vxlan_ports: [u16; 2],
-    /// How many may still be told.
+    /// How many may still be reported.
     remaining: Remaining,
     outcomes: BTreeMap<&'static str, (Outcome, u64)>,
     packets: u64,
@@ -134,7 +134,7 @@ impl Pipeline {
         }
     }
 
-    /// Tells what is due, or all that is left; whether there is more to be told.
+    /// Reports what is due, or all that is left; returns whether there is more.
     ///
     /// # Errors
     /// An output that can't be written.
@@ -145,7 +145,7 @@ impl Pipeline {
             self.exchanges.due(clock.now_ns())
         };
         for mut exchange in due {
-            // What was let go after use, of a flow that was told already, is no news.
+            // Packets consumed late, of a flow that was reported already, are not reported.
             if is_over(&exchange) {
                 continue;
             }
@@ -216,7 +216,7 @@ impl Pipeline {
     }
 }
 
-/// Whether nothing is left of it but packets let go after they were told of.
+/// Whether only packets consumed after their report are left of it.
 fn is_over(exchange: &Exchange) -> bool {
     exchange.journeys.iter().all(|journey| {
         journey

@@ -19,7 +19,7 @@ use crate::{
     rtnetlink::Routing,
 };
 
-/// How long to wait for the container runtime to tell the address of a pod.
+/// How long to wait for the container runtime's answer with the address of a pod.
 const FIRST_ANSWER: Duration = Duration::from_secs(3);
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -92,7 +92,7 @@ fn device(netns: &File, name: &str) -> Result<u32> {
     };
     thread::scope(|scope| match scope.spawn(ask).join() {
         Ok(index) => index,
-        Err(_) => bail!("can't ask for the devices of {}", netns.display()),
+        Err(_) => bail!("can't list the devices of {}", netns.display()),
     })
 }
 
@@ -104,7 +104,8 @@ fn net(end: Option<&PathTarget>, other: Option<IpNet>, runtime: Option<&Runtime>
         Some(PathTarget::Pod(name)) => {
             let Some(runtime) = runtime else {
                 bail!(
-                    "{name:?} is no address, and no container runtime tells pods' (--cri names its socket)"
+                    "{name:?} is no address, and no container runtime was found to look up pods (--cri sets \
+                     its socket)"
                 );
             };
             // Its list comes first, the pods' addresses one by one behind it.
@@ -146,11 +147,12 @@ fn pod<'a>(
     names.dedup();
     match names.as_slice() {
         [] => bail!(
-            "no pod of this node that has an address is called {wanted:?}; pods on the host's network have the node's"
+            "no pod of this node with an address of its own is named {wanted:?}; hostNetwork pods have the \
+             node's"
         ),
         [_] => {}
         names => bail!(
-            "{wanted:?} may be any of {}: give more of its name",
+            "{wanted:?} is ambiguous: {}; give the full name",
             names.join(", ")
         ),
     }

@@ -17,7 +17,7 @@ const MOST: usize = 256;
 /// moved to another network namespace.
 pub fn holder(port: u16) -> String {
     udp_holder(port).or_else(|| moved(port)).unwrap_or_else(|| {
-        "a socket of the kernel: a tunnel of another kind, or of an unnamed network namespace".to_owned()
+        "a kernel socket: a tunnel of another type, or in an unnamed network namespace".to_owned()
     })
 }
 

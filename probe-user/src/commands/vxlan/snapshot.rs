@@ -1,4 +1,4 @@
-//! One look: the tables, the counters, and what they come to.
+//! One snapshot: tables, counters, and findings.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -48,7 +48,7 @@ pub struct Poller {
     routing: Routing,
     diagnosis: Diagnosis,
     rules: Rules,
-    /// Who tells the names of pods, where inner connections are asked for.
+    /// The source of pod names, with --flows.
     runtime: Option<Runtime>,
     device: Option<String>,
     underlay: Option<String>,
@@ -96,9 +96,7 @@ impl Poller {
             .map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason))
             .collect();
         if lines.is_empty() && !self.probe.has_reasons {
-            lines.push(
-                "the reasons for drops, which come with 5.17: what drops packets is inferred,".to_owned(),
-            );
+            lines.push("drop reasons (kernel 5.17): the cause of drops is inferred,".to_owned());
         }
         lines
     }
@@ -131,7 +129,7 @@ impl Poller {
                 "no VXLAN device in this network namespace{}",
                 self.device
                     .as_ref()
-                    .map(|name| format!(" of the name {name}"))
+                    .map(|name| format!(" named {name}"))
                     .unwrap_or_default()
             );
         }
@@ -162,7 +160,7 @@ impl Poller {
             .collect();
         if let Some(name) = &self.underlay {
             let device = tables.devices.iter().find(|device| device.name == *name);
-            let device = device.with_context(|| format!("there is no device {name}"))?;
+            let device = device.with_context(|| format!("device {name} not found"))?;
             underlays = HashMap::from([(device.index, name.clone())]);
         }
         self.underlays
@@ -246,7 +244,7 @@ impl Poller {
             .collect()
     }
 
-    /// The addresses that conntrack has VXLAN packets with, where the VTEP of a peer is not known. Read anew after a while: the
+    /// The addresses that conntrack has VXLAN packets with, where the VTEP of a peer is not known. Read again after a while: the
     /// kernel walks all of its table for it.
     fn contacts(&mut self) -> Vec<(u16, IpAddr)> {
         let lacks = |overlay: &&Overlay| {

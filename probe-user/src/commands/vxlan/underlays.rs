@@ -25,7 +25,7 @@ pub struct Underlays {
     attached: HashMap<u32, (String, Attached)>,
     refused: HashMap<u32, String>,
     handle: u32,
-    /// While it is open, filters with this handle are a living process's: others look for it by name in this network
+    /// While it is open, filters with this handle are a living process's: others find it by name in this network
     /// namespace, and it is gone with the process however that ends.
     _alive: UnixDatagram,
 }
@@ -76,7 +76,7 @@ impl Underlays {
             .any(|(_, attached)| matches!(attached, Attached::Clsact { .. }))
     }
 
-    /// Takes away the queues that were made, unless somebody else uses them by now. The programs are gone already.
+    /// Removes the queues that were created, unless another program uses them. The programs are gone already.
     pub fn clear(&mut self, routing: &mut Routing) {
         for (index, (_, attached)) in self.attached.drain() {
             if attached == (Attached::Clsact { made: true }) {
@@ -86,9 +86,9 @@ impl Underlays {
     }
 }
 
-/// A handle that nobody has, and the socket that says so. A process may look more than once at a time, as the doctor does.
+/// A free handle, and the socket that reserves it. A process may have several, as the doctor does.
 fn own() -> Result<(u32, UnixDatagram)> {
-    /// Ids of processes end there; 0 is nobody's.
+    /// The maximum of process ids; 0 is none.
     const PROCESSES: u32 = 1 << 22;
     const LOOKS: u32 = 64;
     let mut refused = None;
@@ -100,7 +100,7 @@ fn own() -> Result<(u32, UnixDatagram)> {
         }
     }
     let error = refused.unwrap_or_else(|| std::io::Error::other("no handle is free"));
-    Err(error).context("can't make the socket that says that this probe runs")
+    Err(error).context("can't create the socket that marks a running probe")
 }
 
 fn mark(handle: u32) -> Result<SocketAddr> {

@@ -26,7 +26,7 @@ impl CounterDelta {
         tables.counters(|key, count| now.push((key, count)))?;
         let Step { more, idle } = self.step(now);
         for key in idle {
-            // A connection that ends between the look above and this is not counted.
+            // A connection that ends between the snapshot above and this one is not counted.
             tables.forget_counter(&key);
         }
         Ok(more)

@@ -100,7 +100,7 @@ impl<S: Sink> Reporting<S> {
     pub fn losses(&self) -> [Tally; 1] {
         [Tally {
             name: "cadences",
-            what: "sources forgotten for others: their counts and cadences started over",
+            what: "sources evicted (table full): their counts and intervals restarted",
             count: self.cadences.fell_out(),
         }]
     }
@@ -109,7 +109,7 @@ impl<S: Sink> Reporting<S> {
     pub fn unlisted_causes(&self) -> Tally {
         Tally {
             name: "causes",
-            what: "connections with a cause that is not listed here for lack of room",
+            what: "connections whose cause is not listed (table full)",
             count: self.causes.others(),
         }
     }

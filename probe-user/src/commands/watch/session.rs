@@ -1,4 +1,4 @@
-//! A run of `watch`: hooks, ring and pipeline, until it is told to end.
+//! A run of `watch`: hooks, ring and pipeline, until it is stopped.
 
 use std::{ops::ControlFlow, os::fd::OwnedFd, time::Duration};
 

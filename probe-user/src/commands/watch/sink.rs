@@ -35,7 +35,7 @@ pub trait Sink {
     /// The end.
     ///
     /// # Errors
-    /// Those that are to be told.
+    /// The selected ones.
     fn summary(&mut self, summary: &Summary) -> Result<()>;
 }
 

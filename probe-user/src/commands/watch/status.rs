@@ -20,10 +20,10 @@ impl Status {
         match status {
             None => {}
             Some(Ok(())) => say(format_args!(
-                "probe: conntrack answers: the addresses that servers see are known from now on"
+                "probe: conntrack available: translated addresses (seen_as) are reported from now on"
             )),
             Some(Err(error)) => say(format_args!(
-                "probe: watch runs without the addresses that servers see: {error}"
+                "warning: conntrack unavailable, translated addresses (seen_as) will be missing: {error}"
             )),
         }
     }
@@ -40,7 +40,7 @@ impl Status {
             }
             Health::Failing(reason) => {
                 say(format_args!(
-                    "probe: {who} can't be asked, {lost} until it can: {reason}"
+                    "probe: {who} unavailable, {lost} until it answers: {reason}"
                 ));
                 self.failing.insert(who);
             }

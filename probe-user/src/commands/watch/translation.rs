@@ -52,7 +52,7 @@ struct Pending {
 /// Connections in, the clients' of them translated out. Lookups are bounded in rate.
 pub struct Translator {
     netns: Option<PathBuf>,
-    /// Inode of that namespace; 0 where it can't be told.
+    /// Inode of that namespace; 0 if unknown.
     inode: u32,
     conntrack: Result<Conntrack, (ConntrackError, Instant)>,
     /// Whether it was available when [`status`](Self::status) was last called.
@@ -228,22 +228,23 @@ impl Translator {
         [
             (
                 "untracked",
-                "client ends that conntrack has no entry of: if their address was translated, it is not known",
+                "client sides without a conntrack entry: their translated address is unknown",
                 no_entry,
             ),
             (
                 "reused",
-                "client ends whose port connected again before conntrack was asked: not known what they were seen as",
+                "client sides whose port was reused before the conntrack lookup: their translated address \
+                 is unknown",
                 reused,
             ),
             (
                 "busy",
-                "client ends that conntrack was not asked for, there were too many at once",
+                "client sides without a conntrack lookup (too many at once)",
                 busy,
             ),
             (
                 "conntrack",
-                "client ends that conntrack could not be asked for",
+                "client sides whose conntrack lookup failed",
                 unavailable,
             ),
         ]

@@ -147,7 +147,7 @@ impl Btf {
         Ok(btf)
     }
 
-    /// Resolves the whole table of [`Offsets`], and tells which fields that probe can do without are not there.
+    /// Resolves the whole table of [`Offsets`], and returns the optional fields that are missing.
     ///
     /// # Errors
     /// When a field is not there that probe can't do without.

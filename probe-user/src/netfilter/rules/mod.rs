@@ -205,7 +205,7 @@ impl Rules {
                     .unread
                     .extend(iptables::incompatible(&save.text).map(|table| {
                         let name = save.tool.name(save.family);
-                        format!("{name} can't show its table {table}, and nft couldn't be asked")
+                        format!("{name} can't show its table {table}, and nft failed")
                     }));
             }
             return rules;

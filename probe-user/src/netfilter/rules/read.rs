@@ -278,7 +278,7 @@ fn run(place: &Tools, program: &Path, arguments: &[&str]) -> Result<String, Stri
             let failed = shown(&format!("failed ({status}): {first}"));
             return Err(format!("{name} {failed}"));
         }
-        ChildEnd::TimedOut => return Err(format!("{name} takes longer than {} s", TIMEOUT.as_secs())),
+        ChildEnd::TimedOut => return Err(format!("{name} timed out after {} s", TIMEOUT.as_secs())),
         ChildEnd::TooMuch => return Err(format!("{name} prints more than {} MB", OUTPUT >> 20)),
         ChildEnd::Lost(error) => return Err(format!("{name} can't be read from: {error}")),
     }
@@ -372,13 +372,13 @@ mod tests {
     fn a_tool_that_hangs_is_ended() {
         let begun = Instant::now();
         let outputs = with(&[("nft", "echo a; exec sleep 100")]);
-        assert_eq!(outputs.unread, ["nft takes longer than 3 s"]);
+        assert_eq!(outputs.unread, ["nft timed out after 3 s"]);
         assert!(begun.elapsed() < TIMEOUT * 2);
         // Not even if it has closed its output, or left it to a child of its own.
         for script in ["exec >&- 2>&-; exec sleep 100", "sleep 5 & wait"] {
             assert_eq!(
                 with(&[("nft", script)]).unread,
-                ["nft takes longer than 3 s"],
+                ["nft timed out after 3 s"],
                 "{script}"
             );
         }

@@ -1223,7 +1223,7 @@ fn rules_of_iptables_nft_are_named_once() {
         assert_eq!(of(vec![nft_save(odd)], Some(&json)).unread(), [""; 0]);
         assert_eq!(
             of(vec![nft_save(odd)], None).unread(),
-            ["iptables-nft can't show its table filter, and nft couldn't be asked"]
+            ["iptables-nft can't show its table filter, and nft failed"]
         );
     }
 }

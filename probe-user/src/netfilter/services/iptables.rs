@@ -40,7 +40,7 @@ pub(super) fn services(save: &str, any: IpAddr) -> Vec<Service> {
         {
             ends.insert(rule.chain, to);
         }
-        // The comment tells it too, where iptables can't show what the rule translates to.
+        // The comment has it too, if iptables can't show what the rule translates to.
         if rule.target.starts_with("KUBE-SEP-")
             && let Some(to) = rule.comment.rsplit("-> ").next().and_then(|to| to.parse().ok())
         {

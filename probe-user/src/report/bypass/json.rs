@@ -1,4 +1,4 @@
-//! One object a look; docs/json.md describes it.
+//! One object a snapshot; docs/json.md describes it.
 
 use std::io;
 
@@ -58,7 +58,7 @@ pub(in crate::report) struct BypassEvent<'a> {
 #[derive(Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "BypassLost"))]
 struct Lost {
-    /// Packets counted in no stream for lack of room.
+    /// Packets counted not assigned to a stream (table full).
     packets: u64,
 }
 

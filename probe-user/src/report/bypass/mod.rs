@@ -1,4 +1,4 @@
-//! `probe bypass`: what slips past, the rules, the findings; and JSON.
+//! `probe bypass`: untracked streams, rules, findings; and JSON.
 
 mod json;
 mod text;
@@ -28,7 +28,7 @@ impl Snapshot for View {
     }
 
     fn findings(&self) -> Vec<(&str, String)> {
-        // Counts in the sentence change from look to look: what is told once is told by what does not.
+        // Counts in the sentence change between snapshots: a finding is identified by what does not change.
         let told = self.findings.iter().map(|finding| {
             let mut text = String::new();
             finding::text(&mut text, finding);

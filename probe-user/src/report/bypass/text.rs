@@ -32,13 +32,13 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
     let time = local(view.time, clock);
     if view.findings.is_empty() {
         let latent = if view.streams.iter().any(|seen| seen.intended.is_none()) {
-            "nothing slips past conntrack any more"
+            "no packet bypasses conntrack any more"
         } else if !view.streams.is_empty() {
-            "what slips past conntrack is intended"
+            "all untracked packets are intended"
         } else if view.rules.is_empty() {
             "no packet slipped past conntrack, and no rule lets one"
         } else {
-            "no packet slipped past conntrack while probe looked"
+            "no packet bypassed conntrack during the run"
         };
         out.push_str(&format!("\n{time}  no finding: {latent}\n"));
     } else {
@@ -49,13 +49,16 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         }
     }
     for unseen in &view.unseen {
-        out.push_str(&format!("not seen on this kernel: {unseen}\n"));
+        out.push_str(&format!("not visible on this kernel: {unseen}\n"));
     }
     for unread in &view.unread {
         out.push_str(&format!("note: {}\n", safe(unread)));
     }
     if view.rest > 0 {
-        out.push_str(&format!("in no stream for lack of room: {} packets\n", view.rest));
+        out.push_str(&format!(
+            "not assigned to a stream (table full): {} packets\n",
+            view.rest
+        ));
     }
     out
 }

@@ -1,4 +1,4 @@
-//! Series and their values: bounded, whoever may invent labels.
+//! Series and their values: bounded, whatever labels clients cause.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -89,7 +89,7 @@ impl Store {
         });
     }
 
-    /// Sets a value; of a counter, one that somebody else counts.
+    /// Sets a value; of a counter, one that is counted elsewhere.
     pub fn set(&self, metric: &'static Definition, labels: &[Value], value: f64) {
         self.known().sample(metric, labels.to_vec()).value = value;
     }
@@ -147,7 +147,7 @@ impl SeriesTable {
     }
 }
 
-/// What there was at one moment, so that nobody waits while it is written.
+/// A copy at one moment, so that no writer waits while it is printed.
 struct Snapshot(Vec<(&'static Definition, Series)>);
 
 impl fmt::Debug for Snapshot {

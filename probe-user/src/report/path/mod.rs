@@ -18,7 +18,7 @@ pub use self::pcap::PcapWriter;
 use super::{Format, clock::Clock, table::DEFAULT_WIDTH};
 use crate::model::path::{Exchange, Outcome, Places};
 
-/// An exchange, as it is told.
+/// An exchange, as it is reported.
 pub struct Told<'a> {
     /// Of its first event.
     pub time: Timestamp,
@@ -26,7 +26,7 @@ pub struct Told<'a> {
     pub places: Places<'a>,
 }
 
-/// All that was told.
+/// The report so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     pub exchanges: u64,
@@ -65,7 +65,7 @@ pub struct Reporter<W> {
     beside: bool,
     node: Option<String>,
     clock: Clock,
-    /// Something was told: what comes next stands apart.
+    /// Something was printed: a blank line comes before the next.
     begun: bool,
     out: W,
 }

@@ -15,7 +15,7 @@ const MOST_DEVICE: usize = 24;
 pub const INDENT: usize = 2;
 /// Between columns.
 pub const GAP: usize = 2;
-/// The sign of what slipped past conntrack.
+/// The sign of an untracked packet.
 const UNTRACKED: &str = "[untracked]";
 
 /// One hop.
@@ -59,7 +59,7 @@ impl Widths {
         })
     }
 
-    /// Where it is told what happened.
+    /// The column of what happened.
     pub const fn what(self) -> usize {
         let device = if self.device > 0 { self.device + GAP } else { 0 };
         INDENT + self.after + GAP + self.place + GAP + device

@@ -6,7 +6,7 @@ use super::{
     text::{Style, say, wrapped},
 };
 
-/// Columns for what happened to each, at the least; where a terminal has fewer, one is told below the other.
+/// Columns for what happened to each, at the least; in a narrower terminal, one is printed below the other.
 const LEAST: usize = 36;
 /// Hops of each that are laid side by side at the most: comparing takes the product of both.
 const MOST: usize = 256;

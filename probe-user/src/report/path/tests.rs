@@ -179,8 +179,7 @@ fn totals_for_people() {
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "3 exchanges of 17 packets, 2026-11-23 09:10:14 to 2026-11-23 09:11:02, from \
-         a\\nb\\x1b[2Jc\\u{202e}d\\x07\n  2 delivered\n  1 dropped\nLost:\n  4 points of packets beyond the most a \
-         second\n\n1 exchange of 1 packet, 2026-11-23 09:10:14 to 2026-11-23 09:11:02, everything\n"
+         a\\nb\\x1b[2Jc\\u{202e}d\\x07\n  2 delivered\n  1 dropped\nLost:\n  4 points of packets beyond the limit per second\n\n1 exchange of 1 packet, 2026-11-23 09:10:14 to 2026-11-23 09:11:02, everything\n"
     );
 }
 
@@ -341,9 +340,9 @@ fn json_of_what_is_untracked_and_of_a_route() {
             "rule": {
                 "text": "iptables-nft: raw PREROUTING rule 1: -A PREROUTING -p tcp -j NOTRACK",
                 "fixes": [{
-                    "shell": "iptables-nft -t raw -D PREROUTING -p tcp -j NOTRACK  # or narrow the rule, and find what sets it",
+                    "shell": "iptables-nft -t raw -D PREROUTING -p tcp -j NOTRACK  # or narrow the rule, and find what adds it",
                     "argv": ["iptables-nft", "-t", "raw", "-D", "PREROUTING", "-p", "tcp", "-j", "NOTRACK"],
-                    "why": "or narrow the rule, and find what sets it",
+                    "why": "or narrow the rule, and find what adds it",
                 }],
                 "certain": false,
             },

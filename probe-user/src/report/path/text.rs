@@ -212,7 +212,7 @@ fn ending(journey: &Journey, places: Places<'_>) -> String {
             format!("{words}, in {place}{}", device("at"))
         }
         JourneyEnd::Left(_) => format!("left {place}{}", device("by")),
-        JourneyEnd::Arrived(_) => format!("came to {place}"),
+        JourneyEnd::Arrived(_) => format!("reached {place}"),
     };
     safe(&format!("{words} after {}", time(journey.after_ns(end.hop()))))
 }

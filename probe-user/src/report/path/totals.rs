@@ -38,12 +38,9 @@ fn losses(lost: Lost) -> [(u64, &'static str); 5] {
         malformed,
     } = lost;
     [
-        (
-            ring,
-            "points of packets: they came faster than they could be read",
-        ),
-        (budget, "points of packets beyond the most a second"),
-        (flows, "flows and packets that found no room"),
+        (ring, "points of packets lost (faster than they could be read)"),
+        (budget, "points of packets beyond the limit per second"),
+        (flows, "flows and packets not followed (table full)"),
         (skipped, "runs of programs that the kernel skipped"),
         (malformed, "points of packets that could not be read"),
     ]

@@ -1,4 +1,4 @@
-//! One object a look; docs/json.md describes it.
+//! One object a snapshot; docs/json.md describes it.
 
 use std::{
     collections::BTreeMap,

@@ -40,7 +40,7 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         }
     }
     for (name, lost) in view.traffic.losses.iter().filter(|(_, lost)| *lost > 0) {
-        out.push_str(&format!("not counted for lack of room: {lost} {name}\n"));
+        out.push_str(&format!("not counted (table full): {lost} {name}\n"));
     }
     out
 }
@@ -62,8 +62,8 @@ fn devices(out: &mut String, view: &View) {
         };
         let kind = match overlay.kind {
             PeerSource::Entries => "",
-            PeerSource::Learning => ", learns its peers: missing entries can't be told",
-            PeerSource::External => ", told its peers packet by packet: none are known",
+            PeerSource::Learning => ", learns its peers: missing entries can't be detected",
+            PeerSource::External => ", gets its peers per packet (external): none are known",
         };
         let up = if device.up { "" } else { ", DOWN" };
         out.push_str(&safe(&format!(
@@ -200,12 +200,12 @@ fn healthy(out: &mut String, view: &View, clock: &mut Clock) {
     let active = peers.iter().filter(|peer| peer.received.packets > 0).count();
     let peers = counted(peers.len(), "peer", "peers");
     let idle = if sent + received == 0 {
-        " No packet passed: without traffic only tables can be checked."
+        " No packet was seen: without traffic only tables can be checked."
     } else {
         ""
     };
     out.push_str(&format!(
-        "\n{time}  no fault found: {peers}, {active} heard from, {sent} packets sent, {received} received, \
+        "\n{time}  no fault found: {peers}, {active} with traffic, {sent} packets sent, {received} received, \
          {dropped} dropped.{idle}\n"
     ));
 }

@@ -30,7 +30,7 @@ pub async fn discover(cluster: Arc<Cluster>, list: watch::Sender<Vec<Agent>>) {
         match cluster.agents_now().await {
             Ok(now) => {
                 if std::mem::take(&mut failing) {
-                    say(format_args!("probe: the list of agents can be read again"));
+                    say(format_args!("probe: agents can be listed again"));
                 }
                 list.send_if_modified(|known| {
                     let changed = *known != now;
@@ -41,7 +41,7 @@ pub async fn discover(cluster: Arc<Cluster>, list: watch::Sender<Vec<Agent>>) {
             Err(error) => {
                 if !std::mem::replace(&mut failing, true) {
                     say(format_args!(
-                        "probe: agents that are new or replaced are not found until they can be listed: {error:#}"
+                        "probe: agents can't be listed, new ones are not found until then: {error:#}"
                     ));
                 }
             }

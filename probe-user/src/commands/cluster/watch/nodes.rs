@@ -66,7 +66,7 @@ impl Nodes {
             state.gap_reported = Some(Instant::now());
             let lost = std::mem::take(&mut state.left_out);
             say(format_args!(
-                "probe: node {node}: {lost} connections were left out: they came faster than they could be sent"
+                "probe: node {node}: {lost} connections lost: they were faster than the transfer"
             ));
         }
     }
@@ -79,7 +79,7 @@ impl Nodes {
         if state.malformed == 1 {
             let reason = reason.map_or_else(|| "too long".to_owned(), ToString::to_string);
             say(format_args!(
-                "probe: node {node}: what its agent says can't all be read, the rest is left out and counted: {reason}"
+                "probe: node {node}: unreadable lines from its agent are skipped and counted: {reason}"
             ));
         }
     }
@@ -94,7 +94,8 @@ impl Nodes {
             None => {}
             Some(Again::Same) => say(format_args!("probe: node {node} answers again")),
             Some(Again::Another) => say(format_args!(
-                "probe: node {node} answers again, by another agent: what the one before had not told is lost"
+                "probe: node {node} answers again, by another agent: unsent connections of the previous one \
+                 are lost"
             )),
         }
     }
@@ -137,7 +138,7 @@ impl Nodes {
         [
             Tally {
                 name: "gaps",
-                what: "connections that agents left out: they came faster than they could be sent",
+                what: "connections lost by agents: they were faster than the transfer",
                 count: self.gaps,
             },
             Tally {

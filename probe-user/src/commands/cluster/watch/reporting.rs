@@ -119,12 +119,12 @@ impl<W: Write> Reporting<W> {
         [
             Tally {
                 name: "cadences",
-                what: "sources forgotten for others: their counts and cadences started over",
+                what: "sources evicted (table full): their counts and intervals restarted",
                 count: self.cadences.values().map(Cadences::fell_out).sum(),
             },
             Tally {
                 name: "causes",
-                what: "connections with a cause that is not listed here for lack of room",
+                what: "connections whose cause is not listed (table full)",
                 count: self.causes.others(),
             },
         ]

@@ -36,7 +36,7 @@ pub fn read(
     // By uid and servers: the containers of a pod have one file.
     let mut pods: BTreeMap<(String, Vec<IpAddr>), DnsPod> = BTreeMap::new();
     for pid in proc.pids() {
-        // A kernel thread has no root; whose can't be read is not ours to tell.
+        // A kernel thread has no root; one that can't be read is skipped.
         let (Some(mount), Some(netns)) = (inode(pid, "ns/mnt"), inode(pid, "ns/net")) else {
             continue;
         };

@@ -41,7 +41,7 @@ const VXLAN_PORTS: [u16; 2] = [8472, 4789];
 pub fn queries(node: &CheckContext, runtime: Option<&Runtime>) -> Result<Asked, String> {
     let missing = capabilities::missing(&capabilities::PATH);
     if let Some(need) = missing.iter().find(|need| need.lost.is_none()) {
-        return Err(format!("it takes {} to {}", need.capability, need.purpose));
+        return Err(format!("{} is needed to {}", need.capability, need.purpose));
     }
     let mut source = node.settings.source.clone();
     // A packet that devices have is followed through translation by itself.

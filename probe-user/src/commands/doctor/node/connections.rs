@@ -20,7 +20,7 @@ use crate::{
     namespace::own_netns,
 };
 
-/// How long a connection that ended takes to be told of, at the most.
+/// The longest time from the end of a connection to its report.
 const SETTLE: Duration = Duration::from_millis(700);
 /// What else on a node needs the API for its network.
 const OTHERS: [&str; 2] = ["kube-proxy", "flanneld"];
@@ -80,7 +80,7 @@ pub fn watch(node: &CheckContext, ports: &[u16], ready: Sender<()>) -> Result<Ve
     let question = WatchScope {
         role: Some(Role::Client),
         explain: true,
-        // This process dials meanwhile, and how that ends tells, too.
+        // This process dials meanwhile, and the outcomes of that are evidence, too.
         duration: node.settings.duration.max(DIAL + SETTLE),
         ..WatchScope::of(node, ports)
     };
@@ -89,7 +89,7 @@ pub fn watch(node: &CheckContext, ports: &[u16], ready: Sender<()>) -> Result<Ve
         .map_err(|error| format!("{error:#}"))
 }
 
-/// Why dials from this namespace came to nothing, this process's own among them.
+/// Why dials from this namespace failed, this process's own among them.
 pub fn causes(ended: &[Connection]) -> Vec<FailedDial> {
     let here = own_netns();
     let mut causes: Vec<FailedDial> = Vec::new();

@@ -38,7 +38,7 @@ pub fn find(root: &Root) -> Option<FoundKubelet> {
     }
     let alone = match process {
         Some(pid) if named.is_none() && known.is_none() && !has_bootstrap => Some(format!(
-            "kubelet (pid {pid}) works without an API server: it has no --kubeconfig"
+            "kubelet (pid {pid}) runs without an API server: it has no --kubeconfig"
         )),
         _ => None,
     };

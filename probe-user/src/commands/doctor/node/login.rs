@@ -27,7 +27,7 @@ pub struct Used {
     pub token: Option<String>,
 }
 
-/// Reads it; `None`: it is not there.
+/// Reads it; `None`: not found.
 ///
 /// # Errors
 /// Why it is of no use to kubelet, in words.
@@ -42,12 +42,10 @@ pub fn read(root: &Root, path: &str) -> Result<Option<Used>, String> {
     let authorities = match &login.authority {
         _ if login.insecure => None,
         Material::None => None,
-        Material::Data(data) => {
-            Some(certificate::chain(data).map_err(|error| format!("its authority: {error}"))?)
-        }
+        Material::Data(data) => Some(certificate::chain(data).map_err(|error| format!("its CA: {error}"))?),
         Material::File(file) => {
-            let data = bytes(file).map_err(|error| format!("its authority {file}: {}", says(&error)))?;
-            Some(certificate::chain(&data).map_err(|error| format!("its authority {file}: {error}"))?)
+            let data = bytes(file).map_err(|error| format!("its CA {file}: {}", says(&error)))?;
+            Some(certificate::chain(&data).map_err(|error| format!("its CA {file}: {error}"))?)
         }
     };
     let content = |material: &Material| match material {
@@ -60,7 +58,7 @@ pub fn read(root: &Root, path: &str) -> Result<Option<Used>, String> {
         Some(text.trim().to_owned())
     });
     let (client, identity) = match content(&login.certificate) {
-        None if login.program => (KubeletClient::Other("credentials that a program gives"), None),
+        None if login.program => (KubeletClient::Other("credentials from a program"), None),
         None if token.is_some() => (KubeletClient::Other("a token"), None),
         None => (KubeletClient::Other("no credentials"), None),
         Some(certificate) => {
@@ -95,9 +93,9 @@ fn shown(
 ) -> Result<(crate::model::doctor::certificate::Certificate, Identity), String> {
     let certificates = certificates.map_err(|error| says(&error))?;
     let chain = certificate::chain(&certificates).map_err(|error| error.to_string())?;
-    let leaf = chain.first().ok_or("there is no certificate in it")?;
+    let leaf = chain.first().ok_or("it has no certificate")?;
     let leaf = certificate::parse(leaf).map_err(|error| error.to_string())?;
-    let key = key.ok_or("the configuration names no key for it")?;
+    let key = key.ok_or("the configuration has no key for it")?;
     let key = key.map_err(|error| format!("its key: {}", says(&error)))?;
     let identity = Identity::new(&certificates, &key).map_err(|error| error.to_string())?;
     Ok((leaf, identity))
@@ -113,7 +111,7 @@ fn beside(kubeconfig: &str, file: &str) -> std::path::PathBuf {
 
 fn says(error: &io::Error) -> String {
     match error.kind() {
-        ErrorKind::NotFound => "it is not there".to_owned(),
+        ErrorKind::NotFound => "not found".to_owned(),
         ErrorKind::PermissionDenied => "not allowed to read it".to_owned(),
         ErrorKind::Other => error.to_string(),
         kind => kind.to_string(),

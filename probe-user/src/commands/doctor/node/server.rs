@@ -38,14 +38,14 @@ impl Target {
         let url = used.login.server.clone();
         if used.login.proxy.is_some() {
             return Err(format!(
-                "kubelet comes to {url} through a proxy, which is not asked"
+                "kubelet uses {url} through a proxy, which probe does not query"
             ));
         }
-        let uri: http::Uri = url.parse().map_err(|_| format!("{url} is no URL"))?;
+        let uri: http::Uri = url.parse().map_err(|_| format!("{url} is not a URL"))?;
         if uri.scheme_str() != Some("https") {
             return Err(format!("{url} is not https"));
         }
-        let host = uri.host().ok_or_else(|| format!("{url} names no host"))?;
+        let host = uri.host().ok_or_else(|| format!("{url} has no host"))?;
         Ok(Self {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: uri.port_u16().unwrap_or(443),
@@ -122,7 +122,7 @@ fn resolve(root: &Root, host: &str, port: u16) -> Result<Vec<SocketAddr>, String
         let found = (name.as_str(), port).to_socket_addrs();
         drop(answer.send(found.map(|all| all.take(ADDRESSES).collect::<Vec<_>>())));
     });
-    asked.map_err(|_| "there is no thread to ask in".to_owned())?;
+    asked.map_err(|_| "can't start a thread".to_owned())?;
     match answers.recv_timeout(RESOLVE) {
         Ok(Ok(found)) if found.is_empty() => Err("it has no address".to_owned()),
         Ok(Ok(found)) => Ok(found),

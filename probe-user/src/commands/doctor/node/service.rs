@@ -11,7 +11,7 @@ use crate::{
 
 const TCP: u8 = 6;
 
-/// The one with that name, or, where the rules tell no names, the one that leads to the API server; dialled.
+/// The one with that name, or, if the rules have no names, the one with the API server as its endpoint; dialled.
 pub fn dial(services: &[Rules], used: &Used, places: &[DialledAddress]) -> Option<ApiService> {
     let mut tcp = services.iter().filter(|service| service.protocol == TCP);
     let named = |service: &&Rules| {

@@ -67,7 +67,7 @@ impl Collector {
             && let Err(error) = periodic::enter(netns)
         {
             say(format_args!(
-                "probe: watch tells no causes of failed connections but dropped packets: {error:#}"
+                "warning: causes of failed connections are limited to dropped packets: {error:#}"
             ));
             return collector;
         }
@@ -107,7 +107,7 @@ impl Collector {
                 self.untracked = untracked;
                 if self.config.observed.is_none() {
                     for lack in &lacks {
-                        without(lack, "this kernel does not give them");
+                        without(lack, "not available on this kernel");
                     }
                 }
                 self.runs(Part::Bypass, lacks);
@@ -270,6 +270,6 @@ impl Collector {
 
 fn without(what: &str, reason: &str) {
     say(format_args!(
-        "probe: watch tells no causes of failed connections by {what}: {reason}"
+        "warning: causes of failed connections by {what} will be missing: {reason}"
     ));
 }

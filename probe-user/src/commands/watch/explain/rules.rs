@@ -83,7 +83,7 @@ impl RuleSource for ReadRules<'_> {
             .iter()
             .find(|(stream, _)| *stream == untracked.stream)?;
         let candidates = self.rules.candidates(stream, count, |index| self.name(index));
-        // A rule that is gone by now did it all the same.
+        // A rule that was deleted meanwhile is the cause all the same.
         let before = || self.poller?.blamed(stream).first().cloned();
         candidates.into_iter().next().or_else(before)
     }

@@ -48,15 +48,15 @@ pub(super) struct Dump {
 /// Why the kernel doesn't tell its rules.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DumpError {
-    #[error("not allowed to ask the kernel for its rules: it takes CAP_NET_ADMIN")]
+    #[error("reading the kernel's rules needs CAP_NET_ADMIN")]
     NotAllowed,
-    #[error("the kernel takes longer than {} s to tell its rules", TIMEOUT.as_secs())]
+    #[error("reading the kernel's rules timed out after {} s", TIMEOUT.as_secs())]
     Late,
     #[error("the kernel's rules are more than {} MB", BYTES >> 20)]
     Large,
     #[error("the kernel's answer about its rules can't be read")]
     Malformed,
-    #[error("the kernel can't be asked for its rules: {0}")]
+    #[error("can't query the kernel's rules: {0}")]
     Io(io::Error),
 }
 
