@@ -276,7 +276,7 @@ fn sources_are_told_apart_by_what_lasts() {
     let table: [(&str, bool, Change); 10] = [
         ("nothing", true, |_| {}),
         ("pid and port: it forks each time", true, |c| {
-            *c = connection(2, "nc", None, 1.0)
+            *c = connection(2, "nc", None, 1.0);
         }),
         ("name", false, |c| *c = connection(1, "curl", None, 1.0)),
         ("network namespace", false, |c| c.netns = 2),
@@ -284,7 +284,7 @@ fn sources_are_told_apart_by_what_lasts() {
         ("outcome", false, |c| c.outcome = Outcome::Refused),
         ("role", false, |c| c.role = Role::Server),
         ("a container", false, |c| {
-            *c = connection(1, "nc", Some("abc"), 1.0)
+            *c = connection(1, "nc", Some("abc"), 1.0);
         }),
         ("owner unknown", false, |c| c.owner = Arc::default()),
         ("duration", true, |c| c.duration = Duration::from_secs(1)),

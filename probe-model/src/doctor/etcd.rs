@@ -179,8 +179,7 @@ fn probers(rows: &[&Row]) -> Vec<Finding> {
 fn probes(row: &Row) -> Finding {
     let who = row
         .actor()
-        .map(Owner::describe)
-        .unwrap_or_else(|| format!("a client at {}", row.client));
+        .map_or_else(|| format!("a client at {}", row.client), Owner::describe);
     Finding::failed(
         KIND,
         format!("{who} connects to etcd and closes without sending data"),

@@ -25,10 +25,10 @@ pub fn kind(error: &str) -> String {
         rest = &after[separator.map_or(0, char::len_utf8)..];
         if !in_versions && differs(word) {
             // Not twice for a date and its time.
-            if !out.trim_end().ends_with(PART) {
-                out.push_str(PART);
-            } else {
+            if out.trim_end().ends_with(PART) {
                 out.truncate(out.trim_end().len());
+            } else {
+                out.push_str(PART);
             }
             // The mark at the end of a clause.
             let kept = word.trim_end_matches([':', '.', ',']);

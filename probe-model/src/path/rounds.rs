@@ -154,7 +154,7 @@ mod tests {
                     event.packet.tcp = event
                         .packet
                         .tcp
-                        .map(|tcp| super::super::event::Tcp { flags: ACK, ..tcp })
+                        .map(|tcp| super::super::event::Tcp { flags: ACK, ..tcp });
                 })
                 .at(101, "eth0")
                 .meets(What::Sent)

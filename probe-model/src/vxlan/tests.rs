@@ -278,7 +278,7 @@ fn faults_of_packets() {
                         ..stream(Direction::In)
                     },
                     count(9, t.now_ns),
-                ))
+                ));
             },
             &[Fault::MissingForwarding],
         ),
@@ -394,7 +394,7 @@ fn since_when() {
     let mut since = HashSet::new();
     for _ in 0..4 {
         let findings = run.look(&tables(), |traffic| {
-            drop_packets(traffic, dropped("NETFILTER_DROP"))
+            drop_packets(traffic, dropped("NETFILTER_DROP"));
         });
         since.extend(findings.iter().map(|finding| finding.since_ns));
     }
@@ -457,7 +457,7 @@ fn a_port_that_somebody_else_has() {
     let mut tables = tables();
     tables.devices[1].up = false;
     let findings = found(&tables, |traffic| {
-        traffic.holders.push((8472, "nc (pid 7)".to_owned()))
+        traffic.holders.push((8472, "nc (pid 7)".to_owned()));
     });
     assert_eq!(faults(&findings), [Fault::PortTaken]);
     assert!(findings[0].what.contains("nc (pid 7)"), "{}", findings[0].what);
@@ -489,7 +489,7 @@ fn candidate_rules() {
         ),
     ] {
         let mut findings = found(&tables(), |traffic| {
-            drop_packets(traffic, dropped("NETFILTER_DROP"))
+            drop_packets(traffic, dropped("NETFILTER_DROP"));
         });
         assert!(findings[0].explain(rules));
         assert_eq!(findings[0].fault, fault);

@@ -100,7 +100,7 @@ fn peers_that_were_not_heard_are_not_verified() {
         let mut tables = tables();
         change(&mut tables);
         let view = view(&tables, seen);
-        let states: Vec<_> = view.peers().iter().map(|peer| peer.state()).collect();
+        let states: Vec<_> = view.peers().iter().map(super::view::PeerView::state).collect();
         assert_eq!(states, [state], "{name}");
         let answer = judge(&view, Duration::from_secs(5));
         assert_eq!(answer.verdict, verdict, "{name}");

@@ -69,7 +69,7 @@ fn route_lookups() {
             sent(FLANNEL),
             |t| {
                 t.routes
-                    .push(route("192.168.88.12/32", Some("10.244.2.0"), Some(FLANNEL)))
+                    .push(route("192.168.88.12/32", Some("10.244.2.0"), Some(FLANNEL)));
             },
             Some(Fault::UnderlayRoute),
             "ip route del 192.168.88.12/32 via 10.244.2.0 dev flannel.1",
@@ -154,7 +154,7 @@ fn routes_around_the_device() {
             "Calico CrossSubnet, host-gw",
             |t| {
                 t.routes
-                    .push(route("10.244.2.0/24", Some("192.168.88.12"), Some(UNDERLAY)))
+                    .push(route("10.244.2.0/24", Some("192.168.88.12"), Some(UNDERLAY)));
             },
             true,
         ),
@@ -162,7 +162,7 @@ fn routes_around_the_device() {
             "by a router",
             |t| {
                 t.routes
-                    .push(route("10.244.2.0/26", Some("192.168.88.1"), Some(UNDERLAY)))
+                    .push(route("10.244.2.0/26", Some("192.168.88.1"), Some(UNDERLAY)));
             },
             true,
         ),
@@ -183,7 +183,7 @@ fn routes_around_the_device() {
             "the default route",
             |t| {
                 t.routes
-                    .push(route("0.0.0.0/0", Some("192.168.88.1"), Some(UNDERLAY)))
+                    .push(route("0.0.0.0/0", Some("192.168.88.1"), Some(UNDERLAY)));
             },
             false,
         ),
@@ -191,7 +191,7 @@ fn routes_around_the_device() {
             "a network of the company",
             |t| {
                 t.routes
-                    .push(route("10.0.0.0/8", Some("192.168.88.1"), Some(UNDERLAY)))
+                    .push(route("10.0.0.0/8", Some("192.168.88.1"), Some(UNDERLAY)));
             },
             false,
         ),

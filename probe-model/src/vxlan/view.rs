@@ -104,7 +104,7 @@ impl View {
         let peers = peers
             .iter()
             .filter(|peer| peer.overlay.device.index == device.index);
-        let parts = Verdict::of_parts(peers.map(|peer| peer.verdict()));
+        let parts = Verdict::of_parts(peers.map(PeerView::verdict));
         parts.max(Verdict::of(self.findings.iter().any(is_its) || !device.up, true))
     }
 

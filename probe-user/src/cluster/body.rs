@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_line_without_end_takes_no_memory() {
         let mut splitter = Splitter::default();
-        let piece = [b'x'; 1 << 16];
+        let piece = vec![b'x'; 1 << 16];
         for _ in 0..1000 {
             assert!(split(&mut splitter, &piece).is_empty());
             assert!(splitter.begun.len() <= LONGEST_LINE && splitter.piece.is_empty());

@@ -214,7 +214,7 @@ fn statistics(settings: &Agent) -> Option<Statistics> {
         .map_err(|error| {
             say(format_args!(
                 "probe: the kernel does not measure programs: {error}"
-            ))
+            ));
         })
         .ok()
 }

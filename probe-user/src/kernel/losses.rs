@@ -14,7 +14,7 @@ use aya::{
 
 /// Adds up one counter over all CPUs.
 pub fn total(map: &PerCpuArray<MapData, u64>, loss: u32) -> u64 {
-    map.get(&loss, 0).map(|per_cpu| per_cpu.iter().sum()).unwrap_or(0)
+    map.get(&loss, 0).map_or(0, |per_cpu| per_cpu.iter().sum())
 }
 
 /// How often the kernel skipped a program because it was already running on that CPU: an interrupt came in while

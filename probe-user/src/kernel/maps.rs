@@ -44,7 +44,7 @@ impl<const K: usize, const V: usize> PerCpuTable<K, V> {
     /// Calls `each` with every entry and its values, one a CPU. What comes or goes meanwhile may be missed or seen
     /// twice.
     pub fn each(&self, mut each: impl FnMut(&[u8; K], &[[u8; V]])) -> Result<(), KernelError> {
-        for entry in self.map.iter() {
+        for entry in &self.map {
             match entry {
                 Ok((key, values)) => each(&key, &values),
                 // Deleted under the walk, which then starts over.
@@ -95,7 +95,7 @@ impl<const K: usize, const V: usize> Table<K, V> {
         &self,
         mut each: impl FnMut(&[u8; K], &[u8; V]) -> ControlFlow<()>,
     ) -> Result<(), KernelError> {
-        for entry in self.map.iter() {
+        for entry in &self.map {
             match entry {
                 Ok((key, value)) => {
                     if each(&key, &value).is_break() {

@@ -174,7 +174,10 @@ impl Types {
         Ok(Self {
             offsets,
             absent,
-            tracepoints: btf.hooks(&Vec::from_iter(names), &Vec::from_iter(functions(object.hooks))),
+            tracepoints: btf.hooks(
+                &names.into_iter().collect::<Vec<_>>(),
+                &functions(object.hooks).collect::<Vec<_>>(),
+            ),
             arguments,
             bytes: OnceCell::new(),
         })

@@ -152,6 +152,9 @@ struct CheckHook<'a> {
 }
 
 /// One object.
+///
+/// # Errors
+/// None in practice: all of it is JSON.
 pub fn json(check: &KernelCheck) -> serde_json::Result<String> {
     let KernelCheck {
         kernel,

@@ -172,6 +172,10 @@ impl<W: Write> Reporter<W> {
         self
     }
 
+    /// One connection.
+    ///
+    /// # Errors
+    /// When it can't be written.
     pub fn connection(&mut self, connection: &Connection) -> io::Result<()> {
         let Self {
             colour,
@@ -202,6 +206,9 @@ impl<W: Write> Reporter<W> {
     }
 
     /// The end: for `table` and `wide` what a person reads, for `json` one last line.
+    ///
+    /// # Errors
+    /// When it can't be written.
     pub fn summary(&mut self, summary: &Summary) -> io::Result<()> {
         match self.format {
             Format::Table | Format::Wide => {
@@ -212,6 +219,10 @@ impl<W: Write> Reporter<W> {
         self.flush()
     }
 
+    /// Writes what is buffered.
+    ///
+    /// # Errors
+    /// When it can't be written.
     pub fn flush(&mut self) -> io::Result<()> {
         self.write()?;
         self.out.flush()

@@ -156,7 +156,7 @@ fn rule(message: &RuleMessage) -> Option<PolicyRule> {
         match attribute {
             RuleAttribute::Source(address) => found.source = IpNet::new(*address, header.src_len).ok(),
             RuleAttribute::Destination(address) => {
-                found.destination = IpNet::new(*address, header.dst_len).ok()
+                found.destination = IpNet::new(*address, header.dst_len).ok();
             }
             RuleAttribute::Priority(priority) => found.priority = *priority,
             RuleAttribute::Table(table) => found.table = *table,

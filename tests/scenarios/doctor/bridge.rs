@@ -67,7 +67,7 @@ fn what_a_former_network_left() {
     assert_eq!(answer["verdict"], "failed", "{answer:#}");
     says(
         &answer,
-        &["br-old has the pods' subnet", "00-old.conf comes before"],
+        &["br-old also has the pods' subnet", "00-old.conf sorts before"],
     );
 
     node.ip("link delete br-old").unwrap();

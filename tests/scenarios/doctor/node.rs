@@ -208,7 +208,7 @@ fn a_server_that_is_not_well() {
     says(
         &lab.doctor(),
         "failed",
-        &["it is not well: 500", "[-]etcd failed"],
+        &["reports that it is not healthy: 500", "[-]etcd failed"],
     );
     drop(server);
     let late = Says { skew: -300, ..WELL };
@@ -226,7 +226,7 @@ fn nobody_listens() {
         "failed",
         &[
             "the API server 10.77.0.2:6443 refuses connections",
-            "kubelet's connections to the API came to nothing",
+            "kubelet's connections to the API failed during the check",
             "10.77.0.2:6443: refused",
         ],
     );
@@ -288,7 +288,7 @@ fn a_service_that_leads_nowhere() {
         "failed",
         &[
             "the kubernetes Service 10.96.0.1:443 refuses",
-            "lead 10.96.0.1:443 to 10.77.0.2:6444",
+            "translate 10.96.0.1:443 to 10.77.0.2:6444",
         ],
     );
 }

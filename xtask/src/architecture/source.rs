@@ -331,7 +331,7 @@ impl Reader {
                 }
                 Kind::Word(word) if word == "as" => renamed = true,
                 Kind::Word(word) if word == "self" && !segments.is_empty() => {
-                    self.name(line, segments.clone())
+                    self.name(line, segments.clone());
                 }
                 Kind::Word(word) if !renamed => segments.push(word.clone()),
                 Kind::Word(_) | Kind::Sign(_) => {}

@@ -40,7 +40,7 @@ pub struct Args {
 
 /// A pod that connects to itself, sends nothing and closes.
 struct Pods {
-    _netns: Vec<Netns>,
+    namespaces: Vec<Netns>,
     threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     /// Microseconds between two connections of a pod.
@@ -51,7 +51,7 @@ struct Pods {
 impl Pods {
     fn new(number: u16) -> Result<Self> {
         let mut pods = Self {
-            _netns: Vec::new(),
+            namespaces: Vec::new(),
             threads: Vec::new(),
             stop: Arc::default(),
             pause: Arc::new(AtomicU64::new(u64::MAX)),
@@ -81,7 +81,7 @@ impl Pods {
                     }
                 }
             })?);
-            pods._netns.push(netns);
+            pods.namespaces.push(netns);
         }
         Ok(pods)
     }

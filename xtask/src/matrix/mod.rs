@@ -313,10 +313,9 @@ impl Guest {
         sources: &BTreeMap<String, ProgramSource>,
         recording: Option<&Recording>,
     ) -> Result<(Results, Duration)> {
-        let kernel = match &self.kernel {
-            Ok(kernel) => kernel,
-            // The report says why.
-            Err(_) => bail!("no kernel"),
+        // The report says why.
+        let Ok(kernel) = &self.kernel else {
+            bail!("no kernel");
         };
         let start = Instant::now();
         let archive = image.pack(kernel, &self.plan)?;

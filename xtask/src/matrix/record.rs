@@ -402,7 +402,7 @@ mod tests {
             let result = record.add("6.1", &kernel(release), "tls", &wanted.programs["tls"], &verdicts);
             assert_eq!(
                 result.as_ref().map_err(String::as_str),
-                expected.as_ref().map(|_| &()).map_err(|text| *text)
+                expected.as_ref().map(|()| &()).map_err(|text| *text)
             );
             assert_eq!(record.has("6.1", "tls"), expected.is_ok());
         }

@@ -34,7 +34,7 @@ fn queries(value: &serde_json::Value, into: &mut Vec<String>) {
             for (key, value) in object {
                 match value {
                     serde_json::Value::String(text) if key == "expr" || key == "query" => {
-                        into.push(text.clone())
+                        into.push(text.clone());
                     }
                     other => queries(other, into),
                 }

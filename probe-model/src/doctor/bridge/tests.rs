@@ -270,7 +270,7 @@ fn one_thing_wrong() {
                 seen.networks.insert(
                     0,
                     ("/etc/cni/net.d/00-old.conf".to_owned(), Ok(network("bridge"))),
-                )
+                );
             },
             CheckVerdict::Failed,
             "00-old.conf sorts before",
@@ -320,7 +320,7 @@ fn one_thing_wrong() {
                     device: Some(4),
                     metric: 0,
                     ..Route::default()
-                })
+                });
             },
             CheckVerdict::Failed,
             "ip route del 10.244.1.0/24 dev flannel.1",

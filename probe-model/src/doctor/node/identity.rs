@@ -29,7 +29,7 @@ pub fn faults(seen: &NodeFacts) -> Vec<Finding> {
     faults.extend(configuration(seen));
     match &seen.client {
         Some(KubeletClient::Certificate { place, certificate }) => {
-            faults.extend(life(seen, place, certificate))
+            faults.extend(life(seen, place, certificate));
         }
         Some(KubeletClient::Bad { place, why }) => faults.push(renew(
             Finding::failed(KIND, format!("kubelet has no usable certificate: {place}: {why}")),

@@ -81,7 +81,10 @@ pub fn socket(named: &RuntimeSocket) -> Option<PathBuf> {
 }
 
 impl Runtime {
-    /// Begins to ask the runtime behind `socket`.
+    /// Begins to query the runtime behind `socket`.
+    ///
+    /// # Errors
+    /// When no thread can be started.
     pub fn start(socket: &Path) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             socket: socket.to_owned(),

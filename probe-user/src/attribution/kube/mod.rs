@@ -95,7 +95,10 @@ impl Shared {
 }
 
 impl Cluster {
-    /// Begins to ask for the pods of `node`.
+    /// Begins to query the pods of `node`.
+    ///
+    /// # Errors
+    /// When no thread can be started.
     pub fn start(access: Access, node: String) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             access,

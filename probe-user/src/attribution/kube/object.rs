@@ -399,7 +399,7 @@ mod tests {
     fn a_list_may_be_null() {
         for (text, expected) in [
             (r#"{"items": null}"#, 0),
-            (r#"{}"#, 0),
+            (r"{}", 0),
             (r#"{"items": [{}, {"metadata": {"name": "a"}}]}"#, 2),
         ] {
             let list: List<Pod> = serde_json::from_str(text).unwrap();

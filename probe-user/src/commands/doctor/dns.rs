@@ -10,9 +10,12 @@ use crate::{
     attribution::{Attribution, Paths, kube::as_kubelet},
     commands::pods::runtime,
     host::resolv,
-    model::doctor::{
-        Answer, Check,
-        dns::{DnsFacts, judge},
+    model::{
+        doctor::{
+            Answer, Check,
+            dns::{DnsFacts, judge},
+        },
+        host::KubeletConfig,
     },
 };
 
@@ -54,7 +57,7 @@ fn look(
             if kubelet.is_here {
                 seen.unknown.push(format!("the kubelet's configuration: {why}"));
             }
-            Default::default()
+            KubeletConfig::default()
         }
     };
     seen.cluster = config.cluster_dns;

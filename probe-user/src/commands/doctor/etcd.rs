@@ -78,7 +78,7 @@ fn logged(node: &CheckContext) -> Option<Logged> {
             .names(&directory)
             .unwrap_or_default()
             .into_iter()
-            .filter(|name| name.ends_with(".log"))
+            .filter(|name| Path::new(name).extension().is_some_and(|kind| kind == "log"))
             .filter_map(|name| node.root.open(directory.join(name)).ok())
             .max_by_key(|(_, metadata)| metadata.modified().ok());
         if let Some((file, metadata)) = newest {

@@ -108,8 +108,7 @@ fn clients(node: &CheckContext) -> Result<Clients, String> {
         if hello.server_name.is_none() {
             let who = connection
                 .actor()
-                .map(Owner::describe)
-                .unwrap_or_else(|| connection.source.ip().to_string());
+                .map_or_else(|| connection.source.ip().to_string(), Owner::describe);
             *nameless.entry(who).or_default() += 1;
         }
     }

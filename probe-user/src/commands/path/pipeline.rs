@@ -153,7 +153,10 @@ impl Pipeline {
             if self.remaining.is_limited() && !exchange.is_substantial() {
                 continue;
             }
-            let start = exchange.journeys.first().map_or(0, |journey| journey.start_ns());
+            let start = exchange
+                .journeys
+                .first()
+                .map_or(0, probe_model::path::Journey::start_ns);
             exchange.lossy = self.lost.1 >= start.max(1);
             if self.remaining.is_over() {
                 return Ok(false);
@@ -173,7 +176,10 @@ impl Pipeline {
 
     fn tell_one(&mut self, exchange: &Exchange, clock: Clock) -> Result<()> {
         let places = |netns| self.places.name(netns);
-        let start = exchange.journeys.first().map_or(0, |journey| journey.start_ns());
+        let start = exchange
+            .journeys
+            .first()
+            .map_or(0, probe_model::path::Journey::start_ns);
         let told = Told {
             time: clock.time(start),
             exchange,

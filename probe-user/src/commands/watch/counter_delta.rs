@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_full_table_gets_room() {
         let mut counted = CounterDelta::default();
-        let all = |count| -> Vec<_> { (0..MANY as u64 + 1).map(|number| (key(number), count)).collect() };
+        let all = |count| -> Vec<_> { (0..=(MANY as u64)).map(|number| (key(number), count)).collect() };
         assert!(counted.step(all(1)).idle.is_empty());
         let mut now = all(1);
         now[3].1 = 2;

@@ -29,7 +29,7 @@ pub(super) fn steps(expressions: &Json) -> Vec<Step> {
         }
         // A rule without any isn't possible.
         Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) | Json::Object(_) => {
-            unknown(&mut steps)
+            unknown(&mut steps);
         }
     }
     steps
@@ -105,7 +105,7 @@ fn expression(json: &Json, steps: &mut Vec<Step>) {
         "counter" | "log" | "comment" | "mangle" | "dup" | "flow" | "ct helper" | "ct timeout"
         | "ct expectation" | "secmark" => {}
         "limit" | "quota" | "ct count" | "set" | "map" | "meter" | "last" | "socket" => {
-            steps.push(Step::unknown())
+            steps.push(Step::unknown());
         }
         "snat" | "dnat" | "masquerade" | "redirect" => steps.push(Step::Do(Statement::Accept)),
         "xt" => xt(value, steps),

@@ -47,9 +47,9 @@ fn cut<S: serde::Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Erro
     serializer.serialize_str(&String::from_utf8_lossy(&out))
 }
 
-fn raw(object: &Option<Box<str>>) -> Option<&RawValue> {
+fn raw(object: Option<&str>) -> Option<&RawValue> {
     // It was JSON when it was read.
-    serde_json::from_str(object.as_deref()?).ok()
+    serde_json::from_str(object?).ok()
 }
 
 /// A client that was found.
@@ -82,9 +82,9 @@ pub(super) struct FoundClient<'a> {
 impl<'a> FoundClient<'a> {
     pub fn new(near: &Near<'a>) -> Self {
         Self {
-            pod: raw(&near.client.objects.pod),
-            container: raw(&near.client.objects.container),
-            process: raw(&near.client.objects.process),
+            pod: raw(near.client.objects.pod.as_deref()),
+            container: raw(near.client.objects.container.as_deref()),
+            process: raw(near.client.objects.process.as_deref()),
             node: near.client.node.as_deref(),
             source: Some(AddressPort::as_written(near.flow.source)),
             distance_ms: near.distance.map(milliseconds),
@@ -93,9 +93,9 @@ impl<'a> FoundClient<'a> {
 
     fn likely(client: &'a FlowClient) -> Self {
         Self {
-            pod: raw(&client.objects.pod),
-            container: raw(&client.objects.container),
-            process: raw(&client.objects.process),
+            pod: raw(client.objects.pod.as_deref()),
+            container: raw(client.objects.container.as_deref()),
+            process: raw(client.objects.process.as_deref()),
             node: client.node.as_deref(),
             source: None,
             distance_ms: None,

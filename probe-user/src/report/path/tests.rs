@@ -457,7 +457,7 @@ fn a_capture_is_read_back() {
     );
     let second = &read.packets[1];
     assert_eq!(
-        second.timestamp - first.timestamp,
+        second.timestamp.checked_sub(first.timestamp).unwrap(),
         std::time::Duration::from_micros(10)
     );
     let since_1970 = samples::time().as_duration();

@@ -251,7 +251,7 @@ impl<'e> Rule<'_, 'e> {
                 }
                 // Those that nft has ports of.
                 (Field::Protocol | Field::NextProtocol(_), "tcp" | "udp" | "udplite" | "sctp" | "dccp") => {
-                    self.protocol = Some(Passed { value: (), test })
+                    self.protocol = Some(Passed { value: (), test });
                 }
                 _ => {}
             }

@@ -16,8 +16,8 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 pub(super) const NEW_SET: u16 = SUBSYSTEM | 9;
-const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 12;
-pub(super) const NEW_GENERATION: u16 = SUBSYSTEM | 15;
+const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 0x0c;
+pub(super) const NEW_GENERATION: u16 = SUBSYSTEM | 0x0f;
 
 /// A message of nf_tables.
 #[derive(Debug, Clone, Copy)]
