@@ -284,17 +284,17 @@ fn a_zone_of_one_direction() {
     let told = lost(zone(1));
     assert!(
         told.text
-            .contains("conntrack calls it INVALID: conntrack in alpha has"),
+            .contains("its conntrack state is INVALID: conntrack in alpha has"),
         "{}",
         told.text
     );
-    assert!(!told.text.contains("out of its window"), "{}", told.text);
+    assert!(!told.text.contains("outside the window"), "{}", told.text);
     assert!(
         told.fixes[0].to_string().contains("both directions"),
         "{:?}",
         told.fixes
     );
-    assert!(lost(None).text.contains("out of its window"));
+    assert!(lost(None).text.contains("outside the window"));
 }
 
 #[test]

@@ -24,7 +24,12 @@ fn settings(node: &Netns) -> Vec<Value> {
     let answer = files.doctor("settings", node, &arguments).unwrap();
     let findings = answer["findings"].as_array().unwrap().iter();
     findings
-        .filter(|finding| !finding["what"].as_str().unwrap().contains("clock is not kept"))
+        .filter(|finding| {
+            !finding["what"]
+                .as_str()
+                .unwrap()
+                .contains("clock is not synchronized")
+        })
         .cloned()
         .collect()
 }
@@ -287,7 +292,7 @@ fn a_conntrack_zone_for_one_direction() {
         &path(node, 443, dial),
         "dropped",
         &[
-            "conntrack calls it INVALID",
+            "its conntrack state is INVALID",
             "has the connection in zone 5",
             "the rule is not the cause",
         ],

@@ -34,7 +34,7 @@ pub fn run(node: &CheckContext) -> Answer {
         Err(error) => {
             return Answer::of(
                 Check::Bridge,
-                "not done",
+                "not checked",
                 vec![Finding::warning(Kind::Doctor(Check::Bridge), error.to_string())],
             );
         }

@@ -54,7 +54,7 @@ pub fn run(node: &CheckContext) -> Answer {
         Err(error) => {
             return Answer::of(
                 Check::Settings,
-                "not done",
+                "not checked",
                 vec![Finding::warning(Kind::Doctor(Check::Settings), error.to_string())],
             );
         }
