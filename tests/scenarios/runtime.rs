@@ -168,7 +168,7 @@ fn a_runtime_that_is_killed_and_started_again() {
     probe.wait_for_within(LONG, 1, named).unwrap();
 
     containerd.kill();
-    probe.says("unavailable, pods have no names").unwrap();
+    probe.says("unavailable, containers have no names").unwrap();
     let known = probe.wait_for(1, named).unwrap().len();
     probe.wait_for_within(LONG, known + 3, named).unwrap();
     let (pod, cgroup) = (cluster.alpha.pod(200).unwrap(), Cgroup::pod().unwrap());
@@ -191,7 +191,9 @@ fn a_runtime_that_is_killed_and_started_again() {
     drop((old, newest));
     let run = probe.finish().unwrap();
     assert_eq!(
-        run.stderr.matches("unavailable, pods have no names").count(),
+        run.stderr
+            .matches("unavailable, containers have no names")
+            .count(),
         1,
         "{}",
         run.stderr
@@ -242,7 +244,7 @@ fn a_runtime_that_is_slow() {
     );
     assert_eq!(records[0]["pod"]["source"], "pod-log-dir", "{:#}", records[0]);
     assert_eq!(records[0]["pod"]["name"], "hung", "{:#}", records[0]);
-    probe.says("unavailable, pods have no names").unwrap();
+    probe.says("unavailable, containers have no names").unwrap();
 
     relay.delay(Duration::ZERO);
     probe.says("answers again").unwrap();
