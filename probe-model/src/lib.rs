@@ -26,6 +26,8 @@ pub mod part;
 pub mod path;
 pub mod plural;
 pub mod probe_command;
+#[cfg(test)]
+mod random;
 pub mod recording_scope;
 pub mod routing;
 pub mod rule;

@@ -3,23 +3,7 @@
 use jiff::Timestamp;
 
 use super::{Cadence, Tracker};
-
-/// Numbers that look random and are the same each time (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    /// 0 to 1.
-    fn unit(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[(self.unit() * all.len() as f64) as usize % all.len()]
-    }
-}
+use crate::random::Numbers;
 
 /// What a stream has: its interval, how many in each, and a second interval.
 #[derive(Clone, Copy, Debug)]

@@ -1,17 +1,5 @@
 use super::*;
-
-/// Numbers that look random and are the same each time (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    /// -1 to 1.
-    fn next(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    }
-}
+use crate::random::Numbers;
 
 /// Times from 100 s on: `every` for each number.
 fn times(count: usize, mut every: impl FnMut(usize) -> f64) -> Vec<f64> {
@@ -39,7 +27,7 @@ fn beats(all: &[f64], recorded: usize) -> Option<usize> {
 #[test]
 fn sources_that_are_followed_and_that_are_not() {
     let mut numbers = Numbers(0x2545_f491_4f6c_dd1d);
-    let mut random = move || numbers.next();
+    let mut random = move || 2.0 * numbers.unit() - 1.0;
     for (what, all, expected) in [
         ("60.013 s for two days", times(2900, |_| 60.013), Some(2880)),
         (

@@ -5,6 +5,7 @@ use crate::{
         matching::{MatchOptions, Matcher},
     },
     flow::Recorded,
+    random::Numbers,
 };
 
 const NODE: &str = "192.168.88.12";
@@ -462,27 +463,6 @@ fn a_pods_own_address() {
     };
     let case = Case::new().source(&translated, &irregular).lines(NODE, &lines);
     assert_eq!(case.named().0, []);
-}
-
-/// Numbers that look random and are the same each time (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    fn unit(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[(self.unit() * all.len() as f64) as usize % all.len()]
-    }
-
-    /// About normal, deviation 1.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
-    }
 }
 
 const PODS: [&str; 8] = ["p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7"];
