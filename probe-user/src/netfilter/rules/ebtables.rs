@@ -3,7 +3,7 @@
 use super::{
     Action, Family, RulePosition, Tool,
     iptables::{self, Words},
-    model::{Base, Condition, Field, Hook, Rule, Statement, Step, Table, Value, shown},
+    model::{Base, Condition, Field, Hook, Rule, Statement, Step, Table, Value},
 };
 
 /// The table whose chain decides between bridging and routing: its DROP drops nothing.
@@ -123,16 +123,7 @@ fn rule(table: &mut Table, line: &str, packets: Option<u64>) {
     }
     let chain = words.value();
     let steps = steps(table, &mut words);
-    let rules = &mut table.chain_mut(&chain).rules;
-    let place = RulePosition::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
-    let text = shown(line);
-    rules.push(Rule {
-        place,
-        whole: (text != line).then(|| line.into()),
-        text,
-        packets,
-        steps,
-    });
+    table.append(&chain, line, packets, steps);
 }
 
 fn steps(table: &Table, words: &mut Words) -> Vec<Step> {

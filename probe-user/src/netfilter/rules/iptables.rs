@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::{
-    Action, Family, RulePosition, Tool,
-    model::{Base, Condition, Field, Hook, Rule, Statement, Step, Table, Value, shown},
+    Action, Family, Tool,
+    model::{Base, Condition, Field, Hook, Statement, Step, Table, Value, shown},
 };
 
 /// Matches whose options are all in [`option`], or that ask nothing of the packet.
@@ -155,16 +155,7 @@ fn rule(table: &mut Table, line: &str) {
     }
     let Some(name) = words.next() else { return };
     let steps = steps(table, &mut words);
-    let rules = &mut table.chain_mut(&name.text).rules;
-    let place = RulePosition::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
-    let text = shown(line);
-    rules.push(Rule {
-        place,
-        whole: (text != line).then(|| line.into()),
-        text,
-        packets,
-        steps,
-    });
+    table.append(&name.text, line, packets, steps);
 }
 
 pub(super) struct Word {

@@ -54,6 +54,20 @@ impl Table {
         }
     }
 
+    /// Adds a rule that iptables or ebtables printed as `line` to the end of its chain: they number rules.
+    pub(super) fn append(&mut self, chain: &str, line: &str, packets: Option<u64>, steps: Vec<Step>) {
+        let rules = &mut self.chain_mut(chain).rules;
+        let place = RulePosition::Position(u32::try_from(rules.len() + 1).unwrap_or(u32::MAX));
+        let text = shown(line);
+        rules.push(Rule {
+            place,
+            whole: (text != line).then(|| line.into()),
+            text,
+            packets,
+            steps,
+        });
+    }
+
     pub(super) fn chains(&self) -> &[Chain] {
         &self.chains
     }
