@@ -694,7 +694,13 @@ fn syn_only() {
     // While it runs, not at its end: when the kernel has given the handshake up.
     let ours = |record: &Value| sources.iter().any(|(source, _)| is(record, "server", *source));
     let wanted = if in_matrix() { sources.len() } else { 2 };
-    lab.probe.wait_for_within(LONG, wanted, ours).unwrap();
+    let told = lab.probe.wait_for_within(LONG, wanted, ours);
+    assert!(
+        told.is_ok(),
+        "{:#}\nclients {sources:?}, SYN-ACKs sent again to them and dropped: {:?}",
+        told.unwrap_err(),
+        Family::PLAIN.map(|family| dropped_syn_acks(&lab, family))
+    );
     let run = lab.end();
     for sources in sources.chunks(TIMES) {
         // The timer that sends SYN-ACK again may be hidden, see `by_a_timer`; then probe knows nothing of the handshake.
@@ -704,7 +710,7 @@ fn syn_only() {
         let seen: Vec<_> = seen.collect();
         assert!(
             seen.len() == TIMES || !in_matrix() && !seen.is_empty(),
-            "{:#?}",
+            "of {sources:?} only {seen:?}: {:#?}",
             run.records
         );
         for (source, destination) in seen {

@@ -576,7 +576,7 @@ fn two_faults_at_once() {
 
 /// VXLAN between IPv6 addresses, on the standard's port, and with `how` a device is told its peer.
 fn six(how: &[&str; 2], mtu: u32) -> [Pod; 2] {
-    let Pair { client, server } = Pair::new().unwrap();
+    let Pair { client, server, .. } = Pair::new().unwrap();
     let pods = [client, server].map(|netns| Pod {
         netns,
         address: [0, 0, 0, 0].into(),

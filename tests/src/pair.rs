@@ -1,8 +1,12 @@
 //! Two hosts on one cable, for what happens between two sockets.
 
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    sync::{Mutex, PoisonError},
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use socket2::{Domain, Socket, Type};
 
 use crate::{netns::Netns, process::Stream};
@@ -41,6 +45,8 @@ impl Family {
 pub struct Pair {
     pub client: Netns,
     pub server: Netns,
+    /// Client's ends of connections so far.
+    had: Mutex<HashSet<SocketAddr>>,
 }
 
 impl Pair {
@@ -60,7 +66,11 @@ impl Pair {
         for host in [&client, &server] {
             host.carries("eth0")?;
         }
-        Ok(Self { client, server })
+        Ok(Self {
+            client,
+            server,
+            had: Mutex::default(),
+        })
     }
 
     pub fn client_ip(family: Family) -> IpAddr {
@@ -93,19 +103,26 @@ impl Pair {
         })?
     }
 
-    /// A client socket with its port chosen, and its address.
+    /// A client socket with its port chosen, and its address, which no other of this pair ever has: scenarios know connections
+    /// by it, and the kernel may give the port of a closed socket to the next.
     pub fn socket(&self, family: Family) -> Result<(Socket, SocketAddr)> {
+        /// One in some ten thousand is one that was had before.
+        const TRIES: usize = 10;
         let local = SocketAddr::new(Self::client_ip(family), 0);
-        let socket = self.client.enter(|| {
-            let socket = Socket::new(family.domain(), Type::STREAM, None)?;
-            socket.bind(&family.dial(local).into())?;
-            anyhow::Ok(socket)
-        })??;
-        let address = socket.local_addr()?.as_socket().context("no internet address")?;
-        Ok((
-            socket,
-            SocketAddr::new(address.ip().to_canonical(), address.port()),
-        ))
+        for _ in 0..TRIES {
+            let socket = self.client.enter(|| {
+                let socket = Socket::new(family.domain(), Type::STREAM, None)?;
+                socket.bind(&family.dial(local).into())?;
+                anyhow::Ok(socket)
+            })??;
+            let address = socket.local_addr()?.as_socket().context("no internet address")?;
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let mut had = self.had.lock().unwrap_or_else(PoisonError::into_inner);
+            if had.insert(address) {
+                return Ok((socket, address));
+            }
+        }
+        bail!("the kernel gave out ports only that connections of this pair had before");
     }
 
     /// A connection to the server: the client's stream and its address.
