@@ -11,7 +11,9 @@ use std::{
 };
 
 use jiff::{SignedDuration, Timestamp};
-use probe_ebpf::contract::connection::{Address, Connection as Raw, Handshake, HandshakeKey, Record};
+use probe_ebpf::contract::connection::{
+    Address, Connection as Raw, Handshake, HandshakeKey, Record, Unacknowledged as RawUnacknowledged,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -42,6 +44,8 @@ pub struct Connection {
     pub untranslated: Option<Untranslated>,
     /// `None` while it is open.
     pub payload: Option<Payload>,
+    /// What this side was still sending again at the end.
+    pub unacknowledged: Option<Unacknowledged>,
     /// Inode of the network namespace of this end.
     pub netns: u32,
     /// The owner of this side.
@@ -63,6 +67,37 @@ pub struct Payload {
     pub sent: u64,
     /// From destination to source.
     pub received: u64,
+}
+
+/// What one side was still sending again when the connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Unacknowledged {
+    /// Bytes sent and not acknowledged: payload, and one for a FIN.
+    pub bytes: u32,
+    /// TCP header and payload of a full-size segment, bytes.
+    pub segment_bytes: u16,
+    /// Retransmission time-outs in a row, at most 255.
+    pub timeouts: u8,
+    /// Segments behind the missing one that arrived, by the peer's selective acknowledgments; at most 255.
+    pub sacked_segments: u8,
+}
+
+impl Unacknowledged {
+    fn recorded(raw: RawUnacknowledged) -> Option<Self> {
+        let RawUnacknowledged {
+            bytes,
+            segment,
+            timeouts,
+            sacked,
+        } = raw;
+        (timeouts != 0 && bytes != 0).then_some(Self {
+            bytes,
+            segment_bytes: segment,
+            timeouts,
+            sacked_segments: sacked,
+        })
+    }
 }
 
 /// An address and port as the kernel has them; IPv4 mapped into IPv6 becomes IPv4.
@@ -90,6 +125,7 @@ impl Connection {
             seen_as: None,
             untranslated: None,
             payload: None,
+            unacknowledged: None,
             netns: 0,
             owner: Arc::default(),
             peer: None,
@@ -111,11 +147,13 @@ impl Connection {
             last_state: _,
             outcome: _,
             zero: _,
+            unacknowledged,
         } = *record;
         Self {
             outcome,
             duration: Duration::from_nanos(end_ns.saturating_sub(connection.start_ns)),
             payload: Some(Payload { sent, received }),
+            unacknowledged: Unacknowledged::recorded(unacknowledged),
             ..Self::open(time, role, &connection)
         }
     }
@@ -305,6 +343,9 @@ pub struct ConnectionEvent<'a> {
     /// Why it failed, if there is evidence ([how](outcomes.md#why-it-failed)).
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cow<'a, Cause>>,
+    /// What this side was still sending again at the end. Absent if the peer had acknowledged all that was sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unacknowledged: Option<Unacknowledged>,
     /// The first messages, with `watch --tls`. Absent if there were none.
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<Cow<'a, Tls>>,
@@ -330,6 +371,7 @@ impl<'a> ConnectionEvent<'a> {
             seen_as,
             untranslated,
             payload,
+            unacknowledged,
             netns,
             owner,
             peer,
@@ -371,6 +413,7 @@ impl<'a> ConnectionEvent<'a> {
             dialled: dialled.map(AddressPort::new),
             untranslated: *untranslated,
             cause: cause.as_deref().map(Cow::Borrowed),
+            unacknowledged: *unacknowledged,
             tls: tls.as_deref().map(Cow::Borrowed),
             node: node.map(Cow::Borrowed),
         }
@@ -405,6 +448,7 @@ impl<'a> ConnectionEvent<'a> {
             dialled,
             untranslated,
             cause,
+            unacknowledged,
             tls,
             // The node's record is its own, whatever it is called.
             node: _,
@@ -428,6 +472,7 @@ impl<'a> ConnectionEvent<'a> {
             seen_as: seen_as.map(AddressPort::socket),
             untranslated,
             payload: payload.map(|(sent, received)| Payload { sent, received }),
+            unacknowledged,
             netns,
             owner: Arc::new(Owner {
                 process: process.map(Cow::into_owned),

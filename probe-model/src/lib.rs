@@ -24,6 +24,7 @@ pub mod owner;
 pub mod pairing;
 pub mod part;
 pub mod path;
+pub mod path_mtu;
 pub mod plural;
 pub mod probe_command;
 #[cfg(test)]

@@ -2,10 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
-use std::{os::unix::fs::MetadataExt, time::Duration};
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::MetadataExt,
+    time::Duration,
+};
 
-use probe_lab::{Netns, Probe, Shop, shell, too_old, wait_until};
+use probe_lab::{Netns, Probe, Shop, Stream, shell, too_old, wait_until};
 use serde_json::Value;
+use socket2::SockRef;
 
 fn path(netns: &Netns) -> String {
     format!("/run/netns/{}", netns.name())
@@ -150,6 +156,60 @@ fn a_silent_vxlan_peer() {
     shell(beta, "iptables-legacy -w -I INPUT -p udp --dport 8472 -j DROP").unwrap();
     let record = until_told(&shop, &probe, "10.96.7.7:443", "vxlan");
     assert!(what(&record).contains("192.168.88.12"), "{record:#}");
+}
+
+/// The other node loses large packets of the overlay without an ICMP error; the last, smaller segment arrives.
+#[test]
+fn a_path_mtu_black_hole() {
+    let shop = Shop::new("iptables-legacy").unwrap();
+    let probe = watch(&shop, &[]);
+    let lose = "nft -f - <<'END'
+table netdev wire {
+  chain in {
+    type filter hook ingress device eth0 priority 0
+    udp dport 8472 meta length > 1400 drop
+  }
+}
+END";
+    shell(&shop.cluster.beta.netns, lose).unwrap();
+    let server = (shop.server.address, 443);
+    let connect = || TcpStream::connect(server).unwrap();
+    let mut client = Stream::from(shop.client.netns.enter(connect).unwrap());
+    // Four time-outs: 0.2, 0.6, 1.4 and 3 s after the first transmission.
+    SockRef::from(&*client)
+        .set_tcp_user_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    client.write_all(&[1; 4000]).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::TimedOut);
+    let records = probe.wait_for(1, |record| is_of(&shop, record)).unwrap();
+    let record = &records[0];
+    assert_eq!(record["outcome"], "timed-out", "{record:#}");
+    assert_eq!(record["unacknowledged"]["sacked_segments"], 1, "{record:#}");
+    assert_eq!(record["cause"]["kind"], "black-hole", "{record:#}");
+    assert!(
+        what(record).contains("full-size packets (1450 bytes)"),
+        "{record:#}"
+    );
+}
+
+/// The same time-out where nothing arrives any more: the peer may be gone.
+#[test]
+fn a_silent_peer_is_no_black_hole() {
+    let shop = Shop::new("iptables-legacy").unwrap();
+    let probe = watch(&shop, &[]);
+    let server = (shop.server.address, 443);
+    let connect = || TcpStream::connect(server).unwrap();
+    let mut client = Stream::from(shop.client.netns.enter(connect).unwrap());
+    shop.server.netns.ip("link set eth0 down").unwrap();
+    SockRef::from(&*client)
+        .set_tcp_user_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    client.write_all(&[1; 4000]).unwrap();
+    // The pod's node tells that the address is gone, or nobody does.
+    client.read(&mut [0]).unwrap_err();
+    let records = probe.wait_for(1, |record| is_of(&shop, record)).unwrap();
+    let record = &records[0];
+    assert_ne!(record["cause"]["kind"], "black-hole", "{record:#}");
 }
 
 /// Nobody listens: the kernel says so since 5.17.

@@ -111,6 +111,31 @@ pub struct Record {
     /// The TCP state left for `TCP_CLOSE`.
     pub last_state: u8,
     pub zero: [u8; 2],
+    pub unacknowledged: Unacknowledged,
+}
+
+/// What this end was still sending again when the connection ended. All zero where the peer had acknowledged the last
+/// retransmission, or nothing was sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Unacknowledged {
+    /// Sequence numbers sent and not acknowledged: payload, and a FIN.
+    pub bytes: u32,
+    /// TCP header and payload of a full-size segment.
+    pub segment: u16,
+    /// Retransmission time-outs since the peer last acknowledged something new, at most 255.
+    pub timeouts: u8,
+    /// Segments behind the missing one that the peer has by its selective acknowledgments, at most 255.
+    pub sacked: u8,
+}
+
+impl Unacknowledged {
+    pub const NOTHING: Self = Self {
+        bytes: 0,
+        segment: 0,
+        timeouts: 0,
+        sacked: 0,
+    };
 }
 
 /// What a connection without a record is counted by.

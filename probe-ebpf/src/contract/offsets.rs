@@ -46,6 +46,8 @@ macro_rules! offsets {
 const REQUIRED: Option<&str> = None;
 const IPV6: Option<&str> = Some("IPv6 connections");
 const REFUSED: Option<&str> = Some("server-side refused connections");
+/// What only `watch` loses.
+pub const BLACK_HOLES: &str = "path MTU black holes";
 const CONTAINERS: Option<&str> = Some("names of containers and pods");
 /// What only `bypass` loses: a kernel without conntrack has nothing to slip past.
 pub const UNTRACKED: &str = "untracked packets";
@@ -83,6 +85,16 @@ offsets! {
     data_segments_in: member("tcp_sock", &["data_segs_in"]), REQUIRED;
     segments_in: member("tcp_sock", &["segs_in"]), REQUIRED;
     segments_out: member("tcp_sock", &["segs_out"]), REQUIRED;
+    /// Retransmission time-outs in a row.
+    timeouts: member("tcp_sock", &["inet_conn.icsk_retransmits"]), Some(BLACK_HOLES);
+    next_sequence: member("tcp_sock", &["snd_nxt"]), Some(BLACK_HOLES);
+    /// The first sequence number that the peer has not acknowledged.
+    first_unacknowledged: member("tcp_sock", &["snd_una"]), Some(BLACK_HOLES);
+    /// Segments that the peer has selectively acknowledged.
+    sacked: member("tcp_sock", &["sacked_out"]), Some(BLACK_HOLES);
+    /// Payload of a full-size segment.
+    segment_payload: member("tcp_sock", &["mss_cache"]), Some(BLACK_HOLES);
+    segment_header: member("tcp_sock", &["tcp_header_len"]), Some(BLACK_HOLES);
     netns_inode: member("net", &["ns.inum"]), REQUIRED;
     task_tgid: member("task_struct", &["tgid"]), REQUIRED;
     task_leader: member("task_struct", &["group_leader"]), REQUIRED;

@@ -25,6 +25,7 @@ use super::{
     },
     finding::Fix,
     outcome::{Failure, failure},
+    path_mtu,
     rule::{CandidateRule, RuleFlow, endpoints},
     vxlan::finding::Fault,
 };
@@ -43,6 +44,8 @@ crate::names! {
         Dropped = "dropped",
         /// The VXLAN peer that its packets had to pass does not answer, or can't be sent to.
         Vxlan = "vxlan",
+        /// Its large segments are lost on the path while small ones arrive.
+        BlackHole = "black-hole",
     }
 }
 
@@ -139,6 +142,7 @@ pub fn explain(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause
         .or_else(|| dropped(connection, evidence, true))
         .or_else(|| tunnel(connection, evidence))
         .or_else(|| dropped(connection, evidence, false))
+        .or_else(|| black_hole(connection))
 }
 
 /// Whether something seen from `first` to `last` can be this connection's.
@@ -394,6 +398,37 @@ fn tunnel(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
         reason: None,
         fixes: found.fixes.clone(),
         certain: found.certain,
+    })
+}
+
+/// The head of what is unacknowledged is a full-size segment that was sent again and again, and something behind it arrived.
+fn black_hole(connection: &Connection) -> Option<Cause> {
+    /// One time-out more than a burst of ordinary loss leaves: the third is at least 1.4 s after the first transmission.
+    const TIMEOUTS: u8 = 3;
+    /// What arrives behind it is the smaller last segment of each write, so only a few; ordinary loss leaves most segments.
+    const SACKED: std::ops::RangeInclusive<u8> = 1..=3;
+    let unacknowledged = connection.unacknowledged?;
+    let (source, destination) = match connection.role {
+        Role::Client => (connection.source, connection.destination),
+        Role::Server => (connection.destination, connection.source),
+    };
+    let packet = path_mtu::packet_size(unacknowledged.segment_bytes.into(), destination.ip());
+    let stuck = unacknowledged.timeouts >= TIMEOUTS
+        && SACKED.contains(&unacknowledged.sacked_segments)
+        && unacknowledged.bytes > unacknowledged.segment_bytes.into()
+        && packet > path_mtu::ALWAYS_CARRIED;
+    stuck.then(|| Cause {
+        kind: CauseKind::BlackHole,
+        what: format!(
+            "full-size packets ({packet} bytes) from {source} to {destination} were sent again {} times and never acknowledged, \
+             while a smaller one behind them arrived: likely a path MTU black hole",
+            unacknowledged.timeouts
+        ),
+        rule: None,
+        service: None,
+        reason: None,
+        fixes: path_mtu::fixes(packet, destination.ip(), path_mtu::Lower::Device),
+        certain: false,
     })
 }
 

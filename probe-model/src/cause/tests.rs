@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     bypass::service::{Mode, Service},
+    connection::Unacknowledged,
     rule::{
         Action, Tool,
         samples::{iptables, notrack},
@@ -405,4 +406,104 @@ fn packets_that_conntrack_knows_one_way_only() {
         told(&connection, &seen).map(|cause| cause.kind),
         Some(CauseKind::Dropped)
     );
+}
+
+/// Only what can't be ordinary loss, a dead peer or a small MTU is a black hole.
+#[test]
+fn large_packets_that_vanish() {
+    let lost = |bytes, timeouts, sacked_segments| Unacknowledged {
+        bytes,
+        segment_bytes: 1430,
+        timeouts,
+        sacked_segments,
+    };
+    for (name, outcome, unacknowledged, expected) in [
+        ("a request", Outcome::TimedOut, Some(lost(4000, 4, 1)), true),
+        ("given up", Outcome::ResetByClient, Some(lost(4001, 3, 3)), true),
+        ("it ended well", Outcome::Closed, Some(lost(4000, 4, 1)), false),
+        ("all was acknowledged", Outcome::TimedOut, None, false),
+        (
+            "sent again too few times",
+            Outcome::TimedOut,
+            Some(lost(4000, 2, 1)),
+            false,
+        ),
+        (
+            "nothing arrives: the peer is gone",
+            Outcome::TimedOut,
+            Some(lost(4000, 6, 0)),
+            false,
+        ),
+        (
+            "most arrives: one packet is lost",
+            Outcome::TimedOut,
+            Some(lost(14_000, 6, 9)),
+            false,
+        ),
+        (
+            "a small segment is lost",
+            Outcome::TimedOut,
+            Some(lost(900, 6, 1)),
+            false,
+        ),
+        (
+            "small enough for every path",
+            Outcome::TimedOut,
+            Some(Unacknowledged {
+                segment_bytes: 536,
+                ..lost(4000, 6, 1)
+            }),
+            false,
+        ),
+    ] {
+        let connection = Connection {
+            outcome,
+            unacknowledged,
+            ..translated()
+        };
+        let cause = told(&connection, &Seen::default());
+        assert_eq!(
+            cause.as_ref().map(|cause| cause.kind),
+            expected.then_some(CauseKind::BlackHole),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn the_size_that_vanishes_and_its_remedy() {
+    for (role, source, destination, what, fix) in [
+        (
+            Role::Client,
+            "10.244.1.5:40000",
+            "10.244.2.7:8443",
+            "full-size packets (1450 bytes) from 10.244.1.5:40000 to 10.244.2.7:8443 were sent again",
+            "ping -c1 -M do -s 1422 10.244.2.7 ",
+        ),
+        (
+            Role::Server,
+            "[fd00::5]:40000",
+            "[fd00::7]:8443",
+            "full-size packets (1470 bytes) from [fd00::7]:8443 to [fd00::5]:40000 were sent again",
+            "ping -c1 -M do -s 1422 fd00::5 ",
+        ),
+    ] {
+        let connection = Connection {
+            role,
+            outcome: Outcome::TimedOut,
+            source: source.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            unacknowledged: Some(Unacknowledged {
+                bytes: 4000,
+                segment_bytes: 1430,
+                timeouts: 4,
+                sacked_segments: 1,
+            }),
+            ..failed()
+        };
+        let cause = told(&connection, &Seen::default()).unwrap();
+        assert!(cause.what.starts_with(what), "{}", cause.what);
+        assert!(cause.fixes[0].to_string().starts_with(fix), "{}", cause.fixes[0]);
+        assert!(!cause.certain);
+    }
 }

@@ -7,13 +7,14 @@ use super::{
     exchange::Exchange,
     journey::{Hop, Journey, JourneyEnd},
 };
-use crate::finding::Fix;
+use crate::{
+    finding::Fix,
+    path_mtu::{self, ALWAYS_CARRIED, Lower},
+};
 
 /// A segment that left this often, unacknowledged, is lost for its size: the first is followed by a loss probe (TLP) and then by
 /// retransmissions, 200 ms after it and later.
 const SENT: usize = 3;
-/// Every IPv4 path carries as much (RFC 791): what is smaller is lost for another reason.
-const CARRIED: u32 = 576;
 
 /// Large segments that are lost while small packets arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ impl Exchange {
     pub(super) fn is_sending_again(&self) -> bool {
         self.journeys.iter().filter_map(Segment::of).any(|segment| {
             segment.journey.again
-                && segment.size > CARRIED
+                && segment.size > ALWAYS_CARRIED
                 && !self.is_acknowledged(&segment)
                 && matches!(segment.journey.end(), JourneyEnd::Left(_))
         })
@@ -89,7 +90,9 @@ impl Exchange {
         let JourneyEnd::Left(at) = journey.end() else {
             return None;
         };
-        if segment.size <= CARRIED || self.is_acknowledged(&segment) || !self.begins_unacknowledged(&segment)
+        if segment.size <= ALWAYS_CARRIED
+            || self.is_acknowledged(&segment)
+            || !self.begins_unacknowledged(&segment)
         {
             return None;
         }
@@ -101,7 +104,7 @@ impl Exchange {
         };
         // Retransmissions carry one segment of what left as many.
         let again: Vec<_> = others()
-            .filter(|other| other.tcp.sequence == segment.tcp.sequence && other.size > CARRIED)
+            .filter(|other| other.tcp.sequence == segment.tcp.sequence && other.size > ALWAYS_CARRIED)
             .collect();
         let have_left = again
             .iter()
@@ -168,31 +171,14 @@ impl BlackHole<'_> {
     }
 
     pub(super) fn fixes(&self) -> Vec<Fix> {
-        /// IPv4's and ICMP's; IPv6's and ICMPv6's.
-        const HEADERS: [u32; 2] = [28, 48];
         let (_, destination) = self.ends();
-        let headers = HEADERS[usize::from(destination.is_ipv6())];
-        let payload = self.lost.saturating_sub(headers).to_string();
-        let host = destination.ip().to_string();
         let tunnel = self
             .journey
             .hops
             .iter()
             .any(|hop| hop.event.packet.tunnel.is_some());
-        let where_to = if tunnel {
-            "Lower the MTU of the VXLAN device and of the pods on every node to the largest size that is answered"
-        } else {
-            "Lower the MTU of this device to the largest size that is answered"
-        };
-        vec![
-            Fix::run(
-                ["ping", "-c1", "-M", "do", "-s", &payload, &host],
-                "no answer at this size: repeat with smaller ones to find the path MTU",
-            ),
-            Fix::text(format!(
-                "{where_to}, or let ICMP \"fragmentation needed\" (IPv6: \"packet too big\") pass the firewalls on the path."
-            )),
-        ]
+        let lower = if tunnel { Lower::Tunnel } else { Lower::Device };
+        path_mtu::fixes(self.lost, destination.ip(), lower)
     }
 
     fn ends(&self) -> (std::net::SocketAddr, std::net::SocketAddr) {

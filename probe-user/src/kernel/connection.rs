@@ -58,6 +58,12 @@ pub(super) static OBJECT: Object = Object {
         "node_id",
         "node_name",
         "node_parent",
+        "timeouts",
+        "next_sequence",
+        "first_unacknowledged",
+        "sacked",
+        "segment_payload",
+        "segment_header",
     ],
 };
 

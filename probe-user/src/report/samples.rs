@@ -8,7 +8,7 @@ use crate::model::{
     Cadence, Cause, Connection, Container, Node, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos,
     Role, Runtime, Summary,
     cause::CauseKind,
-    connection::Payload,
+    connection::{Payload, Unacknowledged},
     finding::Fix,
     owner::NodeSource,
     summary::{Row, Tally},
@@ -122,6 +122,12 @@ pub fn failed() -> Connection {
     Connection {
         outcome: Outcome::Unanswered,
         cause: Some(Box::new(cause())),
+        unacknowledged: Some(Unacknowledged {
+            bytes: 4000,
+            segment_bytes: 1430,
+            timeouts: 4,
+            sacked_segments: 1,
+        }),
         ..incident()
     }
 }

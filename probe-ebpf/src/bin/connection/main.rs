@@ -23,7 +23,9 @@ use probe_ebpf::{
     contract::{
         connection::{
             Address, Connection, CounterKey, Handshake, HandshakeKey, Loss, MAX_HANDSHAKES, Record,
+            Unacknowledged,
         },
+        offsets::ABSENT,
         outcome::{Ending, Outcome, Role, state},
     },
     kernel::{
@@ -364,8 +366,50 @@ unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
         let code = outcome as u8;
         trace!("connection at port {} ended: outcome {}, state before {}, error {}",
             local_port: u16, code: u8, old: u8, error: u32);
-        report(connection, now(), old, outcome, error, client_bytes, server_bytes);
+        let unacknowledged = unacknowledged::<M>(tcp);
+        report(
+            connection,
+            now(),
+            old,
+            outcome,
+            error,
+            client_bytes,
+            server_bytes,
+            &unacknowledged,
+        );
         T::release(sk, connection);
+    }
+}
+
+/// What this end was sending again. Most connections end without, and cost one read.
+///
+/// # Safety
+/// `tcp` is a `tcp_sock` of the kernel.
+#[inline(always)]
+unsafe fn unacknowledged<M: Memory>(tcp: Pointer) -> Unacknowledged {
+    let known = offset!(timeouts) != ABSENT
+        && offset!(next_sequence) != ABSENT
+        && offset!(first_unacknowledged) != ABSENT
+        && offset!(sacked) != ABSENT
+        && offset!(segment_payload) != ABSENT
+        && offset!(segment_header) != ABSENT;
+    if !known {
+        return Unacknowledged::NOTHING;
+    }
+    // SAFETY: the caller's.
+    unsafe {
+        let timeouts = M::read::<u8>(tcp, offset!(timeouts));
+        if timeouts == 0 {
+            return Unacknowledged::NOTHING;
+        }
+        let payload = M::read::<u32>(tcp, offset!(segment_payload)) as u16;
+        Unacknowledged {
+            bytes: M::read::<u32>(tcp, offset!(next_sequence))
+                .wrapping_sub(M::read::<u32>(tcp, offset!(first_unacknowledged))),
+            segment: payload.wrapping_add(M::read::<u16>(tcp, offset!(segment_header))),
+            timeouts,
+            sacked: M::read::<u32>(tcp, offset!(sacked)).min(255) as u8,
+        }
     }
 }
 
@@ -395,6 +439,7 @@ unsafe fn report(
     error: u32,
     client_bytes: u64,
     server_bytes: u64,
+    unacknowledged: &Unacknowledged,
 ) {
     // SAFETY: the caller's; a ring entry is ours until submitted, and every byte of it is written here.
     unsafe {
@@ -409,6 +454,7 @@ unsafe fn report(
                 (*record).outcome = outcome as u8;
                 (*record).last_state = last_state;
                 (*record).zero = [0; 2];
+                (*record).unacknowledged = *unacknowledged;
                 ring::submit(&RECORDS, entry, end_ns);
                 return;
             }
@@ -526,6 +572,7 @@ unsafe fn refused<M: Memory>(skb: Pointer) {
             0,
             0,
             0,
+            &Unacknowledged::NOTHING,
         );
     }
 }
