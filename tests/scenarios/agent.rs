@@ -327,13 +327,17 @@ fn a_new_configuration_keeps_what_is_remembered() {
     let first = node.half_opens();
     remembers(&agent, first);
     agent.configure("[watch]\nport = [1]\n").unwrap();
-    assert!(agent.said().contains("stays as it was"), "{}", agent.said());
+    assert!(
+        agent.said().contains("the configuration is unchanged"),
+        "{}",
+        agent.said()
+    );
     assert!(agent.said().contains("unknown field `port`"), "{}", agent.said());
     remembers(&agent, node.half_opens());
     agent
         .configure("[watch]\nports = [1]\n[vxlan]\nenabled = false\n")
         .unwrap();
-    assert!(agent.said().contains("was read again"), "{}", agent.said());
+    assert!(agent.said().contains("was reloaded"), "{}", agent.said());
     wait_until("it is ready again", SOON, || {
         let ready = agent.get(Agent::METRICS, "/readyz").ok()?;
         (ready.status == 200 && ready.body.contains("vxlan off")).then_some(())

@@ -362,7 +362,7 @@ fn a_clean_node_has_no_finding() {
     let told = String::from_utf8_lossy(&once.stdout).into_owned();
     assert_eq!(once.status.code(), Some(0), "{told}");
     assert!(
-        told.contains("no packet slipped past conntrack, and no rule lets one"),
+        told.contains("no packet bypassed conntrack, and no rule exempts any"),
         "{told}"
     );
 }

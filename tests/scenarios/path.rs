@@ -805,7 +805,11 @@ fn no_route() {
     let probe = follow(&pod.netns, &["--port", &port.to_string()]);
     let _dialled = dial(&pod.netns, (Ipv4Addr::new(10, 200, 0, 1), port));
     let exchange = told(&probe);
-    concludes(&exchange, "dropped", &["SYN was dropped", "no route leads there"]);
+    concludes(
+        &exchange,
+        "dropped",
+        &["SYN was dropped", "no route to the destination"],
+    );
     let hop = drop_of(&exchange, packet(&exchange, "request"));
     assert!(is_at(hop, &alpha.netns, "cni0"), "{}", brief(&exchange));
     because(
@@ -875,7 +879,7 @@ fn larger_than_a_device_takes() {
         &[
             "UDP, 1400 bytes was dropped",
             "larger than",
-            "its sender is told: ICMP packet too big",
+            "answered with ICMP packet too big",
         ],
     );
     let hop = drop_of(&exchange, packet(&exchange, "request"));
@@ -973,11 +977,7 @@ fn an_address_that_nobody_has() {
     let _dialled = dial(&client.netns, (gone, port));
     // A timer drops it, and may be hidden (see [`sent_again`]); it is sent again, and dropped again.
     let exchange = told_of(&probe, |exchange| exchange["outcome"] == "dropped");
-    concludes(
-        &exchange,
-        "dropped",
-        &["nobody answers for the next hop's address"],
-    );
+    concludes(&exchange, "dropped", &["the next hop does not answer"]);
     let hop = drop_of(&exchange, packet(&exchange, "request"));
     assert!(is_at(hop, &cluster.beta.netns, "cni0"), "{}", brief(&exchange));
 }

@@ -242,7 +242,7 @@ fn rules_are_named() {
     let removed = probe.seen();
     healed(&probe);
     let looks = probe.since(removed);
-    let puzzled = |look: &&Value| look.to_string().contains("no rule of iptables or nft");
+    let puzzled = |look: &&Value| look.to_string().contains("none of the iptables and nft rules");
     assert_eq!(looks.iter().find(puzzled), None);
 
     alpha
@@ -338,7 +338,10 @@ fn link_layer_addresses_that_are_stale() {
     let fault = found(&here, "stale-mac", Some(BETA));
     says(
         &fault,
-        &["02:00:00:00:88:77", "the entries here say 02:00:00:00:88:02"],
+        &[
+            "02:00:00:00:88:77",
+            "but the entries on this node have 02:00:00:00:88:02",
+        ],
     );
     let fault = found(&there, "stale-mac", Some(ALPHA));
     says(&fault, &["192.168.88.11 sends to 02:00:00:00:88:02"]);
@@ -366,7 +369,7 @@ fn a_vtep_that_is_dead() {
         ))
         .unwrap();
     let fault = found(&probe, "dead-vtep", Some("192.168.99.2"));
-    says(&fault, &["is dead or not on this network"]);
+    says(&fault, &["is down or not on this network"]);
     probe.finish().unwrap();
 }
 
@@ -822,7 +825,7 @@ fn a_killed_one_leaves_nothing_behind() {
         let probe = Lab::healthy(lab.alpha());
         let run = probe.finish().unwrap();
         assert!(
-            run.stderr.contains("took away the filter vxlan_in"),
+            run.stderr.contains("removed the filter vxlan_in"),
             "{}",
             run.stderr
         );

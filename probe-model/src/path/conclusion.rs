@@ -160,7 +160,7 @@ impl Exchange {
             (Some(at), None) => {
                 let mut conclusion = self.dropped(&format!("{title} was dropped"), request, at, places);
                 if reply.has_flag(Tcp::RST) {
-                    conclusion.text.push_str("; its sender is told: RST");
+                    conclusion.text.push_str("; answered with RST");
                 }
                 return conclusion;
             }
@@ -243,7 +243,7 @@ impl Exchange {
             text.push_str("; the rule is not the cause");
         }
         if let Some(told) = self.told_of(journey) {
-            text.push_str(&format!("; its sender is told: {told}"));
+            text.push_str(&format!("; answered with {told}"));
         }
         Conclusion {
             outcome: Outcome::Dropped,

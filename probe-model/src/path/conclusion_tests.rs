@@ -296,12 +296,12 @@ fn dropped_on_its_way() {
     let told = filtered(request(SYN).meets(What::Icmp { kind: 3, code: 13 }));
     assert_eq!(
         concluded([told]).1,
-        "SYN was dropped in alpha at veth after 30 µs: the packet filter dropped it, by an unknown rule; its sender is told: ICMP administratively prohibited"
+        "SYN was dropped in alpha at veth after 30 µs: the packet filter dropped it, by an unknown rule; answered with ICMP administratively prohibited"
     );
     // By a rule that rejects.
     assert_eq!(
         concluded([filtered(request(SYN)), back(reply(RST_ACK))]),
-        (Outcome::Dropped, format!("{text}; its sender is told: RST"))
+        (Outcome::Dropped, format!("{text}; answered with RST"))
     );
     let mut unread = exchange([filtered(request(SYN))]);
     unread.journeys[0].hops[2].unread = vec!["nft takes longer than 3 s".to_owned()];
@@ -386,10 +386,7 @@ fn the_reply_or_what_follows_is_dropped() {
     };
     let (outcome, text) = concluded([cut_off, error()]);
     assert_eq!(outcome, Outcome::Dropped);
-    assert!(
-        text.ends_with("; its sender is told: ICMP packet too big"),
-        "{text}"
-    );
+    assert!(text.ends_with("; answered with ICMP packet too big"), "{text}");
 }
 
 #[test]
@@ -609,7 +606,7 @@ fn more_than_the_kernels_reason() {
                 None,
                 None,
             ),
-            ": no route leads there; its sender is told",
+            ": no route to the destination; answered with",
         ),
         (
             with(

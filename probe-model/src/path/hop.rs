@@ -93,7 +93,7 @@ fn what(event: &Event, fate: Option<Fate>) -> String {
                 // A ping's answer: its socket has a copy.
                 Some(Fate::AtSocket) if reason::is_of_ping(at.as_deref()) => "consumed".to_owned(),
                 Some(Fate::AtSocket) => format!(
-                    "its socket had no use for it ({})",
+                    "its socket discarded it ({})",
                     reason.as_deref().or(at.as_deref()).unwrap_or("no reason")
                 ),
                 _ => format!("DROPPED: {told}"),
@@ -116,7 +116,7 @@ fn what(event: &Event, fate: Option<Fate>) -> String {
         What::Output => "on its way out".to_owned(),
         What::Socket => "handed to the socket".to_owned(),
         What::Icmp { kind, code } => format!(
-            "its sender is told: {}",
+            "answered with {}",
             reason::icmp(event.packet.source.is_ipv4(), *kind, *code)
         ),
         What::Conntrack => "conntrack looks it up".to_owned(),

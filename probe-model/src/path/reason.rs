@@ -92,15 +92,15 @@ const FUNCTIONS: [(&str, &str); 26] = [
     ),
     (
         "ip_rcv_finish_core",
-        "no route leads there, or the reverse path filter refused it",
+        "no route to the destination, or the reverse path filter refused it",
     ),
     (
         "ip_error",
-        "no route leads there, or one of type blackhole, prohibit or unreachable",
+        "no route to the destination, or one of type blackhole, prohibit or unreachable",
     ),
-    ("ip_route_input_slow", "no route leads there"),
-    ("ip6_pkt_discard", "no route leads there"),
-    ("ip6_pkt_drop", "no route leads there"),
+    ("ip_route_input_slow", "no route to the destination"),
+    ("ip6_pkt_discard", "no route to the destination"),
+    ("ip6_pkt_drop", "no route to the destination"),
     ("dst_discard", "a blackhole route leads there"),
     ("dst_discard_out", "a blackhole route leads there"),
     (
@@ -122,15 +122,12 @@ const FUNCTIONS: [(&str, &str); 26] = [
     ),
     (
         "neigh_invalidate",
-        "nobody answers for the next hop's address (ARP, neighbour discovery)",
+        "the next hop does not answer (ARP, neighbour discovery)",
     ),
-    (
-        "arp_error_report",
-        "nobody answers for the next hop's address (ARP)",
-    ),
+    ("arp_error_report", "the next hop does not answer (ARP)"),
     (
         "ndisc_error_report",
-        "nobody answers for the next hop's address (neighbour discovery)",
+        "the next hop does not answer (neighbour discovery)",
     ),
     (
         "vxlan_xmit",

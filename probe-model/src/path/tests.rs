@@ -69,7 +69,7 @@ fn reasons_in_words() {
         (
             None,
             Some("ip_error"),
-            "no route leads there, or one of type blackhole, prohibit or unreachable",
+            "no route to the destination, or one of type blackhole, prohibit or unreachable",
         ),
         // What a function usually drops for is a guess, where the kernel has a name.
         (
@@ -534,7 +534,7 @@ fn ends() {
             JourneyEnd::Delivered(1),
         ),
         (
-            "no use for it",
+            "discarded it",
             begin().meets(dropped("TCP_OLD_DATA", "tcp_ack")),
             JourneyEnd::Delivered(1),
         ),
@@ -646,9 +646,9 @@ fn hops_in_words() {
             "not routed: no route, or its source is not allowed on this side",
             "FORWARD: dropped",
             "passes a netfilter hook",
-            "its sender is told: ICMP host unreachable",
+            "answered with ICMP host unreachable",
             "freed: a copy for another host",
-            "its socket had no use for it (tcp_ack)",
+            "its socket discarded it (tcp_ack)",
             "DROPPED: reverse path filter: replies to its source would leave by another device (rp_filter)",
         ]
     );

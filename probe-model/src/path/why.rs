@@ -76,7 +76,7 @@ fn refused_by_route(v4: bool, reason: Option<&str>, told: Option<(u8, u8)>) -> O
         (true, (3, 13)) | (false, (1, 1)) => {
             Some("a prohibit route leads there (ip route show type prohibit)")
         }
-        (true, (3, 0)) => Some("no route leads there"),
+        (true, (3, 0)) => Some("no route to the destination"),
         // Without a route the kernel says IP_INNOROUTES.
         (true, (3, 1)) if reason != Some("IP_INNOROUTES") => {
             Some("an unreachable route leads there (ip route show type unreachable)")

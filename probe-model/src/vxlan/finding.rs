@@ -141,7 +141,7 @@ impl Diagnosed {
                 return is_loss(packets.packets, packets.of);
             }
             self.evidence.push(
-                "no rule of iptables or nft matches that could be read: it may be another hook, such as \
+                "none of the iptables and nft rules that could be read matches: it may be another hook, such as \
                      a BPF program's"
                     .to_owned(),
             );

@@ -147,7 +147,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
             continue;
         }
         match config.again() {
-            Err(error) => say(format_args!("probe: the configuration stays as it was: {error}")),
+            Err(error) => say(format_args!("probe: the configuration is unchanged: {error}")),
             Ok(new) => {
                 for what in needs_restart(&settings, &new) {
                     say(format_args!(
@@ -162,7 +162,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
                 statistics = self::statistics(&new);
                 parts = Some(start(&new)?);
                 settings = new;
-                say(format_args!("probe: the configuration was read again"));
+                say(format_args!("probe: the configuration was reloaded"));
             }
         }
     }

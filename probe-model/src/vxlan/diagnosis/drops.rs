@@ -129,10 +129,10 @@ impl Observation<'_> {
                 let mut evidence = vec![format!("dropped, this kernel reports no reason: {seen}")];
                 evidence.extend(self.filters(overlay, |_| true).0);
                 let fixes = [Fix::text(match dropped.reason {
-                    None => "Check the rules of iptables and nft for UDP packets between the nodes.",
+                    None => "Check the iptables and nft rules for UDP packets between the nodes.",
                     Some(_) => {
                         "Follow the packets of a pod to that node with probe path, which prints the kernel function that drops \
-                         them. It is no rule of iptables or nft: Linux 5.18 and later name those."
+                         them. It is not an iptables or nft rule: Linux 5.18 and later name those."
                     }
                 })];
                 let finding = self.find(Fault::Dropped, overlay, Some(peer), what, evidence, fixes);
@@ -199,7 +199,7 @@ impl Observation<'_> {
                 evidence.push(format!("{hook}{at}: no filter or program is there now"));
             }
             evidence.extend(filters);
-            let text = "Let its owner accept the packets, or remove it: it is no rule of iptables or nft.";
+            let text = "Let its owner accept the packets, or remove it: it is not an iptables or nft rule.";
             (by, list.into_iter().chain([Fix::text(text)]).collect())
         } else if reason == "IP_RPFILTER" {
             let ways: Vec<_> = overlay

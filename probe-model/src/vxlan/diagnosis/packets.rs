@@ -61,7 +61,7 @@ impl Observation<'_> {
                     count.source_mac
                 );
                 let evidence = vec![format!(
-                    "packets from {peer} come from {}, the entries here say {expected}",
+                    "packets from {peer} come from {}, but the entries on this node have {expected}",
                     count.source_mac
                 )];
                 let fixes = [Fix::text(format!(

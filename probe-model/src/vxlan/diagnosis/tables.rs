@@ -224,7 +224,7 @@ impl Observation<'_> {
                 ));
             }
             let what = format!(
-                "The peer {vtep} of {name} is dead or not on this network: nobody answers for its address on {underlay}."
+                "The peer {vtep} of {name} is down or not on this network: its address does not answer ARP or neighbour discovery on {underlay}."
             );
             let fixes = [Fix::text(format!(
                 "Check that the node runs and has {vtep}. If the node was removed, delete its Node object: \

@@ -121,7 +121,7 @@ fn sweep(routing: &mut Routing, device: u32) {
             if ours && !lives(filter.handle) && routing.remove_filter(&filter).is_ok() {
                 made_queue |= filter.handle & MADE_QUEUE != 0;
                 say(format_args!(
-                    "probe: took away the filter {} that a killed probe vxlan left behind",
+                    "probe: removed the filter {} that a killed probe vxlan left behind",
                     filter.name
                 ));
             }

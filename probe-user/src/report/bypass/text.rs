@@ -36,7 +36,7 @@ pub fn all(view: &View, clock: &mut Clock) -> String {
         } else if !view.streams.is_empty() {
             "all untracked packets are intended"
         } else if view.rules.is_empty() {
-            "no packet slipped past conntrack, and no rule lets one"
+            "no packet bypassed conntrack, and no rule exempts any"
         } else {
             "no packet bypassed conntrack during the run"
         };

@@ -137,7 +137,7 @@ pub fn delivered() -> Exchange {
     exchange
 }
 
-/// By a rule of the node's; its sender is told, and tries again.
+/// By a rule of the node's; it is answered with an ICMP error, and the client tries again.
 pub fn dropped_by_rule() -> Exchange {
     let walk = |begins: u64, skb: u64| {
         Walk::request(tcp(CLIENT, SERVER, SYN), begins)
