@@ -142,7 +142,13 @@ pub fn explain(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause
         .or_else(|| dropped(connection, evidence, true))
         .or_else(|| tunnel(connection, evidence))
         .or_else(|| dropped(connection, evidence, false))
-        .or_else(|| black_hole(connection))
+        .or_else(|| explain_alone(connection))
+}
+
+/// Why a connection failed, by its own record alone: what can be said while nothing else is known of the node.
+pub fn explain_alone(connection: &Connection) -> Option<Cause> {
+    failure(connection.outcome)?;
+    black_hole(connection)
 }
 
 /// Whether something seen from `first` to `last` can be this connection's.

@@ -467,6 +467,8 @@ fn large_packets_that_vanish() {
             expected.then_some(CauseKind::BlackHole),
             "{name}"
         );
+        // It needs nothing that is known of the node.
+        assert_eq!(explain_alone(&connection), cause, "{name}");
     }
 }
 

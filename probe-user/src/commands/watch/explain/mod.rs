@@ -30,6 +30,7 @@ use crate::{
     commands::bypass,
     model::{
         self, Cause, Connection,
+        cause::explain_alone,
         outcome::failure,
         part::{Part, State},
         settings::KernelSource,
@@ -201,8 +202,7 @@ impl Explainer {
                 }
         });
         if !asked {
-            self.missed += 1;
-            return Some(connection);
+            return Some(self.unanswered(connection));
         }
         self.waiting.push_back((self.next, Instant::now(), connection));
         self.next += 1;
@@ -232,10 +232,20 @@ impl Explainer {
             .front()
             .is_some_and(|(_, since, _)| end || since.elapsed() > PATIENCE)
         {
-            self.missed += 1;
-            ready.extend(self.waiting.pop_front().map(|(.., connection)| connection));
+            if let Some((.., connection)) = self.waiting.pop_front() {
+                ready.push(self.unanswered(connection));
+            }
         }
         ready
+    }
+
+    /// One whose cause was not looked for: its own record may still have it.
+    fn unanswered(&mut self, mut connection: Connection) -> Connection {
+        connection.cause = explain_alone(&connection).map(Box::new);
+        if connection.cause.is_none() {
+            self.missed += 1;
+        }
+        connection
     }
 
     /// Answers come in the order of their questions; some of those no longer wait.
