@@ -5,7 +5,7 @@ use std::io;
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
-use super::{clock::Clock, json, lines};
+use super::{clock::Clock, json, lines, owner_json::OwnersJson};
 use crate::model::{Connection, Finding};
 
 /// Writes lines, each by itself.
@@ -13,6 +13,7 @@ pub struct Lines {
     node: String,
     clock: Clock,
     scratch: Vec<u8>,
+    owners: OwnersJson,
     line: Vec<u8>,
 }
 
@@ -49,6 +50,7 @@ impl Lines {
             node,
             clock: Clock::new(TimeZone::UTC),
             scratch: Vec::new(),
+            owners: OwnersJson::new(),
             line: Vec::new(),
         }
     }
@@ -63,6 +65,7 @@ impl Lines {
             &mut self.line,
             &mut self.clock,
             &mut self.scratch,
+            Some(&mut self.owners),
             Some(&self.node),
             connection,
         )?;

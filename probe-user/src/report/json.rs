@@ -4,7 +4,7 @@ use std::io;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{clock::Clock, lines};
+use super::{clock::Clock, lines, owner_json::OwnersJson};
 use crate::model::{
     self, Container, Outcome, Owner, Pod, Process, Role, Summary,
     address::{Address, AddressPort},
@@ -37,18 +37,27 @@ struct CountedCause<'a> {
     cause: &'a model::Cause,
 }
 
-/// Appends one line. `scratch` is for the time's text.
+/// Appends one line. `scratch` is for the time's text; `owners` keeps what many lines have in common.
 pub fn connection(
     out: &mut Vec<u8>,
     clock: &mut Clock,
     scratch: &mut Vec<u8>,
+    owners: Option<&mut OwnersJson>,
     node: Option<&str>,
     connection: &model::Connection,
 ) -> io::Result<()> {
     scratch.clear();
     clock.utc(scratch, connection.time);
     let time = str::from_utf8(scratch).unwrap_or_default();
-    line(out, &ConnectionEvent::new(connection, time, node))
+    let mut event = ConnectionEvent::new(connection, time, node);
+    if let Some(owners) = owners {
+        owners.prepare(&connection.owner, connection.peer.as_ref());
+        if let Some(owner) = owners.get(&connection.owner) {
+            let peer = connection.peer.as_ref().and_then(|peer| owners.get(peer));
+            event = event.with_owners(owner, peer);
+        }
+    }
+    line(out, &event)
 }
 
 /// The last line of `probe watch`.

@@ -10,11 +10,34 @@ fn shown(record: &model::Connection) -> String {
         &mut out,
         &mut Clock::new(TimeZone::UTC),
         &mut Vec::new(),
+        None,
         Some("beta"),
         record,
     )
     .unwrap();
     String::from_utf8(out).unwrap()
+}
+
+/// What is written once for all connections of an owner is what is written for one.
+#[test]
+fn owners_that_were_written_before() {
+    let mut owners = OwnersJson::new();
+    let connections = [samples::failed(), samples::both_ends()];
+    for record in samples::all().iter().chain(&connections) {
+        for _ in 0..2 {
+            let mut out = Vec::new();
+            connection(
+                &mut out,
+                &mut Clock::new(TimeZone::UTC),
+                &mut Vec::new(),
+                Some(&mut owners),
+                Some("beta"),
+                record,
+            )
+            .unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), shown(record));
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod json;
 pub mod lines;
 pub mod metrics;
 pub mod node;
+mod owner_json;
 pub mod path;
 pub mod schema;
 pub mod snapshot;
@@ -35,7 +36,7 @@ use std::{
 use jiff::tz::TimeZone;
 
 pub use self::style::colour;
-use self::{clock::Clock, table::Columns};
+use self::{clock::Clock, owner_json::OwnersJson, table::Columns};
 use crate::model::{Connection, Summary, recording_scope::RecordingScope};
 
 probe_model::names! {
@@ -68,7 +69,7 @@ pub fn say(what: fmt::Arguments<'_>) {
 /// None in practice: writing to memory does not fail.
 pub fn json_line(out: &mut Vec<u8>, node: &str, connection: &Connection) -> io::Result<()> {
     let mut clock = Clock::new(TimeZone::UTC);
-    json::connection(out, &mut clock, &mut Vec::new(), Some(node), connection)
+    json::connection(out, &mut clock, &mut Vec::new(), None, Some(node), connection)
 }
 
 /// The first line of a recording.
@@ -101,6 +102,7 @@ pub struct Reporter<W> {
     begun: bool,
     buffer: Vec<u8>,
     scratch: Vec<u8>,
+    owners: OwnersJson,
     node: Option<String>,
     /// Records are of several nodes: each line says of which.
     nodes: bool,
@@ -130,6 +132,7 @@ impl<W: Write> Reporter<W> {
             begun: false,
             buffer: Vec::with_capacity(FULL + (8 << 10)),
             scratch: Vec::new(),
+            owners: OwnersJson::new(),
             node: None,
             nodes: false,
             out,
@@ -195,7 +198,14 @@ impl<W: Write> Reporter<W> {
             }
             Format::Wide => wide::line(buffer, clock, *colour, shown, connection),
             Format::Json => {
-                json::connection(buffer, clock, &mut self.scratch, node.as_deref(), connection)?;
+                json::connection(
+                    buffer,
+                    clock,
+                    &mut self.scratch,
+                    Some(&mut self.owners),
+                    node.as_deref(),
+                    connection,
+                )?;
             }
         }
         if self.buffer.len() >= FULL {
