@@ -11,9 +11,12 @@ use std::{sync::mpsc, thread, time::Duration};
 use jiff::Timestamp;
 
 use super::CheckContext;
-use crate::model::doctor::{
-    Answer, Check,
-    node::{File, FileState, Kubelet, NodeFacts, judge},
+use crate::model::{
+    doctor::{
+        Answer, Check,
+        node::{File, FileState, Kubelet, NodeFacts, judge},
+    },
+    verdict::Verdict,
 };
 
 pub(super) use kubelet::find as find_kubelet;
@@ -51,6 +54,8 @@ pub fn run(node: &CheckContext) -> Answer {
         Some(Err(_)) | None => vec![SERVICE_PORT],
     };
     let (mut server, mut service) = (None, None);
+    // Whether the API server answers is what this check is about; the rest is beside it.
+    let mut verified = Verdict::Ok;
     let (mut users, watched) = thread::scope(|scope| {
         let (ready, is_ready) = mpsc::channel();
         let ports = &ports;
@@ -73,7 +78,10 @@ pub fn run(node: &CheckContext) -> Answer {
                 }
                 server = Some(dialled);
             }
-            (_, Some(Err(why))) => unknown.push(format!("the API server: {why}")),
+            (_, Some(Err(why))) => {
+                verified = Verdict::Unknown;
+                unknown.push(format!("the API server: {why}"));
+            }
             _ => {}
         }
         let ended = watch
@@ -114,7 +122,9 @@ pub fn run(node: &CheckContext) -> Answer {
         unknown.push("the kubelet process: the node's processes are not visible (hostPID)".to_owned());
     }
     let (summary, faults) = judge(&seen);
-    Answer::of(Check::Node, summary, faults).without(unknown)
+    Answer::of(Check::Node, summary, faults)
+        .unless(verified)
+        .without(unknown)
 }
 
 fn file(path: &str, read: &Result<Option<login::Used>, String>) -> File {
