@@ -80,20 +80,6 @@ pub(super) fn services(save: &str, any: IpAddr) -> Vec<Service> {
         .collect()
 }
 
-/// TCP ports of the node that lead to a Service, with its name.
-pub(super) fn node_ports(save: &str) -> Vec<(String, u16)> {
-    const TCP: u8 = 6;
-    let rules = save.lines().filter_map(rule);
-    rules
-        .filter(|rule| rule.chain == "KUBE-NODEPORTS" && rule.protocol == Some(TCP))
-        .filter(|rule| rule.target.starts_with("KUBE-EXT-") || rule.target.starts_with("KUBE-SVC-"))
-        .filter_map(|rule| {
-            let name = rule.comment.split_whitespace().next()?;
-            Some((name.to_owned(), rule.port?))
-        })
-        .collect()
-}
-
 fn follow(
     chain: &str,
     jumps: &HashMap<&str, Vec<&str>>,
@@ -232,11 +218,6 @@ mod tests {
                 row("shop/empty:http", "10.96.5.5:80", 6, "none"),
             ]
         );
-    }
-
-    #[test]
-    fn ports_of_the_node() {
-        assert_eq!(node_ports(SAVE), [("shop/web:http".to_owned(), 30080)]);
     }
 
     #[test]

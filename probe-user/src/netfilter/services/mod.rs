@@ -58,6 +58,7 @@ pub(super) fn rule_sets(outputs: &Outputs) -> Vec<ServiceRules> {
 /// Node ports of Services whose own port is 443, with their names.
 pub(super) fn https_node_ports(outputs: &Outputs) -> Vec<(String, u16)> {
     const HTTPS: u16 = 443;
+    const TCP: u8 = 6;
     let services = of(outputs);
     let is_https = |name: &str| {
         let own = |service: &&Service| service.name.as_deref() == Some(name) && !service.is_node_port();
@@ -66,10 +67,11 @@ pub(super) fn https_node_ports(outputs: &Outputs) -> Vec<(String, u16)> {
             .find(own)
             .is_some_and(|service| service.address.port() == HTTPS)
     };
-    let mut ports: Vec<_> = outputs
-        .saves
+    let is_tcp = |service: &&Service| service.protocol == TCP && service.is_node_port();
+    let mut ports: Vec<_> = services
         .iter()
-        .flat_map(|save| iptables::node_ports(&save.text))
+        .filter(|service| is_tcp(service) && !service.refused)
+        .filter_map(|service| Some((service.name.clone()?, service.address.port())))
         .filter(|(name, _)| is_https(name))
         .collect();
     ports.sort();

@@ -25,7 +25,7 @@ pub(super) fn services(json: &str) -> Vec<Service> {
     let Ok(document) = serde_json::from_str::<Document<'_>>(json) else {
         return Vec::new();
     };
-    let mut services = Vec::new();
+    let (mut services, mut restricted) = (Vec::new(), Vec::new());
     let mut endpoints: HashMap<String, Vec<SocketAddr>> = HashMap::new();
     for item in document.nftables {
         let text = item.get();
@@ -36,20 +36,23 @@ pub(super) fn services(json: &str) -> Vec<Service> {
             continue;
         };
         if let Some(map) = item.get("map") {
-            let each = match map.get("name").and_then(Json::as_str) {
-                Some("service-ips") => service,
-                Some("no-endpoint-services") => refused,
-                _ => |_: &Json| None,
-            };
             let elements = map.get("elem").and_then(Json::as_array).into_iter().flatten();
-            if map.get("name").and_then(Json::as_str) == Some("service-nodeports") {
-                let any: IpAddr = match map.get("family").and_then(Json::as_str) {
-                    Some("ip6") => Ipv6Addr::UNSPECIFIED.into(),
-                    Some(_) | None => Ipv4Addr::UNSPECIFIED.into(),
-                };
-                services.extend(elements.filter_map(|element| node_port(element, any)));
-            } else {
-                services.extend(elements.filter_map(each));
+            let any: IpAddr = match map.get("family").and_then(Json::as_str) {
+                Some("ip6") => Ipv6Addr::UNSPECIFIED.into(),
+                Some(_) | None => Ipv4Addr::UNSPECIFIED.into(),
+            };
+            match map.get("name").and_then(Json::as_str) {
+                Some("service-ips" | "service-nodeports") => {
+                    services.extend(elements.filter_map(|element| service(element, any)));
+                }
+                Some("no-endpoint-services" | "no-endpoint-nodeports") => {
+                    let (refused, dropped): (Vec<_>, Vec<_>) = elements
+                        .filter_map(|element| without_endpoints(element, any))
+                        .partition(|service| service.refused);
+                    services.extend(refused);
+                    restricted.extend(dropped);
+                }
+                _ => {}
             }
         }
         let chain = item.get("chain").and_then(|chain| chain.get("name"));
@@ -57,6 +60,14 @@ pub(super) fn services(json: &str) -> Vec<Service> {
             endpoints.entry(service).or_default().push(endpoint);
         }
     }
+    let has = |services: &[Service], one: &Service| {
+        let key = (one.protocol, one.address);
+        services
+            .iter()
+            .any(|other| (other.protocol, other.address) == key)
+    };
+    restricted.retain(|one| !has(&services, one));
+    services.extend(restricted);
     for service in services.iter_mut().filter(|service| !service.refused) {
         let key = key(service.name.as_deref().unwrap_or_default(), service.protocol);
         service.endpoints = endpoints.get(&key).cloned().unwrap_or_default();
@@ -68,46 +79,35 @@ fn key(name: &str, protocol: u8) -> String {
     format!("{name} {protocol}")
 }
 
-/// `[{"concat": ["10.96.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}]`
-fn service(element: &Json) -> Option<Service> {
-    let to = element.get(1)?;
-    let target = to
-        .get("goto")
-        .or_else(|| to.get("jump"))?
-        .get("target")?
-        .as_str()?;
+/// `[{"concat": ["10.96.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}]`, or
+/// `[{"concat": ["tcp", 30080]}, {"goto": {"target": "external-ULMVA6XW-shop/web/tcp/http"}}]`, which is at `any`.
+fn service(element: &Json, any: IpAddr) -> Option<Service> {
+    let target = target(element)?;
+    let at = at(element.get(0)?, any)?;
     Some(Service {
         name: named(target, &["service-", "external-"]).map(|(name, _)| name),
-        is_cluster_ip: target.starts_with("service-"),
-        ..at(element.get(0)?)?
+        is_cluster_ip: target.starts_with("service-") && !at.is_node_port(),
+        ..at
     })
 }
 
-/// `[{"elem": {"val": {"concat": ["10.96.0.9", "tcp", 80]}, "comment": "shop/web:http"}}, {"drop": null}]`
-fn refused(element: &Json) -> Option<Service> {
+/// `[{"elem": {"val": {"concat": ["10.96.0.9", "tcp", 80]}, "comment": "shop/web:http"}}, {"goto": {"target": "reject-chain"}}]`.
+/// With the verdict `drop` it has endpoints, but none on this node, as its traffic policy demands.
+fn without_endpoints(element: &Json, any: IpAddr) -> Option<Service> {
     let key = element.get(0)?;
     let with_comment = key.get("elem");
     let name = with_comment.and_then(|elem| elem.get("comment")?.as_str());
     Some(Service {
         name: name.filter(|name| name.contains('/')).map(str::to_owned),
-        refused: true,
-        ..at(with_comment.and_then(|elem| elem.get("val")).unwrap_or(key))?
+        refused: target(element).is_some(),
+        ..at(with_comment.and_then(|elem| elem.get("val")).unwrap_or(key), any)?
     })
 }
 
-/// `[{"concat": ["tcp", 30080]}, {"goto": {"target": "external-ULMVA6XW-shop/web/tcp/http"}}]`, of a family's addresses.
-fn node_port(element: &Json, any: IpAddr) -> Option<Service> {
-    let parts = element.get(0)?.get("concat")?;
-    let target = element.get(1)?.get("goto")?.get("target")?.as_str()?;
-    Some(Service {
-        name: named(target, &["service-", "external-"]).map(|(name, _)| name),
-        address: SocketAddr::new(any, port(parts.get(1)?)?),
-        is_cluster_ip: false,
-        protocol: protocol(parts.get(0)?.as_str()?)?,
-        endpoints: Vec::new(),
-        refused: false,
-        mode: Mode::Nftables,
-    })
+/// The chain that an element's verdict leads to.
+fn target(element: &Json) -> Option<&str> {
+    let to = element.get(1)?;
+    to.get("goto").or_else(|| to.get("jump"))?.get("target")?.as_str()
 }
 
 fn port(port: &Json) -> Option<u16> {
@@ -118,16 +118,19 @@ fn port(port: &Json) -> Option<u16> {
     }
 }
 
-/// A Service by address, protocol and port only.
-fn at(key: &Json) -> Option<Service> {
-    let parts = key.get("concat")?;
-    let address: IpAddr = parts.get(0)?.as_str()?.parse().ok()?;
-    let port = port(parts.get(2)?)?;
+/// A Service by address, protocol and port, or by protocol and port, which is at `any`.
+fn at(key: &Json, any: IpAddr) -> Option<Service> {
+    let parts = key.get("concat")?.as_array()?;
+    let (address, protocol_name, number) = match parts.as_slice() {
+        [address, protocol, port] => (address.as_str()?.parse().ok()?, protocol, port),
+        [protocol, port] => (any, protocol, port),
+        _ => return None,
+    };
     Some(Service {
         name: None,
-        address: SocketAddr::new(address, port),
+        address: SocketAddr::new(address, port(number)?),
         is_cluster_ip: false,
-        protocol: protocol(parts.get(1)?.as_str()?)?,
+        protocol: protocol(protocol_name.as_str()?)?,
         endpoints: Vec::new(),
         refused: false,
         mode: Mode::Nftables,
@@ -180,7 +183,12 @@ mod tests {
                       [{"concat": ["tcp", 99999]}, {"goto": {"target": "external-ULMVA6XW-default/plain/tcp/"}}]]}},
             {"map": {"family": "ip", "name": "no-endpoint-services", "table": "kube-proxy", "type": ["ipv4_addr", "inet_proto", "inet_service"], "handle": 3, "map": "verdict",
              "elem": [[{"elem": {"val": {"concat": ["172.30.0.45", "tcp", 80]}, "comment": "shop/empty:http"}}, {"goto": {"target": "reject-chain"}}],
-                      [{"concat": ["172.30.0.46", "tcp", 80]}, {"drop": null}]]}}]}"#;
+                      [{"concat": ["172.30.0.46", "tcp", 80]}, {"goto": {"target": "reject-chain"}}],
+                      [{"elem": {"val": {"concat": ["172.30.0.41", "tcp", 80]}, "comment": "default/plain"}}, {"drop": null}],
+                      [{"elem": {"val": {"concat": ["172.30.0.47", "tcp", 80]}, "comment": "shop/local:http"}}, {"drop": null}]]}},
+            {"map": {"family": "ip", "name": "no-endpoint-nodeports", "table": "kube-proxy", "type": ["inet_proto", "inet_service"], "handle": 3, "map": "verdict",
+             "elem": [[{"elem": {"val": {"concat": ["tcp", 30081]}, "comment": "shop/empty:http"}}, {"goto": {"target": "reject-chain"}}],
+                      [{"elem": {"val": {"concat": ["tcp", 30080]}, "comment": "default/plain"}}, {"drop": null}]]}}]}"#;
         let found: Vec<_> = services(json)
             .iter()
             .map(|service| {
@@ -201,6 +209,9 @@ mod tests {
                 "default/plain 0.0.0.0:30080 [10.180.0.2:8080]",
                 "shop/empty:http 172.30.0.45:80 [] refused",
                 "- 172.30.0.46:80 [] refused",
+                "shop/empty:http 0.0.0.0:30081 [] refused",
+                // Its endpoints are on other nodes, and its policy is `Local`.
+                "shop/local:http 172.30.0.47:80 []",
             ]
         );
         for json in [
