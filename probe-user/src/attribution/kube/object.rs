@@ -155,11 +155,12 @@ pub struct ServiceSpec {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 pub struct ServicePort {
     pub name: Option<String>,
     pub port: i32,
     pub protocol: Option<String>,
+    pub node_port: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

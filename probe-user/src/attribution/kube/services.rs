@@ -2,7 +2,7 @@
 //! where something else than kube-proxy serves them.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
@@ -108,7 +108,7 @@ async fn list(shared: &Shared) -> Result<Vec<Service>, KubeError> {
     Ok(objects.iter().flat_map(of).collect())
 }
 
-/// Each port at each address.
+/// Each port at each address, and each node port at those of the node.
 fn of(object: &Object) -> Vec<Service> {
     let (Some(namespace), Some(name), Some(spec)) =
         (&object.metadata.namespace, &object.metadata.name, &object.spec)
@@ -155,6 +155,26 @@ fn of(object: &Object) -> Vec<Service> {
             refused: false,
             mode: Mode::Api,
         }));
+        let node_port = port.node_port.and_then(|port| u16::try_from(port).ok());
+        let Some(node_port) = node_port.filter(|port| *port != 0) else {
+            continue;
+        };
+        let families: [(bool, IpAddr); 2] = [
+            (true, Ipv4Addr::UNSPECIFIED.into()),
+            (false, Ipv6Addr::UNSPECIFIED.into()),
+        ];
+        let families = families
+            .into_iter()
+            .filter(|(v4, _)| of_cluster.iter().any(|address| address.is_ipv4() == *v4));
+        all.extend(families.map(|(_, any)| Service {
+            name: Some(format!("{namespace}/{name}{suffix}")),
+            address: SocketAddr::new(any, node_port),
+            is_cluster_ip: false,
+            protocol,
+            endpoints: Vec::new(),
+            refused: false,
+            mode: Mode::Api,
+        }));
     }
     all
 }
@@ -178,7 +198,7 @@ mod tests {
             told(
                 r#"{"metadata": {"namespace": "shop", "name": "web"}, "spec": {
                     "clusterIP": "10.96.7.7", "clusterIPs": ["10.96.7.7", "fd00::7"], "externalIPs": ["203.0.113.7"],
-                    "ports": [{"name": "https", "port": 443}, {"port": 53, "protocol": "UDP"}, {"port": 70000}, {"port": 1, "protocol": "X"}]},
+                    "ports": [{"name": "https", "port": 443, "nodePort": 30443}, {"port": 53, "protocol": "UDP", "nodePort": 0}, {"port": 70000}, {"port": 1, "protocol": "X"}]},
                     "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}, {"hostname": "x"}]}}}"#
             ),
             [
@@ -186,6 +206,8 @@ mod tests {
                 "shop/web:https 203.0.113.7:443 6",
                 "shop/web:https 203.0.113.9:443 6",
                 "shop/web:https [fd00::7]:443 6",
+                "shop/web:https 0.0.0.0:30443 6",
+                "shop/web:https [::]:30443 6",
                 "shop/web 10.96.7.7:53 17",
                 "shop/web 203.0.113.7:53 17",
                 "shop/web 203.0.113.9:53 17",
