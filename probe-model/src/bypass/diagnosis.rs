@@ -12,6 +12,7 @@ use super::{
     service::{Service, Services},
     stream::{Server, UntrackedCount, UntrackedStream},
     view::JudgedStream,
+    virtual_server::{self, InTable, Role},
 };
 use crate::{
     finding::{Affected, Finding, Fix, Kind, ago_ms},
@@ -71,6 +72,8 @@ pub fn see(
         service: service.map(Service::title),
         sender: None,
         translated: None,
+        dialled: None,
+        in_ipvs: InTable::default(),
         stream,
         count,
         rules,
@@ -93,6 +96,33 @@ fn damage<'a>(stream: &UntrackedStream, known: BypassFacts<'a>) -> (Fault, Optio
     service.map_or((Fault::Untracked, None), |(fault, service)| {
         (fault, Some(service))
     })
+}
+
+/// The Service of a stream, as settled: the one that was dialled, where that is known.
+fn service_of<'a>(seen: &JudgedStream, known: BypassFacts<'a>) -> Option<&'a Service> {
+    let stream = &seen.stream;
+    if seen.fault == Fault::Untracked {
+        return virtual_server::unanswered(stream, &seen.in_ipvs, known.services);
+    }
+    let dialled = seen.dialled.filter(|_| seen.fault == Fault::UntrackedReply);
+    let dialled = dialled.and_then(|dialled| {
+        let services = known.services;
+        services.at_node(stream.protocol, dialled.ip(), dialled.port(), known.own)
+    });
+    dialled.or_else(|| damage(stream, known).1)
+}
+
+/// What IPVS translates by itself misses nothing, unless it had to be masqueraded.
+fn settle_ipvs(seen: &mut JudgedStream, known: BypassFacts<'_>) {
+    let Some(role) = virtual_server::role(&seen.stream, known.services) else {
+        return;
+    };
+    seen.fault = Fault::Untracked;
+    seen.service = service_of(seen, known).map(Service::title);
+    let is_direct = role == Role::ToDestination && seen.in_ipvs == InTable::Absent;
+    if seen.service.is_none() && !is_direct {
+        seen.intended.get_or_insert(Intended::Ipvs);
+    }
 }
 
 fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFacts<'_>) -> Option<Intended> {
@@ -133,7 +163,10 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
 /// What only all streams together show. Who talks to an endpoint without its Service gets the same packets, and misses nothing;
 /// nor does another node's client, whose own node translates. The node's own traffic that nothing has to translate works
 /// untracked, if both ways are.
-pub fn settle(streams: &mut [JudgedStream], own: &HashSet<IpAddr>) {
+pub fn settle(streams: &mut [JudgedStream], known: BypassFacts<'_>) {
+    for seen in streams.iter_mut() {
+        settle_ipvs(seen, known);
+    }
     let direct: Vec<bool> = streams
         .iter()
         .map(|seen| {
@@ -147,13 +180,15 @@ pub fn settle(streams: &mut [JudgedStream], own: &HashSet<IpAddr>) {
     for (seen, direct) in streams.iter_mut().zip(direct) {
         if direct {
             (seen.fault, seen.service) = (Fault::Untracked, None);
+        } else if seen.fault == Fault::UntrackedReply {
+            seen.service = service_of(seen, known).map(Service::title);
         }
     }
     let of_node: Vec<bool> = streams
         .iter()
         .map(|seen| {
             seen.fault == Fault::Untracked
-                && is_at_node(&seen.stream, own)
+                && is_at_node(&seen.stream, known.own)
                 && opposite(seen, streams).any(|back| is_answered(seen, back))
         })
         .collect();
@@ -277,7 +312,7 @@ fn finding(
         (Some(rule), false) => format!("perhaps by {}{}", rule.name(), moved(rule)),
         (None, _) => "no rule found".to_owned(),
     };
-    let service = damage(&first.stream, known).1;
+    let service = service_of(first, known);
     let named = service.map_or_else(|| "a Service".to_owned(), Service::to_string);
     let who = who(&felt_by, known.names);
     let what = match first.fault {
@@ -292,6 +327,10 @@ fn finding(
         Fault::UntrackedReply => format!(
             "{named} is unreachable from {who}: replies of its endpoint bypass conntrack and return with \
              the endpoint's address; {by}"
+        ),
+        Fault::Untracked if service.is_some() => format!(
+            "{named} does not answer {who}: its packets bypass conntrack, so IPVS translates them to an endpoint, but nothing \
+             masquerades them; {by}"
         ),
         Fault::Untracked => format!(
             "packets of {who} bypass conntrack: they are not translated, not masqueraded, and match no \
@@ -328,8 +367,17 @@ fn finding(
             .map(|address| Affected::new(*address, known.names.get(address)))
             .collect(),
         certain: sure
-            && (first.fault != Fault::UntrackedReply
-                || group.iter().all(|seen| seen.translated == Some(true))),
+            && match first.fault {
+                Fault::UntrackedRequest => true,
+                Fault::UntrackedReply => group.iter().all(|seen| seen.translated == Some(true)),
+                // That an endpoint does not answer may have another reason, where a client need not be masqueraded.
+                Fault::Untracked => {
+                    let needs = |seen: &&JudgedStream| {
+                        virtual_server::needs_masquerade(&seen.stream, known.services).is_some()
+                    };
+                    service.is_none() || group.iter().all(needs)
+                }
+            },
         packets: Some(packets),
         since_ms: ago_ms(now_ns, first_ns.unwrap_or(0)),
         ..Finding::failed(Kind::Bypass(first.fault), what)
@@ -370,6 +418,12 @@ fn told(seen: &JudgedStream, all: &[JudgedStream]) -> String {
     }
     if let Some(sender) = &seen.sender {
         text.push_str(&format!(", sent by {}", sender.name()));
+    }
+    if let InTable::Found(found) = &seen.in_ipvs {
+        text.push_str(&format!(
+            "; {} to {} in IPVS' table",
+            found.state, found.virtual_server
+        ));
     }
     let resets: u64 = opposite(seen, all).map(|seen| seen.count.rst).sum();
     if seen.fault == Fault::UntrackedReply && resets > 0 {

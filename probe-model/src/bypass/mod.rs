@@ -9,6 +9,7 @@ pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod view;
+pub mod virtual_server;
 
 pub use diagnosis::diagnose;
 pub use view::View;

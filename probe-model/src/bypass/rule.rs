@@ -35,6 +35,8 @@ crate::names! {
         Overlay = "overlay",
         /// The node's own traffic, untracked both ways, and answered: nothing has to translate it.
         NodeTraffic = "the node's own traffic",
+        /// To or from a virtual server of IPVS, which translates by its own table, and answered: nothing else has to.
+        Ipvs = "IPVS",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 crate::names! {
@@ -44,6 +44,15 @@ impl Service {
         }
     }
 
+    /// Its port at all addresses of its family, as node ports have it.
+    const fn any(&self) -> SocketAddr {
+        let any = match self.address.ip() {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        SocketAddr::new(any, self.address.port())
+    }
+
     /// `namespace/name:port`, or the address where there is no name.
     pub fn title(&self) -> String {
         self.name.clone().unwrap_or_else(|| self.address.to_string())
@@ -77,6 +86,8 @@ pub struct Services {
     node_ports: Vec<Service>,
     by_address: HashMap<(u8, SocketAddr), usize>,
     by_endpoint: HashMap<(u8, SocketAddr), usize>,
+    /// Of IPVS, whose translation shows in no conntrack entry: all that have a destination.
+    by_destination: HashMap<(u8, SocketAddr), Vec<usize>>,
 }
 
 impl Services {
@@ -86,10 +97,20 @@ impl Services {
             .into_iter()
             .map(|service| ((service.protocol, service.address), service))
             .collect();
+        let mut node_ports = HashSet::new();
         for service in &mut all {
             let listed = named.remove(&(service.protocol, service.address));
             service.name = service.name.take().or_else(|| listed?.name);
+            // IPVS has a virtual server for a node port at each address of the node.
+            if service.name.is_none() && service.mode == Mode::Ipvs {
+                let of_node = (service.protocol, service.any());
+                service.name = named.get(&of_node).and_then(|listed| listed.name.clone());
+                if service.name.is_some() {
+                    node_ports.insert(of_node);
+                }
+            }
         }
+        named.retain(|of_node, _| !node_ports.contains(of_node));
         all.extend(named.into_values());
         Self::new(all)
     }
@@ -109,6 +130,10 @@ impl Services {
                 .or_insert(place);
             for endpoint in &service.endpoints {
                 services.by_endpoint.entry((protocol, *endpoint)).or_insert(place);
+                if service.mode == Mode::Ipvs {
+                    let all = services.by_destination.entry((protocol, *endpoint)).or_default();
+                    all.push(place);
+                }
             }
         }
         services
@@ -152,6 +177,28 @@ impl Services {
         self.all.get(*place)
     }
 
+    /// The virtual server of IPVS at an address.
+    pub fn virtual_server(&self, protocol: u8, address: IpAddr, port: u16) -> Option<&Service> {
+        self.at(protocol, address, port)
+            .filter(|service| service.mode == Mode::Ipvs)
+    }
+
+    /// The virtual servers of IPVS that have this destination.
+    pub fn virtual_servers_of(
+        &self,
+        protocol: u8,
+        address: IpAddr,
+        port: u16,
+    ) -> impl Iterator<Item = &Service> {
+        let places = self
+            .by_destination
+            .get(&(protocol, SocketAddr::new(address, port)));
+        places
+            .into_iter()
+            .flatten()
+            .filter_map(|place| self.all.get(*place))
+    }
+
     /// Ports of Services and endpoints.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.all
@@ -161,10 +208,12 @@ impl Services {
             .map(SocketAddr::port)
     }
 
-    /// Whether this is the cluster's DNS Service, which NodeLocal DNSCache also listens at.
+    /// Whether this is the cluster's DNS Service, which NodeLocal DNSCache also listens at. With IPVS it can't: each node has the
+    /// address on `kube-ipvs0`.
     pub fn is_dns(&self, address: IpAddr) -> bool {
         self.all.iter().any(|service| {
             service.address.ip() == address
+                && service.mode != Mode::Ipvs
                 && service
                     .name
                     .as_deref()
@@ -208,6 +257,43 @@ mod tests {
     }
 
     #[test]
+    fn virtual_servers_by_their_destinations() {
+        let service = |address: &str, endpoint: &str, mode| Service {
+            name: Some("kube-system/kube-dns:dns".to_owned()),
+            address: address.parse().unwrap(),
+            is_cluster_ip: false,
+            protocol: 6,
+            endpoints: vec![endpoint.parse().unwrap()],
+            refused: false,
+            mode,
+        };
+        let services = Services::new(vec![
+            service("10.96.7.7:443", "10.244.2.7:8443", Mode::Ipvs),
+            service("192.168.88.11:30443", "10.244.2.7:8443", Mode::Ipvs),
+            service("10.96.8.8:443", "10.244.2.7:8443", Mode::Iptables),
+        ]);
+        let address: IpAddr = [10, 244, 2, 7].into();
+        for (protocol, port, expected) in [
+            (6, 8443, &["10.96.7.7:443", "192.168.88.11:30443"][..]),
+            (6, 443, &[]),
+            (17, 8443, &[]),
+        ] {
+            let found = services.virtual_servers_of(protocol, address, port);
+            let found: Vec<String> = found.map(|service| service.address.to_string()).collect();
+            assert_eq!(found, expected, "{protocol} {port}");
+        }
+        for (address, is_virtual, is_dns) in [
+            ([10, 96, 7, 7], true, false),
+            ([10, 96, 8, 8], false, true),
+            ([10, 244, 2, 7], false, false),
+        ] {
+            let virtual_server = services.virtual_server(6, address.into(), 443);
+            assert_eq!(virtual_server.is_some(), is_virtual, "{address:?}");
+            assert_eq!(services.is_dns(address.into()), is_dns, "{address:?}");
+        }
+    }
+
+    #[test]
     fn the_api_names_and_adds() {
         let service = |name: Option<&str>, address: &str, mode| Service {
             name: name.map(str::to_owned),
@@ -222,8 +308,13 @@ mod tests {
             vec![
                 service(None, "10.96.0.1:443", Mode::Ipvs),
                 service(Some("rules/own"), "10.96.0.2:443", Mode::Iptables),
+                service(None, "192.168.88.11:30443", Mode::Ipvs),
+                service(None, "10.244.1.0:30443", Mode::Ipvs),
+                service(None, "192.168.88.11:30444", Mode::Iptables),
             ],
             vec![
+                service(Some("api/node"), "0.0.0.0:30443", Mode::Api),
+                service(Some("api/other"), "0.0.0.0:30444", Mode::Api),
                 service(Some("api/one"), "10.96.0.1:443", Mode::Api),
                 service(Some("api/two"), "10.96.0.2:443", Mode::Api),
                 service(Some("api/three"), "10.96.0.3:443", Mode::Api),
@@ -233,11 +324,15 @@ mod tests {
             ("10.96.0.1:443", "api/one", Mode::Ipvs),
             ("10.96.0.2:443", "rules/own", Mode::Iptables),
             ("10.96.0.3:443", "api/three", Mode::Api),
+            ("192.168.88.11:30443", "api/node", Mode::Ipvs),
+            ("10.244.1.0:30443", "api/node", Mode::Ipvs),
         ] {
             let address: SocketAddr = address.parse().unwrap();
             let found = services.at(6, address.ip(), address.port()).unwrap();
             assert_eq!((found.name.as_deref(), found.mode), (Some(name), mode));
         }
-        assert_eq!(services.all().len(), 3);
+        assert_eq!(services.all().len(), 6);
+        let node_ports: Vec<String> = services.node_ports.iter().map(Service::title).collect();
+        assert_eq!(node_ports, ["api/other"], "IPVS has the other one itself");
     }
 }

@@ -120,7 +120,7 @@ impl Node {
                 see(*stream, *count, candidates, known)
             })
             .collect();
-        settle(&mut seen, &self.own);
+        settle(&mut seen, known);
         let found = diagnose(&seen, known, now * SECOND, to_the_end);
         found
             .iter()
@@ -525,5 +525,248 @@ fn without_all_rules_and_packets_nothing_is_verified() {
             Verdict::Faulty => CheckVerdict::Failed,
         };
         assert_eq!(answer, of_check, "{name}");
+    }
+}
+
+/// A Service of IPVS at its cluster IP and at a node port, as streams show it.
+mod by_ipvs {
+    use super::*;
+    use crate::bypass::virtual_server::{InTable, VirtualConnection};
+
+    const OWN: &str = "192.168.88.11";
+
+    fn services() -> Services {
+        let server = |address: &str, protocol, endpoint: &str| Service {
+            name: None,
+            address: address.parse().unwrap(),
+            is_cluster_ip: false,
+            protocol,
+            endpoints: vec![endpoint.parse().unwrap()],
+            refused: false,
+            mode: Mode::Ipvs,
+        };
+        Services::new(vec![
+            server("10.96.7.7:443", 6, "10.244.2.7:8443"),
+            server("192.168.88.11:30443", 6, "10.244.2.7:8443"),
+            server("10.96.0.10:53", 17, "10.244.2.9:53"),
+        ])
+    }
+
+    struct Row {
+        stream: UntrackedStream,
+        count: UntrackedCount,
+        in_ipvs: InTable,
+        /// What conntrack has of a reply.
+        dialled: Option<&'static str>,
+    }
+
+    fn request(source: &str, count: UntrackedCount, state: Option<(&str, &str)>) -> Row {
+        let found = |(virtual_server, state): (&str, &str)| {
+            InTable::Found(VirtualConnection {
+                virtual_server: virtual_server.parse().unwrap(),
+                state: state.to_owned(),
+            })
+        };
+        Row {
+            stream: stream(source, "10.244.2.7", 8443, Server::Destination),
+            count,
+            in_ipvs: state.map_or(InTable::Unread, found),
+            dialled: None,
+        }
+    }
+
+    fn other(stream: UntrackedStream, count: UntrackedCount) -> Row {
+        Row {
+            stream,
+            count,
+            in_ipvs: InTable::Unread,
+            dialled: None,
+        }
+    }
+
+    /// The findings, and what each stream is taken for.
+    fn found(rows: Vec<Row>) -> (Vec<Finding>, Vec<Option<Intended>>) {
+        let services = services();
+        let rules = HashMap::from([("A".to_owned(), rule("A", 9))]);
+        let rules: HashMap<String, NotrackRule> =
+            rules.into_values().map(|rule| (rule.name(), rule)).collect();
+        let own = [OWN, "10.96.7.7", "10.96.0.10"].map(ip);
+        let (own, names, tunnel_ports) = (HashSet::from(own), HashMap::new(), HashSet::new());
+        let known = BypassFacts {
+            services: &services,
+            rules: &rules,
+            own: &own,
+            tunnel_ports: &tunnel_ports,
+            names: &names,
+        };
+        let mut seen: Vec<JudgedStream> = rows
+            .into_iter()
+            .map(|row| JudgedStream {
+                translated: row.dialled.map(|_| true),
+                dialled: row.dialled.map(|dialled| dialled.parse().unwrap()),
+                in_ipvs: row.in_ipvs,
+                ..see(row.stream, row.count, vec![notrack("A")], known)
+            })
+            .collect();
+        settle(&mut seen, known);
+        let intended = seen.iter().map(|seen| seen.intended).collect();
+        (diagnose(&seen, known, 2 * SECOND, false), intended)
+    }
+
+    #[test]
+    fn a_service_that_works_has_no_finding() {
+        let waits = |source| request(source, count(2, 2), None);
+        for (what, row) in [
+            ("answered", request("10.244.1.5", count(9, 2), None)),
+            ("the answer may be on its way", waits("10.244.1.5")),
+            (
+                "answered, as IPVS says",
+                request(
+                    "192.168.88.12",
+                    count(2, 2),
+                    Some(("192.168.88.11:30443", "ESTABLISHED")),
+                ),
+            ),
+            (
+                "refused by its endpoint",
+                request(
+                    "192.168.88.12",
+                    count(2, 2),
+                    Some(("192.168.88.11:30443", "CLOSE")),
+                ),
+            ),
+            (
+                "replies, translated back",
+                other(
+                    stream("10.96.7.7", "10.244.1.5", 443, Server::Source),
+                    count(3, 0),
+                ),
+            ),
+            (
+                "what IPVS does not know any more",
+                other(
+                    UntrackedStream {
+                        direction: Direction::Delivered,
+                        ..stream("10.244.1.5", "10.96.7.7", 443, Server::Destination)
+                    },
+                    count(3, 0),
+                ),
+            ),
+            (
+                "datagrams",
+                other(
+                    UntrackedStream {
+                        protocol: 17,
+                        ..stream("10.244.1.5", "10.244.2.9", 53, Server::Destination)
+                    },
+                    count(3, 0),
+                ),
+            ),
+        ] {
+            let (findings, intended) = found(vec![row]);
+            assert_eq!(findings, [], "{what}");
+            assert_eq!(intended, [Some(Intended::Ipvs)], "{what}");
+        }
+    }
+
+    #[test]
+    fn what_had_to_be_masqueraded_does_not_answer() {
+        let datagram = UntrackedStream {
+            protocol: 17,
+            ..stream("10.96.0.10", "10.244.2.9", 53, Server::Destination)
+        };
+        for (row, service, certain) in [
+            (
+                request(
+                    "192.168.88.12",
+                    count(4, 4),
+                    Some(("192.168.88.11:30443", "SYN_RECV")),
+                ),
+                "192.168.88.11:30443",
+                false,
+            ),
+            // A pod need not be masqueraded: the endpoint may be gone.
+            (
+                request("10.244.1.5", count(4, 4), Some(("10.96.7.7:443", "SYN_RECV"))),
+                "10.96.7.7:443",
+                false,
+            ),
+            (
+                request("10.96.7.7", count(4, 4), Some(("10.96.7.7:443", "SYN_RECV"))),
+                "10.96.7.7:443",
+                true,
+            ),
+            (
+                request("10.244.2.7", count(4, 4), Some(("10.96.7.7:443", "SYN_RECV"))),
+                "10.96.7.7:443",
+                true,
+            ),
+            (other(datagram, count(4, 0)), "10.96.0.10:53", true),
+        ] {
+            let source = row.stream.source;
+            let (findings, _) = found(vec![row]);
+            let [finding] = findings.as_slice() else {
+                panic!("{service}: {findings:?}");
+            };
+            assert_eq!(finding.kind, Kind::Bypass(Fault::Untracked));
+            assert_eq!(
+                finding.what.split("; by ").next(),
+                Some(
+                    format!(
+                        "the Service at {service} does not answer {source}: its packets bypass conntrack, so IPVS translates \
+                         them to an endpoint, but nothing masquerades them"
+                    )
+                    .as_str()
+                )
+            );
+            assert_eq!(finding.service.as_deref(), Some(service));
+            assert_eq!(finding.certain, certain, "{service} {source}");
+            if service != "10.96.0.10:53" {
+                let evidence = &finding.evidence[0];
+                let state = format!("4 SYN; SYN_RECV to {service} in IPVS' table");
+                assert!(evidence.ends_with(&state), "{evidence}");
+            }
+        }
+    }
+
+    /// As in any mode: nothing has to translate it.
+    #[test]
+    fn what_ipvs_does_not_translate_is_judged_as_ever() {
+        let direct = Row {
+            in_ipvs: InTable::Absent,
+            ..request("10.244.1.5", count(4, 4), None)
+        };
+        let (findings, intended) = found(vec![direct]);
+        assert_eq!(intended, [None]);
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].what.starts_with("packets of 10.244.1.5 bypass"));
+        assert_eq!(findings[0].service, None);
+    }
+
+    /// Several Services have the endpoint; conntrack has the one that was dialled.
+    #[test]
+    fn a_reply_breaks_the_service_that_was_dialled() {
+        let reply = || {
+            other(
+                UntrackedStream {
+                    direction: Direction::Delivered,
+                    ..stream("10.244.2.7", OWN, 8443, Server::Source)
+                },
+                count(4, 0),
+            )
+        };
+        for dialled in ["192.168.88.11:30443", "10.96.7.7:443"] {
+            let (findings, _) = found(vec![Row {
+                dialled: Some(dialled),
+                ..reply()
+            }]);
+            assert_eq!(findings[0].service.as_deref(), Some(dialled));
+            assert_eq!(
+                (findings[0].kind, findings[0].certain),
+                (Kind::Bypass(Fault::UntrackedReply), true)
+            );
+            let named = format!("the Service at {dialled} is unreachable");
+            assert!(findings[0].what.starts_with(&named), "{}", findings[0].what);
+        }
     }
 }

@@ -1,6 +1,10 @@
 //! One snapshot, to be reported.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -9,6 +13,7 @@ use super::{
     finding::Fault,
     rule::{Intended, NotrackRule},
     stream::{UntrackedCount, UntrackedStream},
+    virtual_server::InTable,
 };
 use crate::{
     Finding, Verdict,
@@ -80,6 +85,10 @@ pub struct JudgedStream {
     pub service: Option<String>,
     /// Of a reply: whether conntrack translated its request, and so had to translate it back; `None`: not known.
     pub translated: Option<bool>,
+    /// The address that its client dialled, where conntrack has that.
+    pub dialled: Option<SocketAddr>,
+    /// What IPVS has of it.
+    pub in_ipvs: InTable,
     /// Who sends it, of an outgoing one.
     pub sender: Option<Sender>,
 }

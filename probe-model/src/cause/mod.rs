@@ -20,7 +20,7 @@ use self::dropped::{DroppedPackets, Weight};
 use super::{
     Connection, Outcome, Role,
     bypass::{
-        service::Services,
+        service::{Mode, Service, Services},
         stream::{Direction, Server, UntrackedStream},
     },
     finding::Fix,
@@ -161,7 +161,9 @@ fn meets(connection: &Connection, first: Timestamp, last: Timestamp) -> bool {
 
 fn no_endpoints(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> {
     let asked = connection.asked();
-    let service = evidence.services.at(TCP, asked.ip(), asked.port())?;
+    let service = evidence
+        .services
+        .at_node(TCP, asked.ip(), asked.port(), evidence.own)?;
     if !service.refused || connection.role != Role::Client {
         return None;
     }
@@ -197,6 +199,9 @@ fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> 
         let stream = &seen.stream;
         let found = match stream.server {
             Server::Neither => None,
+            Server::Destination if is_of_virtual_server(connection, seen, evidence) => {
+                Some(unmasqueraded(connection, seen, evidence))
+            }
             Server::Destination
                 if (stream.destination, stream.port) == (asked.ip(), asked.port())
                     && of_client(stream.source) =>
@@ -229,14 +234,50 @@ fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> 
     None
 }
 
+/// Whether these are a client's requests to a virtual server of IPVS, which translated them, and had to be masqueraded.
+fn is_of_virtual_server(connection: &Connection, seen: &UntrackedPackets, evidence: &Evidence<'_>) -> bool {
+    let (asked, stream) = (connection.asked(), &seen.stream);
+    let server = evidence.services.virtual_server(TCP, asked.ip(), asked.port());
+    connection.role == Role::Client
+        && stream.source == connection.source.ip()
+        && server.is_some_and(|server| {
+            let destination = SocketAddr::new(stream.destination, stream.port);
+            server.endpoints.contains(&destination)
+                && (stream.source == asked.ip() || stream.source == stream.destination)
+        })
+}
+
+/// Requests that IPVS translated and nothing masqueraded: what to say, and the Service.
+fn unmasqueraded(
+    connection: &Connection,
+    seen: &UntrackedPackets,
+    evidence: &Evidence<'_>,
+) -> (String, Option<String>) {
+    let (asked, stream) = (connection.asked(), &seen.stream);
+    let service = evidence.services.virtual_server(TCP, asked.ip(), asked.port());
+    let named = service.map_or_else(|| asked.to_string(), ToString::to_string);
+    let endpoint = SocketAddr::new(stream.destination, stream.port);
+    (
+        format!(
+            "packets to {named} went to {endpoint} as from {}, not masqueraded",
+            stream.source
+        ),
+        service.map(Service::title),
+    )
+}
+
 /// Requests that were not translated, where they had to be: what to say, and the Service.
 fn request(seen: &UntrackedPackets, evidence: &Evidence<'_>) -> Option<(String, Option<String>)> {
     let stream = &seen.stream;
     if let Some(service) = evidence.services.at(TCP, stream.destination, stream.port) {
-        return Some((
-            format!("packets to {service} left untranslated"),
-            Some(service.title()),
-        ));
+        // IPVS does not depend on conntrack: it does not know the connection any more.
+        let by_conntrack = service.mode != Mode::Ipvs;
+        return by_conntrack.then(|| {
+            (
+                format!("packets to {service} left untranslated"),
+                Some(service.title()),
+            )
+        });
     }
     // A pod's own address means nothing outside.
     let pod = stream.direction == Direction::Forwarded && !evidence.own.contains(&stream.source);

@@ -14,6 +14,7 @@ use crate::{
             rule::{Intended, NotrackRule},
             service::{Service, Services},
             stream::{Server, UntrackedCount, UntrackedStream},
+            virtual_server,
         },
         rule::{Action, CandidateRule, decisive},
     },
@@ -195,6 +196,20 @@ impl Rules {
     /// The rules that let a stream past: those that are certain, or else those that may be. `name`: of a device, as the
     /// rules see it.
     pub fn candidates(
+        &self,
+        stream: &UntrackedStream,
+        count: &UntrackedCount,
+        name: impl Fn(u32) -> Option<String>,
+    ) -> Vec<CandidateRule> {
+        let before = virtual_server::before(stream, &self.services);
+        let found = self.candidates_of(stream, count, &name);
+        before.iter().fold(found, |found, before| {
+            virtual_server::either(found, self.candidates_of(before, count, &name))
+        })
+    }
+
+    /// The same, of a stream whose addresses are as rules saw them.
+    fn candidates_of(
         &self,
         stream: &UntrackedStream,
         count: &UntrackedCount,

@@ -37,6 +37,12 @@ impl ProcNet {
         )
     }
 
+    /// The same of a file that is read whole, or not at all.
+    pub fn whole(&self, file: &str) -> Option<String> {
+        let complete = |text: &String| u64::try_from(text.len()).is_ok_and(|length| length < LONGEST);
+        self.text(file).filter(complete)
+    }
+
     /// TCP sockets, of IPv4 and IPv6.
     pub fn tcp(&self) -> Vec<Socket> {
         self.sockets(["tcp", "tcp6"])

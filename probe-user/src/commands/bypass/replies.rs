@@ -3,9 +3,12 @@
 use std::{collections::HashMap, net::SocketAddr};
 
 use crate::{
-    model::bypass::{
-        service::Services,
-        stream::{Server, UntrackedCount, UntrackedStream},
+    model::{
+        bypass::{
+            service::Services,
+            stream::{Server, UntrackedCount, UntrackedStream},
+        },
+        translation::ConntrackEntry,
     },
     netfilter::conntrack::Conntrack,
 };
@@ -18,7 +21,16 @@ const LOOKUPS: usize = 512;
 pub struct Replies {
     /// `None` where conntrack can't be asked: then streams are judged by what else is seen.
     conntrack: Option<Conntrack>,
-    known: HashMap<UntrackedStream, (u64, Option<bool>)>,
+    known: HashMap<UntrackedStream, (u64, Translated)>,
+}
+
+/// What conntrack has of a reply's connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Translated {
+    /// Whether it translated the request; `None` where that does not matter, or can't be known.
+    pub is_translated: Option<bool>,
+    /// The address that was dialled, of a translated one.
+    pub dialled: Option<SocketAddr>,
 }
 
 impl Replies {
@@ -30,13 +42,12 @@ impl Replies {
         }
     }
 
-    /// For each stream, whether the latest packet's connection is translated here; `None` where that does not matter, or
-    /// can't be known.
+    /// For each stream, whether the latest packet's connection is translated here.
     pub fn translated(
         &mut self,
         streams: &[(UntrackedStream, UntrackedCount)],
         services: &Services,
-    ) -> Vec<Option<bool>> {
+    ) -> Vec<Translated> {
         let mut left = LOOKUPS;
         let mut known = HashMap::new();
         let answers = streams
@@ -46,12 +57,12 @@ impl Replies {
                     || stream.server != Server::Source
                     || services.of_endpoint(TCP, stream.source, stream.port).is_none()
                 {
-                    return None;
+                    return Translated::default();
                 }
                 let before = self.known.get(stream).copied();
                 let answer = match before.filter(|(packets, _)| *packets == count.packets) {
                     Some((_, answer)) => answer,
-                    None if left == 0 => return None,
+                    None if left == 0 => return Translated::default(),
                     None => {
                         left -= 1;
                         self.ask(stream, count)
@@ -65,14 +76,23 @@ impl Replies {
         answers
     }
 
-    fn ask(&mut self, stream: &UntrackedStream, count: &UntrackedCount) -> Option<bool> {
+    fn ask(&mut self, stream: &UntrackedStream, count: &UntrackedCount) -> Translated {
         let server = SocketAddr::new(stream.source, stream.port);
         let client = SocketAddr::new(stream.destination, count.other_port);
-        match self.conntrack.as_mut()?.lookup_reply(server, client) {
-            Ok(entry) => Some(entry.is_some_and(|entry| entry.is_translated())),
+        let Some(conntrack) = &mut self.conntrack else {
+            return Translated::default();
+        };
+        match conntrack.lookup_reply(server, client) {
+            Ok(entry) => {
+                let translated = entry.filter(ConntrackEntry::is_translated);
+                Translated {
+                    is_translated: Some(translated.is_some()),
+                    dialled: translated.map(|entry| entry.dialled),
+                }
+            }
             Err(_) => {
                 self.conntrack = None;
-                None
+                Translated::default()
             }
         }
     }

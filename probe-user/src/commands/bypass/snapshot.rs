@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -27,18 +27,24 @@ use crate::{
             View,
             cause::StreamCause,
             diagnose, diagnosis,
+            service::Services,
             stream::{self, UntrackedCount, UntrackedStream},
             view::{JudgedStream, SeenBy},
+            virtual_server::{self, InTable},
         },
         network::{Device, upper_name},
         plural::counted,
         rule::CandidateRule,
     },
+    netfilter::services::ipvs,
     rtnetlink::Routing,
 };
 
 /// A stream without a packet for so long makes room for others.
 const IDLE: Duration = Duration::from_secs(120);
+
+/// Streams whose connections are looked for in IPVS' table.
+const WAITING: usize = 256;
 
 /// Looks again and again.
 pub struct Poller {
@@ -224,17 +230,23 @@ impl Looks for Poller {
             names: &names,
         };
         let translated = self.replies.translated(&streams, self.rules.services());
+        let in_ipvs = in_ipvs(&streams, self.rules.services(), now_ns);
         let mut seen: Vec<_> = streams
             .into_iter()
             .zip(candidates)
             .zip(translated)
-            .map(|(((stream, count), candidates), translated)| JudgedStream {
-                sender: self.senders.sender(&count, &self.probe),
-                translated,
-                ..diagnosis::see(stream, count, candidates, known)
-            })
+            .zip(in_ipvs)
+            .map(
+                |((((stream, count), candidates), translated), in_ipvs)| JudgedStream {
+                    sender: self.senders.sender(&count, &self.probe),
+                    translated: translated.is_translated,
+                    dialled: translated.dialled,
+                    in_ipvs,
+                    ..diagnosis::see(stream, count, candidates, known)
+                },
+            )
             .collect();
-        diagnosis::settle(&mut seen, &own);
+        diagnosis::settle(&mut seen, known);
         let findings = diagnose(&seen, known, now_ns, self.once);
         Ok(View {
             time: Timestamp::now(),
@@ -260,6 +272,26 @@ impl Looks for Poller {
             unread: self.rules.unread().to_vec(),
         })
     }
+}
+
+/// What IPVS has of each stream's latest connection, where it may tell why nobody answers: its table is read for these only.
+fn in_ipvs(streams: &[(UntrackedStream, UntrackedCount)], services: &Services, now_ns: u64) -> Vec<InTable> {
+    let mut in_ipvs = vec![InTable::default(); streams.len()];
+    let (places, wanted): (Vec<&mut InTable>, Vec<ipvs::Ends>) = streams
+        .iter()
+        .zip(&mut in_ipvs)
+        .filter(|((stream, count), _)| virtual_server::is_waiting(stream, count, services, now_ns))
+        .take(WAITING)
+        .map(|((stream, count), place)| {
+            let client = SocketAddr::new(stream.source, count.other_port);
+            let to = SocketAddr::new(stream.destination, stream.port);
+            (place, (stream.protocol, client, to))
+        })
+        .unzip();
+    for (place, found) in places.into_iter().zip(ipvs::connections(&wanted)) {
+        *place = found;
+    }
+    in_ipvs
 }
 
 impl Drop for Poller {

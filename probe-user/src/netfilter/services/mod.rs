@@ -1,7 +1,7 @@
 //! Services, out of the rules that kube-proxy made of them, in each of its modes.
 
 mod iptables;
-mod ipvs;
+pub mod ipvs;
 mod nft;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -546,6 +546,8 @@ fn untracked_packets() {
         fault: bypass::finding::Fault::ALL[0],
         service: sender.then(|| "shop/web:https".to_owned()),
         translated: None,
+        dialled: None,
+        in_ipvs: bypass::virtual_server::InTable::default(),
         sender: sender.then(|| Sender {
             cgroup: "kubepods/pod1".to_owned(),
             owner: samples::incident().owner,
