@@ -15,7 +15,7 @@ use super::{kernels::Kernel, sources::ProgramSource};
 use crate::run;
 
 /// What the scenarios and the init run.
-const PROGRAMS: [&str; 35] = [
+const PROGRAMS: [&str; 39] = [
     "bpftool",
     "bridge",
     "cat",
@@ -27,11 +27,14 @@ const PROGRAMS: [&str; 35] = [
     "ip6tables",
     "ip6tables-legacy-save",
     "ip6tables-nft-save",
+    "ipset",
     "iptables",
     "iptables-legacy",
     "iptables-legacy-save",
     "iptables-nft",
     "iptables-nft-save",
+    "iptables-restore",
+    "ipvsadm",
     "kill",
     "mkdir",
     "modprobe",
@@ -51,6 +54,7 @@ const PROGRAMS: [&str; 35] = [
     "tr",
     "umount",
     "unshare",
+    "wg",
 ];
 /// Where they are; not PATH, where somebody's own python may come first.
 const DIRECTORIES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
@@ -71,7 +75,14 @@ const PYTHON_LEFT_OUT: [&str; 10] = [
     "unittest",
 ];
 /// Modules: networking, and what it is built on.
-const MODULES: [&str; 4] = ["kernel/net", "kernel/lib", "kernel/crypto", "kernel/drivers/net"];
+const MODULES: [&str; 5] = [
+    "kernel/net",
+    "kernel/lib",
+    "kernel/crypto",
+    // WireGuard's, up to 6.12.
+    "kernel/arch/x86/crypto",
+    "kernel/drivers/net",
+];
 
 /// A program of scenarios that a guest runs, and the test runner's arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]

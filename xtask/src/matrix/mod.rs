@@ -27,13 +27,16 @@ use self::{
 };
 use crate::{apt, run, scenarios};
 
-/// What boots them and packs their root, beside what the lab needs.
-const PACKAGES: [&str; 5] = [
+/// What boots them and packs their root, and what their own kernels' modules are configured with, beside what the lab needs.
+const PACKAGES: [&str; 8] = [
     "cpio",
     "debian-archive-keyring",
+    "ipset",
+    "ipvsadm",
     "kmod",
     "qemu-system-x86",
     "util-linux",
+    "wireguard-tools",
 ];
 /// Kernels by default, and one with control groups of version 1: all others have version 2 only.
 const GUESTS: [&str; 6] = ["5.10", "5.10-cgroup1", "6.1", "6.12", "6.18", "newest"];
@@ -42,7 +45,7 @@ const CGROUP_1: &str = "-cgroup1";
 /// version 2.
 const CGROUP_1_SCENARIOS: [&str; 6] = ["connection", "attribution", "check", "command", "bypass", "agent"];
 /// Programs of scenarios that need no container runtime.
-const SCENARIOS: [&str; 15] = [
+const SCENARIOS: [&str; 16] = [
     "connection",
     "attribution",
     "check",
@@ -57,6 +60,7 @@ const SCENARIOS: [&str; 15] = [
     "agent",
     "storm",
     "path",
+    "kube_proxy",
     "doctor",
 ];
 /// Of these only what is asked for. The scenarios of `doctor` watch for some seconds, in which an emulated machine does too
