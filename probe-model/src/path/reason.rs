@@ -55,7 +55,10 @@ fn by_function(reason: Option<&str>, at: Option<&str>) -> Fate {
             | "tcp_v4_do_rcv"
             | "tcp_v6_do_rcv"
             | "tcp_ack"
-            | "tcp_validate_incoming",
+            | "tcp_validate_incoming"
+            // What is in the queue of a socket that ends, such as the FIN (Linux 5.10).
+            | "sk_stream_kill_queues"
+            | "inet_sock_destruct",
         ) => Fate::AtSocket,
         Some(_) | None => Fate::Fault,
     }

@@ -19,6 +19,7 @@ fn fates() {
         ("NO_SOCKET", "icmp_rcv", Fate::AtSocket),
         ("NO_SOCKET", "ping_rcv.part.0", Fate::AtSocket),
         ("", "icmp_rcv", Fate::AtSocket),
+        ("", "sk_stream_kill_queues", Fate::AtSocket),
         ("OTHERHOST", "", Fate::OtherHost),
         ("BPF_CGROUP_EGRESS", "ip_finish_output", Fate::Fault),
         ("SOCKET_FILTER", "tcp_v4_rcv", Fate::Fault),
