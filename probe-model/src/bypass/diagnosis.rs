@@ -248,7 +248,12 @@ pub fn diagnose(
             .values()
             .filter(|rule| rule.intended.is_none() && rule.since.is_some_and(|since| since > 0))
             .filter(|rule| !was_seen(rule))
-            .filter(|rule| to_the_end || Duration::from_nanos(now_ns.saturating_sub(rule.moved_ns)) <= OVER)
+            .filter(|rule| {
+                // Rules are read after the packets: the first one of a stream may have come in between.
+                let shows = || rule.first_moved_ns <= now_ns;
+                let current = || Duration::from_nanos(now_ns.saturating_sub(rule.moved_ns)) <= OVER;
+                to_the_end || shows() && current()
+            })
             .map(|rule| never_left(rule, now_ns))
             .collect();
         unseen.sort_by(|one, other| one.what.cmp(&other.what));

@@ -12,6 +12,8 @@ pub struct NotrackRule {
     pub since: Option<u64>,
     /// When its counter was last seen to have moved, `CLOCK_MONOTONIC` nanoseconds; 0: not yet.
     pub moved_ns: u64,
+    /// The same of the first time.
+    pub first_moved_ns: u64,
     /// What it serves, where that is by design.
     pub intended: Option<Intended>,
 }

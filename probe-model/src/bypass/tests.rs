@@ -76,6 +76,7 @@ fn rule(name: &str, since: u64) -> NotrackRule {
         },
         since: Some(since),
         moved_ns: SECOND,
+        first_moved_ns: SECOND,
         intended: None,
     }
 }
@@ -282,6 +283,21 @@ fn what_was_seen_and_is_over_is_no_new_finding() {
     let faults = |streams: &[_], now| node.faults(streams, now, false);
     assert_eq!(faults(&[(request, count(9, 9), "A")], 12), Vec::<String>::new());
     assert_eq!(faults(&[], 12), ["untracked - A 9"]);
+}
+
+/// Of a packet that comes between the two reads only the rule's counter shows, until the next snapshot.
+#[test]
+fn a_counter_that_just_moved_waits_for_the_next_snapshot() {
+    let mut moved = rule("A", 1);
+    (moved.moved_ns, moved.first_moved_ns) = (2 * SECOND + 1, 2 * SECOND + 1);
+    let node = Node::new(&[moved]);
+    for (now, to_the_end, expected) in [(2, false, 0), (2, true, 1), (3, false, 1)] {
+        assert_eq!(
+            node.faults(&[], now, to_the_end).len(),
+            expected,
+            "{now} {to_the_end}"
+        );
+    }
 }
 
 fn device(index: u32, name: &str, controller: Option<u32>) -> Device {

@@ -151,13 +151,16 @@ impl Rules {
                     .map(|packets| packets.saturating_sub(first.get(&rule.identity()).copied().unwrap_or(0)));
                 let then = known.get(&rule.to_string());
                 let moved = since > then.map_or(Some(0), |then| then.since);
+                let moved_ns = if moved {
+                    now_ns()
+                } else {
+                    then.map_or(0, |then| then.moved_ns)
+                };
+                let first = then.map_or(0, |then| then.first_moved_ns);
                 NotrackRule {
                     since,
-                    moved_ns: if moved {
-                        now_ns()
-                    } else {
-                        then.map_or(0, |then| then.moved_ns)
-                    },
+                    moved_ns,
+                    first_moved_ns: if first == 0 { moved_ns } else { first },
                     intended: Intended::of_rule(&rule),
                     rule,
                 }

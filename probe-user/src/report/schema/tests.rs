@@ -558,6 +558,7 @@ fn untracked_packets() {
         rule: notrack(packets),
         since: packets,
         moved_ns: 0,
+        first_moved_ns: 0,
         intended: packets.map(|_| Intended::NodeLocalDns),
     };
     let view = bypass::View {
