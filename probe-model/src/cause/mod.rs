@@ -78,6 +78,18 @@ pub struct Cause {
     pub certain: bool,
 }
 
+impl Cause {
+    /// A rule did it, and none that was read explains it: a newer one may.
+    pub fn lacks_rule(&self) -> bool {
+        let by_rule = match self.kind {
+            // What the kernel names as the reason is certain without a rule.
+            CauseKind::Untracked | CauseKind::Dropped => !self.certain,
+            CauseKind::NoEndpoints | CauseKind::Vxlan | CauseKind::BlackHole => false,
+        };
+        by_rule && self.rule.is_none()
+    }
+}
+
 /// Untracked packets of one stream, in the node's network namespace.
 #[derive(Clone, Debug)]
 pub struct UntrackedPackets {

@@ -28,7 +28,7 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
         runtime: pods::runtime(&settings.cri)?,
         services: services(&settings)?,
     };
-    let mut looker = Poller::new(&settings, known, RuleBook::default())
+    let mut looker = Poller::new(&settings, known, RuleBook::of_command(settings.pace.once))
         .with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(

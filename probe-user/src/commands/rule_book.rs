@@ -1,41 +1,62 @@
 //! The packet filter's rules and the Services among them, read once for all that use them at the same time: other tools take
 //! their time to list them.
 
+mod cpu_budget;
+
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use self::cpu_budget::{CpuBudget, CpuMeter};
 use crate::{
     commands::periodic::now_ns,
     model::{
         bypass::service::{Service, ServiceRules},
         rule::{self, Action, CandidateRule},
     },
-    netfilter::rules::{Packet, Rules},
+    netfilter::rules::{
+        Packet, Rules, counters,
+        fingerprint::{self, Checked, Fingerprint},
+    },
 };
 
 /// More than a cluster has.
 const SERVICES: usize = 65_536;
+/// CPU time for reading rules at once, and the longest time for which changed rules are not read.
+const READING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The same for checking whether they changed.
+const CHECKING: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// How long what failed is not tried again.
+const RETRY: Duration = Duration::from_secs(10);
 
 /// The rules of a network namespace, as they were.
 #[derive(Debug, Default)]
 pub struct RuleSnapshot {
-    /// When reading began, `CLOCK_MONOTONIC` nanoseconds.
+    /// When reading began, or the latest check found that nothing had changed, `CLOCK_MONOTONIC` nanoseconds.
     pub begun_ns: u64,
-    /// When it ended, by the same clock.
+    /// When that ended, by the same clock.
     pub read_ns: u64,
     pub rules: Rules,
     /// Services that kube-proxy made rules of.
-    pub services: Vec<Service>,
+    pub services: Arc<Vec<Service>>,
     /// The same by rule set, if more than one has some.
-    pub rule_sets: Vec<ServiceRules>,
+    pub rule_sets: Arc<Vec<ServiceRules>>,
+    /// What distinguished the rules from others before they were read; `None`: that is not known.
+    fingerprint: Option<Fingerprint>,
+    /// The counters of rules are older than `begun_ns`: they are read anew where they matter.
+    is_checked: bool,
+    /// The CPU time that reading took.
+    cost: Duration,
+    /// They changed since, and were not read again.
+    outdated: Option<String>,
 }
 
 impl RuleSnapshot {
-    /// Reads the rules of the calling thread's network namespace. What can't be read is in [`Rules::unread`].
-    pub fn read() -> Self {
+    /// Reads the rules of the calling thread's network namespace. What can't be read is in [`RuleSnapshot::unread`].
+    fn read(fingerprint: Option<Fingerprint>) -> Self {
+        let meter = CpuMeter::start();
         let begun_ns = now_ns();
         let (rules, rule_sets) = Rules::read_with_services();
         let services = rule_sets.iter().flat_map(|set| set.services.iter().cloned());
@@ -44,39 +65,158 @@ impl RuleSnapshot {
             begun_ns,
             read_ns: now_ns(),
             rules,
-            services,
+            services: Arc::new(services),
             // Of one alone there is nothing to compare.
-            rule_sets: if rule_sets.len() > 1 {
+            rule_sets: Arc::new(if rule_sets.len() > 1 {
                 rule_sets
             } else {
                 Vec::new()
-            },
+            }),
+            fingerprint,
+            is_checked: false,
+            cost: meter.spent(),
+            outdated: None,
         }
+    }
+
+    /// The same rules, if a check that began then found no change.
+    fn unchanged(&self, begun_ns: u64, checked: &Checked) -> Option<Self> {
+        let rules = self.rules.unchanged(self.fingerprint.as_ref()?, checked)?;
+        Some(Self {
+            begun_ns,
+            read_ns: now_ns(),
+            rules,
+            is_checked: true,
+            outdated: None,
+            ..self.same()
+        })
+    }
+
+    /// The same rules, which changed since, or may have.
+    fn outdated(&self, is_known: bool) -> Self {
+        let changed = if is_known { "changed" } else { "may have changed" };
+        let sentence = format!(
+            "rules {changed} and are not read again yet: reading them takes {:.1} s of CPU time, and probe spends 1 % of a core",
+            self.cost.as_secs_f64()
+        );
+        Self {
+            outdated: Some(sentence),
+            ..self.same()
+        }
+    }
+
+    fn same(&self) -> Self {
+        Self {
+            rules: self.rules.clone(),
+            services: Arc::clone(&self.services),
+            rule_sets: Arc::clone(&self.rule_sets),
+            fingerprint: self.fingerprint.clone(),
+            outdated: self.outdated.clone(),
+            ..*self
+        }
+    }
+
+    /// What could not be read, in sentences.
+    pub fn unread(&self) -> Vec<String> {
+        let unread = self.rules.unread().iter().cloned();
+        unread.chain(self.outdated.clone()).collect()
+    }
+
+    /// The rules that may have done `actions` to a packet, in the order that it meets them.
+    pub fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
+        self.counted(self.rules.candidates(packet, actions))
     }
 
     /// The rules that may have done `actions` to a packet, as far as they count.
     pub fn decisive(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
-        rule::decisive(self.rules.candidates(packet, actions))
+        rule::decisive(self.candidates(packet, actions))
     }
 
     /// The rule that did it, or the first that may have.
     pub fn first(&self, packet: &Packet, actions: &[Action]) -> Option<CandidateRule> {
-        rule::first(self.rules.candidates(packet, actions))
+        rule::first(self.candidates(packet, actions))
+    }
+
+    /// Every rule that does it, whether or not a packet can come to it.
+    pub fn every(&self, action: Action) -> Vec<CandidateRule> {
+        self.counted(self.rules.every(action))
+    }
+
+    /// The same rules with their counters as they are now, in the calling thread's network namespace, which is that of the rules.
+    pub fn counted(&self, mut rules: Vec<CandidateRule>) -> Vec<CandidateRule> {
+        if self.is_checked && counters::refresh(&mut rules).is_err() {
+            // That it had counted nothing says nothing of the time since.
+            for rule in rules.iter_mut().filter(|rule| rule.is_ruled_out()) {
+                rule.packets = None;
+            }
+        }
+        rules
     }
 }
 
 /// The latest snapshot of one network namespace. A clone is the same book.
-#[derive(Clone, Default)]
-pub struct RuleBook(Arc<Mutex<Option<Arc<RuleSnapshot>>>>);
+#[derive(Clone)]
+pub struct RuleBook(Arc<Mutex<Latest>>);
+
+struct Latest {
+    snapshot: Option<Arc<RuleSnapshot>>,
+    /// `None`: whatever it takes.
+    budgets: Option<Budgets>,
+    /// How often newer rules were wanted, and not read for the budget.
+    skipped: u64,
+}
+
+struct Budgets {
+    reading: CpuBudget,
+    checking: CpuBudget,
+}
+
+impl Default for RuleBook {
+    fn default() -> Self {
+        Self::new(Some(Budgets {
+            reading: CpuBudget::new(READING.0, READING.1),
+            checking: CpuBudget::new(CHECKING.0, CHECKING.1),
+        }))
+    }
+}
 
 impl RuleBook {
-    /// The latest snapshot, if reading it began no earlier than at this time (`CLOCK_MONOTONIC` nanoseconds); else a new one,
-    /// read in the calling thread's network namespace.
+    fn new(budgets: Option<Budgets>) -> Self {
+        Self(Arc::new(Mutex::new(Latest {
+            snapshot: None,
+            budgets,
+            skipped: 0,
+        })))
+    }
+
+    /// For a command that ends soon, and reads whatever it takes: `is_short`; else with a budget.
+    pub fn of_command(is_short: bool) -> Self {
+        if is_short {
+            Self::new(None)
+        } else {
+            Self::default()
+        }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The latest snapshot, if reading it or the latest check began no earlier than at this time (`CLOCK_MONOTONIC` nanoseconds).
+    /// Else it is checked for changes in the calling thread's network namespace, and read again if there are some. Where that is
+    /// beyond the budget it is the one before, which says so if it is outdated.
     pub fn since(&self, time_ns: u64) -> Arc<RuleSnapshot> {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*latest {
+        let mut latest = self.latest();
+        match &latest.snapshot {
             Some(snapshot) if snapshot.begun_ns >= time_ns => Arc::clone(snapshot),
-            Some(_) | None => Arc::clone(latest.insert(Arc::new(RuleSnapshot::read()))),
+            Some(snapshot) => {
+                let snapshot = Arc::clone(snapshot);
+                latest.newer(snapshot)
+            }
+            None => {
+                let checked = fingerprint::check();
+                latest.read(checked.ok())
+            }
         }
     }
 
@@ -84,6 +224,66 @@ impl RuleBook {
     pub fn within(&self, age: Duration) -> Arc<RuleSnapshot> {
         let age_ns = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
         self.since(now_ns().saturating_sub(age_ns))
+    }
+
+    /// How often newer rules were wanted, and not read for the budget.
+    pub fn skipped(&self) -> u64 {
+        self.latest().skipped
+    }
+}
+
+impl Latest {
+    fn newer(&mut self, snapshot: Arc<RuleSnapshot>) -> Arc<RuleSnapshot> {
+        let begun_ns = now_ns();
+        let may = |budget: fn(&Budgets) -> &CpuBudget| {
+            let budgets = self.budgets.as_ref();
+            budgets.is_none_or(|budgets| budget(budgets).allows(begun_ns))
+        };
+        let (may_check, may_read) = (may(|budgets| &budgets.checking), may(|budgets| &budgets.reading));
+        if !may_check {
+            self.skipped += 1;
+            return snapshot;
+        }
+        let meter = CpuMeter::start();
+        let checked = fingerprint::check();
+        let unchanged = checked
+            .as_ref()
+            .ok()
+            .and_then(|checked| snapshot.unchanged(begun_ns, checked));
+        if let Some(budgets) = &mut self.budgets {
+            budgets.checking.spend(now_ns(), meter.spent());
+        }
+        if let Some(unchanged) = unchanged {
+            return self.keep(unchanged);
+        }
+        // What failed costs its time each time.
+        let is_retry = match (&checked, &snapshot.fingerprint) {
+            (Ok(checked), Some(then)) => *then == checked.fingerprint,
+            (Ok(_) | Err(_), Some(_) | None) => false,
+        };
+        let rested = Duration::from_nanos(begun_ns.saturating_sub(snapshot.read_ns)) >= RETRY;
+        if !may_read || is_retry && !rested {
+            self.skipped += 1;
+            return match snapshot.outdated {
+                None if !is_retry => self.keep(snapshot.outdated(checked.is_ok())),
+                Some(_) | None => snapshot,
+            };
+        }
+        self.read(checked.ok())
+    }
+
+    fn read(&mut self, checked: Option<Checked>) -> Arc<RuleSnapshot> {
+        let snapshot = RuleSnapshot::read(checked.map(|checked| checked.fingerprint));
+        if let Some(budgets) = &mut self.budgets {
+            budgets.reading.spend(now_ns(), snapshot.cost);
+        }
+        self.keep(snapshot)
+    }
+
+    fn keep(&mut self, snapshot: RuleSnapshot) -> Arc<RuleSnapshot> {
+        let snapshot = Arc::new(snapshot);
+        self.snapshot = Some(Arc::clone(&snapshot));
+        snapshot
     }
 }
 
@@ -96,7 +296,32 @@ impl fmt::Debug for RuleBook {
 
 #[cfg(test)]
 mod tests {
+    use std::{process::Command, thread};
+
     use super::*;
+
+    /// In a network namespace of its own; `None` without privilege or without nft.
+    fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let has_nft = Command::new("nft").arg("--version").output().is_ok();
+        if !nix::unistd::geteuid().is_root() || !has_nft {
+            eprintln!("skipped: no nft, or not root");
+            return None;
+        }
+        let work = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        };
+        Some(thread::spawn(work).join().unwrap())
+    }
+
+    fn nft(words: &str) {
+        let status = Command::new("nft").args(words.split(' ')).status().unwrap();
+        assert!(status.success(), "{words}");
+    }
+
+    fn is_read_again(before: &RuleSnapshot, now: &RuleSnapshot) -> bool {
+        !Arc::ptr_eq(&before.services, &now.services)
+    }
 
     #[test]
     fn rules_are_read_once_for_all() {
@@ -106,7 +331,55 @@ mod tests {
         assert!(first.begun_ns >= began_ns && first.read_ns >= first.begun_ns);
         let other = book.clone();
         assert!(Arc::ptr_eq(&first, &other.within(Duration::from_secs(60))));
-        assert!(!Arc::ptr_eq(&first, &other.since(first.begun_ns + 1)));
+        assert!(!Arc::ptr_eq(&first, &other.since(first.begun_ns + 1)) || book.skipped() > 0);
         assert!(!Arc::ptr_eq(&first, &book.since(0)), "the latest is the other's");
+    }
+
+    #[test]
+    fn rules_are_read_again_when_they_changed() {
+        apart(|| {
+            let book = RuleBook::default();
+            let first = book.since(now_ns());
+            let second = book.since(now_ns());
+            assert!(second.begun_ns > first.read_ns && second.is_checked);
+            assert!(!is_read_again(&first, &second));
+            nft("add table ip shop");
+            let third = book.since(now_ns());
+            assert!(is_read_again(&second, &third) && !third.is_checked);
+            assert_eq!(third.unread(), [""; 0]);
+        });
+    }
+
+    #[test]
+    fn what_costs_too_much_is_not_read_again_yet() {
+        apart(|| {
+            let book = RuleBook::default();
+            let first = book.since(now_ns());
+            book.latest()
+                .budgets
+                .as_mut()
+                .unwrap()
+                .reading
+                .spend(now_ns(), Duration::from_secs(9));
+            // As long as nothing changes, nothing is missing.
+            let second = book.since(now_ns());
+            assert!(second.unread().is_empty() && book.skipped() == 0);
+            nft("add table ip shop");
+            let third = book.since(now_ns());
+            assert!(!is_read_again(&first, &third));
+            let unread = third.unread();
+            assert!(
+                matches!(unread.as_slice(), [one] if one.starts_with("rules changed and are not read again yet: reading them takes 0.")),
+                "{unread:?}"
+            );
+            assert_eq!(book.skipped(), 1);
+            nft("delete table ip shop");
+            assert!(Arc::ptr_eq(&third, &book.since(now_ns())));
+            // A command that ends soon reads them whatever it takes.
+            let short = RuleBook::of_command(true);
+            let first = short.since(now_ns());
+            nft("add table ip shop");
+            assert!(is_read_again(&first, &short.since(now_ns())));
+        });
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     report::say,
 };
 
-/// Reading takes some 100 ms of other tools' time.
+/// Rules that may have changed are checked so often: a check takes less than 1 ms on most nodes.
 const EVERY: Duration = Duration::from_secs(10);
 /// The same while there are untracked packets.
 const SOON: Duration = Duration::from_secs(2);
@@ -37,8 +37,12 @@ pub struct Rules {
     book: RuleBook,
     snapshot: Arc<RuleSnapshot>,
     services: Services,
+    /// Goes up with each change of the Services.
+    revision: u64,
     /// What Kubernetes says of Services, where it is asked.
     listed: Option<ServiceList>,
+    /// Its revision that is in `services`.
+    listed_revision: Option<u64>,
     /// Counters as they were when a rule was first seen.
     first: HashMap<String, u64>,
     list: Vec<NotrackRule>,
@@ -61,9 +65,8 @@ impl Rules {
     pub fn read(book: RuleBook) -> Self {
         let mut rules = Self::read_late(book);
         // What is there from the beginning counts from there; a rule that comes later, from nothing.
-        let every = rules.snapshot.rules.every(Action::NoTrack);
+        let every = rules.list.iter().map(|known| &known.rule);
         rules.first = every
-            .iter()
             .filter_map(|rule| Some((rule.identity(), rule.packets?)))
             .collect();
         rules.known.clear();
@@ -77,7 +80,9 @@ impl Rules {
             book,
             snapshot: Arc::default(),
             services: Services::default(),
+            revision: 0,
             listed: None,
+            listed_revision: None,
             first: HashMap::new(),
             list: Vec::new(),
             known: HashMap::new(),
@@ -109,8 +114,19 @@ impl Rules {
     }
 
     fn again(&mut self, since_ns: u64) {
+        let before = Arc::clone(&self.snapshot.services);
         self.snapshot = self.book.since(since_ns);
-        self.services = Services::with(self.snapshot.services.clone(), self.listed());
+        let listed_revision = self.listed.as_ref().map(ServiceList::revision);
+        let is_same =
+            Arc::ptr_eq(&before, &self.snapshot.services) && listed_revision == self.listed_revision;
+        if !is_same || self.revision == 0 {
+            let listed = self.listed();
+            self.services = Services::with(self.snapshot.services.as_ref().clone(), listed);
+            self.listed_revision = listed_revision;
+            self.revision += 1;
+        } else {
+            self.report_health();
+        }
         self.list();
     }
 
@@ -122,27 +138,31 @@ impl Rules {
     }
 
     fn listed(&self) -> Vec<Service> {
-        let Some(list) = &self.listed else {
-            return Vec::new();
-        };
-        if let Some(News {
-            who,
-            lost,
-            health: Health::Failing(reason),
-        }) = list.news()
+        self.report_health();
+        self.listed
+            .as_ref()
+            .map(ServiceList::services)
+            .unwrap_or_default()
+    }
+
+    fn report_health(&self) {
+        if let Some(list) = &self.listed
+            && let Some(News {
+                who,
+                lost,
+                health: Health::Failing(reason),
+            }) = list.news()
         {
             say(format_args!(
                 "probe: {who} unavailable, {lost} until it answers: {reason}"
             ));
         }
-        list.services()
     }
 
     fn list(&mut self) {
         let (first, known) = (&self.first, &self.known);
         self.list = self
             .snapshot
-            .rules
             .every(Action::NoTrack)
             .into_iter()
             .map(|rule| {
@@ -191,9 +211,14 @@ impl Rules {
         &self.services
     }
 
+    /// Another number where the Services are others.
+    pub fn services_revision(&self) -> u64 {
+        self.revision
+    }
+
     /// What could not be read.
-    pub fn unread(&self) -> &[String] {
-        self.snapshot.rules.unread()
+    pub fn unread(&self) -> Vec<String> {
+        self.snapshot.unread()
     }
 
     /// The rules that let a stream past: those that are certain, or else those that may be. `name`: of a device, as the
@@ -237,6 +262,7 @@ impl Rules {
         };
         let candidates = self.snapshot.rules.candidates(&packet, &[Action::NoTrack]);
         let moved = candidates.into_iter().filter(|candidate| self.moved(candidate));
+        let moved = moved.map(|candidate| self.with_counter(candidate));
         let mut candidates = decisive(moved.collect());
         // The first one on the way did it; the others found it done.
         if candidates.first().is_some_and(|candidate| candidate.certain) {
@@ -248,6 +274,13 @@ impl Rules {
     /// The rule that dropped such packets: the first that is certain, or else the first that may have.
     pub fn dropper(&self, packet: &Packet) -> Option<CandidateRule> {
         self.snapshot.first(packet, &[Action::Drop, Action::Reject])
+    }
+
+    /// With the counter as it was read last: it may have been with that of all rules that set notrack.
+    fn with_counter(&self, candidate: CandidateRule) -> CandidateRule {
+        let known = self.known.get(&candidate.to_string());
+        let packets = known.map_or(candidate.packets, |known| known.rule.packets);
+        CandidateRule { packets, ..candidate }
     }
 
     /// Whether the rule's counter moved while probe looked, where it has one.

@@ -26,7 +26,7 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
     privileges::check("vxlan", &capabilities::VXLAN)?;
     let until = Until::signals()?;
     let kernel = kernel::release();
-    let mut looker = Poller::new(&settings, RuleBook::default())
+    let mut looker = Poller::new(&settings, RuleBook::of_command(settings.pace.once))
         .with_context(|| format!("vxlan can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(

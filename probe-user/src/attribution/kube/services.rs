@@ -3,7 +3,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -34,12 +37,22 @@ pub struct ServiceList {
 struct Shared {
     access: Access,
     services: Mutex<Vec<Service>>,
+    /// Goes up with each change.
+    revision: AtomicU64,
     doing: Doing,
 }
 
 impl Shared {
     fn services(&self) -> MutexGuard<'_, Vec<Service>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, listed: Vec<Service>) {
+        let mut services = self.services();
+        if *services != listed {
+            *services = listed;
+            self.revision.fetch_add(1, Ordering::Release);
+        }
     }
 }
 
@@ -52,6 +65,7 @@ impl ServiceList {
         let shared = Arc::new(Shared {
             access,
             services: Mutex::default(),
+            revision: AtomicU64::new(0),
             doing: Doing::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -67,6 +81,11 @@ impl ServiceList {
     /// Those of the last answer, without their endpoints.
     pub fn services(&self) -> Vec<Service> {
         self.shared.services().clone()
+    }
+
+    /// Another number where they are others than before.
+    pub fn revision(&self) -> u64 {
+        self.shared.revision.load(Ordering::Acquire)
     }
 
     /// Waits until they are known, or that they will not be.
@@ -88,7 +107,7 @@ async fn keep(shared: &Shared) {
     loop {
         match list(shared).await {
             Ok(listed) => {
-                *shared.services() = listed;
+                shared.set(listed);
                 shared.doing.is(Health::Well(None));
                 sleep(EVERY).await;
             }

@@ -269,7 +269,7 @@ impl Looks for Poller {
                 .map(|degraded| degraded.hook.gives)
                 .chain(self.probe.absent.iter().map(|absent| absent.lost))
                 .collect(),
-            unread: self.rules.unread().to_vec(),
+            unread: self.rules.unread(),
         })
     }
 }

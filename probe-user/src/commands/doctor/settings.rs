@@ -124,9 +124,9 @@ pub fn run(node: &CheckContext) -> Answer {
     let snapshot = node.rules();
     let rules = &snapshot.rules;
     seen.services = snapshot.services.len();
-    seen.rule_sets.clone_from(&snapshot.rule_sets);
+    seen.rule_sets = snapshot.rule_sets.as_ref().clone();
     seen.cluster_ips = cluster_ips(&snapshot.services, &nets, &tables, &overlays);
-    seen.unknown.extend(rules.unread().iter().cloned());
+    seen.unknown.extend(snapshot.unread());
     if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
         seen.droppers = droppers(rules, pods, &bridge.name, &overlays);
         seen.policies = policies(pods, bridge.index, &nets);

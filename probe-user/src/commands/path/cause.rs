@@ -3,7 +3,8 @@
 use std::{
     collections::{HashMap, HashSet},
     net::{IpAddr, SocketAddr},
-    path::Path as File,
+    path::{Path as File, PathBuf},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -11,7 +12,10 @@ use std::{
 use super::{lookups::Lookups, namespaces::Namespaces};
 use crate::{
     attribution::{listener, procfs::Proc},
-    commands::{periodic::enter, rule_book::RuleSnapshot},
+    commands::{
+        periodic::{enter, now_ns},
+        rule_book::{RuleBook, RuleSnapshot},
+    },
     model::{
         bypass::service::{Service, Services},
         path::{
@@ -20,7 +24,7 @@ use crate::{
             event::{Direction, HookVerdict, Packet as PathPacket, Tcp, What},
             reason::Fate,
         },
-        rule::{self, Action, PacketPath, RuleFlow, RuleOwner},
+        rule::{self, Action, CandidateRule, PacketPath, RuleFlow, RuleOwner},
     },
     netfilter::rules::Packet,
     rtnetlink::Routing,
@@ -30,7 +34,7 @@ use crate::{
 const UDP: u8 = 17;
 /// Network namespaces whose rules are kept.
 const KEPT: usize = 32;
-/// Rules are not read more often: it takes some 100 ms of other tools' time.
+/// Rules are not checked more often.
 const EVERY: Duration = Duration::from_millis(300);
 /// How old may be what is known of the tables there are.
 const LATELY: Duration = Duration::from_secs(10);
@@ -42,7 +46,8 @@ const LISTENERS: usize = 1024;
 /// What a network namespace is set to.
 #[derive(Default)]
 struct Host {
-    snapshot: RuleSnapshot,
+    book: RuleBook,
+    snapshot: Arc<RuleSnapshot>,
     services: Services,
     /// Its addresses.
     own: HashSet<IpAddr>,
@@ -50,6 +55,8 @@ struct Host {
     devices: HashMap<u32, String>,
     /// When this was read.
     read: Option<Instant>,
+    /// The network namespace.
+    netns: Option<PathBuf>,
 }
 
 /// Looks for reasons.
@@ -106,7 +113,7 @@ impl CauseFinder {
             let is_open = rule.is_none() && cause.is_none() && journey.may_be_filtered(at);
             if let Some(hop) = journey.hops.get_mut(at) {
                 if is_open && let Some(host) = self.host(hop, places) {
-                    hop.unread = host.snapshot.rules.unread().to_vec();
+                    hop.unread = host.snapshot.unread();
                 }
                 hop.rule = rule;
                 hop.cause = cause;
@@ -282,7 +289,7 @@ impl CauseFinder {
         }
         let host = self.hosts.entry(netns).or_default();
         if !is_new(host) {
-            *host = Host::read(places.file(netns)?)?;
+            host.read_again(places.file(netns)?)?;
         }
         Some(host)
     }
@@ -294,28 +301,46 @@ fn is_reset(journey: &Journey) -> bool {
 }
 
 impl Host {
-    /// By a thread that enters it.
-    fn read(netns: &File) -> Option<Self> {
+    /// Brings it up to date, by a thread that enters the network namespace.
+    fn read_again(&mut self, netns: &File) -> Option<()> {
+        let book = self.book.clone();
         let read = || {
             let read = Instant::now();
             enter(netns).ok()?;
-            let mut snapshot = RuleSnapshot::read();
-            let services = std::mem::take(&mut snapshot.services);
+            let snapshot = book.since(now_ns());
             let mut routing = Routing::open().ok()?;
             let own = routing.addresses().unwrap_or_default();
             let devices = routing.devices().unwrap_or_default();
-            Some(Self {
-                snapshot,
-                services: Services::new(services),
-                own: own.into_iter().map(|(_, address)| address).collect(),
-                devices: devices
-                    .into_iter()
-                    .map(|device| (device.index, device.name))
-                    .collect(),
-                read: Some(read),
-            })
+            Some((snapshot, own, devices, read))
         };
-        thread::scope(|scope| scope.spawn(read).join().ok().flatten())
+        let (snapshot, own, devices, read) = thread::scope(|scope| scope.spawn(read).join().ok().flatten())?;
+        if self.read.is_none() || !Arc::ptr_eq(&self.snapshot.services, &snapshot.services) {
+            self.services = Services::new(snapshot.services.as_ref().clone());
+        }
+        self.snapshot = snapshot;
+        self.own = own.into_iter().map(|(_, address)| address).collect();
+        self.devices = devices
+            .into_iter()
+            .map(|device| (device.index, device.name))
+            .collect();
+        self.read = Some(read);
+        self.netns = Some(netns.to_owned());
+        Some(())
+    }
+
+    /// The rules that may have done `actions` to a packet, with the counters that they have now.
+    fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
+        let candidates = self.snapshot.rules.candidates(packet, actions);
+        let Some(netns) = self.netns.as_ref().filter(|_| !candidates.is_empty()) else {
+            return candidates;
+        };
+        let before = candidates.clone();
+        let counted = || {
+            enter(netns).ok()?;
+            Some(self.snapshot.counted(candidates))
+        };
+        let counted = thread::scope(|scope| scope.spawn(counted).join().ok().flatten());
+        counted.unwrap_or(before)
     }
 
     /// The Service at the packet's destination, and whether it has no endpoints.
@@ -369,7 +394,7 @@ impl Host {
             output,
             is_new: false,
         };
-        let mut candidates = self.snapshot.rules.candidates(&packet, actions);
+        let mut candidates = self.candidates(&packet, actions);
         // What conntrack knows is not INVALID.
         candidates.retain(|candidate| !hop.is_known_to_conntrack() || !asks_for_invalid(&candidate.text));
         let rule = rule::first(candidates)?;

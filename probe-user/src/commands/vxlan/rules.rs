@@ -14,7 +14,7 @@ use crate::{
     netfilter::rules::{Packet, PathPosition},
 };
 
-/// Reading takes some 100 ms of other tools' time.
+/// How old may be what is known of them.
 const EVERY: Duration = Duration::from_secs(2);
 const UDP: u8 = 17;
 
@@ -85,7 +85,10 @@ impl Rules {
     }
 
     /// What could not be read.
-    pub fn unread(&self) -> &[String] {
-        self.latest.as_ref().map_or(&[], |latest| latest.rules.unread())
+    pub fn unread(&self) -> Vec<String> {
+        self.latest
+            .as_ref()
+            .map(|latest| latest.unread())
+            .unwrap_or_default()
     }
 }

@@ -307,7 +307,7 @@ impl Looks for Poller {
             names: self.runtime.as_ref().map(pods::names).unwrap_or_default(),
             traffic,
             findings,
-            unread: self.rules.unread().to_vec(),
+            unread: self.rules.unread(),
         })
     }
 }

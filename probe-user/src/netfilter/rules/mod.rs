@@ -6,8 +6,10 @@
 //! possible, and ends nothing.
 
 mod by_action;
+pub mod counters;
 mod ebtables;
 mod expression;
+pub mod fingerprint;
 mod iptables;
 mod matching;
 mod model;
@@ -20,8 +22,9 @@ mod stage;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod xtables;
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 pub use self::stage::PathPosition;
 use self::{model::Table, read::Outputs, stage::Bridges};
@@ -82,11 +85,15 @@ fn zone(text: &str) -> Option<u16> {
 }
 
 /// The rules of a network namespace, as they were when read.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rules {
-    tables: Vec<Table>,
+    tables: Arc<Vec<Table>>,
     bridges: Bridges,
     unread: Vec<String>,
+    /// Something could not be read that may be the next time.
+    failed: bool,
+    /// Some rules have devices by their numbers, and were read with the names that these had.
+    names_devices: bool,
 }
 
 impl Rules {
@@ -110,7 +117,7 @@ impl Rules {
     /// are not looked at.
     pub fn zones(&self) -> Vec<(CandidateRule, u16)> {
         let mut zones = Vec::new();
-        for table in &self.tables {
+        for table in self.tables.iter() {
             for chain in table.chains() {
                 for rule in &chain.rules {
                     let zone = zone(&rule.text).filter(|zone| *zone != 0);
@@ -186,55 +193,64 @@ impl Rules {
 
     /// The rules in what the tools printed.
     fn of(outputs: Outputs) -> Self {
-        let mut rules = Self {
-            tables: Vec::new(),
-            bridges: outputs.bridges,
-            unread: outputs.unread,
-        };
+        let mut unread = outputs.unread;
+        let mut tables = Vec::new();
         for save in &outputs.saves {
-            rules.tables.extend(match save.tool {
+            tables.extend(match save.tool {
                 Tool::EbtablesLegacy | Tool::EbtablesNft => ebtables::tables(save.tool, &save.text),
                 Tool::IptablesLegacy | Tool::IptablesNft | Tool::Nft => {
                     iptables::tables(save.tool, save.family, &save.text)
                 }
             });
         }
-        let Some(json) = outputs.nft else {
-            for save in &outputs.saves {
-                rules
-                    .unread
-                    .extend(iptables::incompatible(&save.text).map(|table| {
+        let mut names_devices = false;
+        match outputs.nft {
+            None => {
+                for save in &outputs.saves {
+                    unread.extend(iptables::incompatible(&save.text).map(|table| {
                         let name = save.tool.name(save.family);
                         format!("{name} can't show its table {table}, and nft failed")
                     }));
+                }
             }
-            return rules;
-        };
-        match nft::tables(&json, &nft_text::listed(&outputs.nft_text.unwrap_or_default())) {
-            Ok(tables) => {
-                // What iptables-nft and ebtables-nft keep is shown by nft as well. Its users know it by iptables' account. Tables of one name are
-                // shared: chains that nft alone has made in one are not in iptables' account.
-                let known: HashSet<(Family, String, String)> = rules
-                    .tables
-                    .iter()
-                    .filter(|table| matches!(table.tool, Tool::IptablesNft | Tool::EbtablesNft))
-                    .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
-                    .map(|(table, chain)| (table.family, table.name.clone(), chain.name.clone()))
-                    .collect();
-                let more = tables.into_iter().filter_map(|mut table| {
-                    let (family, name) = (table.family, table.name.clone());
-                    table.retain_chains(|chain| !known.contains(&(family, name.clone(), chain.to_owned())));
-                    (!table.chains().is_empty()).then_some(table)
-                });
-                rules.tables.extend(more);
-            }
-            Err(error) => {
-                rules.unread.push(format!(
-                    "nft's list of rules isn't understood: {}",
-                    clean(&error.to_string())
-                ));
+            Some(json) => {
+                names_devices = ["\"iif\"", "\"oif\""].iter().any(|key| json.contains(key));
+                let listed = nft_text::listed(&outputs.nft_text.unwrap_or_default());
+                match nft::tables(&json, &listed) {
+                    Ok(more) => {
+                        let more = unknown(&tables, more);
+                        tables.extend(more);
+                    }
+                    Err(error) => unread.push(format!(
+                        "nft's list of rules isn't understood: {}",
+                        clean(&error.to_string())
+                    )),
+                }
             }
         }
-        rules
+        Self {
+            tables: Arc::new(tables),
+            bridges: outputs.bridges,
+            unread,
+            failed: outputs.failed,
+            names_devices,
+        }
     }
+}
+
+/// What nft shows more than `known`: what iptables-nft and ebtables-nft keep is shown by nft as well, and its users know it by
+/// iptables' account. Tables of one name are shared: chains that nft alone has made in one are not in iptables' account.
+fn unknown(known: &[Table], tables: Vec<Table>) -> Vec<Table> {
+    let known: HashSet<(Family, String, String)> = known
+        .iter()
+        .filter(|table| matches!(table.tool, Tool::IptablesNft | Tool::EbtablesNft))
+        .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
+        .map(|(table, chain)| (table.family, table.name.clone(), chain.name.clone()))
+        .collect();
+    let more = tables.into_iter().filter_map(|mut table| {
+        let (family, name) = (table.family, table.name.clone());
+        table.retain_chains(|chain| !known.contains(&(family, name.clone(), chain.to_owned())));
+        (!table.chains().is_empty()).then_some(table)
+    });
+    more.collect()
 }

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown, netlink, stage::Bridges};
+use super::{Family, Tool, model::shown, netlink, stage::Bridges, xtables};
 use crate::{
     host::{
         child::{self, ChildEnd},
-        proc_net::ProcNet,
         tools::Tools,
     },
+    model::network::Device,
     rtnetlink::Routing,
 };
 
@@ -32,6 +32,15 @@ pub(in crate::netfilter) struct Outputs {
     pub(super) bridges: Bridges,
     /// What couldn't be read, in sentences.
     pub(super) unread: Vec<String>,
+    /// Something of it may be read the next time.
+    pub(super) failed: bool,
+}
+
+impl Outputs {
+    fn fail(&mut self, error: String) {
+        self.unread.push(error);
+        self.failed = true;
+    }
 }
 
 /// What an iptables-save printed.
@@ -74,19 +83,19 @@ pub(super) fn outputs() -> Outputs {
         }
     }
     match bridges() {
-        Ok(bridges) => {
+        Ok((bridges, _)) => {
             if !bridges.is_empty() {
                 ebtables_legacy(&place, &mut outputs);
             }
             outputs.bridges = bridges;
         }
-        Err(error) => outputs.unread.push(error),
+        Err(error) => outputs.fail(error),
     }
     outputs
 }
 
-/// The bridges of the calling thread's network namespace.
-fn bridges() -> Result<Bridges, String> {
+/// The bridges of the calling thread's network namespace, and all its devices.
+pub(super) fn bridges() -> Result<(Bridges, Vec<Device>), String> {
     let devices = Routing::open().and_then(|mut routing| routing.devices());
     let devices = devices.map_err(|error| format!("bridges are unknown: {error}"))?;
     // Without its module there is no such file, and no bridge does it.
@@ -95,14 +104,18 @@ fn bridges() -> Result<Bridges, String> {
         set.is_ok_and(|set| set.trim() == "1")
     };
     let calls_ip = ["bridge-nf-call-iptables", "bridge-nf-call-ip6tables"].map(is_set);
-    Ok(Bridges::new(&devices, calls_ip))
+    Ok((Bridges::new(&devices, calls_ip), devices))
+}
+
+/// The tables of ebtables-legacy that are in use.
+pub(super) fn ebtables_legacy_tables() -> Vec<&'static str> {
+    let loaded = |table: &&str| Path::new("/sys/module").join(format!("ebtable_{table}")).exists();
+    ["filter", "nat"].into_iter().filter(loaded).collect()
 }
 
 /// Adds the tables of ebtables-legacy that are in use: to list another would put it in use.
 fn ebtables_legacy(place: &Tools, outputs: &mut Outputs) {
-    let loaded = |table: &&str| Path::new("/sys/module").join(format!("ebtable_{table}")).exists();
-    let tables = ["filter", "nat"].into_iter().filter(loaded);
-    let tables: Vec<&str> = tables.collect();
+    let tables = ebtables_legacy_tables();
     if tables.is_empty() {
         return;
     }
@@ -127,7 +140,7 @@ fn ebtables_legacy(place: &Tools, outputs: &mut Outputs) {
                 family: Family::Bridge,
                 text,
             }),
-            Err(error) => outputs.unread.push(error),
+            Err(error) => outputs.fail(error),
         }
     }
 }
@@ -145,21 +158,17 @@ fn complete(outputs: &mut Outputs) {
         Ok(Some(printed)) => {
             outputs.saves.extend(printed.saves);
             outputs.nft = Some(printed.nft);
+            outputs.failed |= !printed.unread.is_empty();
             outputs.unread.extend(printed.unread);
         }
         Ok(None) => {}
-        Err(error) => outputs.unread.push(error),
+        Err(error) => outputs.fail(error),
     }
 }
 
 /// What is to be said of tables that only iptables-legacy shows, where it is missing.
 fn legacy_tables(family: Family) -> Option<String> {
-    let file = match family {
-        Family::Ip6 => "ip6_tables_names",
-        Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => "ip_tables_names",
-    };
-    let tables = ProcNet::own().text(file)?;
-    let tables: Vec<&str> = tables.split_whitespace().collect();
+    let tables = xtables::names(family);
     let save = format!("{}-save", Tool::IptablesLegacy.name(family));
     (!tables.is_empty()).then(|| {
         shown(&format!(
@@ -176,13 +185,13 @@ fn read(place: &Tools, programs: &[Program]) -> Outputs {
         let (tool, family) = (*tool, *family);
         match run(place, path, &["-c"]) {
             Ok(text) => outputs.saves.push(Save { tool, family, text }),
-            Err(error) => outputs.unread.push(error),
+            Err(error) => outputs.fail(error),
         }
     }
     if let Some(nft) = place.find("nft") {
         match run(place, &nft, &["--json", "--handle", "list", "ruleset"]) {
             Ok(text) => outputs.nft = Some(text),
-            Err(error) => outputs.unread.push(error),
+            Err(error) => outputs.fail(error),
         }
         // It shows its matches by name alone. What ebtables' own tool can't show either is left to nft.
         let has_bridge = outputs

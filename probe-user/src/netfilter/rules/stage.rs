@@ -23,7 +23,7 @@ pub enum PathPosition {
 }
 
 /// The bridges of a network namespace.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Bridges {
     /// The names of ports, by the bridge's.
     ports: HashMap<String, Vec<String>>,

@@ -8,6 +8,7 @@ use super::read::Save;
 use super::*;
 
 mod bridge;
+mod changes;
 mod ebtables;
 mod reached;
 

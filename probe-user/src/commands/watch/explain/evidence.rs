@@ -19,7 +19,7 @@ use crate::{
     error::chain,
     model::{
         Cause, Connection,
-        cause::{CauseKind, Evidence, UntrackedPackets, explain},
+        cause::{Evidence, UntrackedPackets, explain},
         part::{Part, State},
     },
     report::say,
@@ -37,6 +37,8 @@ pub struct Collector {
     /// Rules, read once for all that use them.
     book: RuleBook,
     rules: LateRules,
+    /// The revision of the Services whose ports the hooks know.
+    known_services: Option<u64>,
     retry_tunnels: Retry,
     retry_untracked: Retry,
 }
@@ -52,6 +54,7 @@ impl Collector {
             rules: LateRules::new(config.kube.take(), services, book.clone()),
             config,
             book,
+            known_services: None,
             netns: 0,
             drops: Drops::default(),
             untracked: Untracked::Off,
@@ -190,6 +193,11 @@ impl Collector {
         self.drops.lost() + self.untracked.lost()
     }
 
+    /// How often newer rules were wanted, and not read for the budget of CPU time.
+    pub fn rules_skipped(&self) -> u64 {
+        self.book.skipped()
+    }
+
     /// The causes of failed connections, as far as there is evidence.
     pub fn explain(&mut self, connections: &[&Connection], clock: &Clock) -> Vec<Option<Box<Cause>>> {
         let (drops, newest_drop) = self.drops.of(connections, clock);
@@ -210,7 +218,7 @@ impl Collector {
         // Rules read before they could have done it are no evidence that none did.
         let newest_stream = streams.iter().map(|(_, count)| count.first_ns).max();
         let newest_ns = newest_stream.max(newest_drop).unwrap_or(0);
-        let mut causes = Vec::new();
+        let mut causes: Vec<Option<Box<Cause>>> = Vec::new();
         // Once more with newer rules, where those that were read explain nothing.
         for last in [false, true] {
             let Some(rules) = self.rules() else { break };
@@ -233,15 +241,16 @@ impl Collector {
                 .iter()
                 .map(|connection| explain(connection, &evidence).map(Box::new))
                 .collect();
-            let puzzled = causes.iter().flatten().any(|cause| {
-                cause.rule.is_none() && matches!(cause.kind, CauseKind::Untracked | CauseKind::Dropped)
-            });
+            let puzzled = causes.iter().flatten().any(|cause| cause.lacks_rule());
             let newer = !last && puzzled && self.refresh(Some(newest_ns));
             if !newer {
                 break;
             }
         }
-        if let Some(rules) = self.rules.get() {
+        if let Some(rules) = self.rules.get()
+            && self.known_services != Some(rules.services_revision())
+        {
+            self.known_services = Some(rules.services_revision());
             let own = &self.ports;
             let services = rules.services();
             self.untracked

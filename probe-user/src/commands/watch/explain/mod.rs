@@ -125,6 +125,7 @@ pub struct Explainer {
     /// Failed connections whose cause was not looked for.
     missed: u64,
     lost: Arc<AtomicU64>,
+    rules_skipped: Arc<AtomicU64>,
 }
 
 impl Explainer {
@@ -140,6 +141,8 @@ impl Explainer {
         let (ready, is_ready) = channel();
         let lost = Arc::<AtomicU64>::default();
         let counted = Arc::clone(&lost);
+        let rules_skipped = Arc::<AtomicU64>::default();
+        let skipped = Arc::clone(&rules_skipped);
         let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
             let mut collector = Collector::new(config);
             let _ = ready.send(());
@@ -162,6 +165,7 @@ impl Explainer {
                     batch.iter().map(|question| &question.connection).collect();
                 let clock = batch.last().map_or(Clock::new(0, 0), |question| question.clock);
                 let causes = collector.explain(&connections, &clock);
+                skipped.store(collector.rules_skipped(), Ordering::Relaxed);
                 for (question, cause) in batch.iter().zip(causes) {
                     let number = question.number;
                     if answer.send(ExplainReply { number, cause }).is_err() {
@@ -180,6 +184,7 @@ impl Explainer {
             next: 0,
             missed: 0,
             lost,
+            rules_skipped,
         })
     }
 
@@ -261,7 +266,7 @@ impl Explainer {
         }
     }
 
-    pub fn losses(&self) -> [Tally; 2] {
+    pub fn losses(&self) -> [Tally; 3] {
         [
             Tally {
                 name: "unexplained",
@@ -273,6 +278,11 @@ impl Explainer {
                 name: "evidence",
                 what: "dropped or untracked packets not kept (table full): a cause may be missing",
                 count: self.lost.load(Ordering::Relaxed),
+            },
+            Tally {
+                name: "rules",
+                what: "times newer rules were needed and not read (1 % of a core is spent on it): a rule may be missing",
+                count: self.rules_skipped.load(Ordering::Relaxed),
             },
         ]
     }

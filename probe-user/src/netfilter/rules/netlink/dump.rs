@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     fs::File,
     io::{self, BufRead as _, BufReader},
+    mem::take,
     path::Path,
     sync::OnceLock,
     time::{Duration, Instant},
@@ -16,13 +17,16 @@ use netlink_packet_core::{NLM_F_DUMP, NLM_F_DUMP_INTR, NetlinkBuffer};
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterProtoFamily,
     nftables::{
-        ChainMessage, GenMessage, NfTablesMessage, RuleMessage, SetElementList, SetElementMessage,
-        SetMessage, TableMessage,
+        ChainAttribute, ChainMessage, GenMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+        SetElementList, SetElementMessage, SetMessage, TableMessage,
     },
 };
 use nix::net::if_::if_nameindex;
 
-use super::ruleset::{Message, NEW_GENERATION, NEW_SET, messages};
+use super::{
+    expression::{Expression, expressions},
+    ruleset::{Message, NEW_GENERATION, NEW_RULE, NEW_SET, messages},
+};
 use crate::netfilter::link::Link;
 
 /// How long it may take.
@@ -75,12 +79,7 @@ pub(super) fn dump() -> Result<Option<Dump>, DumpError> {
     if !is_loaded() {
         return Ok(None);
     }
-    let mut asked = Asked {
-        link: Link::open(None)?,
-        deadline: Instant::now() + TIMEOUT,
-        bytes: Vec::new(),
-        changed: false,
-    };
+    let mut asked = Asked::open()?;
     let devices = if_nameindex()
         .map(|devices| {
             devices
@@ -102,6 +101,77 @@ pub(super) fn dump() -> Result<Option<Dump>, DumpError> {
         devices,
         changed: asked.changed,
     }))
+}
+
+/// A number that each change of the ruleset makes another, in the calling thread's network namespace; `None` if this kernel runs
+/// without nf_tables.
+pub(super) fn generation() -> Result<Option<u32>, DumpError> {
+    if is_loaded() {
+        Asked::open()?.generation()
+    } else {
+        Ok(None)
+    }
+}
+
+/// The counters of a chain's rules, in their order, each with its rule's handle; then that of its policy. Rules that are not
+/// wanted are not read where the kernel can leave them out: `is_enough` is asked after each.
+pub(super) fn counters(
+    family: u8,
+    table: &str,
+    chain: &str,
+    mut is_enough: impl FnMut(&[RuleCounter]) -> bool,
+) -> Result<ChainCounters, DumpError> {
+    let mut asked = Asked::open()?;
+    let mut found = ChainCounters::default();
+    let request = NfTablesMessage::GetChain(ChainMessage {
+        attributes: vec![
+            ChainAttribute::Table(table.to_owned()),
+            ChainAttribute::Name(chain.to_owned()),
+        ],
+    });
+    asked.ask(family.into(), request, 0, |message| {
+        found.policy = message.attributes.within(8).long(2);
+        true
+    })?;
+    // The kernel (since 4.9) leaves out the rules of other chains; an older one sends all.
+    let request = NfTablesMessage::GetRule(RuleMessage {
+        attributes: vec![
+            RuleAttribute::Table(table.to_owned()),
+            RuleAttribute::Chain(chain.to_owned()),
+        ],
+    });
+    asked.ask(family.into(), request, NLM_F_DUMP, |message| {
+        let attributes = message.attributes;
+        let is_here =
+            attributes.text(1).as_deref() == Some(table) && attributes.text(2).as_deref() == Some(chain);
+        if let Some(handle) = attributes.long(3).filter(|_| is_here && message.kind == NEW_RULE) {
+            let packets = expressions(attributes.within(4))
+                .iter()
+                .find_map(|expression| match expression {
+                    Expression::Counter(packets, _) => Some(*packets),
+                    _ => None,
+                });
+            found.rules.push(RuleCounter { handle, packets });
+        }
+        // With the socket ends the dump.
+        !is_enough(&found.rules)
+    })?;
+    Ok(found)
+}
+
+/// What the rules of a chain counted.
+#[derive(Debug, Default)]
+pub(super) struct ChainCounters {
+    pub(super) rules: Vec<RuleCounter>,
+    /// `None`: the chain has no policy, or it has no counter.
+    pub(super) policy: Option<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct RuleCounter {
+    pub(super) handle: u64,
+    /// `None`: the rule has no counter.
+    pub(super) packets: Option<u64>,
 }
 
 /// Whether the kernel runs with nf_tables, as a module or built in.
@@ -128,6 +198,15 @@ struct Asked {
 }
 
 impl Asked {
+    fn open() -> Result<Self, DumpError> {
+        Ok(Self {
+            link: Link::open(None)?,
+            deadline: Instant::now() + TIMEOUT,
+            bytes: Vec::new(),
+            changed: false,
+        })
+    }
+
     fn ruleset(&mut self) -> Result<(), DumpError> {
         let generation = self.generation()?;
         for message in [
@@ -135,11 +214,11 @@ impl Asked {
             NfTablesMessage::GetChain(ChainMessage { attributes: vec![] }),
             NfTablesMessage::GetRule(RuleMessage { attributes: vec![] }),
         ] {
-            self.ask(NetfilterProtoFamily::Unspec, message, NLM_F_DUMP)?;
+            self.keep(NetfilterProtoFamily::Unspec, message)?;
         }
         let before = self.bytes.len();
         let sets = NfTablesMessage::GetSet(SetMessage { attributes: vec![] });
-        self.ask(NetfilterProtoFamily::Unspec, sets, NLM_F_DUMP)?;
+        self.keep(NetfilterProtoFamily::Unspec, sets)?;
         let sets = self.bytes.get(before..).unwrap_or_default().to_vec();
         for set in messages(&sets).filter(|message| message.kind == NEW_SET) {
             self.elements(set)?;
@@ -155,7 +234,7 @@ impl Asked {
         };
         let attributes = vec![SetElementList::Table(table), SetElementList::Set(name)];
         let message = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
-        match self.ask(set.family.into(), message, NLM_F_DUMP) {
+        match self.keep(set.family.into(), message) {
             Err(DumpError::Io(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
                 self.changed = true;
                 Ok(())
@@ -166,22 +245,39 @@ impl Asked {
 
     /// A number that each change of the ruleset makes another.
     fn generation(&mut self) -> Result<Option<u32>, DumpError> {
-        let before = self.bytes.len();
         let message = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
-        self.ask(NetfilterProtoFamily::Unspec, message, 0)?;
-        let generation = messages(self.bytes.get(before..).unwrap_or_default())
-            .find(|message| message.kind == NEW_GENERATION)
-            .and_then(|message| message.attributes.number(1));
-        self.bytes.truncate(before);
+        let mut generation = None;
+        self.ask(NetfilterProtoFamily::Unspec, message, 0, |message| {
+            if message.kind == NEW_GENERATION {
+                generation = message.attributes.number(1);
+            }
+            true
+        })?;
         Ok(generation)
     }
 
-    /// Keeps the answer to a request.
+    /// Keeps the answer to a request for a list.
+    fn keep(&mut self, family: NetfilterProtoFamily, message: NfTablesMessage) -> Result<(), DumpError> {
+        let mut bytes = take(&mut self.bytes);
+        let mut is_large = false;
+        let result = self.ask(family, message, NLM_F_DUMP, |message| {
+            is_large = bytes.len() + message.whole.len() > BYTES;
+            if !is_large {
+                bytes.extend_from_slice(message.whole);
+            }
+            !is_large
+        });
+        self.bytes = bytes;
+        if is_large { Err(DumpError::Large) } else { result }
+    }
+
+    /// Hands over each message of the answer to a request, as long as more are wanted.
     fn ask(
         &mut self,
         family: NetfilterProtoFamily,
         message: NfTablesMessage,
         flags: u16,
+        mut each: impl FnMut(Message<'_>) -> bool,
     ) -> Result<(), DumpError> {
         let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
         let sequence = self.link.ask(message, flags)?;
@@ -209,11 +305,13 @@ impl Asked {
                         }
                         code => return Err(io::Error::from_raw_os_error(code).into()),
                     },
-                    _ if self.bytes.len() + whole.len() > BYTES => return Err(DumpError::Large),
-                    _ => self.bytes.extend_from_slice(whole),
-                }
-                if flags & NLM_F_DUMP == 0 {
-                    return Ok(());
+                    _ => {
+                        let is_last = flags & NLM_F_DUMP == 0;
+                        let mut messages = messages(whole);
+                        if messages.next().is_some_and(|message| !each(message)) || is_last {
+                            return Ok(());
+                        }
+                    }
                 }
             }
         }

@@ -19,8 +19,11 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
-use self::{dump::Dump, registers::parts};
-use super::{Family, Tool, read::Save};
+use self::{
+    dump::{ChainCounters, Dump, RuleCounter},
+    registers::parts,
+};
+use super::{CandidateRule, Family, RulePosition, Tool, read::Save};
 
 /// What begins the mention of a part that isn't understood, such as `[xt match statistic]`.
 const NOT_UNDERSTOOD: [&str; 2] = ["[xt ", "[nft "];
@@ -39,6 +42,62 @@ pub(super) struct Printed {
     pub(super) nft: String,
     /// What couldn't be read, in sentences.
     pub(super) unread: Vec<String>,
+}
+
+/// A number that each change of nf_tables' rules makes another, in the calling thread's network namespace; `None` if this kernel
+/// runs without nf_tables.
+///
+/// # Errors
+/// A sentence, when the kernel doesn't tell it.
+pub(super) fn generation() -> Result<Option<u32>, String> {
+    dump::generation().map_err(|error| error.to_string())
+}
+
+/// Counters of rules of one chain, read anew, in the order of `rules`; `None`: one has no counter.
+///
+/// # Errors
+/// A sentence, when the kernel doesn't tell them, or has other rules by now.
+pub(super) fn counters(rules: &[&CandidateRule]) -> Result<Vec<Option<u64>>, String> {
+    let Some(first) = rules.first() else {
+        return Ok(Vec::new());
+    };
+    let found = |counters: &[RuleCounter], place: RulePosition| match place {
+        RulePosition::Position(position) => {
+            let place = usize::try_from(position).ok()?.checked_sub(1)?;
+            counters.get(place).map(|counter| counter.packets)
+        }
+        RulePosition::Handle(handle) => {
+            let mut counters = counters.iter().rev();
+            counters
+                .find(|counter| counter.handle == handle)
+                .map(|counter| counter.packets)
+        }
+        RulePosition::Policy => Some(None),
+    };
+    let family = ruleset::family_number(first.family);
+    let is_enough = |counters: &[RuleCounter]| {
+        let last = counters.last().map(|counter| counter.handle);
+        rules.iter().all(|rule| match rule.place {
+            RulePosition::Position(position) => {
+                counters.len() >= usize::try_from(position).unwrap_or(usize::MAX)
+            }
+            // Of several, the last one ends it.
+            RulePosition::Handle(handle) => rules.len() == 1 && last == Some(handle),
+            RulePosition::Policy => true,
+        })
+    };
+    let ChainCounters {
+        rules: counters,
+        policy,
+    } = dump::counters(family, &first.table, &first.chain, is_enough).map_err(|error| error.to_string())?;
+    let counter = |rule: &&CandidateRule| match (rule.place, rule.tool) {
+        // As they're read: nft shows none, and iptables-nft those that count.
+        (RulePosition::Policy, Tool::Nft) => Some(None),
+        (RulePosition::Policy, _) => Some(policy.filter(|&packets| packets > 0)),
+        (place, _) => found(&counters, place),
+    };
+    let counters: Option<Vec<_>> = rules.iter().map(counter).collect();
+    counters.ok_or_else(|| format!("the rules of chain {} changed meanwhile", first.chain))
 }
 
 /// Reads the rules of the calling thread's network namespace, but for the tables that `is_known`; `None` if this kernel

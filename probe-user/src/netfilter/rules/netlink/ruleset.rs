@@ -14,7 +14,7 @@ use crate::netfilter::{
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
-const NEW_RULE: u16 = SUBSYSTEM | 6;
+pub(super) const NEW_RULE: u16 = SUBSYSTEM | 6;
 pub(super) const NEW_SET: u16 = SUBSYSTEM | 9;
 const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 0x0c;
 pub(super) const NEW_GENERATION: u16 = SUBSYSTEM | 0x0f;
@@ -25,6 +25,8 @@ pub(super) struct Message<'a> {
     pub(super) kind: u16,
     pub(super) family: u8,
     pub(super) attributes: Attributes<'a>,
+    /// With its header and padding.
+    pub(super) whole: &'a [u8],
 }
 
 /// Messages that follow one another, up to one that is malformed.
@@ -32,13 +34,15 @@ pub(super) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
     std::iter::from_fn(move || {
         let message = NetlinkBuffer::new_checked(bytes).ok()?;
         let length = usize::try_from(message.length()).ok()?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        let (whole, behind) = bytes.split_at(length.next_multiple_of(4).min(bytes.len()));
+        bytes = behind;
         // Of netfilter's own header, the family is the first of four bytes.
         let (header, attributes) = message.payload().split_at_checked(4)?;
         Some(Message {
             kind: message.message_type(),
             family: *header.first()?,
             attributes: Attributes(attributes),
+            whole,
         })
     })
 }
@@ -207,6 +211,17 @@ fn family(number: u8) -> Option<Family> {
         10 => Family::Ip6,
         _ => return None,
     })
+}
+
+/// The kernel's number.
+pub(super) const fn family_number(family: Family) -> u8 {
+    match family {
+        Family::Inet => 1,
+        Family::Ip => 2,
+        Family::Netdev => 5,
+        Family::Bridge => 7,
+        Family::Ip6 => 10,
+    }
 }
 
 fn base(family: Family, chain: Attributes<'_>) -> Option<Base> {
