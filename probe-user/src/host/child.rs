@@ -1,4 +1,4 @@
-//! A program of the node, run with bounds: of time and of output. What it started ends with it.
+//! A program of the node, run with bounds: of time, of output, and of memory. What it started ends with it.
 
 use std::{
     io::{self, Read},
@@ -15,6 +15,7 @@ use std::{
 use nix::{
     sys::{
         prctl::set_pdeathsig,
+        resource::{Resource, setrlimit},
         signal::{Signal, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
@@ -27,6 +28,14 @@ const CHECK_EVERY: Duration = Duration::from_millis(5);
 const STDERR_BYTES: usize = 4096;
 /// Bytes read at once.
 const CHUNK: usize = 16 << 10;
+
+/// Keeps a program that a command will run from using more than so many bytes of memory: it can't map more.
+pub fn limit_memory(command: &mut Command, bytes: u64) {
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_AS, bytes, bytes)?));
+    }
+}
 
 /// What a program printed, and its end.
 #[derive(Debug)]
@@ -222,6 +231,27 @@ mod tests {
         assert!(matches!(output.end, ChildEnd::TooMuch), "{:?}", output.end);
         assert_eq!(output.stdout, b"0123456789");
         assert!(run(Command::new("/nonexistent"), Instant::now() + long, 10).is_err());
+    }
+
+    #[test]
+    fn memory_is_limited() {
+        let uses = |megabytes: u64| {
+            let mut command = Command::new("sh");
+            command.args([
+                "-c",
+                &format!("head -c {megabytes}M /dev/zero | tail -n 1 | wc -c"),
+            ]);
+            limit_memory(&mut command, 64 << 20);
+            run(command, Instant::now() + Duration::from_secs(20), 100).unwrap()
+        };
+        assert_eq!(uses(1).stdout, b"1048576\n");
+        // A line that is no end is kept as a whole.
+        let output = uses(200);
+        assert_eq!(output.stdout, b"0\n", "{output:?}");
+        assert!(
+            String::from_utf8_lossy(&output.stderr).contains("memory"),
+            "{output:?}"
+        );
     }
 
     /// What it started ends with it, whether it ended itself, closed its output or neither.

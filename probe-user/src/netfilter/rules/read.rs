@@ -20,6 +20,8 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How much a tool may print.
 const OUTPUT: usize = 16 << 20;
+/// How much memory a tool may use: nft takes some 30 MB for 1,000 Services as JSON.
+const MEMORY: u64 = 256 << 20;
 
 /// What the tools printed.
 #[derive(Debug, Default)]
@@ -274,6 +276,7 @@ fn run(place: &Tools, program: &Path, arguments: &[&str]) -> Result<String, Stri
         .into_owned();
     let mut command = place.command(program);
     command.args(arguments).env("LC_ALL", "C");
+    child::limit_memory(&mut command, MEMORY);
     let output = child::run(command, Instant::now() + TIMEOUT, OUTPUT)
         .map_err(|error| format!("{name} can't be run: {error}"))?;
     match output.end {
@@ -284,7 +287,10 @@ fn run(place: &Tools, program: &Path, arguments: &[&str]) -> Result<String, Stri
                 .lines()
                 .find(|line| !line.trim().is_empty())
                 .unwrap_or_default();
-            let failed = shown(&format!("failed ({status}): {first}"));
+            let failed = shown(&format!(
+                "failed ({status}, with at most {} MB of memory): {first}",
+                MEMORY >> 20
+            ));
             return Err(format!("{name} {failed}"));
         }
         ChildEnd::TimedOut => return Err(format!("{name} timed out after {} s", TIMEOUT.as_secs())),
@@ -373,7 +379,9 @@ mod tests {
         assert_eq!(outputs.saves.len(), 1);
         assert_eq!(
             outputs.unread,
-            ["iptables-legacy-save failed (exit status: 3): it's\u{fffd}[1m bad"]
+            [
+                "iptables-legacy-save failed (exit status: 3, with at most 256 MB of memory): it's\u{fffd}[1m bad"
+            ]
         );
     }
 
