@@ -81,7 +81,7 @@ pub(super) fn outputs() -> Outputs {
     };
     for family in [Family::Ip, Family::Ip6] {
         if !legacy(family) {
-            outputs.unread.extend(legacy_tables(family));
+            legacy_tables(family, &mut outputs);
         }
     }
     match bridges() {
@@ -168,17 +168,19 @@ fn complete(outputs: &mut Outputs) {
     }
 }
 
-/// What is to be said of tables that only iptables-legacy shows, where it is missing.
-fn legacy_tables(family: Family) -> Option<String> {
-    let tables = xtables::names(family);
-    let save = format!("{}-save", Tool::IptablesLegacy.name(family));
-    (!tables.is_empty()).then(|| {
-        shown(&format!(
-            "only {save} can show the tables that the kernel keeps for it ({}), and it isn't on this machine: \
-             run probe where it is",
-            tables.join(", ")
-        ))
-    })
+/// Adds the tables of iptables-legacy where its tool is missing, from the kernel.
+fn legacy_tables(family: Family, outputs: &mut Outputs) {
+    if xtables::names(family).is_empty() {
+        return;
+    }
+    let tool = Tool::IptablesLegacy;
+    match xtables::save(family) {
+        Ok(text) => outputs.saves.push(Save { tool, family, text }),
+        Err(error) => outputs.fail(format!(
+            "{error}, and {}-save isn't on this machine",
+            tool.name(family)
+        )),
+    }
 }
 
 fn read(place: &Tools, programs: &[Program]) -> Outputs {

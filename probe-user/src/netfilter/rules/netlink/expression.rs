@@ -108,10 +108,10 @@ impl RuleVerdict {
 }
 
 #[derive(Debug, PartialEq)]
-pub(super) struct Extension {
-    pub(super) name: String,
-    pub(super) revision: u32,
-    pub(super) options: Vec<u8>,
+pub(in crate::netfilter::rules) struct Extension {
+    pub(in crate::netfilter::rules) name: String,
+    pub(in crate::netfilter::rules) revision: u32,
+    pub(in crate::netfilter::rules) options: Vec<u8>,
 }
 
 pub(super) fn expressions(list: Attributes<'_>) -> Vec<Expression> {

@@ -56,7 +56,7 @@ fn is_its_own(table: &Table, base: &Base, name: &str) -> bool {
 }
 
 /// A word that needs no quotes, and isn't an option.
-fn word(text: &str) -> Option<&str> {
+pub(in crate::netfilter::rules) fn word(text: &str) -> Option<&str> {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\');
     let plain = text.chars().all(plain) && !text.is_empty() && !text.starts_with(['-', '!', '[', '*', '#']);
     plain.then_some(text)

@@ -13,7 +13,7 @@ mod registers;
 mod ruleset;
 #[cfg(test)]
 mod tests;
-mod xt;
+pub(super) mod xt;
 
 use std::collections::HashMap;
 
@@ -23,6 +23,7 @@ use self::{
     dump::{ChainCounters, Dump, RuleCounter},
     registers::parts,
 };
+pub(super) use self::{expression::Extension, iptables::word as plain_word};
 use super::{CandidateRule, Family, RulePosition, Tool, read::Save};
 
 /// What begins the mention of a part that isn't understood, such as `[xt match statistic]`.

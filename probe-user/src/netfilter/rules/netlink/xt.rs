@@ -36,7 +36,7 @@ impl Fields<'_> {
 }
 
 /// The match in iptables' words; `None` if it isn't understood.
-pub(super) fn matching(extension: &Extension) -> Option<String> {
+pub(in crate::netfilter::rules) fn matching(extension: &Extension) -> Option<String> {
     let mut fields = Fields(&extension.options);
     match (extension.name.as_str(), extension.revision) {
         ("multiport", 1) => multiport(&mut fields),
@@ -144,7 +144,7 @@ fn addrtype(fields: &mut Fields<'_>) -> Option<String> {
 }
 
 /// The target in iptables' words, without `-j`.
-pub(super) fn target(family: Family, extension: &Extension) -> Option<String> {
+pub(in crate::netfilter::rules) fn target(family: Family, extension: &Extension) -> Option<String> {
     let mut fields = Fields(&extension.options);
     match (extension.name.as_str(), extension.revision) {
         ("NOTRACK", 0) => Some("NOTRACK".to_owned()),

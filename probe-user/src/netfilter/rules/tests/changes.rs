@@ -10,8 +10,9 @@ use std::{
 use nix::sched::{CloneFlags, unshare};
 
 use crate::netfilter::rules::{
-    Action, CandidateRule, Rules, counters,
+    Action, CandidateRule, Family, Rules, counters,
     fingerprint::{Fingerprint, check},
+    xtables,
 };
 
 /// In a network namespace of its own.
@@ -203,5 +204,48 @@ fn counters_are_those_of_now() {
             .filter(|rule| rule.text.contains("dport 23"))
             .collect();
         assert!(counters::refresh(&mut legacy).is_err());
+    });
+}
+
+/// The kernel's tables of iptables-legacy, as its own tool prints them; and what isn't understood, as possible.
+#[test]
+fn legacy_tables_without_their_tool() {
+    if !has(&["iptables-legacy"]) {
+        return;
+    }
+    apart(|| {
+        let rules = "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n:EMPTY - [0:0]\n:OWN - [0:0]\n\
+            -A INPUT -j EMPTY\n\
+            -A INPUT -p tcp -m multiport --dports 80,443 -m comment --comment \"two words\" -j REJECT --reject-with tcp-reset\n\
+            -A INPUT -i fifteen-letters -p 200\n\
+            -A FORWARD -s 10.0.0.0/8 ! -d 10.1.2.3/32 -i eth+ ! -o lo -p tcp -m tcp --sport 1024:65535 ! --dport 80 -j DROP\n\
+            -A FORWARD ! -p udp -g OWN\n\
+            -A OUTPUT -m addrtype ! --dst-type LOCAL -j QUEUE\n\
+            -A OWN -f -j ACCEPT\n\
+            -A OWN -s 10.0.2.0/255.0.255.0 -j RETURN\n\
+            COMMIT\n";
+        let rules_v6 = "*raw\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+            -A PREROUTING -s fd00::/8 -i eth0 -p ipv6-icmp -j CT --notrack\n\
+            -A OUTPUT ! -s fd00::1/128 -p udp -m udp --dport 53 -j DROP\nCOMMIT\n";
+        for (tool, family, rules) in [
+            ("iptables-legacy", Family::Ip, rules),
+            ("ip6tables-legacy", Family::Ip6, rules_v6),
+        ] {
+            restore(&format!("{tool}-restore"), rules);
+            let text = xtables::save(family).unwrap();
+            let save = Command::new(format!("{tool}-save")).arg("-c").output().unwrap();
+            let save = String::from_utf8(save.stdout).unwrap();
+            let expected: Vec<&str> = save.lines().filter(|line| !line.starts_with('#')).collect();
+            assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+        }
+        run("iptables-legacy -I INPUT -p tcp -m limit --limit 5/sec -j DROP");
+        run("iptables-legacy -I INPUT 2 -p tcp -m tcp --syn -j MARK --set-mark 7");
+        let text = xtables::save(Family::Ip).unwrap();
+        for line in [
+            "-A INPUT -p tcp -m limit [xt match limit] -j DROP",
+            "-A INPUT -p tcp -m tcp [xt match tcp] -j MARK [xt target MARK]",
+        ] {
+            assert!(text.lines().any(|of| of.ends_with(line)), "{line}: {text}");
+        }
     });
 }

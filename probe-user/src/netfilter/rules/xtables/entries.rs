@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::netfilter::{
     link::text,
-    rules::{Family, model::Hook},
+    rules::{Family, model::Hook, netlink::Extension},
 };
 
 /// `struct ipt_getinfo`: the name, the hooks, where each hook's chain begins and where its policy is, how many entries, how many
@@ -29,7 +29,7 @@ const COUNTERS: usize = 16;
 const EXTENSION: usize = 32;
 const EXTENSION_NAME: Range<usize> = 2..31;
 /// What a target without a name holds: a verdict, or where to jump.
-const STANDARD: &str = "";
+pub(super) const STANDARD: &str = "";
 /// The target of an entry that heads a chain, whose name it has; and of the one behind all.
 const HEAD: &str = "ERROR";
 
@@ -66,7 +66,7 @@ impl Info {
 /// A table as the kernel hands it out.
 #[derive(Debug)]
 pub(super) struct Blob {
-    family: Family,
+    pub(super) family: Family,
     pub(super) info: Info,
     bytes: Vec<u8>,
 }
@@ -76,6 +76,8 @@ pub(super) struct Blob {
 pub(super) struct Chain {
     pub(super) name: String,
     pub(super) rules: Vec<Entry>,
+    /// Where its first entry is: jumps to it lead there.
+    pub(super) begin: usize,
     /// Of a chain at a hook.
     pub(super) policy: Option<Entry>,
 }
@@ -87,6 +89,14 @@ pub(super) struct Entry {
     /// Where its target is, in the entry.
     target: usize,
     pub(super) packets: u64,
+    pub(super) bytes: u64,
+}
+
+impl Entry {
+    /// Where the next one is.
+    pub(super) const fn end(&self) -> usize {
+        self.place.end
+    }
 }
 
 impl Blob {
@@ -111,7 +121,8 @@ impl Blob {
             let rest = self.bytes.get(begin..)?;
             let target = usize::from(short(rest, target_at)?);
             let length = usize::from(short(rest, next_at)?);
-            let packets = rest.get(counters_at..)?.first_chunk()?;
+            let counter = |at: usize| Some(u64::from_ne_bytes(*rest.get(at..)?.first_chunk()?));
+            let (packets, bytes) = (counter(counters_at)?, counter(counters_at + COUNTERS / 2)?);
             let is_sound =
                 target >= counters_at + COUNTERS && length >= target + EXTENSION && length <= rest.len();
             let place = begin..begin + length;
@@ -119,7 +130,8 @@ impl Blob {
             is_sound.then_some(Entry {
                 place,
                 target,
-                packets: u64::from_ne_bytes(*packets),
+                packets,
+                bytes,
             })
         })
     }
@@ -148,14 +160,16 @@ impl Blob {
                 chains.push(Chain {
                     name: HOOK_NAMES.get(hook)?.name().to_ascii_uppercase(),
                     rules: Vec::new(),
+                    begin: entry.place.start,
                     policy: None,
                 });
             }
-            let (name, data) = self.target(&entry)?;
-            if name == HEAD {
+            let target = self.target(&entry)?;
+            if target.name == HEAD {
                 chains.push(Chain {
-                    name: text(data),
+                    name: text(&target.options),
                     rules: Vec::new(),
+                    begin: entry.end(),
                     policy: None,
                 });
                 continue;
@@ -174,24 +188,48 @@ impl Blob {
         }
         for chain in chains.iter_mut().filter(|chain| chain.policy.is_none()) {
             let end = chain.rules.pop()?;
-            if self.target(&end)?.0 != STANDARD {
+            if self.target(&end)?.name != STANDARD {
                 return None;
             }
         }
         Some(chains)
     }
 
-    /// The target's name and data.
-    fn target(&self, entry: &Entry) -> Option<(String, &[u8])> {
-        let target = self.bytes.get(entry.place.clone())?.get(entry.target..)?;
-        Some((text(target.get(EXTENSION_NAME)?), target.get(EXTENSION..)?))
+    pub(super) fn bytes(&self, entry: &Entry) -> Option<&[u8]> {
+        self.bytes.get(entry.place.clone())
+    }
+
+    pub(super) fn target(&self, entry: &Entry) -> Option<Extension> {
+        extension(self.bytes(entry)?.get(entry.target..)?)
+    }
+
+    /// The matches of an entry; `None` if one is malformed.
+    pub(super) fn matches(&self, entry: &Entry) -> Option<Vec<Extension>> {
+        let (.., counters_at) = self.layout();
+        let mut rest = self.bytes(entry)?.get(counters_at + COUNTERS..entry.target)?;
+        let mut matches = Vec::new();
+        while !rest.is_empty() {
+            let length = usize::from(short(rest, 0)?);
+            matches.push(extension(rest.get(..length)?)?);
+            rest = rest.get(length..)?;
+        }
+        Some(matches)
     }
 }
 
-fn short(bytes: &[u8], at: usize) -> Option<u16> {
+/// A match or a target.
+fn extension(bytes: &[u8]) -> Option<Extension> {
+    Some(Extension {
+        name: text(bytes.get(EXTENSION_NAME)?),
+        revision: (*bytes.get(EXTENSION_NAME.end)?).into(),
+        options: bytes.get(EXTENSION..)?.to_vec(),
+    })
+}
+
+pub(super) fn short(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn long(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn long(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }

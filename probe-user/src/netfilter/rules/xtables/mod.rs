@@ -3,6 +3,7 @@
 //! The kernel hands out a table only as a whole. So what is read is never more than a table at a time, and freed at once.
 
 mod entries;
+mod save;
 mod socket;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -61,6 +62,22 @@ pub(super) fn fingerprint() -> Result<Vec<TableFingerprint>, String> {
         }
     }
     Ok(tables)
+}
+
+/// The tables of the calling thread's network namespace, as `iptables-legacy-save -c` or `ip6tables-legacy-save -c` writes them.
+///
+/// # Errors
+/// A sentence, when the kernel doesn't hand one out, or it isn't as iptables makes it.
+pub(super) fn save(family: Family) -> Result<String, String> {
+    let mut text = String::new();
+    for name in names(family) {
+        let blob = blob(family, &name)?;
+        let table = save::save(&blob, &name);
+        text.push_str(
+            &table.ok_or_else(|| format!("the table {name} of iptables-legacy can't be understood"))?,
+        );
+    }
+    Ok(text)
 }
 
 /// Counters of rules of one table, read anew, in the order of `rules`.

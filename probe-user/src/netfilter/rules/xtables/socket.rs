@@ -30,8 +30,9 @@ impl Socket {
             Family::Ip6 => libc::AF_INET6,
             Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => libc::AF_INET,
         };
+        // Any socket of the family will do; a raw one, as iptables has it, would require CAP_NET_RAW.
         // SAFETY: it takes numbers, and gives a descriptor or -1.
-        let socket = unsafe { libc::socket(domain, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+        let socket = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
         if socket < 0 {
             return Err(io::Error::last_os_error());
         }
