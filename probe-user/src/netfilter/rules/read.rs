@@ -36,12 +36,21 @@ pub(in crate::netfilter) struct Outputs {
     pub(super) unread: Vec<String>,
     /// Something of it may be read the next time.
     pub(super) failed: bool,
+    /// Failures of the tools of nf_tables. The rules can be read from the kernel instead.
+    pub(super) nf_tables: Vec<String>,
 }
 
 impl Outputs {
     fn fail(&mut self, error: String) {
         self.unread.push(error);
         self.failed = true;
+    }
+
+    /// Reports what was not read from the kernel either.
+    fn fail_nf_tables(&mut self) {
+        for error in std::mem::take(&mut self.nf_tables) {
+            self.fail(error);
+        }
     }
 }
 
@@ -74,6 +83,7 @@ pub(super) fn outputs() -> Outputs {
     if outputs.nft.is_none() {
         complete(&mut outputs);
     }
+    outputs.fail_nf_tables();
     let legacy = |family| {
         programs
             .iter()
@@ -160,7 +170,9 @@ fn complete(outputs: &mut Outputs) {
         Ok(Some(printed)) => {
             outputs.saves.extend(printed.saves);
             outputs.nft = Some(printed.nft);
-            outputs.failed |= !printed.unread.is_empty();
+            // The tools print matches that are not understood here, so they are tried again.
+            outputs.failed |= !printed.unread.is_empty() || !outputs.nf_tables.is_empty();
+            outputs.nf_tables.clear();
             outputs.unread.extend(printed.unread);
         }
         Ok(None) => {}
@@ -189,13 +201,14 @@ fn read(place: &Tools, programs: &[Program]) -> Outputs {
         let (tool, family) = (*tool, *family);
         match run(place, path, &["-c"]) {
             Ok(text) => outputs.saves.push(Save { tool, family, text }),
+            Err(error) if tool == Tool::IptablesNft => outputs.nf_tables.push(error),
             Err(error) => outputs.fail(error),
         }
     }
     if let Some(nft) = place.find("nft") {
         match run(place, &nft, &["--json", "--handle", "list", "ruleset"]) {
             Ok(text) => outputs.nft = Some(text),
-            Err(error) => outputs.fail(error),
+            Err(error) => outputs.nf_tables.push(error),
         }
         // It shows its matches by name alone. What ebtables' own tool can't show either is left to nft.
         let has_bridge = outputs
@@ -327,7 +340,9 @@ mod tests {
             program(folder.path(), name, script);
         }
         let place = Tools::of(folder.path());
-        read(&place, &saves(&place))
+        let mut outputs = read(&place, &saves(&place));
+        outputs.fail_nf_tables();
+        outputs
     }
 
     #[test]
