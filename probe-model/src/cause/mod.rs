@@ -130,6 +130,8 @@ pub trait RuleSource {
     fn untracked(&self, untracked: &UntrackedPackets) -> Option<CandidateRule>;
     /// The rule that dropped these packets.
     fn dropped(&self, dropped: &DroppedPackets) -> Option<CandidateRule>;
+    /// What could not be read, in sentences: a rule may be missing for it.
+    fn unread(&self) -> Vec<String>;
 }
 
 /// What was seen on this node.
@@ -234,7 +236,10 @@ fn untracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Cause> 
             let rule = evidence.rules.untracked(seen);
             return Some(Cause {
                 kind: CauseKind::Untracked,
-                what: format!("{what}: {}", by("exempted from conntrack", rule.as_ref())),
+                what: format!(
+                    "{what}: {}",
+                    by("exempted from conntrack", rule.as_ref(), evidence)
+                ),
                 service,
                 reason: None,
                 certain: rule.as_ref().is_some_and(|rule| rule.certain),
@@ -319,11 +324,14 @@ fn reply(connection: &Connection, evidence: &Evidence<'_>) -> (String, Option<St
     }
 }
 
-fn by(did: &str, rule: Option<&CandidateRule>) -> String {
+fn by(did: &str, rule: Option<&CandidateRule>, evidence: &Evidence<'_>) -> String {
     match rule {
         Some(rule) if rule.certain => format!("{did} by {rule}"),
         Some(rule) => format!("{did} perhaps by {rule}"),
-        None => format!("{did}, no rule found"),
+        None => match evidence.rules.unread().as_slice() {
+            [] => format!("{did}, no rule found"),
+            unread => format!("{did}, no rule found ({})", unread.join("; ")),
+        },
     }
 }
 
@@ -359,7 +367,7 @@ fn half_tracked(connection: &Connection, evidence: &Evidence<'_>) -> Option<Caus
         what: format!(
             "packets from {} to {from} are {}; the replies match no conntrack entry and are dropped{dropper}",
             to.ip(),
-            by("exempted from conntrack", rule.as_ref())
+            by("exempted from conntrack", rule.as_ref(), evidence)
         ),
         service: None,
         reason: dropped.reason.clone(),
@@ -424,7 +432,7 @@ fn dropped(connection: &Connection, evidence: &Evidence<'_>, by_rule: bool) -> O
     let what = match dropped.weight() {
         Weight::NoSocket => format!("{packets} found no socket {here}{named}"),
         Weight::Filter if dropped.netns == evidence.netns => {
-            format!("{packets}{named}: {}", by("dropped", rule.as_ref()))
+            format!("{packets}{named}: {}", by("dropped", rule.as_ref(), evidence))
         }
         Weight::Nothing | Weight::Filter | Weight::Other => format!("{packets}, dropped {here}{named}"),
     };

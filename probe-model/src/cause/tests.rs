@@ -72,7 +72,10 @@ fn drop(source: &str, destination: &str, reason: &str) -> DroppedPackets {
     }
 }
 
-struct Rules;
+#[derive(Default)]
+struct Rules {
+    unread: Vec<String>,
+}
 
 impl RuleSource for Rules {
     fn untracked(&self, _: &UntrackedPackets) -> Option<CandidateRule> {
@@ -85,6 +88,10 @@ impl RuleSource for Rules {
             ..iptables(Tool::IptablesNft, "filter", Action::Drop, &["FORWARD", "b"])
         })
     }
+
+    fn unread(&self) -> Vec<String> {
+        self.unread.clone()
+    }
 }
 
 #[derive(Default)]
@@ -92,6 +99,7 @@ struct Seen {
     untracked: Vec<UntrackedPackets>,
     drops: Vec<DroppedPackets>,
     tunnels: Vec<FaultyTunnel>,
+    rules: Rules,
 }
 
 fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
@@ -118,7 +126,7 @@ fn told(connection: &Connection, seen: &Seen) -> Option<Cause> {
             tunnels: &seen.tunnels,
             own: &HashSet::from(["192.168.88.11".parse().unwrap()]),
             netns: 1,
-            rules: &Rules,
+            rules: &seen.rules,
         },
     )
 }
@@ -269,6 +277,23 @@ fn packets_that_were_dropped() {
         dropped_of(&failed(), filtered(client, "10.244.2.7:8443")).as_deref(),
         Some("a packet from 10.244.1.5:40000 to 10.244.2.7:8443 (NETFILTER_DROP): dropped, no rule found")
     );
+    // What was not read may be the reason.
+    let unread = |destination: &str| {
+        let seen = Seen {
+            drops: vec![filtered(client, destination)],
+            rules: Rules {
+                unread: vec!["rules changed and are not read again yet".to_owned()],
+            },
+            ..Seen::default()
+        };
+        told(&failed(), &seen).unwrap().what
+    };
+    assert_eq!(
+        unread("10.244.2.7:8443"),
+        "a packet from 10.244.1.5:40000 to 10.244.2.7:8443 (NETFILTER_DROP): dropped, no rule found \
+         (rules changed and are not read again yet)"
+    );
+    assert!(unread("10.96.7.7:443").ends_with("-A FORWARD b"));
     // Before 5.17 the function is all there is.
     let old = DroppedPackets {
         reason: None,

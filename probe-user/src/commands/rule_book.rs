@@ -16,6 +16,7 @@ use crate::{
         bypass::service::{Service, ServiceRules},
         rule::{self, Action, CandidateRule},
     },
+    namespace::NetnsIdentity,
     netfilter::rules::{
         Packet, Rules, counters,
         fingerprint::{self, Checked, Fingerprint},
@@ -28,7 +29,7 @@ const SERVICES: usize = 65_536;
 const READING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The same for checking whether they changed.
 const CHECKING: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// How long what failed is not tried again.
+/// How long what failed is not tried again; longer where 1 % of a core takes longer to read it.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// The rules of a network namespace, as they were.
@@ -43,14 +44,25 @@ pub struct RuleSnapshot {
     pub services: Arc<Vec<Service>>,
     /// The same by rule set, if more than one has some.
     pub rule_sets: Arc<Vec<ServiceRules>>,
+    /// The network namespace that they are of.
+    netns: Option<NetnsIdentity>,
     /// What distinguished the rules from others before they were read; `None`: that is not known.
     fingerprint: Option<Fingerprint>,
     /// The counters of rules are older than `begun_ns`: they are read anew where they matter.
     is_checked: bool,
     /// The CPU time that reading took.
     cost: Duration,
-    /// They changed since, and were not read again.
-    outdated: Option<String>,
+    /// They changed since, or may have, and were not read again.
+    outdated: Option<Outdated>,
+}
+
+/// Why rules are older than they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Outdated {
+    /// For those who miss a rule.
+    sentence: String,
+    /// A rule among them may be gone, and there may be one before it: none of them is certain.
+    is_suspected: bool,
 }
 
 impl RuleSnapshot {
@@ -72,6 +84,7 @@ impl RuleSnapshot {
             } else {
                 Vec::new()
             }),
+            netns: NetnsIdentity::own(),
             fingerprint,
             is_checked: false,
             cost: meter.spent(),
@@ -100,7 +113,26 @@ impl RuleSnapshot {
             self.cost.as_secs_f64()
         );
         Self {
-            outdated: Some(sentence),
+            outdated: Some(Outdated {
+                sentence,
+                is_suspected: true,
+            }),
+            ..self.same()
+        }
+    }
+
+    /// The same rules, not checked for changes.
+    fn unchecked(&self) -> Self {
+        let sentence = format!(
+            "rules may be newer than those read: they are checked every {} s at least, more often within 1 % of a core",
+            CHECKING.1.as_secs()
+        );
+        Self {
+            is_checked: true,
+            outdated: self.outdated.clone().or(Some(Outdated {
+                sentence,
+                is_suspected: false,
+            })),
             ..self.same()
         }
     }
@@ -119,12 +151,31 @@ impl RuleSnapshot {
     /// What could not be read, in sentences.
     pub fn unread(&self) -> Vec<String> {
         let unread = self.rules.unread().iter().cloned();
-        unread.chain(self.outdated.clone()).collect()
+        let outdated = self.outdated.iter().map(|outdated| outdated.sentence.clone());
+        unread.chain(outdated).collect()
+    }
+
+    fn is_suspected(&self) -> bool {
+        self.outdated
+            .as_ref()
+            .is_some_and(|outdated| outdated.is_suspected)
+    }
+
+    /// The rules that may have done `actions` to a packet, in the order that it meets them, with the counters that they had when
+    /// they were read.
+    pub fn uncounted(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
+        let mut candidates = self.rules.candidates(packet, actions);
+        if self.is_suspected() {
+            for rule in &mut candidates {
+                rule.certain = false;
+            }
+        }
+        candidates
     }
 
     /// The rules that may have done `actions` to a packet, in the order that it meets them.
     pub fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
-        self.counted(self.rules.candidates(packet, actions))
+        self.counted(self.uncounted(packet, actions))
     }
 
     /// The rules that may have done `actions` to a packet, as far as they count.
@@ -142,9 +193,14 @@ impl RuleSnapshot {
         self.counted(self.rules.every(action))
     }
 
-    /// The same rules with their counters as they are now, in the calling thread's network namespace, which is that of the rules.
+    /// The same rules with their counters as they are now, in the calling thread's network namespace.
     pub fn counted(&self, mut rules: Vec<CandidateRule>) -> Vec<CandidateRule> {
-        if self.is_checked && counters::refresh(&mut rules).is_err() {
+        // Of rules that changed, a position may be another's by now.
+        let refreshed = |rules: &mut [CandidateRule]| {
+            !self.is_suspected() && self.netns == NetnsIdentity::own() && counters::refresh(rules).is_ok()
+        };
+        let is_old = self.is_checked || self.is_suspected();
+        if is_old && !rules.is_empty() && !refreshed(&mut rules) {
             // That it had counted nothing says nothing of the time since.
             for rule in rules.iter_mut().filter(|rule| rule.is_ruled_out()) {
                 rule.packets = None;
@@ -204,10 +260,15 @@ impl RuleBook {
 
     /// The latest snapshot, if reading it or the latest check began no earlier than at this time (`CLOCK_MONOTONIC` nanoseconds).
     /// Else it is checked for changes in the calling thread's network namespace, and read again if there are some. Where that is
-    /// beyond the budget it is the one before, which says so if it is outdated.
+    /// beyond the budget it is the one before, which says so. Rules of another network namespace are never those before.
     pub fn since(&self, time_ns: u64) -> Arc<RuleSnapshot> {
         let mut latest = self.latest();
-        match &latest.snapshot {
+        let netns = NetnsIdentity::own();
+        let of_this = latest
+            .snapshot
+            .as_ref()
+            .filter(|snapshot| snapshot.netns == netns);
+        match of_this {
             Some(snapshot) if snapshot.begun_ns >= time_ns => Arc::clone(snapshot),
             Some(snapshot) => {
                 let snapshot = Arc::clone(snapshot);
@@ -215,7 +276,9 @@ impl RuleBook {
             }
             None => {
                 let checked = fingerprint::check();
-                latest.read(checked.ok())
+                // Not at the expense of the budget: the first change is read at once, whatever that takes.
+                let snapshot = RuleSnapshot::read(checked.ok().map(|checked| checked.fingerprint));
+                latest.keep(snapshot)
             }
         }
     }
@@ -242,7 +305,7 @@ impl Latest {
         let (may_check, may_read) = (may(|budgets| &budgets.checking), may(|budgets| &budgets.reading));
         if !may_check {
             self.skipped += 1;
-            return snapshot;
+            return Arc::new(snapshot.unchecked());
         }
         let meter = CpuMeter::start();
         let checked = fingerprint::check();
@@ -261,13 +324,17 @@ impl Latest {
             (Ok(checked), Some(then)) => *then == checked.fingerprint,
             (Ok(_) | Err(_), Some(_) | None) => false,
         };
-        let rested = Duration::from_nanos(begun_ns.saturating_sub(snapshot.read_ns)) >= RETRY;
+        let rest = match &self.budgets {
+            Some(_) => RETRY.max(snapshot.cost * cpu_budget::SHARE),
+            None => RETRY,
+        };
+        let rested = Duration::from_nanos(begun_ns.saturating_sub(snapshot.read_ns)) >= rest;
         if !may_read || is_retry && !rested {
             self.skipped += 1;
-            return match snapshot.outdated {
-                None if !is_retry => self.keep(snapshot.outdated(checked.is_ok())),
-                Some(_) | None => snapshot,
-            };
+            if is_retry || snapshot.is_suspected() {
+                return snapshot;
+            }
+            return self.keep(snapshot.outdated(checked.is_ok()));
         }
         self.read(checked.ok())
     }
@@ -296,9 +363,10 @@ impl fmt::Debug for RuleBook {
 
 #[cfg(test)]
 mod tests {
-    use std::{process::Command, thread};
+    use std::{net::IpAddr, process::Command, thread};
 
     use super::*;
+    use crate::{model::rule::PacketPath, netfilter::rules::PathPosition};
 
     /// In a network namespace of its own; `None` without privilege or without nft.
     fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -375,11 +443,96 @@ mod tests {
             assert_eq!(book.skipped(), 1);
             nft("delete table ip shop");
             assert!(Arc::ptr_eq(&third, &book.since(now_ns())));
+            // That is known no longer than until it may be read.
+            book.latest().budgets.as_mut().unwrap().reading = CpuBudget::new(READING.0, READING.1);
+            assert_eq!(book.since(now_ns()).unread(), [""; 0]);
             // A command that ends soon reads them whatever it takes.
             let short = RuleBook::of_command(true);
             let first = short.since(now_ns());
             nft("add table ip shop");
             assert!(is_read_again(&first, &short.since(now_ns())));
+        });
+    }
+
+    fn drops(snapshot: &RuleSnapshot) -> Vec<(bool, Option<u64>)> {
+        let localhost = IpAddr::from([127, 0, 0, 1]);
+        let packet = Packet {
+            path: PacketPath::In,
+            protocol: 17,
+            source: localhost,
+            destination: localhost,
+            source_port: None,
+            destination_port: Some(9),
+            input: Some("lo".to_owned()),
+            output: None,
+            is_new: false,
+            position: PathPosition::Anywhere,
+        };
+        let drops = snapshot.candidates(&packet, &[Action::Drop]);
+        drops.iter().map(|rule| (rule.certain, rule.packets)).collect()
+    }
+
+    /// A budget that is spent.
+    fn spend(book: &RuleBook, budget: fn(&mut Budgets) -> &mut CpuBudget) {
+        let mut latest = book.latest();
+        budget(latest.budgets.as_mut().unwrap()).spend(now_ns(), Duration::from_secs(9));
+    }
+
+    #[test]
+    fn rules_that_changed_are_not_certain() {
+        apart(|| {
+            nft("add table ip shop");
+            nft("add chain ip shop in { type filter hook input priority 0 ; }");
+            nft("add rule ip shop in udp dport 9 counter drop");
+            let book = RuleBook::default();
+            assert_eq!(drops(&book.since(now_ns())), [(true, Some(0))]);
+            // The first time is free, so that the first change is read.
+            let untouched = CpuBudget::new(READING.0, READING.1);
+            assert_eq!(book.latest().budgets.as_ref().unwrap().reading, untouched);
+            // Nothing is known to have changed. What it counted is read.
+            spend(&book, |budgets| &mut budgets.checking);
+            let unchecked = book.since(now_ns());
+            assert_eq!(drops(&unchecked), [(true, Some(0))]);
+            let unread = unchecked.unread();
+            assert!(
+                matches!(unread.as_slice(), [one] if one.contains("may be newer") && one.contains(" 10 s ")),
+                "{unread:?}"
+            );
+            assert_eq!(book.skipped(), 1);
+            book.latest().budgets.as_mut().unwrap().checking = CpuBudget::new(CHECKING.0, CHECKING.1);
+            assert_eq!(book.since(now_ns()).unread(), [""; 0]);
+            // The rule may be gone, and what it counted is not known.
+            nft("insert rule ip shop in accept");
+            spend(&book, |budgets| &mut budgets.reading);
+            assert_eq!(drops(&book.since(now_ns())), [(false, None)]);
+            book.latest().budgets.as_mut().unwrap().reading = CpuBudget::new(READING.0, READING.1);
+            assert_eq!(drops(&book.since(now_ns())), []);
+        });
+    }
+
+    /// Not even where the budget is spent.
+    #[test]
+    fn rules_of_another_network_namespace_are_not_used() {
+        let book = RuleBook::default();
+        let other = book.clone();
+        let first = apart(move || {
+            nft("add table ip shop");
+            nft("add chain ip shop in { type filter hook input priority 0 ; }");
+            nft("add rule ip shop in udp dport 9 counter drop");
+            let first = other.since(now_ns());
+            assert_eq!(drops(&first), [(true, Some(0))]);
+            first
+        });
+        let Some(first) = first else { return };
+        drop(first);
+        spend(&book, |budgets| &mut budgets.reading);
+        spend(&book, |budgets| &mut budgets.checking);
+        let other = book.clone();
+        apart(move || {
+            nft("add table ip shop");
+            nft("add chain ip shop in { type filter hook input priority 0 ; }");
+            nft("add rule ip shop in udp dport 7 counter drop");
+            assert_eq!(drops(&other.since(0)), []);
         });
     }
 }

@@ -260,7 +260,7 @@ impl Rules {
             is_new: false,
             position: PathPosition::Anywhere,
         };
-        let candidates = self.snapshot.rules.candidates(&packet, &[Action::NoTrack]);
+        let candidates = self.snapshot.uncounted(&packet, &[Action::NoTrack]);
         let moved = candidates.into_iter().filter(|candidate| self.moved(candidate));
         let moved = moved.map(|candidate| self.with_counter(candidate));
         let mut candidates = decisive(moved.collect());

@@ -26,6 +26,7 @@ use crate::{
         },
         rule::{self, Action, CandidateRule, PacketPath, RuleFlow, RuleOwner},
     },
+    namespace::own_netns,
     netfilter::rules::Packet,
     rtnetlink::Routing,
 };
@@ -289,7 +290,7 @@ impl CauseFinder {
         }
         let host = self.hosts.entry(netns).or_default();
         if !is_new(host) {
-            host.read_again(places.file(netns)?)?;
+            host.read_again(netns, places.file(netns)?)?;
         }
         Some(host)
     }
@@ -301,12 +302,19 @@ fn is_reset(journey: &Journey) -> bool {
 }
 
 impl Host {
-    /// Brings it up to date, by a thread that enters the network namespace.
-    fn read_again(&mut self, netns: &File) -> Option<()> {
+    /// Brings it up to date, by a thread that enters the network namespace. The file of one that is gone may be another's.
+    fn read_again(&mut self, inode: u32, netns: &File) -> Option<()> {
+        // Without a cookie (before 5.14) the inode alone distinguishes them, which may be another's, too.
+        if self.netns.as_deref().is_some_and(|before| before != netns) {
+            *self = Self::default();
+        }
         let book = self.book.clone();
         let read = || {
             let read = Instant::now();
             enter(netns).ok()?;
+            if own_netns() != Some(u64::from(inode)) {
+                return None;
+            }
             let snapshot = book.since(now_ns());
             let mut routing = Routing::open().ok()?;
             let own = routing.addresses().unwrap_or_default();
@@ -330,7 +338,7 @@ impl Host {
 
     /// The rules that may have done `actions` to a packet, with the counters that they have now.
     fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
-        let candidates = self.snapshot.rules.candidates(packet, actions);
+        let candidates = self.snapshot.uncounted(packet, actions);
         let Some(netns) = self.netns.as_ref().filter(|_| !candidates.is_empty()) else {
             return candidates;
         };
@@ -340,7 +348,7 @@ impl Host {
             Some(self.snapshot.counted(candidates))
         };
         let counted = thread::scope(|scope| scope.spawn(counted).join().ok().flatten());
-        counted.unwrap_or(before)
+        counted.unwrap_or_else(|| self.snapshot.counted(before))
     }
 
     /// The Service at the packet's destination, and whether it has no endpoints.

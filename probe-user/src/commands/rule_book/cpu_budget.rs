@@ -8,10 +8,10 @@ use nix::sys::{
 };
 
 /// One part in so many of a core.
-const SHARE: u32 = 100;
+pub const SHARE: u32 = 100;
 
 /// CPU time that may be spent on something that repeats.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct CpuBudget {
     /// What may be spent at once, after a rest.
     burst: Duration,

@@ -106,4 +106,8 @@ impl RuleSource for ReadRules<'_> {
             position: PathPosition::Anywhere,
         })
     }
+
+    fn unread(&self) -> Vec<String> {
+        self.rules.unread()
+    }
 }
