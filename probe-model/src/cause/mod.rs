@@ -325,13 +325,14 @@ fn reply(connection: &Connection, evidence: &Evidence<'_>) -> (String, Option<St
 }
 
 fn by(did: &str, rule: Option<&CandidateRule>, evidence: &Evidence<'_>) -> String {
+    let unread = || match evidence.rules.unread().as_slice() {
+        [] => String::new(),
+        unread => format!(" ({})", unread.join("; ")),
+    };
     match rule {
         Some(rule) if rule.certain => format!("{did} by {rule}"),
-        Some(rule) => format!("{did} perhaps by {rule}"),
-        None => match evidence.rules.unread().as_slice() {
-            [] => format!("{did}, no rule found"),
-            unread => format!("{did}, no rule found ({})", unread.join("; ")),
-        },
+        Some(rule) => format!("{did} perhaps by {rule}{}", unread()),
+        None => format!("{did}, no rule found{}", unread()),
     }
 }
 
