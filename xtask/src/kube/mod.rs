@@ -395,6 +395,11 @@ fn judge_services(recording: &str, etcd: SocketAddr) -> Result<usize> {
         if record["role"] != "client" || record["pod"]["workload"]["name"] != "checker" {
             continue;
         }
+        // The namespace's end deletes the Service before its clients: what they dial then is nobody's address.
+        if ["unanswered", "unreachable", "refused"].contains(&record["outcome"].as_str().unwrap_or_default())
+        {
+            continue;
+        }
         ensure!(
             record["dialled"]["address"].is_string()
                 && record["destination"]["address"] == etcd.ip().to_string()
