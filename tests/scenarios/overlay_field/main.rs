@@ -88,8 +88,13 @@ fn healed(probe: &Probe) {
 
 /// `probe path` at a node, for what goes to a port, and the first exchange of it, which `dial` begins.
 fn path(node: &Netns, port: u16, dial: impl Fn()) -> Value {
-    let (file, port) = (format!("/run/netns/{}", node.name()), port.to_string());
-    let probe = Probe::path(&["--netns", &file, "--port", &port]).unwrap();
+    path_of(node, &["--port", &port.to_string()], dial)
+}
+
+/// The same for a flow, where others use the port.
+fn path_of(node: &Netns, flow: &[&str], dial: impl Fn()) -> Value {
+    let file = format!("/run/netns/{}", node.name());
+    let probe = Probe::path(&[&["--netns", &file], flow].concat()).unwrap();
     dial();
     let is_told = |record: &Value| record["event"] == "path";
     probe.wait_for(1, is_told).unwrap().remove(0)
@@ -191,7 +196,10 @@ fn routing_rules_take_pods_packets_elsewhere() {
             "ip rule show",
         ],
     );
-    let exchange = path(node, 8080, || assert!(!dials(&pods[0].netns, "10.244.2.5:8080")));
+    // The pods talk both ways all the time.
+    let exchange = path_of(node, &["--to", "10.244.2.5", "--port", "8080"], || {
+        assert!(!dials(&pods[0].netns, "10.244.2.5:8080"));
+    });
     concludes(
         &exchange,
         "dropped",
