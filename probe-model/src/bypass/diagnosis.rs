@@ -12,7 +12,7 @@ use super::{
     service::{Service, Services},
     stream::{Server, UntrackedCount, UntrackedStream},
     view::JudgedStream,
-    virtual_server::{self, InTable, Role},
+    virtual_server::{self, InTable, IpvsLeg},
 };
 use crate::{
     finding::{Affected, Finding, Fix, Kind, ago_ms},
@@ -114,12 +114,12 @@ fn service_of<'a>(seen: &JudgedStream, known: BypassFacts<'a>) -> Option<&'a Ser
 
 /// What IPVS translates by itself misses nothing, unless it had to be masqueraded.
 fn settle_ipvs(seen: &mut JudgedStream, known: BypassFacts<'_>) {
-    let Some(role) = virtual_server::role(&seen.stream, known.services) else {
+    let Some(leg) = virtual_server::leg(&seen.stream, known.services) else {
         return;
     };
     seen.fault = Fault::Untracked;
     seen.service = service_of(seen, known).map(Service::title);
-    let is_direct = role == Role::ToDestination && seen.in_ipvs == InTable::Absent;
+    let is_direct = leg == IpvsLeg::ToDestination && seen.in_ipvs == InTable::Absent;
     if seen.service.is_none() && !is_direct {
         seen.intended.get_or_insert(Intended::Ipvs);
     }

@@ -47,26 +47,26 @@ pub enum InTable {
 
 /// What a stream is to IPVS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum IpvsLeg {
     /// It has a virtual server's address: before IPVS, or after it translated a reply.
     VirtualServer,
     /// It goes to a destination of virtual servers, by one of them or not.
     ToDestination,
 }
 
-pub(super) fn role(stream: &UntrackedStream, services: &Services) -> Option<Role> {
+pub(super) fn leg(stream: &UntrackedStream, services: &Services) -> Option<IpvsLeg> {
     let (protocol, port) = (stream.protocol, stream.port);
     match stream.server {
         Server::Neither => None,
         Server::Source => {
             let server = services.virtual_server(protocol, stream.source, port);
-            server.map(|_| Role::VirtualServer)
+            server.map(|_| IpvsLeg::VirtualServer)
         }
         Server::Destination => match services.at(protocol, stream.destination, port) {
-            Some(service) => (service.mode == Mode::Ipvs).then_some(Role::VirtualServer),
+            Some(service) => (service.mode == Mode::Ipvs).then_some(IpvsLeg::VirtualServer),
             None => {
                 let mut servers = services.virtual_servers_of(protocol, stream.destination, port);
-                servers.next().map(|_| Role::ToDestination)
+                servers.next().map(|_| IpvsLeg::ToDestination)
             }
         },
     }
@@ -91,7 +91,7 @@ pub fn is_waiting(
         && count.syn > 0
         && count.packets == count.syn
         && Duration::from_nanos(now_ns.saturating_sub(count.first_ns)) >= UNANSWERED
-        && role(stream, services) == Some(Role::ToDestination)
+        && leg(stream, services) == Some(IpvsLeg::ToDestination)
 }
 
 /// The service that does not answer for lack of conntrack, if that is so. `None`: IPVS needs none, or it is not known.
@@ -211,10 +211,10 @@ mod tests {
         let reply = |source: &str, port| stream(TCP, source, "10.244.1.5", port, Server::Source);
         let to = |destination: &str, port| stream(TCP, "10.244.1.5", destination, port, Server::Destination);
         for (stream, expected) in [
-            (request("10.244.1.5"), Some(Role::ToDestination)),
-            (reply("10.96.7.7", 443), Some(Role::VirtualServer)),
+            (request("10.244.1.5"), Some(IpvsLeg::ToDestination)),
+            (reply("10.96.7.7", 443), Some(IpvsLeg::VirtualServer)),
             // Of a connection that IPVS no longer knows.
-            (to("10.96.7.7", 443), Some(Role::VirtualServer)),
+            (to("10.96.7.7", 443), Some(IpvsLeg::VirtualServer)),
             // Not translated back: not by IPVS.
             (reply("10.244.2.7", 8443), None),
             (to("10.96.7.7", 80), None),
@@ -222,7 +222,7 @@ mod tests {
             (to("10.244.2.10", 8443), None),
             (reply("10.96.8.8", 443), None),
         ] {
-            assert_eq!(role(&stream, &services), expected, "{stream:?}");
+            assert_eq!(leg(&stream, &services), expected, "{stream:?}");
         }
     }
 
