@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -236,6 +237,7 @@ impl Cluster<'_> {
         if self.args.agents {
             self.count(nodes, &port)?;
         }
+        let deleting = Timestamp::now();
         self.clear()?;
         drop(tracking);
         println!("\nafter the pods were deleted:");
@@ -246,7 +248,7 @@ impl Cluster<'_> {
         drop(watching);
         let mut services = 0;
         for node in nodes {
-            services += judge_services(&fs::read_to_string(flows(dir, node))?, etcd)?;
+            services += judge_services(&fs::read_to_string(flows(dir, node))?, etcd, deleting)?;
         }
         println!("{services} connections to the Service: address dialled and server known");
         ensure!(services > 0, "no record of a connection to the Service");
@@ -387,17 +389,19 @@ fn judge(answers: &str, expected: usize, seen_as: &HashMap<SocketAddr, HashSet<&
     Ok(())
 }
 
-/// Counts the records of clients that dialled the Service; each must tell the server and what it sees.
-fn judge_services(recording: &str, etcd: SocketAddr) -> Result<usize> {
+/// Counts the records of clients that dialled the Service; each must tell the server and what it sees. `deleting`: when the
+/// deletion of the namespace began.
+fn judge_services(recording: &str, etcd: SocketAddr, deleting: Timestamp) -> Result<usize> {
     let mut count = 0;
     for line in recording.lines() {
         let record: Value = serde_json::from_str(line)?;
         if record["role"] != "client" || record["pod"]["workload"]["name"] != "checker" {
             continue;
         }
-        // The namespace's end deletes the Service before its clients: what they dial then is nobody's address.
-        if ["unanswered", "unreachable", "refused"].contains(&record["outcome"].as_str().unwrap_or_default())
-        {
+        // The Service may go before its clients: what they dial then is nobody's address.
+        let time: Timestamp = record["time"].as_str().unwrap_or_default().parse()?;
+        let outcome = record["outcome"].as_str().unwrap_or_default();
+        if time >= deleting && ["unanswered", "unreachable", "refused"].contains(&outcome) {
             continue;
         }
         ensure!(
