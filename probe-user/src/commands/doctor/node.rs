@@ -54,8 +54,6 @@ pub fn run(node: &CheckContext) -> Answer {
         Some(Err(_)) | None => vec![SERVICE_PORT],
     };
     let (mut server, mut service) = (None, None);
-    // Whether the API server answers is what this check is about; the rest is beside it.
-    let mut verified = Verdict::Ok;
     let (mut users, watched) = thread::scope(|scope| {
         let (ready, is_ready) = mpsc::channel();
         let ports = &ports;
@@ -78,10 +76,7 @@ pub fn run(node: &CheckContext) -> Answer {
                 }
                 server = Some(dialled);
             }
-            (_, Some(Err(why))) => {
-                verified = Verdict::Unknown;
-                unknown.push(format!("the API server: {why}"));
-            }
+            (_, Some(Err(why))) => unknown.push(format!("the API server: {why}")),
             _ => {}
         }
         let ended = watch
@@ -122,8 +117,10 @@ pub fn run(node: &CheckContext) -> Answer {
         unknown.push("the kubelet process: the node's processes are not visible (hostPID)".to_owned());
     }
     let (summary, faults) = judge(&seen);
+    // Whether the API server answers is what this check is about; the rest is beside it.
+    let is_verified = !matches!(target, Some(Err(_)));
     Answer::of(Check::Node, summary, faults)
-        .unless(verified)
+        .unless(Verdict::of(false, is_verified))
         .without(unknown)
 }
 
