@@ -50,7 +50,7 @@ impl Lines {
             node,
             clock: Clock::new(TimeZone::UTC),
             scratch: Vec::new(),
-            owners: OwnersJson::new(),
+            owners: OwnersJson::default(),
             line: Vec::new(),
         }
     }

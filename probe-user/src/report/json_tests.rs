@@ -21,7 +21,7 @@ fn shown(record: &model::Connection) -> String {
 /// What is written once for all connections of an owner is what is written for one.
 #[test]
 fn owners_that_were_written_before() {
-    let mut owners = OwnersJson::new();
+    let mut owners = OwnersJson::default();
     let connections = [samples::failed(), samples::both_ends()];
     for record in samples::all().iter().chain(&connections) {
         for _ in 0..2 {

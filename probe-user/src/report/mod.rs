@@ -132,7 +132,7 @@ impl<W: Write> Reporter<W> {
             begun: false,
             buffer: Vec::with_capacity(FULL + (8 << 10)),
             scratch: Vec::new(),
-            owners: OwnersJson::new(),
+            owners: OwnersJson::default(),
             node: None,
             nodes: false,
             out,

@@ -10,7 +10,8 @@ use crate::model::{Owner, connection::OwnerJson};
 /// Owners whose JSON is kept. More than that make new entries all the time, which costs no more than to keep none.
 const SLOTS: usize = 256;
 
-/// The owners that were written last, each in the slot of its address.
+/// The owners that were written last, each in the slot of its address. Without one, no slots: tables need none.
+#[derive(Default)]
 pub struct OwnersJson(Vec<Option<Entry>>);
 
 struct Entry {
@@ -20,14 +21,9 @@ struct Entry {
 }
 
 impl OwnersJson {
-    pub fn new() -> Self {
-        let mut slots = Vec::new();
-        slots.resize_with(SLOTS, || None);
-        Self(slots)
-    }
-
     /// Makes sure that the owner's JSON is there, unless the other of one connection is in its slot.
     pub fn prepare(&mut self, owner: &Arc<Owner>, peer: Option<&Arc<Owner>>) {
+        self.0.resize_with(SLOTS, || None);
         for owner in peer.into_iter().chain([owner]) {
             if self.get(owner).is_none() {
                 let entry = Entry {
@@ -81,7 +77,7 @@ mod tests {
     /// An owner that is gone has no slot left to another at its address.
     #[test]
     fn each_owner_has_its_own() {
-        let mut owners = OwnersJson::new();
+        let mut owners = OwnersJson::default();
         for number in 0..2000 {
             let (owner, peer) = (
                 Arc::new(samples::host("etcd", number)),
