@@ -433,15 +433,19 @@ fn packets_that_conntrack_knows_one_way_only() {
     );
 }
 
-/// Only what can't be ordinary loss, a dead peer or a small MTU is a black hole.
-#[test]
-fn large_packets_that_vanish() {
-    let lost = |bytes, timeouts, sacked_segments| Unacknowledged {
+/// What was still sent again at the end, in segments of 1,430 bytes.
+fn lost(bytes: u32, timeouts: u8, sacked_segments: u8) -> Unacknowledged {
+    Unacknowledged {
         bytes,
         segment_bytes: 1430,
         timeouts,
         sacked_segments,
-    };
+    }
+}
+
+/// Only what can't be ordinary loss, a dead peer or a small MTU is a black hole.
+#[test]
+fn large_packets_that_vanish() {
     for (name, outcome, unacknowledged, expected) in [
         ("a request", Outcome::TimedOut, Some(lost(4000, 4, 1)), true),
         ("given up", Outcome::ResetByClient, Some(lost(4001, 3, 3)), true),
@@ -520,12 +524,7 @@ fn the_size_that_vanishes_and_its_remedy() {
             outcome: Outcome::TimedOut,
             source: source.parse().unwrap(),
             destination: destination.parse().unwrap(),
-            unacknowledged: Some(Unacknowledged {
-                bytes: 4000,
-                segment_bytes: 1430,
-                timeouts: 4,
-                sacked_segments: 1,
-            }),
+            unacknowledged: Some(lost(4000, 4, 1)),
             ..failed()
         };
         let cause = told(&connection, &Seen::default()).unwrap();
