@@ -25,7 +25,7 @@ use self::{
     record::{Record, Wanted},
     sources::{ProgramSource, Sources},
 };
-use crate::{apt, run, scenarios};
+use crate::{apt, bytecode, run, scenarios};
 
 /// What boots them and packs their root, and what their own kernels' modules are configured with, beside what the lab needs.
 const PACKAGES: [&str; 8] = [
@@ -169,11 +169,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Whether the committed record is of these sources and complete. Boots nothing.
+/// Whether the objects are of these sources, and the committed record of these objects and complete. Boots nothing.
 ///
 /// # Errors
 /// Says in a sentence what differs, and which command makes it right.
 pub fn check_record() -> Result<()> {
+    bytecode::check_sources()?;
     let wanted = wanted()?;
     match Record::read()?.fault(&wanted) {
         Some(fault) => bail!(fault),
@@ -213,6 +214,7 @@ fn wanted() -> Result<Wanted> {
 
 impl Recording {
     fn open(args: &Args) -> Result<Self> {
+        bytecode::check_sources()?;
         let wanted = wanted()?;
         if let Some(unknown) = args.kernels.iter().find(|name| !wanted.guests.contains(name)) {
             bail!(

@@ -3,14 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::{bytecode, run};
+use crate::{bytecode, files, run};
 
 /// What every proof depends on. User space is not part of it: a change there must not cost a recording.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +18,7 @@ pub struct Sources {
     pub contract: String,
     /// `tests/src`, and the init of the guests.
     pub lab: String,
-    /// Each object of `probe-ebpf/bytecode`.
+    /// Each object of `probe-ebpf/bytecode`, without the numbers of its source lines.
     pub objects: BTreeMap<String, String>,
 }
 
@@ -37,16 +36,16 @@ impl Sources {
     /// Those of the working tree.
     pub fn read() -> Result<Self> {
         let root = run::root();
-        let mut lab = files(&root, "tests/src")?;
-        lab.extend(files(&root, "xtask/src/matrix/init.sh")?);
+        let mut lab = files::read(&root, "tests/src")?;
+        lab.extend(files::read(&root, "xtask/src/matrix/init.sh")?);
         let objects = bytecode::names().map(|name| {
             let path = bytecode::directory().join(&name).with_extension("o");
             let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
-            Ok((name, bytecode::hash(&bytes)))
+            Ok((name, bytecode::content::hash(&bytes)?))
         });
         Ok(Self {
-            contract: digest(&files(&root, "probe-ebpf/src/contract")?),
-            lab: digest(&lab),
+            contract: files::digest(&files::read(&root, "probe-ebpf/src/contract")?),
+            lab: files::digest(&lab),
             objects: objects.collect::<Result<_>>()?,
         })
     }
@@ -84,9 +83,9 @@ pub fn programs(names: &[&str]) -> Result<BTreeMap<String, ProgramSource>> {
             // A program of several files has a folder of its own.
             let path = path.strip_suffix("/main.rs").unwrap_or(path);
             let path = format!("tests/{path}");
-            let files = files(&root, &path)?;
+            let files = files::read(&root, &path)?;
             let source = ProgramSource {
-                hash: digest(&files),
+                hash: files::digest(&files),
                 scenarios: scenarios(&files)?,
                 path,
             };
@@ -112,37 +111,6 @@ fn paths(manifest: &str) -> Result<BTreeMap<String, String>> {
         .into_iter()
         .map(|test| (test.name, test.path))
         .collect())
-}
-
-/// A file, or all files of a folder, by their paths below `root`.
-fn files(root: &Path, path: &str) -> Result<BTreeMap<String, Vec<u8>>> {
-    let mut found = BTreeMap::new();
-    let mut left = vec![PathBuf::from(path)];
-    while let Some(path) = left.pop() {
-        let full = root.join(&path);
-        let read = || format!("can't read {}", full.display());
-        if full.is_dir() {
-            for entry in fs::read_dir(&full).with_context(read)? {
-                left.push(path.join(entry?.file_name()));
-            }
-        } else {
-            let bytes = fs::read(&full).with_context(read)?;
-            found.insert(path.display().to_string(), bytes);
-        }
-    }
-    Ok(found)
-}
-
-/// One hash of files: of each its path, its length and its bytes.
-fn digest(files: &BTreeMap<String, Vec<u8>>) -> String {
-    let mut hash = Sha256::new();
-    for (path, bytes) in files {
-        hash.update(path.as_bytes());
-        hash.update([0]);
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    }
-    bytecode::hex(&hash.finalize())
 }
 
 /// The names that the test runner gives to the tests of a program. Read from the source, because the record is checked where
@@ -176,34 +144,7 @@ fn scenarios(files: &BTreeMap<String, Vec<u8>>) -> Result<BTreeSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn folder(files: &[(&str, &str)]) -> BTreeMap<String, Vec<u8>> {
-        let files = files.iter();
-        files
-            .map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec()))
-            .collect()
-    }
-
-    #[test]
-    fn hash_changes_with_paths_and_bytes_only() {
-        let base = digest(&folder(&[("a", "1"), ("b", "2")]));
-        for (files, same) in [
-            (&[("b", "2"), ("a", "1")][..], true),
-            (&[("a", "1"), ("b", "3")], false),
-            (&[("a", "1"), ("c", "2")], false),
-            (&[("a", "1")], false),
-            (&[("a", "1"), ("b", "2"), ("c", "")], false),
-            (&[("a", "1b"), ("", "2")], false),
-            (&[], false),
-        ] {
-            assert_eq!(digest(&folder(files)) == base, same, "{files:?}");
-        }
-        // As it stands in committed records.
-        assert_eq!(
-            digest(&folder(&[])),
-            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-        );
-    }
+    use crate::files::tests::folder;
 
     #[test]
     fn scenarios_of_a_program() {

@@ -348,7 +348,7 @@ unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
             let fin = M::read::<u64>(sk, offset!(sock_flags)) >> (offset!(flag_done) & 63) & 1;
             M::read::<u64>(tcp, offset!(bytes_received)).wrapping_sub(fin)
         };
-        let (client_bytes, server_bytes) = if client {
+        let (up, down) = if client {
             (sent, received)
         } else {
             (received, sent)
@@ -359,24 +359,15 @@ unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
             reset_received: reset,
             error,
             segments_sent: M::read::<u32>(tcp, offset!(segments_out)),
-            client_payload: client_bytes != 0,
-            server_payload: server_bytes != 0,
+            client_payload: up != 0,
+            server_payload: down != 0,
         }
         .outcome();
         let code = outcome as u8;
         trace!("connection at port {} ended: outcome {}, state before {}, error {}",
             local_port: u16, code: u8, old: u8, error: u32);
         let unacknowledged = unacknowledged::<M>(tcp);
-        report(
-            connection,
-            now(),
-            old,
-            outcome,
-            error,
-            client_bytes,
-            server_bytes,
-            &unacknowledged,
-        );
+        report(connection, now(), old, outcome, error, up, down, &unacknowledged);
         T::release(sk, connection);
     }
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask bytecode`: the BPF objects, built so that the same tools give the same bytes anywhere.
 
+pub mod content;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -12,12 +14,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cargo, run, setup,
+    cargo, files, run, setup,
     toolchain::{Compiler, Linker, Version},
 };
 
 /// Which objects there are: one a feature, each a `[[bin]]`.
-const MANIFEST: &str = include_str!("../../probe-ebpf/Cargo.toml");
+const MANIFEST: &str = include_str!("../../../probe-ebpf/Cargo.toml");
 /// What an object is built with, and what its name ends in: the second has messages, for `probe --kernel-log`.
 const KINDS: [(&str, &str); 2] = [("kernel", ""), ("log", "-log")];
 
@@ -37,6 +39,8 @@ pub fn names() -> impl Iterator<Item = String> {
 }
 
 const TARGET: &str = "bpfel-unknown-none";
+/// What the objects are compiled from, beside the crates of `Cargo.lock`.
+const SOURCES: [&str; 2] = ["probe-ebpf/src", "probe-ebpf/Cargo.toml"];
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -50,6 +54,8 @@ pub struct Args {
 struct Record {
     compiler: Version,
     bpf_linker: String,
+    /// Of `SOURCES`, SHA-256: says without a compiler that the objects are older than their sources.
+    sources: String,
     /// Of each object, SHA-256.
     objects: BTreeMap<String, String>,
 }
@@ -60,6 +66,7 @@ pub fn run(args: &Args) -> Result<()> {
     let record = Record {
         compiler: compiler.version.clone(),
         bpf_linker: Linker::VERSION.to_owned(),
+        sources: sources()?,
         objects: built
             .iter()
             .map(|(name, bytes)| (name.clone(), hash(bytes)))
@@ -70,6 +77,37 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         write(&built, &record)
     }
+}
+
+/// Whether the committed objects were built from the sources beside them. Compiles nothing: what the sources give is compared by
+/// `--check`.
+///
+/// # Errors
+/// Says which command makes it so.
+pub fn check_sources() -> Result<()> {
+    if committed()?.sources == sources()? {
+        return Ok(());
+    }
+    bail!(
+        "{} changed since the objects were built: run `cargo xtask bytecode` and commit",
+        SOURCES.join(" or ")
+    );
+}
+
+fn sources() -> Result<String> {
+    let root = run::root();
+    let mut found = BTreeMap::new();
+    for path in SOURCES {
+        found.extend(files::read(&root, path)?);
+    }
+    Ok(files::digest(&found))
+}
+
+/// The record that is committed with the objects.
+fn committed() -> Result<Record> {
+    let path = directory().join("toolchain.toml");
+    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is malformed", path.display()))
 }
 
 /// Where the committed objects are.
@@ -101,10 +139,7 @@ fn write(built: &BTreeMap<String, Vec<u8>>, record: &Record) -> Result<()> {
 
 fn check(built: &BTreeMap<String, Vec<u8>>, record: &Record) -> Result<()> {
     let directory = directory();
-    let path = directory.join("toolchain.toml");
-    let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
-    let committed: Record =
-        toml::from_str(&text).with_context(|| format!("{} is malformed", path.display()))?;
+    let committed = committed()?;
     for name in built.keys() {
         let path = directory.join(name).with_extension("o");
         let bytes = fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
