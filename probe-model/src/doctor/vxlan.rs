@@ -67,9 +67,7 @@ fn not_verified(peer: &PeerView<'_>, observed: Duration) -> String {
     let name = &peer.overlay.device.name;
     let seconds = observed.as_secs_f64();
     match peer.sent.packets {
-        0 => format!(
-            "peer {vtep} of {name}: no traffic in {seconds:.0} s; not verified (--active sends one ping)"
-        ),
+        0 => format!("peer {vtep} of {name}: no traffic in {seconds:.0} s; not verified (--active pings it)"),
         sent => format!(
             "peer {vtep} of {name}: {} sent, none received in {seconds:.0} s; not verified",
             counted(sent, "packet", "packets")

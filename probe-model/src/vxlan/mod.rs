@@ -5,6 +5,7 @@ pub mod filters;
 pub mod finding;
 pub mod overlay;
 pub mod path_mtu;
+pub mod pings;
 pub mod routes;
 pub mod traffic;
 mod underlay;

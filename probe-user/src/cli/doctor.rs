@@ -58,7 +58,7 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "TIME", default_value = "5s")]
     pub duration: SignedDuration,
 
-    /// Send one ping to each VXLAN peer's address in the overlay, to verify peers that are idle
+    /// Ping the VXLAN peers that were not heard from, through the overlay, twice a second until they answer; then measure the largest packet that passes
     #[arg(long)]
     pub active: bool,
 

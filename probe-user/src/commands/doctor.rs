@@ -9,6 +9,7 @@ mod journal;
 mod kubelet;
 mod node;
 mod path_mtu;
+mod peer_pings;
 mod ping;
 mod settings;
 mod vxlan;

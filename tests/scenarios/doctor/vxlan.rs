@@ -60,6 +60,36 @@ END";
     assert_eq!(answer["verdict"], "ok", "{answer:#}");
 }
 
+/// Nothing is sent between the nodes, and packets of the overlay are lost on the way: pings show it.
+#[test]
+fn an_idle_peer_that_is_cut_off() {
+    let cluster = Cluster::new().unwrap();
+    let node = &cluster.alpha.netns;
+    let peer = &cluster.beta.netns;
+    shell(peer, "iptables -w -I INPUT -p udp --dport 8472 -j DROP").unwrap();
+    let answer = doctor(node, "vxlan", &[]);
+    assert_eq!(answer["verdict"], "unknown", "{answer:#}");
+
+    let active = ["--active"];
+    let answer = doctor(node, "vxlan", &active);
+    let found = fault(&answer, "192.168.88.12 does not answer");
+    assert_eq!(found["kind"], "no-answer", "{answer:#}");
+    assert_eq!(answer["findings"].as_array().unwrap().len(), 1, "{answer:#}");
+    assert!(
+        all(&found["evidence"]).contains("answers pings outside the overlay"),
+        "{answer:#}"
+    );
+
+    // A peer that answers no pings at all may be down: that is no proof against the overlay.
+    shell(peer, "iptables -w -I INPUT -p icmp -j DROP").unwrap();
+    let answer = doctor(node, "vxlan", &active);
+    assert_eq!(answer["verdict"], "unknown", "{answer:#}");
+    assert!(
+        all(&answer["unknown"]).contains("neither through the overlay nor outside it"),
+        "{answer:#}"
+    );
+}
+
 #[test]
 fn no_vxlan_device() {
     let pair = Pair::new().unwrap();

@@ -16,6 +16,7 @@ use std::{
 };
 
 use self::unanswered::Questions;
+pub use self::unanswered::UNANSWERED;
 use super::{
     filters::FilterHook,
     finding::{Diagnosed, Fault},

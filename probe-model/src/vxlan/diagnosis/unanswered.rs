@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// So many questions without any answer, for so long, are more than a slow start.
-const UNANSWERED: u64 = 3;
+pub const UNANSWERED: u64 = 3;
 const UNANSWERED_FOR: Duration = Duration::from_secs(2);
 
 /// What was asked of a peer since it last answered.

@@ -1,4 +1,4 @@
-//! Pings through the overlay: whether peers answer, and how large a packet may be that reaches them.
+//! Pings through the overlay: how large a packet may be that reaches a peer.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -7,16 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::ping::Pinger;
-use crate::model::vxlan::{
-    finding::Diagnosed,
-    overlay::Overlay,
-    path_mtu::{PathMtuSearch, SMALL},
-    view::{PeerView, View},
+use super::{
+    peer_pings::{PINGED, address_of},
+    ping::Pinger,
 };
+use crate::model::vxlan::{finding::Diagnosed, overlay::Overlay, path_mtu::PathMtuSearch, view::View};
 
-/// Peers that are pinged.
-const PINGED: usize = 256;
 /// How long an answer to the first pings is waited for.
 const FIRST: Duration = Duration::from_millis(400);
 /// The least and the most for all others.
@@ -44,39 +40,6 @@ struct Ping {
     /// Index of its target.
     target: usize,
     size: u32,
-}
-
-/// Sends one ping through each VXLAN device to each peer's address in the overlay; the answer is counted with all other packets.
-/// What could not be sent, in sentences.
-pub fn ping_all(view: &View) -> Vec<String> {
-    let mut unsent = Vec::new();
-    let peers = view.peers();
-    let mut expected = peers.iter().filter(|peer| !peer.is_direct());
-    for peer in expected.by_ref().take(PINGED) {
-        let name = &peer.overlay.device.name;
-        let who = peer
-            .vtep
-            .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
-        let Some(address) = address_of(peer) else {
-            unsent.push(format!(
-                "no ping to {who}: its address in the overlay of {name} is not known"
-            ));
-            continue;
-        };
-        let pinger = Pinger::new(name, address.is_ipv6());
-        if let Err(error) = pinger.and_then(|pinger| pinger.send(address, SMALL, 0)) {
-            unsent.push(format!("no ping to {who} ({address} by {name}): {error}"));
-        }
-    }
-    let more = expected.count();
-    if more > 0 {
-        unsent.push(format!("no ping to {more} more peers: {PINGED} is the most"));
-    }
-    unsent
-}
-
-fn address_of(peer: &PeerView<'_>) -> Option<IpAddr> {
-    peer.peer.and_then(|peer| peer.gateway)
 }
 
 /// The peers that large packets do not reach, by pings of many sizes to those that were heard from.
@@ -127,7 +90,7 @@ fn round<'a>(
             let key = (of.overlay.device.name.as_str(), of.address.is_ipv6());
             let pinger = match pingers.entry(key) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(new) => new.insert(Pinger::new(key.0, key.1)?),
+                Entry::Vacant(new) => new.insert(Pinger::new(Some(key.0), key.1)?),
             };
             number = number.wrapping_add(1);
             if pinger.send(of.address, size, number).is_ok() {

@@ -1,4 +1,4 @@
-//! Pings through a device.
+//! Pings, also through a device.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ const LEAST: usize = 16;
 /// Bytes of an answer that are read: more than both headers, options included.
 const READ: usize = 128;
 
-/// Sends ICMP echo requests through one device, and receives what is answered.
+/// Sends ICMP echo requests, and receives what is answered.
 pub struct Pinger {
     socket: Socket,
     is_v6: bool,
@@ -26,15 +26,17 @@ pub struct Pinger {
 }
 
 impl Pinger {
+    /// Through a device, or by the node's routes.
+    ///
     /// # Errors
     /// When there is no such device, or a raw socket is not allowed.
-    pub fn new(device: &str, is_v6: bool) -> io::Result<Self> {
+    pub fn new(device: Option<&str>, is_v6: bool) -> io::Result<Self> {
         let (domain, protocol) = match is_v6 {
             false => (Domain::IPV4, Protocol::ICMPV4),
             true => (Domain::IPV6, Protocol::ICMPV6),
         };
         let socket = Socket::new(domain, Type::RAW, Some(protocol))?;
-        socket.bind_device(Some(device.as_bytes()))?;
+        socket.bind_device(device.map(str::as_bytes))?;
         Ok(Self {
             socket,
             is_v6,

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
-use super::{CheckContext, path_mtu, watching::allowed};
+use super::{CheckContext, path_mtu, peer_pings::PeerPinger, watching::allowed};
 use crate::{
     cli::{Pace, Vxlan},
     commands::{periodic::Looks as _, vxlan::Poller},
@@ -21,6 +21,8 @@ use crate::{
 
 /// From one snapshot to the next.
 const EVERY: Duration = Duration::from_secs(1);
+/// The same while peers are pinged, once a snapshot: three pings are without an answer for 2 s also in a short `--duration`.
+const EVERY_PING: Duration = Duration::from_millis(500);
 
 pub fn run(node: &CheckContext) -> Answer {
     look(node).unwrap_or_else(|error| Answer::impossible(Check::Vxlan, &error))
@@ -46,25 +48,27 @@ fn look(node: &CheckContext) -> Result<Answer> {
         return Ok(nothing());
     }
     let mut view = looker.look(false)?;
-    let unsent = if node.settings.active {
-        path_mtu::ping_all(&view)
-    } else {
-        Vec::new()
-    };
+    let mut pinger = node.settings.active.then(PeerPinger::default);
     // Snapshot after snapshot, as `probe vxlan` does: rules compare what changed from one to the next.
+    let every = if pinger.is_some() { EVERY_PING } else { EVERY };
     let begun = Instant::now();
     loop {
+        if let Some(pinger) = &mut pinger {
+            pinger.ping_silent(&view);
+        }
         let left = node.settings.duration.saturating_sub(begun.elapsed());
-        sleep(left.min(EVERY));
-        let is_last = left <= EVERY;
+        sleep(left.min(every));
+        let is_last = left <= every;
         view = looker.look(is_last)?;
         if is_last {
             break;
         }
     }
-    if node.settings.active {
+    let mut unknown = Vec::new();
+    if let Some(pinger) = pinger {
+        unknown = pinger.weigh(&mut view);
         view.findings.extend(path_mtu::faults(&view));
     }
     let answer = judge(&view, node.settings.duration);
-    Ok(answer.without(unsent).without(looker.degraded()))
+    Ok(answer.without(unknown).without(looker.degraded()))
 }
