@@ -118,7 +118,21 @@ impl Cluster<'_> {
     }
 
     /// An agent is deleted while it is asked: who asks is told, the others answer, and after a while all do.
-    pub(super) fn disturb(&self, probe: &Path, nodes: &[String]) -> Result<()> {
+    /// A process on each node dials etcd meanwhile, in `dir` is what it said.
+    pub(super) fn disturb(&self, probe: &Path, nodes: &[String], dir: &Path) -> Result<()> {
+        let etcd = self.args.etcd;
+        let script = format!(
+            "while sleep 0.5; do exec 3<>/dev/tcp/{}/{}; exec 3>&-; done",
+            etcd.ip(),
+            etcd.port()
+        );
+        let _dialling: Vec<_> = nodes
+            .iter()
+            .map(|node| {
+                let said = dir.join(format!("{node}.dialling"));
+                self.start(node, &said, Command::new("bash").args(["-c", &script]))
+            })
+            .collect::<Result<_>>()?;
         let agents = self.agents()?;
         let (node, agent) = agents.first().context("no agent")?;
         println!("\nthe agent of {node} is deleted while it is followed:");

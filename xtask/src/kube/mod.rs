@@ -243,7 +243,7 @@ impl Cluster<'_> {
         println!("\nafter the pods were deleted:");
         self.compare(probe, dir, nodes, before, &dialled)?;
         if self.args.agents {
-            return self.disturb(probe, nodes);
+            return self.disturb(probe, nodes, dir);
         }
         drop(watching);
         let mut services = 0;
