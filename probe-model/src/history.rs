@@ -9,14 +9,14 @@ use super::recording_scope::RecordingScope;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HistoryEnd {
-    /// Connections in its history.
+    /// Connections of its history that are in memory.
     #[serde(default)]
     pub held: u64,
-    /// The time of the oldest.
+    /// The time of the oldest, in memory or on disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<String>", extend("format" = "date-time")))]
     pub oldest: Option<Timestamp>,
-    /// How many left the history.
+    /// How many left the history; of a history on disk, how many are not in it because they could not be written.
     #[serde(default)]
     pub forgotten: u64,
     /// Losses of the kernel side.

@@ -1,7 +1,7 @@
 //! Settings that the command line and the configuration file give to the rooms. Naming one reads nothing: what is to be found on
 //! the machine is found by the room that uses it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
@@ -133,4 +133,24 @@ mod tests {
             assert_eq!(Kubeconfig::from(option.clone()), kubeconfig, "{option:?}");
         }
     }
+}
+
+/// What the history has in memory at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryBounds {
+    pub connections: usize,
+    /// Bytes that they take.
+    pub size: usize,
+    pub age: Duration,
+}
+
+/// Where the history is on disk, and what it may take there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreBounds {
+    /// Of this store alone.
+    pub directory: PathBuf,
+    /// Bytes of all files.
+    pub size: u64,
+    /// A file that was last written longer ago is removed.
+    pub age: Duration,
 }

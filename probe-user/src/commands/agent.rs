@@ -9,7 +9,9 @@ mod node;
 mod observer;
 mod parts;
 mod query;
+mod rate;
 mod shared;
+mod stored;
 
 use std::{
     io::{self, Write},
@@ -104,6 +106,8 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
         settings.max_series,
     ));
     shared.watches(settings.watch.clone());
+    let stores = "can't start the thread that writes the history";
+    shared.stores(settings.store.clone()).context(stores)?;
     // Before any thread goes elsewhere: these stay where the agent is reached.
     let questions = listen("query.listen", settings.query).await?;
     let answers = Questions::new(Arc::clone(&shared), settings.clone());
@@ -158,6 +162,7 @@ async fn serve_node(mut config: Config, mut settings: Agent) -> Result<()> {
                 drop(parts.take());
                 shared.bound(new.memory, new.max_series);
                 shared.watches(new.watch.clone());
+                shared.stores(new.store.clone()).context(stores)?;
                 drop(statistics);
                 statistics = self::statistics(&new);
                 parts = Some(start(&new)?);

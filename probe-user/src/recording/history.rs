@@ -5,22 +5,13 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use crate::model::{Connection, Outcome, Role, outcome::is_healthy};
-
-/// What is remembered at the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    pub connections: usize,
-    /// Bytes that they take.
-    pub size: usize,
-    pub age: Duration,
-}
+use crate::model::{Connection, Outcome, Role, flow::Recorded, outcome::is_healthy, settings::HistoryBounds};
 
 /// A source has at most this part of the room.
 const SHARE: usize = 8;
@@ -48,9 +39,10 @@ impl Forgotten {
     }
 }
 
-/// A connection, as it was reported.
-#[derive(Debug)]
-pub struct Kept {
+/// By what a connection is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// When it ended.
     pub time: Timestamp,
     pub role: Role,
     pub outcome: Outcome,
@@ -58,12 +50,10 @@ pub struct Kept {
     seen_as: Option<SocketAddr>,
     destination: SocketAddr,
     dialled: Option<SocketAddr>,
-    /// With the line's end; shared with its senders.
-    pub line: Bytes,
 }
 
-impl Kept {
-    pub fn new(connection: &Connection, line: Bytes) -> Self {
+impl From<&Connection> for Ends {
+    fn from(connection: &Connection) -> Self {
         Self {
             time: connection.time,
             role: connection.role,
@@ -72,6 +62,40 @@ impl Kept {
             seen_as: connection.seen_as,
             destination: connection.destination,
             dialled: connection.dialled,
+        }
+    }
+}
+
+impl From<&Recorded> for Ends {
+    fn from(recorded: &Recorded) -> Self {
+        Self {
+            time: recorded.ended,
+            role: if recorded.client.is_some() {
+                Role::Client
+            } else {
+                Role::Server
+            },
+            outcome: recorded.outcome,
+            source: recorded.source,
+            seen_as: recorded.seen_as,
+            destination: recorded.destination,
+            dialled: recorded.dialled,
+        }
+    }
+}
+
+/// A connection, as it was reported.
+#[derive(Debug)]
+pub struct Kept {
+    pub ends: Ends,
+    /// With the line's end; shared with its senders.
+    pub line: Bytes,
+}
+
+impl Kept {
+    pub fn new(connection: &Connection, line: Bytes) -> Self {
+        Self {
+            ends: Ends::from(connection),
             line,
         }
     }
@@ -97,7 +121,7 @@ pub struct Filter {
 }
 
 impl Filter {
-    pub fn wants(&self, kept: &Kept) -> bool {
+    pub fn wants(&self, kept: &Ends) -> bool {
         let is_port = |address: SocketAddr| self.ports.contains(&address.port());
         self.since.is_none_or(|since| kept.time >= since)
             && (self.ports.is_empty() || is_port(kept.destination) || kept.dialled.is_some_and(is_port))
@@ -115,7 +139,7 @@ type Entry = (Instant, u64, Arc<Kept>);
 /// The memory.
 #[derive(Debug)]
 pub struct History {
-    bounds: Bounds,
+    bounds: HistoryBounds,
     /// Bytes taken.
     size: usize,
     next: u64,
@@ -130,7 +154,7 @@ pub struct History {
 }
 
 impl History {
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: HistoryBounds) -> Self {
         Self {
             bounds,
             size: 0,
@@ -144,7 +168,7 @@ impl History {
     }
 
     /// Other bounds; what is too much goes.
-    pub fn bound(&mut self, bounds: Bounds) {
+    pub fn bound(&mut self, bounds: HistoryBounds) {
         self.bounds = bounds;
         self.tidy(Instant::now());
     }
@@ -154,7 +178,7 @@ impl History {
         if self.bounds.connections == 0 {
             return;
         }
-        let is_healthy = is_healthy(kept.outcome);
+        let is_healthy = is_healthy(kept.ends.outcome);
         let room = self.bounds.connections / if is_healthy { HEALTHY } else { 1 };
         let share = (room / SHARE).max(1);
         let theirs = self.sources.get(&(source, is_healthy));
@@ -182,7 +206,7 @@ impl History {
 
     /// Forgets what is too old, or too much.
     pub fn tidy(&mut self, now: Instant) {
-        let Bounds {
+        let HistoryBounds {
             connections,
             size,
             age,
@@ -236,7 +260,7 @@ impl History {
     /// Those asked for, oldest first.
     pub fn find(&self, filter: &Filter) -> Vec<Arc<Kept>> {
         let both = self.all.iter().chain(&self.healthy);
-        let mut found: Vec<_> = both.filter(|(_, (.., kept))| filter.wants(kept)).collect();
+        let mut found: Vec<_> = both.filter(|(_, (.., kept))| filter.wants(&kept.ends)).collect();
         found.sort_unstable_by_key(|(number, _)| **number);
         found
             .into_iter()
@@ -246,7 +270,8 @@ impl History {
 
     /// How far back it reaches.
     pub fn oldest(&self) -> Option<Timestamp> {
-        let first = |part: &BTreeMap<u64, Entry>| part.first_key_value().map(|(_, (.., kept))| kept.time);
+        let first =
+            |part: &BTreeMap<u64, Entry>| part.first_key_value().map(|(_, (.., kept))| kept.ends.time);
         [first(&self.all), first(&self.healthy)]
             .into_iter()
             .flatten()
@@ -265,6 +290,8 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::report::samples;
 
@@ -276,8 +303,8 @@ mod tests {
         Arc::new(Kept::new(&connection, number.to_string().into()))
     }
 
-    fn bounds(connections: usize) -> Bounds {
-        Bounds {
+    fn bounds(connections: usize) -> HistoryBounds {
+        HistoryBounds {
             connections,
             size: usize::MAX,
             age: Duration::from_secs(3600),
@@ -308,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_is_old_goes_whether_or_not_there_is_room() {
-        let mut held = History::new(Bounds {
+        let mut held = History::new(HistoryBounds {
             age: Duration::from_secs(10),
             ..bounds(4)
         });
@@ -322,7 +349,7 @@ mod tests {
 
     #[test]
     fn long_lines_leave_room_for_fewer() {
-        let mut held = History::new(Bounds {
+        let mut held = History::new(HistoryBounds {
             size: 10_000,
             ..bounds(1000)
         });
@@ -404,7 +431,7 @@ mod tests {
             seen_as: Some(seen),
             ..samples::incident()
         };
-        let incident = Kept::new(&connection, Bytes::new());
+        let incident = Ends::from(&connection);
         let all = Filter::default;
         for (filter, wanted) in [
             (all(), true),

@@ -4,4 +4,5 @@ pub mod connection;
 pub mod doctor;
 pub mod history;
 pub mod read;
+pub mod store;
 pub mod write;

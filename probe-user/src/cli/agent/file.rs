@@ -135,6 +135,11 @@ pub struct History {
     pub size: ByteSize,
     #[serde(deserialize_with = "time")]
     pub age: SignedDuration,
+    pub directory: PathBuf,
+    #[serde(deserialize_with = "bytes")]
+    pub disk_size: ByteSize,
+    #[serde(deserialize_with = "time")]
+    pub disk_age: SignedDuration,
 }
 
 impl Default for History {
@@ -144,6 +149,9 @@ impl Default for History {
             ports: vec![2379, 2380],
             size: ByteSize::mib(12),
             age: SignedDuration::from_hours(24),
+            directory: PathBuf::new(),
+            disk_size: ByteSize::mib(256),
+            disk_age: SignedDuration::from_hours(14 * 24),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod file;
 
+use bytesize::ByteSize;
 use std::{
     fs, io,
     net::SocketAddr,
@@ -13,14 +14,13 @@ use clap::Args;
 
 use self::file::{DEFAULT, File, Namespaces};
 use super::{Bypass, Doctor, KubeArgs, SourceArgs, Stored, Vxlan, Watch, help, settings};
-use crate::{
-    model::{
-        Outcome, Role,
-        doctor::Check,
-        outcome::unhealthy,
-        settings::{ConnectionOptions, KernelSource, KubernetesSettings, RuntimeSocket},
+use crate::model::{
+    Outcome, Role,
+    doctor::Check,
+    outcome::unhealthy,
+    settings::{
+        ConnectionOptions, HistoryBounds, KernelSource, KubernetesSettings, RuntimeSocket, StoreBounds,
     },
-    recording::history::Bounds,
 };
 
 const EXAMPLES: &str = "\
@@ -58,6 +58,9 @@ pub struct AgentArgs {
     #[command(flatten)]
     pub source: SourceArgs,
 }
+
+/// The least size of a history on disk.
+const DISK: ByteSize = ByteSize::mib(1);
 
 /// What `probe agent` is asked to do.
 pub enum Task {
@@ -99,7 +102,9 @@ pub struct Agent {
     pub vxlan: Option<Vxlan>,
     pub bypass: Option<Bypass>,
     pub interval: Duration,
-    pub memory: Bounds,
+    pub memory: HistoryBounds,
+    /// The history on disk.
+    pub store: Option<StoreBounds>,
     pub log: Log,
     pub query: SocketAddr,
     pub metrics: Option<SocketAddr>,
@@ -157,7 +162,8 @@ impl Agent {
         let ring_bytes =
             settings::ring(file.watch.ring_size).map_err(|why| format!("watch.ring_size {why}"))?;
         let ports = settings::ports(file.watch.ports).map_err(|why| format!("watch.ports: {why}"))?;
-        let all_of = settings::ports(file.history.ports).map_err(|why| format!("history.ports: {why}"))?;
+        let all_of =
+            settings::ports(file.history.ports.clone()).map_err(|why| format!("history.ports: {why}"))?;
         let stored = match file.history.connections {
             0 => Stored::Shown,
             _ if !ports.is_empty() => Stored::Watched,
@@ -213,11 +219,12 @@ impl Agent {
             vxlan: file.vxlan.enabled.then(|| Vxlan::faults(source.clone())),
             bypass: file.bypass.enabled.then_some(bypass),
             interval: file.snapshots.interval.unsigned_abs().max(least),
-            memory: Bounds {
+            memory: HistoryBounds {
                 connections: within("history.connections", file.history.connections, 0, 1_000_000)? as usize,
                 size: usize::try_from(file.history.size.as_u64()).unwrap_or(usize::MAX),
                 age: file.history.age.unsigned_abs(),
             },
+            store: store(&file.history)?,
             log: Log {
                 connections: file.log.connections,
                 findings: file.log.findings,
@@ -238,6 +245,28 @@ impl Agent {
     pub fn doctor(&self, checks: Vec<Check>) -> Doctor {
         Doctor::of_agent(self.node.clone(), checks, self.cri.clone(), self.source.clone())
     }
+}
+
+/// Where the history is on disk; [`None`] where no directory is named.
+fn store(history: &file::History) -> Result<Option<StoreBounds>, String> {
+    if history.directory.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    if !history.directory.is_absolute() {
+        let directory = history.directory.display();
+        return Err(format!("history.directory is {directory}: not an absolute path"));
+    }
+    if history.disk_size < DISK {
+        return Err(format!(
+            "history.disk_size is {}: less than {DISK}",
+            history.disk_size
+        ));
+    }
+    Ok(Some(StoreBounds {
+        directory: history.directory.clone(),
+        size: history.disk_size.as_u64(),
+        age: history.disk_age.unsigned_abs(),
+    }))
 }
 
 /// As an option has it: `auto` names nothing.

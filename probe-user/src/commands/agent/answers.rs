@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{doctor::DoctorLock, query, shared::Shared};
+use super::{doctor::DoctorLock, query, shared::Shared, stored};
 use crate::{
     cli::Agent,
     model::{
@@ -38,7 +38,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 /// Maximum age of metrics that are sent again, so that frequent scrapes take little of the node's CPU.
 const FRESH: Duration = Duration::from_millis(250);
 /// Bytes of lines that are sent at once.
-const CHUNK: usize = 64 << 10;
+pub(super) const CHUNK: usize = 64 << 10;
 const LINES: &str = "application/x-ndjson";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -96,7 +96,7 @@ impl Answers for Questions {
         match request.uri().path() {
             "/v1/connections" => match query::connections(query) {
                 Ok(asked) if asked.follow => follow(&self.shared, asked.filter),
-                Ok(asked) => connections(&self.shared, &asked.filter),
+                Ok(asked) => connections(&self.shared, asked.filter),
                 Err(error) => wrong(&error),
             },
             "/v1/vxlan" => self.look(Part::Vxlan, query, self.shared.vxlan().as_deref()),
@@ -262,8 +262,8 @@ fn lines(shared: &Shared) -> Lines {
     Lines::new(shared.node.clone())
 }
 
-fn connections(shared: &Arc<Shared>, filter: &Filter) -> Response<Body> {
-    let (found, reach) = shared.find(filter);
+fn connections(shared: &Arc<Shared>, filter: Filter) -> Response<Body> {
+    let (found, reach) = shared.find(&filter);
     let end = HistoryEnd {
         held: reach.held as u64,
         oldest: reach.oldest,
@@ -271,12 +271,15 @@ fn connections(shared: &Arc<Shared>, filter: &Filter) -> Response<Body> {
         lost: reach.lost,
         scope: shared.scope(&filter.ports),
     };
+    if let Some(store) = shared.store() {
+        return streamed(stored::answer(store, filter, found, end, lines(shared)));
+    }
     let end = lines(shared).event("end", end);
     streamed(stream::iter(chunks(found).chain([Bytes::from(end)])))
 }
 
 /// Lines, some at a time: they are copied only when they are sent.
-fn chunks(found: Vec<Arc<Kept>>) -> impl Iterator<Item = Bytes> + Send {
+pub(super) fn chunks(found: Vec<Arc<Kept>>) -> impl Iterator<Item = Bytes> + Send {
     let mut found = found.into_iter().peekable();
     std::iter::from_fn(move || {
         found.peek()?;
@@ -318,7 +321,7 @@ impl Follower {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             let line = match timeout_at(self.alive + ALIVE, self.news.recv()).await {
-                Ok(Ok(kept)) if self.filter.wants(&kept) => kept.line.clone(),
+                Ok(Ok(kept)) if self.filter.wants(&kept.ends) => kept.line.clone(),
                 // What it does not want does not keep it from hearing that all is well.
                 Ok(Ok(_)) if self.alive.elapsed() < ALIVE => continue,
                 Ok(Ok(_)) => self.lines.event("alive", Alive {}).into(),

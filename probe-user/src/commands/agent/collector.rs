@@ -4,16 +4,13 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     io,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
 use bytes::Bytes;
 
-use super::{
-    log::{Log, Rate},
-    shared::Shared,
-};
+use super::{log::Log, rate::Rate, shared::Shared};
 use crate::{
     cli,
     commands::watch::{pipeline::Pipeline, sink::Sink},
@@ -24,6 +21,9 @@ use crate::{
         metrics::{Fill, Run},
     },
 };
+
+/// So much of the log's rate may come at once.
+const BURST: Duration = Duration::from_secs(10);
 
 /// Takes the connections of a run.
 pub struct Collector {
@@ -38,7 +38,7 @@ impl Collector {
             lines: Lines::new(shared.node.clone()),
             log: settings
                 .connections
-                .then(|| (log, Rate::new(settings.rate, Instant::now()))),
+                .then(|| (log, Rate::new(settings.rate.into(), BURST, Instant::now()))),
             shared,
         }
     }

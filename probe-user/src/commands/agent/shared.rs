@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeMap,
+    io,
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lru::LruCache;
 use tokio::sync::broadcast;
+
+use super::rate::Rate;
 
 use crate::{
     cli::Watch,
@@ -18,10 +23,14 @@ use crate::{
         bypass,
         part::{Part, State},
         recording_scope::RecordingScope,
+        settings::{HistoryBounds, StoreBounds},
         vxlan,
     },
-    recording::history::{Bounds, Filter, History, Kept},
-    report::metrics::Metrics,
+    recording::{
+        history::{Filter, History, Kept},
+        store::Store,
+    },
+    report::{metrics::Metrics, say},
 };
 
 /// Connections that a follower may be behind.
@@ -30,12 +39,22 @@ const BEHIND: usize = 1024;
 const WATCH_HANGS: Duration = Duration::from_secs(15);
 const LOOKS_HANG: Duration = Duration::from_secs(60);
 
+/// A source has at most this part of the disk in that time, and may have an hour's worth at once.
+const SHARE: f64 = 8.0;
+const SHARE_TIME: Duration = Duration::from_secs(24 * 3600);
+const SHARE_BURST: Duration = Duration::from_secs(3600);
+/// Bytes that a connection takes on disk, about.
+const STORED_SIZE: f64 = 64.0;
+/// Sources whose shares are kept.
+const SOURCES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
 /// All that is known.
 pub struct Shared {
     pub node: String,
     pub kernel: String,
     pub metrics: Metrics,
     held: Mutex<History>,
+    store: Mutex<Option<Disk>>,
     news: broadcast::Sender<Arc<Kept>>,
     parts: Mutex<BTreeMap<Part, State>>,
     looks: Mutex<Looks>,
@@ -64,18 +83,51 @@ pub struct Reach {
     pub lost: u64,
 }
 
+/// The history on disk, shared among sources.
+struct Disk {
+    store: Store,
+    /// What each may still have, those that were quiet longest forgotten first.
+    shares: LruCache<u64, Rate>,
+    /// Connections a second that a source may have for good.
+    share: f64,
+}
+
+impl Disk {
+    fn start(bounds: StoreBounds) -> io::Result<Self> {
+        Ok(Self {
+            share: bounds.size as f64 / STORED_SIZE / SHARE / SHARE_TIME.as_secs_f64(),
+            shares: LruCache::new(SOURCES),
+            store: Store::start(bounds, |what| say(format_args!("probe: {what}")))?,
+        })
+    }
+
+    /// One that connects ten thousand times a second must not push all others out.
+    fn keep(&mut self, kept: &Kept, source: u64, now: Instant) {
+        let share = self.share;
+        let rate = self
+            .shares
+            .get_or_insert_mut(source, || Rate::new(share, SHARE_BURST, now));
+        if rate.takes(now) {
+            self.store.keep(kept.ends.time, kept.line.clone());
+        } else {
+            self.store.leave_out();
+        }
+    }
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    pub fn new(node: String, memory: Bounds, max_series: usize) -> Self {
+    pub fn new(node: String, memory: HistoryBounds, max_series: usize) -> Self {
         let kernel = kernel::release();
         Self {
             metrics: Metrics::new(max_series, &kernel),
             node,
             kernel,
             held: Mutex::new(History::new(memory)),
+            store: Mutex::default(),
             news: broadcast::channel(BEHIND).0,
             parts: Mutex::default(),
             looks: Mutex::default(),
@@ -88,9 +140,28 @@ impl Shared {
     }
 
     /// Other bounds.
-    pub fn bound(&self, memory: Bounds, max_series: usize) {
+    pub fn bound(&self, memory: HistoryBounds, max_series: usize) {
         locked(&self.held).bound(memory);
         self.metrics.bound(max_series);
+    }
+
+    /// Where the history is on disk from now on, if anywhere.
+    ///
+    /// # Errors
+    /// When this process may not have another thread.
+    pub fn stores(&self, bounds: Option<StoreBounds>) -> io::Result<()> {
+        let mut store = locked(&self.store);
+        if store.as_ref().map(|disk| disk.store.bounds()) != bounds.as_ref() {
+            // The one before ends what it writes.
+            *store = None;
+            *store = bounds.map(Disk::start).transpose()?;
+        }
+        Ok(())
+    }
+
+    /// The history on disk.
+    pub fn store(&self) -> Option<Store> {
+        locked(&self.store).as_ref().map(|disk| disk.store.clone())
     }
 
     /// What is watched from now on.
@@ -108,6 +179,9 @@ impl Shared {
     /// Adds a connection; `source` identifies its owner.
     pub fn keep(&self, kept: Kept, source: u64) {
         let kept = Arc::new(kept);
+        if let Some(disk) = &mut *locked(&self.store) {
+            disk.keep(&kept, source, Instant::now());
+        }
         let mut held = locked(&self.held);
         held.keep(Arc::clone(&kept), source, Instant::now());
         // Under the lock, so that a new follower gets it exactly once. Sending without followers is no error.
@@ -145,6 +219,10 @@ impl Shared {
         let mut held = locked(&self.held);
         held.tidy(Instant::now());
         self.metrics.held(held.count(), held.forgotten().named());
+        if let Some(disk) = &*locked(&self.store) {
+            let unstored = disk.store.unstored();
+            self.metrics.stored(disk.store.state().size, unstored.named());
+        }
     }
 
     /// How a part is doing from now on.

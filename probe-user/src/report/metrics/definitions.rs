@@ -77,6 +77,10 @@ definitions! {
         "Connections in the history.";
     FORGOTTEN: Counter "probe_forgotten_connections" ["why"; ]
         "Connections removed from the history, by reason: age, count, or too many of one source.";
+    STORED: Gauge "probe_history_disk_bytes" [; ]
+        "Size of the history's files, with history.directory.";
+    UNSTORED: Counter "probe_unstored_connections" ["why"; ]
+        "Connections in no file of the history, by reason: write (see the log), or too many of one source.";
     UNLOGGED: Counter "probe_unlogged_connections" [; ]
         "Connections not logged because of the rate limit, log.rate.";
     QUESTIONS: Counter "probe_http_requests" ["port" "status"; ]

@@ -14,7 +14,8 @@ use self::{
     definitions::{
         BUILD, CADENCE, CAUSES, CONNECTIONS, CPU, FINDINGS, FOREIGN, FORGOTTEN, HELD, LACKS, LOST,
         MAP_CAPACITY, MAP_ENTRIES, MEMORY, MISSES, PART_UP, PROGRAM_RUNS, PROGRAM_SECONDS, QUESTIONS,
-        REFUSED, RESETS, START, UNLOGGED, UNTRACKED, VXLAN_DROPS, VXLAN_PACKETS, VXLAN_PEER_UP,
+        REFUSED, RESETS, START, STORED, UNLOGGED, UNSTORED, UNTRACKED, VXLAN_DROPS, VXLAN_PACKETS,
+        VXLAN_PEER_UP,
     },
     label::Value,
     store::Store,
@@ -274,6 +275,14 @@ impl Metrics {
         self.store.set(&HELD, &[], held as f64);
         for (why, count) in forgotten {
             self.store.set(&FORGOTTEN, &[Value::new(why)], count as f64);
+        }
+    }
+
+    /// Bytes of the history on disk, and how many connections are not in it.
+    pub fn stored(&self, bytes: u64, unstored: impl IntoIterator<Item = (&'static str, u64)>) {
+        self.store.set(&STORED, &[], bytes as f64);
+        for (why, count) in unstored {
+            self.store.set(&UNSTORED, &[Value::new(why)], count as f64);
         }
     }
 
