@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SchedClassifier},
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
@@ -40,8 +40,6 @@ pub struct Degraded {
 /// Where the programs of a feature go.
 pub struct Target<'a> {
     pub ebpf: &'a mut Ebpf,
-    /// Ids of the tracepoints and functions.
-    pub btf: &'a Btf,
     pub object: &'a Object,
     /// Tracepoints, functions and netfilter hooks to do without, as if the kernel did not have them.
     pub without: &'a [String],
@@ -98,7 +96,7 @@ impl Target<'_> {
         if self.without.iter().any(|without| without == tracepoint) {
             return Err(HookError::Kernel("left out by --without".to_owned()));
         }
-        let arguments = self.types.arguments(tracepoint);
+        let arguments = self.types.kernel.arguments(tracepoint);
         if arguments < program.arguments {
             return Err(HookError::Kernel(format!(
                 "the tracepoint has {arguments} arguments here, {} are needed",
@@ -107,9 +105,9 @@ impl Target<'_> {
         }
         match program.access {
             Access::Typed => {
-                let btf = self.btf;
+                let types = self.types;
                 let program: &mut BtfTracePoint = self.program(name)?;
-                program.load(tracepoint, btf)?;
+                program.load(tracepoint, &types.kernel.ids)?;
                 program.attach()?;
             }
             Access::Probed => {
@@ -129,15 +127,15 @@ impl Target<'_> {
                 ));
             }
             Access::Entry => {
-                let btf = self.btf;
+                let types = self.types;
                 let program: &mut FEntry = self.program(name)?;
-                program.load(tracepoint, btf)?;
+                program.load(tracepoint, &types.kernel.ids)?;
                 program.attach()?;
             }
             Access::Exit => {
-                let btf = self.btf;
+                let types = self.types;
                 let program: &mut FExit = self.program(name)?;
-                program.load(tracepoint, btf)?;
+                program.load(tracepoint, &types.kernel.ids)?;
                 program.attach()?;
             }
             Access::Filter(family) => {

@@ -1,0 +1,167 @@
+//! This kernel's types, as far as any object needs them: read once for all objects that are loaded meanwhile.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use aya::{Btf as AyaBtf, EbpfLoader, Endianness};
+use probe_ebpf::contract::{
+    hooks::{functions, tracepoints},
+    offsets::Offsets,
+};
+
+use super::{
+    KernelError, OBJECTS,
+    btf::{Absent, Btf, Name},
+    memory,
+};
+use crate::{error::chain, model::settings::KernelSource};
+
+const SUBSYSTEMS: &str = "cgroup_subsys_id";
+const REASONS: &str = "skb_drop_reason";
+const HELPERS: &str = "bpf_func_id";
+
+static LATEST: Latest<KernelTypes> = Latest(Mutex::new(None));
+
+/// What was read last, and of which file, as long as somebody holds it.
+struct Latest<T>(Mutex<Option<(PathBuf, Weak<T>)>>);
+
+impl<T> Latest<T> {
+    /// What somebody holds of this file; calls `read` otherwise, and has others wait for it.
+    fn get<E>(&self, path: &Path, read: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, held)) = &*latest
+            && known == path
+            && let Some(held) = held.upgrade()
+        {
+            return Ok(held);
+        }
+        let read = Arc::new(read()?);
+        *latest = Some((path.to_owned(), Arc::downgrade(&read)));
+        Ok(read)
+    }
+}
+
+/// This kernel's types. Held while objects are loaded, and by nothing that runs: the ids alone take 5 MB.
+pub struct KernelTypes {
+    pub offsets: Offsets,
+    /// Fields this kernel does not have.
+    pub absent: Vec<Absent>,
+    /// How many arguments each tracepoint has.
+    arguments: HashMap<&'static str, u32>,
+    /// Names of the reasons for drops; none before 5.17.
+    pub reasons: HashMap<u32, String>,
+    /// Control group controllers by their index: `pids_cgrp_id`.
+    pub subsystems: HashMap<u32, String>,
+    /// Whether programs can read the coarse clock (5.11).
+    pub coarse_clock: bool,
+    /// BTF with the ids of the tracepoints and functions.
+    pub ids: AyaBtf,
+    /// One for each object.
+    loaders: Mutex<Vec<EbpfLoader<'static>>>,
+}
+
+impl KernelTypes {
+    /// Those that somebody holds already; reads them otherwise.
+    ///
+    /// # Errors
+    /// When the kernel has no BTF, or a required field is not in it.
+    pub fn of(source: &KernelSource) -> Result<Arc<Self>, KernelError> {
+        LATEST.get(&source.btf, || {
+            memory::raise_limit();
+            let mut types = Self::read(&source.btf)?;
+            types.loaders = Mutex::new(memory::without_files(|| {
+                OBJECTS.iter().map(|_| EbpfLoader::new()).collect()
+            }));
+            Ok(types)
+        })
+    }
+
+    /// Reads a file.
+    pub(super) fn read(path: &Path) -> Result<Self, KernelError> {
+        let hooks = || OBJECTS.iter().map(|object| object.hooks);
+        let tracepoints: BTreeSet<_> = hooks().flat_map(tracepoints).collect();
+        let functions = hooks().flat_map(functions).map(Name::Function);
+        let enumerations = [SUBSYSTEMS, REASONS, HELPERS].map(Name::Members);
+        let names = tracepoints.iter().copied().map(Name::Tracepoint);
+        let btf = Btf::read(path, names.chain(functions).chain(enumerations))?;
+        let (offsets, absent) = btf.offsets()?;
+        let ids = AyaBtf::parse(&btf.hooks(), Endianness::default());
+        Ok(Self {
+            offsets,
+            absent,
+            arguments: tracepoints
+                .into_iter()
+                .filter_map(|name| Some((name, btf.arguments(name)?)))
+                .collect(),
+            reasons: btf.names(REASONS, "SKB_DROP_REASON_"),
+            subsystems: btf.names(SUBSYSTEMS, ""),
+            coarse_clock: btf
+                .names(HELPERS, "BPF_FUNC_")
+                .values()
+                .any(|name| name == "ktime_get_coarse_ns"),
+            ids: ids.map_err(|error| KernelError::Ids(chain(&error)))?,
+            loaders: Mutex::default(),
+        })
+    }
+
+    /// How many arguments a tracepoint has; 0 where there is none of that name.
+    pub fn arguments(&self, tracepoint: &str) -> u32 {
+        self.arguments.get(tracepoint).copied().unwrap_or(0)
+    }
+
+    /// Whether the kernel reports why it drops a packet (5.17).
+    pub fn has_reasons(&self) -> bool {
+        self.arguments("kfree_skb") >= 3
+    }
+
+    /// A loader for one object. Those made with the types need no moment without files, in which no other thread may open
+    /// one.
+    pub(super) fn loader<'a>(&self) -> EbpfLoader<'a> {
+        let mut loaders = self.loaders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loader = loaders
+            .pop()
+            .unwrap_or_else(|| memory::without_files(EbpfLoader::new));
+        loader.btf(None);
+        loader
+    }
+}
+
+impl Drop for KernelTypes {
+    fn drop(&mut self) {
+        // All of it is free before the allocator gives back what is.
+        self.ids = AyaBtf::new();
+        memory::give_back();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_once_while_what_was_read_is_held() {
+        let latest = Latest(Mutex::new(None));
+        let get = |path: &str, number: u32| {
+            let read = || {
+                if number == 0 {
+                    Err("unreadable")
+                } else {
+                    Ok(number)
+                }
+            };
+            latest.get(Path::new(path), read)
+        };
+        assert_eq!(get("a", 0), Err("unreadable"));
+        let held = get("a", 1);
+        for number in [0, 2] {
+            assert_eq!(get("a", number), Ok(Arc::new(1)), "held");
+        }
+        drop(held);
+        let held = get("a", 3);
+        assert_eq!(held, Ok(Arc::new(3)), "no longer held");
+        assert_eq!(get("b", 4), Ok(Arc::new(4)), "another file");
+    }
+}
