@@ -27,7 +27,7 @@ use crate::{
 /// When the output can't be written.
 pub fn run(settings: Settings) -> Result<Verdict> {
     // Held for all objects. What is wrong with them is said by each command.
-    let _types = KernelTypes::of(&settings.source);
+    let _types = KernelTypes::hold(&settings.source);
     let check = KernelCheck {
         kernel: kernel::release(),
         facts: facts(&settings),

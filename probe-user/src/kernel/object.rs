@@ -58,8 +58,8 @@ impl Object {
     ///
     /// # Errors
     /// When the kernel has no BTF, or a required field is not in it.
-    pub fn types(&self, source: &KernelSource) -> Result<Types, KernelError> {
-        Ok(Types::of(KernelTypes::of(source)?, self))
+    pub fn types(&'static self, source: &KernelSource) -> Result<Types, KernelError> {
+        Ok(Types::of(KernelTypes::of(source, &[self])?, self))
     }
 
     /// Makes the maps, `sizes` of them with so many entries. The programs are not loaded yet. `globals` are constants that the
@@ -195,6 +195,7 @@ impl Types {
             filters: Vec::new(),
             messages: None,
         };
+        target.load_ahead(object.hooks);
         // The first hook last: with `watch` it makes the records, and none is to be made before all of it is seen.
         for hook in object.hooks.iter().rev() {
             match target.attach(*hook) {
@@ -248,6 +249,7 @@ impl Types {
             without: &source.without,
             types: self,
             filters: None,
+            ahead: HashMap::new(),
         }
     }
 }
@@ -355,7 +357,7 @@ mod tests {
         bytes[at.unwrap() + 1] = b'?';
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
-        let kernel = Arc::new(KernelTypes::read(file.path()).unwrap());
+        let kernel = Arc::new(KernelTypes::read(file.path(), &OBJECTS).unwrap());
         for object in OBJECTS {
             let absent = Types::of(Arc::clone(&kernel), object).absent;
             let lost: BTreeSet<_> = absent.iter().map(|absent| absent.lost).collect();

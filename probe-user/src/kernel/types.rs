@@ -16,6 +16,7 @@ use super::{
     KernelError, OBJECTS,
     btf::{Absent, Btf, Name},
     memory,
+    object::Object,
 };
 use crate::{error::chain, model::settings::KernelSource};
 
@@ -29,12 +30,18 @@ static LATEST: Latest<KernelTypes> = Latest(Mutex::new(None));
 struct Latest<T>(Mutex<Option<(PathBuf, Weak<T>)>>);
 
 impl<T> Latest<T> {
-    /// What somebody holds of this file; calls `read` otherwise, and has others wait for it.
-    fn get<E>(&self, path: &Path, read: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    /// What somebody holds of this file, if it is `enough`; calls `read` otherwise, and has others wait for it.
+    fn get<E>(
+        &self,
+        path: &Path,
+        enough: impl FnOnce(&T) -> bool,
+        read: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, held)) = &*latest
             && known == path
             && let Some(held) = held.upgrade()
+            && enough(&held)
         {
             return Ok(held);
         }
@@ -44,8 +51,10 @@ impl<T> Latest<T> {
     }
 }
 
-/// This kernel's types. Held while objects are loaded, and by nothing that runs: the ids alone take 5 MB.
+/// This kernel's types. Held while objects are loaded, and by nothing that runs: the ids alone take up to 5 MB.
 pub struct KernelTypes {
+    /// Names of the objects whose hooks were looked for.
+    objects: Vec<&'static str>,
     pub offsets: Offsets,
     /// Fields this kernel does not have.
     pub absent: Vec<Absent>,
@@ -64,24 +73,29 @@ pub struct KernelTypes {
 }
 
 impl KernelTypes {
-    /// Those that somebody holds already; reads them otherwise.
+    /// For all objects. Those that are loaded while the result is held read none.
     ///
     /// # Errors
     /// When the kernel has no BTF, or a required field is not in it.
-    pub fn of(source: &KernelSource) -> Result<Arc<Self>, KernelError> {
-        LATEST.get(&source.btf, || {
+    pub fn hold(source: &KernelSource) -> Result<Arc<Self>, KernelError> {
+        Self::of(source, &OBJECTS)
+    }
+
+    /// For these objects: those that somebody holds already, or what is read now.
+    pub(super) fn of(source: &KernelSource, objects: &[&Object]) -> Result<Arc<Self>, KernelError> {
+        let has_all = |types: &Self| objects.iter().all(|object| types.objects.contains(&object.name));
+        LATEST.get(&source.btf, has_all, || {
             memory::raise_limit();
-            let mut types = Self::read(&source.btf)?;
-            types.loaders = Mutex::new(memory::without_files(|| {
-                OBJECTS.iter().map(|_| EbpfLoader::new()).collect()
-            }));
+            let mut types = Self::read(&source.btf, objects)?;
+            let loaders = || objects.iter().map(|_| EbpfLoader::new()).collect();
+            types.loaders = Mutex::new(memory::without_files(loaders));
             Ok(types)
         })
     }
 
     /// Reads a file.
-    pub(super) fn read(path: &Path) -> Result<Self, KernelError> {
-        let hooks = || OBJECTS.iter().map(|object| object.hooks);
+    pub(super) fn read(path: &Path, objects: &[&Object]) -> Result<Self, KernelError> {
+        let hooks = || objects.iter().map(|object| object.hooks);
         let tracepoints: BTreeSet<_> = hooks().flat_map(tracepoints).collect();
         let functions = hooks().flat_map(functions).map(Name::Function);
         let enumerations = [SUBSYSTEMS, REASONS, HELPERS].map(Name::Members);
@@ -90,6 +104,7 @@ impl KernelTypes {
         let (offsets, absent) = btf.offsets()?;
         let ids = AyaBtf::parse(&btf.hooks(), Endianness::default());
         Ok(Self {
+            objects: objects.iter().map(|object| object.name).collect(),
             offsets,
             absent,
             arguments: tracepoints
@@ -142,26 +157,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_once_while_what_was_read_is_held() {
+    fn a_file_is_read_once_while_enough_of_it_is_held() {
         let latest = Latest(Mutex::new(None));
-        let get = |path: &str, number: u32| {
-            let read = || {
-                if number == 0 {
-                    Err("unreadable")
-                } else {
-                    Ok(number)
-                }
-            };
-            latest.get(Path::new(path), read)
+        let get = |path: &str, least: u32, number: u32| {
+            let read = || (number != 0).then_some(number).ok_or("unreadable");
+            latest.get(Path::new(path), |held| *held >= least, read)
         };
-        assert_eq!(get("a", 0), Err("unreadable"));
-        let held = get("a", 1);
+        assert_eq!(get("a", 1, 0), Err("unreadable"));
+        let held = get("a", 1, 1);
         for number in [0, 2] {
-            assert_eq!(get("a", number), Ok(Arc::new(1)), "held");
+            assert_eq!(get("a", 1, number), Ok(Arc::new(1)), "held");
         }
-        drop(held);
-        let held = get("a", 3);
+        let more = get("a", 2, 2);
+        assert_eq!(more, Ok(Arc::new(2)), "not enough was held");
+        assert_eq!(get("a", 1, 0), more, "more than enough is held");
+        drop((held, more));
+        let held = get("a", 1, 3);
         assert_eq!(held, Ok(Arc::new(3)), "no longer held");
-        assert_eq!(get("b", 4), Ok(Arc::new(4)), "another file");
+        assert_eq!(get("b", 1, 4), Ok(Arc::new(4)), "another file");
     }
 }

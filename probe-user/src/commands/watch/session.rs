@@ -30,7 +30,7 @@ const TLS_TICK: Duration = Duration::from_millis(10);
 /// # Errors
 /// When the kernel has none, or a required field is not in them.
 pub fn types(settings: &Watch) -> Result<Arc<KernelTypes>> {
-    KernelTypes::of(&settings.kernel.source)
+    KernelTypes::hold(&settings.kernel.source)
         .with_context(|| format!("watch can't run on kernel {}", kernel::release()))
 }
 

@@ -65,7 +65,7 @@ impl Collector {
             retry_untracked: Retry::new(),
         };
         // Held for all three objects. What is wrong with them is said by each.
-        let _types = KernelTypes::of(&collector.config.source);
+        let _types = KernelTypes::hold(&collector.config.source);
         if collector.config.causes {
             collector.begin_drops();
         }
