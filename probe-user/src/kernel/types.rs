@@ -102,8 +102,7 @@ impl KernelTypes {
         let names = tracepoints.iter().copied().map(Name::Tracepoint);
         let btf = Btf::read(path, names.chain(functions).chain(enumerations))?;
         let (offsets, absent) = btf.offsets()?;
-        let ids = AyaBtf::parse(&btf.hooks(), Endianness::default());
-        Ok(Self {
+        let mut types = Self {
             objects: objects.iter().map(|object| object.name).collect(),
             offsets,
             absent,
@@ -117,9 +116,15 @@ impl KernelTypes {
                 .names(HELPERS, "BPF_FUNC_")
                 .values()
                 .any(|name| name == "ktime_get_coarse_ns"),
-            ids: ids.map_err(|error| KernelError::Ids(chain(&error)))?,
+            ids: AyaBtf::new(),
             loaders: Mutex::default(),
-        })
+        };
+        let hooks = btf.hooks();
+        // Before 6.16 a copy of 5 MB; the ids take as much again.
+        drop(btf);
+        types.ids =
+            AyaBtf::parse(&hooks, Endianness::default()).map_err(|error| KernelError::Ids(chain(&error)))?;
+        Ok(types)
     }
 
     /// How many arguments a tracepoint has; 0 where there is none of that name.
