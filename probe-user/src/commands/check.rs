@@ -10,7 +10,9 @@ use crate::{
         capabilities::{self, Need},
         connection, drops,
         object::Checked,
-        path, system, tls, vxlan,
+        path, system, tls,
+        types::KernelTypes,
+        vxlan,
     },
     model::{
         Verdict,
@@ -24,6 +26,8 @@ use crate::{
 /// # Errors
 /// When the output can't be written.
 pub fn run(settings: Settings) -> Result<Verdict> {
+    // Held for all objects. What is wrong with them is said by each command.
+    let _types = KernelTypes::hold(&settings.source);
     let check = KernelCheck {
         kernel: kernel::release(),
         facts: facts(&settings),

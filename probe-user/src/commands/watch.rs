@@ -53,15 +53,17 @@ const FIRST_ANSWER_OF_CLUSTER: Duration = Duration::from_secs(2);
 pub async fn run(settings: Watch) -> Result<()> {
     privileges::check("watch", &capabilities::WATCH)?;
     let until = Until::signals()?;
-    let hooks = Hooks::attach(&settings)?;
-    for lack in &hooks.lacks {
-        say(format_args!("probe: watch runs without {lack}"));
-    }
+    let types = session::types(&settings)?;
+    // Its thread attaches other hooks meanwhile.
     let explainer = settings
         .explain
         .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose();
     let explainer = explainer.context("can't start the thread that finds causes")?;
+    let hooks = Hooks::attach(&settings, types)?;
+    for lack in &hooks.lacks {
+        say(format_args!("probe: watch runs without {lack}"));
+    }
     let recorder = recorder(&settings, &settings.recording_scope())?;
     if settings.record.is_some() && settings.kernel.ports.is_empty() {
         say(format_args!(
@@ -78,7 +80,7 @@ pub async fn run(settings: Watch) -> Result<()> {
     };
     let duration = settings.duration;
     let watched = settings.description();
-    let mut session = hooks.session(settings, output, sources, explainer);
+    let mut session = hooks.session(settings, output, sources, explainer)?;
     say(format_args!("watching {watched} (Ctrl-C ends with a summary)"));
     let mut until = until.or_after(duration);
     match session.run(until.over()).await {

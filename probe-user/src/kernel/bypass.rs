@@ -18,7 +18,6 @@ use super::{
     btf::Absent,
     hooks::{Degraded, take_away},
     maps::{PerCpuTable, Table, take},
-    memory,
     messages::Reader,
     netfilter::Filter,
     object::{Attached, Checked, Object, Types},
@@ -87,7 +86,7 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
-    let (types, ()) = OBJECT.types(&options.source, |_, _| ())?;
+    let types = OBJECT.types(&options.source)?;
     let settings = Settings {
         netns: options.netns,
         zero: 0,
@@ -116,11 +115,10 @@ impl BypassProbe {
         let Attached {
             used,
             degraded,
+            absent,
             filters,
             messages,
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let absent = types.absent;
-        memory::give_back();
         Ok(Self {
             used,
             degraded,

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use probe_ebpf::contract::connection::CGROUP_V2;
 
-use super::btf::Btf;
+use super::types::KernelTypes;
 
 /// Controllers that kubelets and container runtimes make a group for in every container, the surest first, with
 /// their names in `enum cgroup_subsys_id`.
@@ -20,12 +20,15 @@ const CONTROLLERS: [(&str, &str); 5] = [
 ///
 /// A node with version 1 controllers, even next to a version 2 hierarchy (hybrid), has its containers there for
 /// sure; in the other hierarchy only with newer runtimes.
-pub fn subsystem(mountinfo: &Path, btf: &Btf) -> u32 {
+pub fn subsystem(mountinfo: &Path, types: &KernelTypes) -> u32 {
     let mounts = fs::read_to_string(mountinfo).unwrap_or_default();
     CONTROLLERS
         .into_iter()
         .filter(|(controller, _)| mounted(&mounts, controller))
-        .find_map(|(_, enumerator)| btf.enumerator("cgroup_subsys_id", enumerator))
+        .find_map(|(_, enumerator)| {
+            let mut subsystems = types.subsystems.iter();
+            subsystems.find_map(|(index, name)| (name == enumerator).then_some(*index))
+        })
         .unwrap_or(CGROUP_V2)
 }
 

@@ -29,7 +29,6 @@ use super::{
     hooks::{Degraded, take_away},
     losses::{self, Run},
     maps::{Table, take},
-    memory,
     messages::Reader,
     object::{Attached, Checked, Object, Types},
 };
@@ -67,14 +66,21 @@ pub(super) static OBJECT: Object = Object {
     ],
 };
 
-/// The loaded object. Dropping it, or the end of the process however it comes, removes all of it from the kernel.
-pub struct ConnectionProbe {
-    pub records: Records,
-    pub tables: Tables,
+/// The loaded object, its ring not yet mapped. Dropping it, or the end of the process however it comes, removes all of it
+/// from the kernel.
+pub struct ConnectionHooks {
     /// Fields this kernel does not have.
     pub absent: Vec<Absent>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
+    ebpf: Ebpf,
+    messages: Option<Reader>,
+}
+
+/// The same with its ring mapped, and its tables.
+pub struct ConnectionProbe {
+    pub records: Records,
+    pub tables: Tables,
     /// Once detached.
     skipped: Option<u64>,
     ebpf: Ebpf,
@@ -102,9 +108,7 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
 
 /// The object with its maps, its programs not yet loaded.
 fn load(options: &ConnectionOptions) -> Result<(Ebpf, Types), KernelError> {
-    let (types, cgroup_subsystem) = OBJECT.types(&options.source, |btf, _| {
-        cgroup::subsystem(Path::new("/proc/self/mountinfo"), btf)
-    })?;
+    let types = OBJECT.types(&options.source)?;
     let slots = options.max_connections.next_power_of_two();
     let settings = Settings {
         outcomes: options
@@ -116,7 +120,7 @@ fn load(options: &ConnectionOptions) -> Result<(Ebpf, Types), KernelError> {
         by_prefix: u32::from(!options.peers.is_empty()),
         wake_bytes: options.ring_bytes / 4,
         slots_mask: slots - 1,
-        cgroup_subsystem,
+        cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &types.kernel),
     };
     let ports = Ports::new(options.ports.iter().copied());
     let ebpf = OBJECT.load(
@@ -151,21 +155,36 @@ pub struct Tables {
     losses: PerCpuArray<MapData, u64>,
 }
 
-impl ConnectionProbe {
+impl ConnectionHooks {
     /// Loads the object and attaches every hook this kernel has.
     ///
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or a required hook can't be attached.
-    pub fn load(options: &ConnectionOptions) -> Result<Self, KernelError> {
+    pub fn attach(options: &ConnectionOptions) -> Result<Self, KernelError> {
         let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
         let Attached {
-            degraded, messages, ..
+            absent,
+            degraded,
+            messages,
+            ..
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let absent = types.absent;
-        // Before the ring is mapped, which counts twice: the peak is then the larger of the two, not their sum.
-        memory::give_back();
         Ok(Self {
+            absent,
+            degraded,
+            ebpf,
+            messages,
+        })
+    }
+
+    /// Maps the ring, which counts twice. So this comes after all objects are loaded: the peak is then the larger of the two,
+    /// not their sum.
+    ///
+    /// # Errors
+    /// When the kernel does not map it.
+    pub fn open(self) -> Result<ConnectionProbe, KernelError> {
+        let mut ebpf = self.ebpf;
+        Ok(ConnectionProbe {
             records: Records {
                 ring: take(&mut ebpf, FEATURE, map::RECORDS)?,
             },
@@ -178,14 +197,14 @@ impl ConnectionProbe {
                 processes: Table::take(&mut ebpf, FEATURE, map::PROCESSES)?,
                 losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
             },
-            absent,
-            degraded,
             skipped: None,
             ebpf,
-            _messages: messages,
+            _messages: self.messages,
         })
     }
+}
 
+impl ConnectionProbe {
     /// Ends the watching; what the tables and the ring hold can still be read, and no longer changes.
     pub fn detach(&mut self) {
         self.skipped = Some(self.skipped());

@@ -53,7 +53,8 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
 }
 
 fn load(source: &KernelSource, ports: &HashSet<u16>) -> Result<(Ebpf, Types, Reasons), KernelError> {
-    let (types, reasons) = OBJECT.types(source, |btf, types| types.reasons(btf))?;
+    let types = OBJECT.types(source)?;
+    let reasons = types.reasons();
     let settings = Settings {
         every_port: u32::from(ports.is_empty()),
         reasons: u32::from(reasons.is_some()),

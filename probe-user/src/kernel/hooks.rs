@@ -3,10 +3,15 @@
 //! Typed loads come first, whose offsets the verifier proves, then a raw tracepoint that probes; the tracepoint that
 //! reports most first, then what older kernels have.
 
-use std::path::Path;
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+};
 
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     programs::{BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, SchedClassifier},
 };
 use probe_ebpf::contract::hooks::{Access, Hook, Program};
@@ -16,11 +21,15 @@ use super::{
     netfilter::{Filter, FilterError, FilterObject},
     object::{Object, Types},
     system,
+    types::KernelTypes,
 };
 use crate::error::chain;
 
 /// There where the kernel can have kprobes without tracefs.
 const KPROBES: &str = "/sys/bus/event_source/devices/kprobe";
+
+/// As many programs are verified at once.
+const THREADS: usize = 4;
 
 /// A program on its way into the kernel.
 #[derive(Clone, Debug)]
@@ -40,14 +49,14 @@ pub struct Degraded {
 /// Where the programs of a feature go.
 pub struct Target<'a> {
     pub ebpf: &'a mut Ebpf,
-    /// Ids of the tracepoints and functions.
-    pub btf: &'a Btf,
     pub object: &'a Object,
     /// Tracepoints, functions and netfilter hooks to do without, as if the kernel did not have them.
     pub without: &'a [String],
     pub types: &'a Types,
     /// The object for its netfilter programs, once there is one to be attached.
     pub filters: Option<FilterObject>,
+    /// Programs that were loaded ahead, and how.
+    pub ahead: HashMap<&'static str, Result<(), ProgramError>>,
 }
 
 impl Target<'_> {
@@ -93,62 +102,110 @@ impl Target<'_> {
             .collect()
     }
 
-    fn attach_one(&mut self, program: Program) -> Result<Option<Filter>, HookError> {
-        let Program { name, tracepoint, .. } = program;
-        if self.without.iter().any(|without| without == tracepoint) {
-            return Err(HookError::Kernel("left out by --without".to_owned()));
+    /// Loads the best program of each hook, several at once: the verifier takes two thirds of the time of a start, and its lock
+    /// (`bpf_check()`) is only for processes without CAP_BPF. What failed is reported when it is to be attached.
+    pub fn load_ahead(&mut self, hooks: &[Hook]) {
+        let threads = thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(THREADS);
+        let best = |hook: &Hook| {
+            let mut programs = hook.programs.iter();
+            programs
+                .find(|program| self.left_out(**program).is_none())
+                .copied()
+        };
+        let best: HashMap<&str, Program> = hooks
+            .iter()
+            .filter_map(|hook| best(hook).map(|program| (program.name, program)))
+            .collect();
+        if threads < 2 || best.len() < 2 {
+            return;
         }
-        let arguments = self.types.arguments(tracepoint);
+        let kernel = &self.types.kernel;
+        let waiting: Vec<_> = self
+            .ebpf
+            .programs_mut()
+            .filter_map(|(name, loaded)| Some((*best.get(name)?, loaded)))
+            .collect();
+        let (waiting, done) = (Mutex::new(waiting), Mutex::new(HashMap::new()));
+        let next = || lock(&waiting).pop();
+        let work = || {
+            while let Some((program, loaded)) = next() {
+                let result = load(program, loaded, kernel);
+                lock(&done).insert(program.name, result);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..threads.min(best.len()) {
+                // This thread does what another can't.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        self.ahead = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
+
+    /// Why a program is not even tried.
+    fn left_out(&self, program: Program) -> Option<String> {
+        let Program { tracepoint, .. } = program;
+        if self.without.iter().any(|without| without == tracepoint) {
+            return Some("left out by --without".to_owned());
+        }
+        let arguments = self.types.kernel.arguments(tracepoint);
         if arguments < program.arguments {
-            return Err(HookError::Kernel(format!(
+            return Some(format!(
                 "the tracepoint has {arguments} arguments here, {} are needed",
                 program.arguments
-            )));
+            ));
+        }
+        let hangs = matches!(program.access, Access::Entry | Access::Exit) && system::may_hang();
+        hangs.then(|| {
+            "left out in a container: on this kernel, a container with it can hang at its end (fixed in 6.9)"
+                .to_owned()
+        })
+    }
+
+    fn attach_one(&mut self, program: Program) -> Result<Option<Filter>, HookError> {
+        let Program { name, tracepoint, .. } = program;
+        if let Some(reason) = self.left_out(program) {
+            return Err(HookError::Kernel(reason));
+        }
+        if let Access::Filter(family) = program.access {
+            let attached = self.filters()?.attach(name, family);
+            return attached.map(Some).map_err(|error| self.not_filtered(error));
+        }
+        let mismatch = self.mismatch(name);
+        let loaded = match self.ahead.remove(name) {
+            Some(loaded) => loaded,
+            None => match self.ebpf.program_mut(name) {
+                Some(loaded) => load(program, loaded, &self.types.kernel),
+                None => return Err(mismatch),
+            },
+        };
+        match loaded {
+            Ok(()) => {}
+            Err(ProgramError::UnexpectedProgramType) => return Err(mismatch),
+            Err(error) => return Err(error.into()),
         }
         match program.access {
             Access::Typed => {
-                let btf = self.btf;
-                let program: &mut BtfTracePoint = self.program(name)?;
-                program.load(tracepoint, btf)?;
-                program.attach()?;
+                self.program::<BtfTracePoint>(name)?.attach()?;
             }
             Access::Probed => {
-                let program: &mut RawTracePoint = self.program(name)?;
-                program.load()?;
-                program.attach(tracepoint)?;
-            }
-            Access::Classifier => {
-                let program: &mut SchedClassifier = self.program(name)?;
-                program.load()?;
-            }
-            Access::Entry | Access::Exit if system::may_hang() => {
-                return Err(HookError::Kernel(
-                    "left out in a container: on this kernel, a container with it can hang at its end \
-                     (fixed in 6.9)"
-                        .to_owned(),
-                ));
+                self.program::<RawTracePoint>(name)?.attach(tracepoint)?;
             }
             Access::Entry => {
-                let btf = self.btf;
-                let program: &mut FEntry = self.program(name)?;
-                program.load(tracepoint, btf)?;
-                program.attach()?;
+                self.program::<FEntry>(name)?.attach()?;
             }
             Access::Exit => {
-                let btf = self.btf;
-                let program: &mut FExit = self.program(name)?;
-                program.load(tracepoint, btf)?;
-                program.attach()?;
-            }
-            Access::Filter(family) => {
-                let attached = self.filters()?.attach(name, family);
-                return attached.map(Some).map_err(|error| self.not_filtered(error));
+                self.program::<FExit>(name)?.attach()?;
             }
             Access::Kprobe => {
                 let program: &mut KProbe = self.program(name)?;
-                program.load()?;
                 program.attach(tracepoint, 0).map_err(not_probed)?;
             }
+            // To devices, later.
+            Access::Classifier | Access::Filter(_) => {}
         }
         Ok(None)
     }
@@ -181,20 +238,43 @@ impl Target<'_> {
     where
         &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
     {
-        let feature = self.object.feature;
-        let mismatch = || {
-            HookError::Mismatch(KernelError::Mismatch {
-                feature,
-                kind: "program",
-                name,
-            })
-        };
-        self.ebpf
-            .program_mut(name)
-            .ok_or_else(mismatch)?
-            .try_into()
-            .map_err(|_| mismatch())
+        let mismatch = self.mismatch(name);
+        let program = self.ebpf.program_mut(name);
+        program
+            .and_then(|program| program.try_into().ok())
+            .ok_or(mismatch)
     }
+
+    fn mismatch(&self, name: &'static str) -> HookError {
+        HookError::Mismatch(KernelError::Mismatch {
+            feature: self.object.feature,
+            kind: "program",
+            name,
+        })
+    }
+}
+
+/// Loads a program that aya holds.
+fn load(
+    program: Program,
+    loaded: &mut aya::programs::Program,
+    kernel: &KernelTypes,
+) -> Result<(), ProgramError> {
+    let Program { tracepoint, .. } = program;
+    match program.access {
+        Access::Typed => <&mut BtfTracePoint>::try_from(loaded)?.load(tracepoint, &kernel.ids),
+        Access::Probed => <&mut RawTracePoint>::try_from(loaded)?.load(),
+        Access::Classifier => <&mut SchedClassifier>::try_from(loaded)?.load(),
+        Access::Entry => <&mut FEntry>::try_from(loaded)?.load(tracepoint, &kernel.ids),
+        Access::Exit => <&mut FExit>::try_from(loaded)?.load(tracepoint, &kernel.ids),
+        Access::Kprobe => <&mut KProbe>::try_from(loaded)?.load(),
+        // aya holds none.
+        Access::Filter(_) => Ok(()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Detaches and unloads every program of an object that aya holds.

@@ -23,12 +23,12 @@ pub mod statistics;
 pub mod symbols;
 pub mod system;
 pub mod tls;
+pub mod types;
 pub mod vxlan;
 
 use std::path::PathBuf;
 
 /// Every object, as the manifest of probe-ebpf lists them.
-#[cfg(test)]
 const OBJECTS: [&object::Object; 6] = [
     &bypass::OBJECT,
     &connection::OBJECT,
@@ -43,6 +43,8 @@ const OBJECTS: [&object::Object; 6] = [
 pub enum KernelError {
     #[error(transparent)]
     Btf(#[from] btf::BtfError),
+    #[error("the ids of the kernel's tracepoints and functions can't be used: {0}")]
+    Ids(String),
     #[error("the BPF object of `{feature}` can't be loaded into this kernel: {reason}")]
     Object { feature: &'static str, reason: String },
     #[error("no usable hook for {gives}, which is required: {reason}")]

@@ -1,25 +1,25 @@
-//! What all objects need: this kernel's offsets, its tracepoints, and their programs loaded.
+//! What all objects need: their maps made, and their programs loaded.
 
 use std::{
     cell::OnceCell,
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     io::{self, Read as _},
+    sync::Arc,
 };
 
-use aya::{Btf as AyaBtf, Ebpf, EbpfLoader, Endianness};
+use aya::Ebpf;
 use probe_ebpf::contract::{
     connection::global::OFFSETS,
-    hooks::{Hook, Program, functions, tracepoints},
-    offsets::Offsets,
+    hooks::{Hook, Program},
 };
 
 use super::{
     KernelError,
-    btf::{Absent, Btf},
+    btf::Absent,
     hooks::{Attempt, Degraded, HookError, Target},
-    memory,
     messages::{self, Reader},
     netfilter::Filter,
+    types::KernelTypes,
 };
 use crate::{error::chain, model::settings::KernelSource};
 
@@ -54,22 +54,12 @@ impl Object {
         })
     }
 
-    /// Reads this kernel's types. `also` takes what else is needed of them; they are freed here: 6 MB on most kernels.
+    /// This kernel's types, as this object needs them.
     ///
     /// # Errors
     /// When the kernel has no BTF, or a required field is not in it.
-    pub fn types<T>(
-        &self,
-        source: &KernelSource,
-        also: impl FnOnce(&Btf, &Types) -> T,
-    ) -> Result<(Types, T), KernelError> {
-        memory::raise_limit();
-        let btf = Btf::read(&source.btf)?;
-        let types = Types::of(&btf, self)?;
-        let also = also(&btf, &types);
-        drop(btf);
-        memory::give_back();
-        Ok((types, also))
+    pub fn types(&'static self, source: &KernelSource) -> Result<Types, KernelError> {
+        Ok(Types::of(KernelTypes::of(source, &[self])?, self))
     }
 
     /// Makes the maps, `sizes` of them with so many entries. The programs are not loaded yet. `globals` are constants that the
@@ -83,12 +73,11 @@ impl Object {
         globals: &[(&str, &[u8])],
         sizes: &[(&str, u32)],
     ) -> Result<Ebpf, KernelError> {
-        let mut loader = memory::without_files(EbpfLoader::new);
-        loader.btf(None);
+        let mut loader = types.kernel.loader();
         if let Some(threshold) = messages::threshold() {
             loader.override_global(aya_log::LEVEL, threshold, true);
         }
-        loader.override_global(OFFSETS, bytemuck::bytes_of(&types.offsets), true);
+        loader.override_global(OFFSETS, bytemuck::bytes_of(&types.kernel.offsets), true);
         for (name, value) in globals {
             loader.override_global(name, *value, true);
         }
@@ -141,46 +130,32 @@ pub struct Attached {
     pub used: Vec<(Hook, Program)>,
     /// Hooks this kernel does not give.
     pub degraded: Vec<Degraded>,
+    /// Fields this kernel does not have, of those that the object reads.
+    pub absent: Vec<Absent>,
     /// Those of its programs that aya does not hold.
     pub filters: Vec<Filter>,
     /// Prints its messages, where they were asked for.
     pub messages: Option<Reader>,
 }
 
-/// This kernel's types, as far as an object needs them.
+/// This kernel's types for one object.
 pub struct Types {
-    pub offsets: Offsets,
+    pub kernel: Arc<KernelTypes>,
     /// Fields this kernel does not have, of those that the object reads.
     pub absent: Vec<Absent>,
-    /// BTF with the ids of the tracepoints and functions.
-    tracepoints: Vec<u8>,
-    /// How many arguments each tracepoint has.
-    arguments: HashMap<&'static str, u32>,
     /// The object, as it is loaded.
     bytes: OnceCell<Vec<u8>>,
 }
 
 impl Types {
-    /// # Errors
-    /// When a required field is not there.
-    pub fn of(btf: &Btf, object: &Object) -> Result<Self, KernelError> {
-        let (offsets, mut absent) = btf.offsets()?;
+    fn of(kernel: Arc<KernelTypes>, object: &Object) -> Self {
+        let mut absent = kernel.absent.clone();
         absent.retain(|absent| object.optional.contains(&absent.field));
-        let names: BTreeSet<_> = tracepoints(object.hooks).collect();
-        let arguments = names
-            .iter()
-            .filter_map(|name| Some((*name, btf.arguments(name)?)))
-            .collect();
-        Ok(Self {
-            offsets,
+        Self {
+            kernel,
             absent,
-            tracepoints: btf.hooks(
-                &names.into_iter().collect::<Vec<_>>(),
-                &functions(object.hooks).collect::<Vec<_>>(),
-            ),
-            arguments,
             bytes: OnceCell::new(),
-        })
+        }
     }
 
     /// The object that these are for, as it is loaded: inflated once.
@@ -195,36 +170,32 @@ impl Types {
         Ok(self.bytes.get_or_init(|| bytes))
     }
 
-    /// How many arguments a tracepoint has; 0 where there is none of that name.
-    pub fn arguments(&self, tracepoint: &str) -> u32 {
-        self.arguments.get(tracepoint).copied().unwrap_or(0)
-    }
-
     /// This kernel's names of the reasons for drops.
-    pub fn reasons(&self, btf: &Btf) -> Reasons {
-        let tells = self.arguments("kfree_skb") >= 3;
-        tells.then(|| btf.names("skb_drop_reason", "SKB_DROP_REASON_"))
+    pub fn reasons(&self) -> Reasons {
+        let kernel = &self.kernel;
+        kernel.has_reasons().then(|| kernel.reasons.clone())
     }
 
-    /// Loads and attaches the best program for each hook. `ebpf` was made of `object`, and still has all its maps where a
+    /// Loads and attaches the best program for each hook, and frees the types. `ebpf` was made of `object`, and still has all its maps where a
     /// netfilter program is to use them.
     ///
     /// # Errors
     /// When this kernel does not give one that is required.
     pub fn attach(
-        &self,
+        self,
         ebpf: &mut Ebpf,
         object: &Object,
         source: &KernelSource,
     ) -> Result<Attached, KernelError> {
-        let btf = self.ids(object.feature)?;
-        let mut target = self.target(ebpf, &btf, object, source);
+        let mut target = self.target(ebpf, object, source);
         let mut attached = Attached {
             used: Vec::new(),
             degraded: Vec::new(),
+            absent: Vec::new(),
             filters: Vec::new(),
             messages: None,
         };
+        target.load_ahead(object.hooks);
         // The first hook last: with `watch` it makes the records, and none is to be made before all of it is seen.
         for hook in object.hooks.iter().rev() {
             match target.attach(*hook) {
@@ -244,6 +215,7 @@ impl Types {
         }
         attached.used.reverse();
         attached.messages = Reader::start(ebpf)?;
+        attached.absent = self.absent;
         Ok(attached)
     }
 
@@ -257,8 +229,7 @@ impl Types {
         object: &Object,
         source: &KernelSource,
     ) -> Result<Checked, KernelError> {
-        let btf = self.ids(object.feature)?;
-        let mut target = self.target(ebpf, &btf, object, source);
+        let mut target = self.target(ebpf, object, source);
         let mut checked = Vec::new();
         for hook in object.hooks {
             checked.push((*hook, target.check(*hook)?));
@@ -271,27 +242,14 @@ impl Types {
         })
     }
 
-    fn ids(&self, feature: &'static str) -> Result<AyaBtf, KernelError> {
-        AyaBtf::parse(&self.tracepoints, Endianness::default()).map_err(|error| KernelError::Object {
-            feature,
-            reason: chain(&error),
-        })
-    }
-
-    fn target<'a>(
-        &'a self,
-        ebpf: &'a mut Ebpf,
-        btf: &'a AyaBtf,
-        object: &'a Object,
-        source: &'a KernelSource,
-    ) -> Target<'a> {
+    fn target<'a>(&'a self, ebpf: &'a mut Ebpf, object: &'a Object, source: &'a KernelSource) -> Target<'a> {
         Target {
             ebpf,
-            btf,
             object,
             without: &source.without,
             types: self,
             filters: None,
+            ahead: HashMap::new(),
         }
     }
 }
@@ -299,11 +257,12 @@ impl Types {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeSet,
         fs,
         path::{Path, PathBuf},
     };
 
-    use probe_ebpf::contract::offsets::FILTERED;
+    use probe_ebpf::contract::offsets::{FILTERED, Offsets};
 
     use super::*;
     use crate::kernel::OBJECTS;
@@ -398,9 +357,9 @@ mod tests {
         bytes[at.unwrap() + 1] = b'?';
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), bytes).unwrap();
-        let btf = Btf::read(file.path()).unwrap();
+        let kernel = Arc::new(KernelTypes::read(file.path(), &OBJECTS).unwrap());
         for object in OBJECTS {
-            let absent = Types::of(&btf, object).unwrap().absent;
+            let absent = Types::of(Arc::clone(&kernel), object).absent;
             let lost: BTreeSet<_> = absent.iter().map(|absent| absent.lost).collect();
             let expected = if object.feature == "path" {
                 BTreeSet::from([FILTERED])

@@ -18,7 +18,6 @@ use super::{
     hooks::{Degraded, take_away},
     losses::{self, Run},
     maps::take,
-    memory,
     messages::Reader,
     object::{Attached, Checked, Object, Reasons, Types},
 };
@@ -180,7 +179,8 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types, Reasons), KernelError> {
-    let (types, reasons) = OBJECT.types(&options.source, |btf, types| types.reasons(btf))?;
+    let types = OBJECT.types(&options.source)?;
+    let reasons = types.reasons();
     let settings = Settings {
         from: prefix(options.from),
         to: prefix(options.to),
@@ -227,11 +227,10 @@ impl PathProbe {
         let Attached {
             used,
             degraded,
+            absent,
             messages,
             ..
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let absent = types.absent;
-        memory::give_back();
         Ok(Self {
             used,
             degraded,

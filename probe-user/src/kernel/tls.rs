@@ -77,7 +77,7 @@ pub fn check(source: &KernelSource) -> Result<Checked, KernelError> {
 }
 
 fn load(source: &KernelSource, settings: Settings, ports: &[u16]) -> Result<(Ebpf, Types), KernelError> {
-    let (types, ()) = OBJECT.types(source, |_, _| ())?;
+    let types = OBJECT.types(source)?;
     let ports = Ports::new(ports.iter().copied());
     let ebpf = OBJECT.load(
         &types,

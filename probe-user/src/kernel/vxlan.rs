@@ -24,7 +24,6 @@ use super::{
     hooks::{Degraded, take_away},
     losses,
     maps::{PerCpuTable, Table, take},
-    memory,
     messages::Reader,
     object::{self, Checked, Object, Types},
     ports::PortSet,
@@ -93,27 +92,24 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
         flows: None,
         source,
     };
-    let (mut ebpf, types, _) = load(&options)?;
+    let (mut ebpf, types) = load(&options)?;
     types.check(&mut ebpf, &OBJECT, &options.source)
 }
 
-fn load(options: &Options) -> Result<(Ebpf, Types, HashMap<u32, String>), KernelError> {
-    let (types, (reasons, coarse)) = OBJECT.types(&options.source, |btf, _| {
-        let coarse = btf.enumerator("bpf_func_id", "BPF_FUNC_ktime_get_coarse_ns");
-        (btf.names("skb_drop_reason", "SKB_DROP_REASON_"), coarse.is_some())
-    })?;
+fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
+    let types = OBJECT.types(&options.source)?;
     let settings = Settings {
         netns: options.netns,
         flows: u32::from(options.flows.is_some()),
-        reasons: u32::from(types.arguments("kfree_skb") >= 3),
-        coarse: u32::from(coarse),
+        reasons: u32::from(types.kernel.has_reasons()),
+        coarse: u32::from(types.kernel.coarse_clock),
     };
     let ebpf = OBJECT.load(
         &types,
         &[(global::SETTINGS, bytemuck::bytes_of(&settings))],
         &[(map::FLOWS, options.flows.unwrap_or(1))],
     )?;
-    Ok((ebpf, types, reasons))
+    Ok((ebpf, types))
 }
 
 impl VxlanProbe {
@@ -122,13 +118,12 @@ impl VxlanProbe {
     /// # Errors
     /// When the kernel has no BTF, a required field is not in it, or a required program is refused.
     pub fn load(options: &Options) -> Result<Self, KernelError> {
-        let (mut ebpf, types, reasons) = load(options)?;
+        let (mut ebpf, types) = load(options)?;
+        let has_reasons = types.kernel.has_reasons();
+        let reasons = types.kernel.reasons.clone();
         let object::Attached {
             degraded, messages, ..
         } = types.attach(&mut ebpf, &OBJECT, &options.source)?;
-        let has_reasons = types.arguments("kfree_skb") >= 3;
-        drop(types);
-        memory::give_back();
         Ok(Self {
             degraded,
             reasons,

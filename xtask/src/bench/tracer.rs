@@ -25,13 +25,16 @@ pub struct Tracer {
     /// What it prints.
     files: TempDir,
     ready: Duration,
-    /// CPU time at that moment, user and system.
+    /// Peak memory and CPU time at that moment, user and system.
+    peak_bytes: u64,
     cpu: (Duration, Duration),
 }
 
 /// What a run came to.
 pub struct Finished {
     pub ready: Duration,
+    /// Peak memory until then.
+    pub ready_peak_bytes: u64,
     pub user: Duration,
     pub system: Duration,
     pub peak_bytes: u64,
@@ -68,8 +71,10 @@ impl Tracer {
             child,
             files,
             ready: start.elapsed(),
+            peak_bytes: 0,
             cpu: Default::default(),
         };
+        tracer.peak_bytes = tracer.peak_bytes()?;
         tracer.cpu = tracer.cpu()?;
         Ok(tracer)
     }
@@ -88,12 +93,7 @@ impl Tracer {
                 self.text("err")?
             );
         }
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.pid()))?;
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .context("no VmHWM")?;
-        let peak: u64 = peak.trim().trim_end_matches("kB").trim().parse()?;
+        let peak_bytes = self.peak_bytes()?;
         let (user, system) = self.cpu()?;
         // bpftrace 0.17 now and then misses one.
         for attempt in 1.. {
@@ -109,9 +109,10 @@ impl Tracer {
         }
         Ok(Finished {
             ready: self.ready,
+            ready_peak_bytes: self.peak_bytes,
             user: user.saturating_sub(self.cpu.0),
             system: system.saturating_sub(self.cpu.1),
-            peak_bytes: peak * 1024,
+            peak_bytes,
             out: self.text("out")?,
             err: self.text("err")?,
         })
@@ -125,6 +126,17 @@ impl Tracer {
 
     fn file(&self, name: &str) -> PathBuf {
         self.files.path().join(name)
+    }
+
+    /// The most that it had in memory so far.
+    fn peak_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.pid()))?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM")?;
+        let peak: u64 = peak.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(peak * 1024)
     }
 
     /// CPU time so far, user and system, of all threads.

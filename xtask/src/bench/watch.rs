@@ -287,6 +287,18 @@ fn report(all: &[Measured], bare: f64) {
             most(measured, &|outcome| outcome.finished.peak_bytes as f64)? / 1e6
         ))
     });
+    row("peak memory MB until it watches", &|measured| {
+        let peak = most(measured, &|outcome| outcome.finished.ready_peak_bytes as f64)?;
+        Some(format!("{:.1}", peak / 1e6))
+    });
+    row("ms until it watches, median", &|measured| {
+        let ready: Vec<_> = measured
+            .outcomes
+            .iter()
+            .map(|outcome| outcome.finished.ready.as_secs_f64() * 1e3)
+            .collect();
+        Some(format!("{:.0}", some(&ready)?))
+    });
     row("ms until it watches, slowest", &|measured| {
         Some(format!(
             "{:.0}",

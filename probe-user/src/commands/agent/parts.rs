@@ -32,7 +32,7 @@ use crate::{
         watch::{
             explain::{ExplainConfig, Explainer, Observed},
             pipeline::OwnerSources,
-            session::Hooks,
+            session::{Hooks, types},
         },
     },
     kernel::memory,
@@ -197,8 +197,9 @@ impl NodeParts {
 
     /// Watches connections until all is to end.
     async fn watch(&mut self, looks: Explainer, runtime: Option<Runtime>) -> Result<()> {
+        let attach = |settings| Hooks::attach(settings, types(settings)?);
         let settings = self.settings.watch.clone().context("not enabled")?;
-        let hooks = match Hooks::attach(&settings) {
+        let hooks = match attach(&settings) {
             Ok(hooks) => hooks,
             Err(error) => {
                 // Looking goes on meanwhile.
@@ -209,7 +210,7 @@ impl NodeParts {
                     if self.is_stopped() {
                         return Ok(());
                     }
-                    if let Ok(hooks) = Hooks::attach(&settings) {
+                    if let Ok(hooks) = attach(&settings) {
                         break hooks;
                     }
                 }
@@ -222,7 +223,7 @@ impl NodeParts {
             cluster: self.names.cluster.clone(),
             scope: self.settings.enter.then(|| NodeScope::new(Path::new("/proc"))),
         };
-        let mut session = hooks.session(settings, collector, sources, Some(looks));
+        let mut session = hooks.session(settings, collector, sources, Some(looks))?;
         self.shared.watched();
         self.is(Part::Watch, State::Runs { lacks });
         let mut given_back = Instant::now();

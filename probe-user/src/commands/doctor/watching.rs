@@ -17,7 +17,7 @@ use crate::{
         watch::{
             explain::{ExplainConfig, Explainer},
             pipeline::OwnerSources,
-            session::Hooks,
+            session::{Hooks, types},
             sink::Sink,
         },
     },
@@ -110,25 +110,27 @@ pub fn watch(node: &CheckContext, question: &WatchScope<'_>, ready: impl FnOnce(
 }
 
 async fn run(settings: Watch, duration: Duration, ready: impl FnOnce()) -> Result<Watched> {
-    let hooks = Hooks::attach(&settings)?;
-    let lacks = hooks.lacks.clone();
+    let types = types(&settings)?;
+    // Its thread attaches other hooks meanwhile.
     let explainer = settings
         .explain
         .then(|| Explainer::start(ExplainConfig::of(&settings)))
         .transpose()?;
+    let hooks = Hooks::attach(&settings, types)?;
+    let lacks = hooks.lacks.clone();
     let sources = OwnerSources {
         runtime: pods::runtime(&settings.cri)?,
         cluster: None,
         scope: None,
     };
-    ready();
     let (sender, receiver) = channel();
     let mut session = hooks.session(
         settings,
         Collected(Watched::default(), sender),
         sources,
         explainer,
-    );
+    )?;
+    ready();
     session.run(sleep(duration)).await?;
     session.finish()?;
     let seen = receiver.try_recv().unwrap_or_default();

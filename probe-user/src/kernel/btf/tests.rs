@@ -1,3 +1,5 @@
+use std::fs;
+
 use super::*;
 
 /// A BTF blob by hand: what the resolver must look through, and nothing else.
@@ -67,14 +69,21 @@ fn sample() -> Blob {
 }
 
 fn parse(bytes: Vec<u8>) -> Result<Btf, BtfError> {
-    Btf::parse(Path::new("sample"), bytes)
+    let names = [
+        Name::Members("outer"),
+        Name::Members("colour"),
+        Name::Members("ready"),
+        Name::Tracepoint("ready"),
+        Name::Tracepoint("absent"),
+        Name::Function("absent"),
+    ];
+    Btf::parse(Path::new("sample"), Contents::Read(bytes), names)
 }
 
 #[test]
 fn members_through_anonymous_structs_qualifiers_and_paths() {
     let btf = parse(sample().bytes()).unwrap();
-    let by_name = btf.find(&HashSet::from(["outer"]));
-    let outer = by_name["outer"];
+    let outer = btf.ids[&Name::Members("outer")];
     for (path, expected) in [
         ("first", Some(0)),
         ("hidden", Some(12)),
@@ -85,24 +94,42 @@ fn members_through_anonymous_structs_qualifiers_and_paths() {
     ] {
         assert_eq!(btf.member_path(outer, path), expected, "{path}");
     }
-    assert_eq!(btf.enumerator("colour", "BLUE"), Some(7));
-    assert_eq!(btf.enumerator("colour", "GREEN"), None);
+}
+
+#[test]
+fn names_of_an_enumeration() {
+    let btf = parse(sample().bytes()).unwrap();
+    let expected = |red: &str, blue: &str| HashMap::from([(3, red.to_owned()), (7, blue.to_owned())]);
+    assert_eq!(btf.names("colour", ""), expected("RED", "BLUE"));
+    assert_eq!(btf.names("colour", "BL"), expected("RED", "UE"));
+    assert_eq!(btf.names("outer", ""), HashMap::new(), "a struct");
+    assert_eq!(btf.names("nested", ""), HashMap::new(), "not looked for");
 }
 
 #[test]
 fn tracepoints_keep_their_ids() {
-    let reduced = parse(
-        parse(sample().bytes())
-            .unwrap()
-            .hooks(&["absent", "ready"], &["absent"]),
-    )
-    .unwrap();
+    let reduced = parse(parse(sample().bytes()).unwrap().hooks()).unwrap();
     assert_eq!(reduced.types.len(), 6, "what follows the last is left out");
     for id in 1..=6 {
         let t = reduced.type_(id).unwrap();
         let expected: &[u8] = if id == 6 { b"btf_trace_ready" } else { b"" };
         assert_eq!(reduced.string(t.name), expected, "type {id}");
     }
+}
+
+#[test]
+fn the_first_type_of_a_name_counts() {
+    let mut blob = sample();
+    blob.add(kind::STRUCT, "outer", 0, &[("other", 1, 0)]);
+    blob.add(kind::TYPEDEF, "btf_trace_ready", 1, &[]);
+    let btf = parse(blob.bytes()).unwrap();
+    assert_eq!(btf.ids[&Name::Members("outer")], 4);
+    assert_eq!(btf.ids[&Name::Tracepoint("ready")], 6);
+    assert_eq!(
+        btf.ids.get(&Name::Members("ready")),
+        None,
+        "a name of another kind"
+    );
 }
 
 #[test]
@@ -137,8 +164,9 @@ fn hostile_files() {
             changed[at] = value;
             if let Ok(btf) = parse(changed) {
                 let _ = btf.offsets();
-                let _ = btf.enumerator("colour", "BLUE");
-                btf.hooks(&["ready"], &[]);
+                let _ = btf.names("colour", "");
+                let _ = btf.arguments("ready");
+                btf.hooks();
             }
         }
     }
@@ -159,15 +187,7 @@ impl Extract<'_> {
             blob: Blob::new(),
             ids: HashMap::new(),
         };
-        let roots: HashSet<&str> = Offsets::TABLE
-            .iter()
-            .map(|field| match field.kind {
-                Kind::Member { of, .. } | Kind::Enumerator { of, .. } => of,
-            })
-            .chain(["cgroup_subsys_id"])
-            .collect();
-        let by_name = from.find(&roots);
-        let mut ids: Vec<u32> = by_name.values().copied().collect();
+        let mut ids: Vec<u32> = from.ids.values().copied().collect();
         ids.sort_unstable();
         for id in ids {
             let name = String::from_utf8_lossy(from.string(from.type_(id).unwrap().name)).into_owned();
@@ -232,7 +252,7 @@ impl Extract<'_> {
 #[ignore = "writes the fixtures"]
 fn write_fixture() {
     let path = |name| PathBuf::from(std::env::var_os(name).unwrap());
-    let btf = Btf::read(&path("PROBE_BTF")).unwrap();
+    let btf = Btf::read(&path("PROBE_BTF"), [Name::Members("cgroup_subsys_id")]).unwrap();
     let fixture = path("PROBE_FIXTURE");
     fs::write(fixture.with_extension("btf"), Extract::of(&btf)).unwrap();
     fs::write(fixture.with_extension("txt"), table(&btf)).unwrap();

@@ -17,6 +17,7 @@ use crate::{
     cli::Vxlan,
     commands::{periodic, rule_book::RuleBook, rules::Rules},
     error::chain,
+    kernel::types::KernelTypes,
     model::{
         Cause, Connection,
         cause::{Evidence, UntrackedPackets, explain},
@@ -63,6 +64,8 @@ impl Collector {
             retry_tunnels: Retry::new(),
             retry_untracked: Retry::new(),
         };
+        // Held for all three objects. What is wrong with them is said by each.
+        let _types = KernelTypes::hold(&collector.config.source);
         if collector.config.causes {
             collector.begin_drops();
         }

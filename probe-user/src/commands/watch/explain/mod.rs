@@ -116,6 +116,7 @@ impl ExplainConfig {
 
 /// Connections that failed, and wait for their cause.
 pub struct Explainer {
+    is_ready: Receiver<()>,
     /// `None` at the end.
     questions: Option<SyncSender<ExplainRequest>>,
     answers: Receiver<ExplainReply>,
@@ -129,8 +130,7 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// Starts the thread, and waits until the hooks are there; what they lack is said. Loading closes this process to files
-    /// for moments: no other thread may need any yet.
+    /// Starts the thread, which attaches its hooks and prints what they lack.
     ///
     /// # Errors
     /// When this process may not have another thread.
@@ -174,9 +174,8 @@ impl Explainer {
                 }
             }
         })?;
-        // An error is the end of the thread, which then answers nothing.
-        let _ = is_ready.recv();
         Ok(Self {
+            is_ready,
             questions: Some(questions),
             answers,
             thread: Some(thread),
@@ -186,6 +185,12 @@ impl Explainer {
             lost,
             rules_skipped,
         })
+    }
+
+    /// Waits until its hooks are attached.
+    pub fn wait(&self) {
+        // An error is the end of the thread, which then answers nothing.
+        let _ = self.is_ready.recv();
     }
 
     /// Asks for the cause of a connection and keeps it until there is an answer; gives it back when there is nothing to
