@@ -322,8 +322,8 @@ fn finding(
     let who = who(&felt_by, known.names);
     let what = match first.fault {
         Fault::UntrackedRequest if service.is_some_and(Service::is_node_port) => format!(
-            "packets to {named} slip past conntrack and come to this node itself, translated to no endpoint: {who} can't \
-             reach it; {by}"
+            "{named} is unreachable from {who}: its packets bypass conntrack, so they come to this node itself, \
+             translated to no endpoint; {by}"
         ),
         Fault::UntrackedRequest => format!(
             "{named} is unreachable from {who}: its packets bypass conntrack, so DNAT to an endpoint is \
