@@ -4,10 +4,11 @@ use std::{
     collections::BTreeMap,
     io::{self, Write},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::{
     cluster::{Cluster, remembered},
@@ -20,7 +21,7 @@ use crate::{
     model::{
         Exit,
         etcd_log::{
-            Excerpt, Extent, Line, Reader, ServerKind,
+            Excerpt, Extent, Line, Reader, Rejected, ServerKind,
             matching::{MatchOptions, Matcher},
             summary::Total,
         },
@@ -34,6 +35,10 @@ use crate::{
 
 /// Written out when it holds so many bytes.
 const FULL: usize = 64 << 10;
+/// How much earlier than a log's first line agents are asked for connections: clocks differ. Where the log's times have no zone, it
+/// may be any, from UTC-12 to UTC+14.
+const KNOWN: Duration = Duration::from_secs(3600);
+const ANY_ZONE: Duration = Duration::from_secs(27 * 3600);
 /// Unreadable lines reported one by one; all are counted.
 const UNREADABLE_TOLD: u64 = 10;
 
@@ -45,20 +50,6 @@ pub async fn run(mut settings: Settings) -> Result<Exit> {
     take_recordings(&mut settings);
     let settings = &settings;
     let mut flows = recordings::flows(&settings.flows)?;
-    let remembered = match settings.agents.clone() {
-        None => {
-            recordings::any(&flows)?;
-            None
-        }
-        Some(agents) => {
-            let cluster = Cluster::open(agents).await?;
-            let remembered = remembered::of_ports(&cluster, &settings.agent_ports(), &mut flows).await?;
-            if flows.is_empty() && remembered.memories.is_empty() {
-                bail!("no agent answered: no client can be named");
-            }
-            Some(remembered)
-        }
-    };
     let reader = Reader::new(TimeZone::system(), Timestamp::now()).with_kinds(&settings.kinds);
     let reader = match settings.utc_offset {
         Some(offset) => reader.in_offset(offset),
@@ -66,6 +57,23 @@ pub async fn run(mut settings: Settings) -> Result<Exit> {
     };
     let sources = logs::sources(&settings.logs, |line| reader.time(line))?;
     let scanner = Scanner::new(&reader.patterns())?;
+    let remembered = match settings.agents.clone() {
+        None => {
+            recordings::any(&flows)?;
+            None
+        }
+        Some(agents) => {
+            let cluster = Cluster::open(agents).await?;
+            let since =
+                earliest(&reader, &scanner, &sources)?.map(|earliest| earliest.since(settings.within));
+            let ports = settings.agent_ports();
+            let remembered = remembered::of_ports(&cluster, &ports, since.flatten(), &mut flows).await?;
+            if flows.is_empty() && remembered.memories.is_empty() {
+                bail!("no agent answered: no client can be named");
+            }
+            Some(remembered)
+        }
+    };
     let mut reading = Reading {
         settings,
         flows: &flows,
@@ -83,6 +91,68 @@ pub async fn run(mut settings: Settings) -> Result<Exit> {
         remembered.tell_younger_than(began);
     }
     Ok(reading.exit())
+}
+
+/// The earliest time of a rejected connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Earliest {
+    time: Timestamp,
+    /// Whether the offset from UTC of all times is known.
+    has_offset: bool,
+}
+
+impl Earliest {
+    /// From when on connections are of interest. The zone of a time without one may be any.
+    fn since(self, within: Duration) -> Option<Timestamp> {
+        let zone = if self.has_offset { KNOWN } else { ANY_ZONE };
+        let before = zone.saturating_add(within);
+        self.time.checked_sub(SignedDuration::try_from(before).ok()?).ok()
+    }
+}
+
+/// Reads logs for the earliest time, so that agents need not send all of a history of days. [`None`] where a log can't be read twice,
+/// or has no time.
+fn earliest(reader: &Reader, scanner: &Scanner, sources: &[LogSource]) -> Result<Option<Earliest>> {
+    let mut earliest: Option<Earliest> = None;
+    for source in sources {
+        if !source.is_file() {
+            return Ok(None);
+        }
+        // What can't be read is reported when the log is read.
+        let Ok((input, _)) = logs::decoded(source.open()?.0) else {
+            continue;
+        };
+        let mut lines = Vec::new();
+        let hit = |hit: &Hit<'_>| {
+            let extent = extent(reader, hit, &mut lines);
+            for line in lines.drain(..).filter(|_| !extent.wants_more) {
+                if let Line::Rejected(Rejected {
+                    time: Some(time),
+                    has_offset,
+                    ..
+                }) = line
+                {
+                    let so_far = earliest.get_or_insert(Earliest { time, has_offset });
+                    so_far.time = so_far.time.min(time);
+                    so_far.has_offset &= has_offset;
+                }
+            }
+            anyhow::Ok(extent)
+        };
+        scanner.scan(input, hit, |_| {})?;
+    }
+    Ok(earliest)
+}
+
+/// What a hit is about, appended to `lines`.
+fn extent(reader: &Reader, hit: &Hit<'_>, lines: &mut Vec<Line>) -> Extent {
+    let excerpt = Excerpt {
+        before: hit.before,
+        line: &String::from_utf8_lossy(hit.line),
+        after: hit.after,
+        more: hit.more,
+    };
+    reader.read_excerpt(&excerpt, lines)
 }
 
 /// `--flows` took several files once: what else is a recording is one of them.
@@ -218,14 +288,8 @@ impl<'a> Reading<'a> {
 
     fn hit(&mut self, source: &LogSource, hit: &Hit<'_>, clear: impl Fn()) -> Result<Extent> {
         let line = String::from_utf8_lossy(hit.line);
-        let excerpt = Excerpt {
-            before: hit.before,
-            line: &line,
-            after: hit.after,
-            more: hit.more,
-        };
         let mut lines = std::mem::take(&mut self.lines);
-        let extent = self.reader.read_excerpt(&excerpt, &mut lines);
+        let extent = extent(&self.reader, hit, &mut lines);
         if !extent.wants_more {
             for one in lines.drain(..) {
                 match one {
@@ -380,5 +444,83 @@ impl ReadSoFar {
 
     fn clear(&mut self) {
         self.progress.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn line(time: &str) -> String {
+        format!("{time} rejected connection from \"192.168.88.12:62134\" (error \"EOF\", ServerName \"\")\n")
+    }
+
+    /// From when on agents are asked, for logs of these texts.
+    fn since(texts: &[String]) -> Option<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut paths = Vec::new();
+        for (number, text) in texts.iter().enumerate() {
+            paths.push(dir.path().join(number.to_string()));
+            fs::write(&paths[number], text).unwrap();
+        }
+        let now = "2026-11-24T00:00:00Z".parse().unwrap();
+        let reader = Reader::new(TimeZone::UTC, now).with_kinds(&[ServerKind::Etcd]);
+        let scanner = Scanner::new(&reader.patterns()).unwrap();
+        let sources = logs::sources(&paths, |line| reader.time(line)).unwrap();
+        let earliest = earliest(&reader, &scanner, &sources).unwrap();
+        let since = earliest?.since(Duration::from_secs(5))?;
+        Some(since.to_string())
+    }
+
+    #[test]
+    fn agents_are_asked_from_the_first_line_on() {
+        let known = line("2026-11-23T09:10:10Z");
+        let later = line("2026-11-23T09:20:10+00:00");
+        let no_zone = line("2026-11-23 09:15:10.5");
+        for (name, texts, expected) in [
+            ("one", vec![known.clone()], Some("2026-11-23T08:10:05Z")),
+            // An export begins with the latest.
+            (
+                "latest first",
+                vec![later.clone() + &known],
+                Some("2026-11-23T08:10:05Z"),
+            ),
+            (
+                "two logs",
+                vec![later.clone(), known.clone()],
+                Some("2026-11-23T08:10:05Z"),
+            ),
+            (
+                "a time without a zone",
+                vec![known.clone() + &no_zone],
+                Some("2026-11-22T06:10:05Z"),
+            ),
+            (
+                "some without a time",
+                vec![line("") + &known],
+                Some("2026-11-23T08:10:05Z"),
+            ),
+            ("none with a time", vec![line("")], None),
+            (
+                "of something else",
+                vec!["2026-11-23T09:10:10Z ready\n".to_owned()],
+                None,
+            ),
+        ] {
+            assert_eq!(since(&texts).as_deref(), expected, "{name}");
+        }
+    }
+
+    /// What was read from a pipe would be missing afterwards.
+    #[test]
+    fn a_pipe_is_read_once() {
+        let reader = Reader::new(TimeZone::UTC, Timestamp::now()).with_kinds(&[ServerKind::Etcd]);
+        let scanner = Scanner::new(&reader.patterns()).unwrap();
+        for path in ["-", "/dev/null"] {
+            let sources = logs::sources(&[PathBuf::from(path)], |line| reader.time(line)).unwrap();
+            assert_eq!(earliest(&reader, &scanner, &sources).unwrap(), None, "{path}");
+        }
     }
 }

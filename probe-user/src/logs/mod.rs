@@ -58,6 +58,11 @@ impl LogSource {
         }
     }
 
+    /// Whether it can be read more than once: no pipe.
+    pub fn is_file(&self) -> bool {
+        self.path.as_ref().is_some_and(|path| path.is_file())
+    }
+
     /// Opens it, and gives its size where it has one.
     ///
     /// # Errors

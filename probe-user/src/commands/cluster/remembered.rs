@@ -64,15 +64,21 @@ impl Remembered {
     }
 }
 
-/// Adds all that the agents remember of servers with these ports.
+/// Adds all that the agents remember of servers with these ports, since then if that is said.
 ///
 /// # Errors
 /// When there is no agent to ask.
-pub async fn of_ports(cluster: &Cluster, ports: &[u16], flows: &mut Flows) -> Result<Remembered> {
+pub async fn of_ports(
+    cluster: &Cluster,
+    ports: &[u16],
+    since: Option<Timestamp>,
+    flows: &mut Flows,
+) -> Result<Remembered> {
     let agents = cluster.agents().await?;
     cluster.tell_nodes_without(&agents).await;
     let question = Connections {
         ports: ports.to_vec(),
+        since,
         ..Connections::default()
     };
     let mut remembered = Remembered::default();
