@@ -123,7 +123,7 @@ impl Target<'_> {
             }
             Access::Entry | Access::Exit if system::may_hang() => {
                 return Err(HookError::Kernel(
-                    "left out in a container: on this kernel, a container with it can hang at its end \
+                    "skipped in a container: on this kernel, a container that runs it can hang when it stops \
                      (fixed in 6.9)"
                         .to_owned(),
                 ));
