@@ -1,7 +1,9 @@
 //! The BPF objects that are embedded, compressed: those of `probe-ebpf/bytecode`, unless `PROBE_BYTECODE_DIR` names rebuilt ones.
-//! Those whose name ends in `-log` are for `--kernel-log`. And which commit and target a binary is of, for `--version`.
+//! Those whose name ends in `-log` are for `--kernel-log`. Which fields of the kernel each reads. And
+//! which commit and target a binary is of, for `--version`.
 
 use std::{
+    collections::BTreeSet,
     env, fs,
     io::Write as _,
     path::{Path, PathBuf},
@@ -38,6 +40,16 @@ fn main() {
             compressed.display()
         );
     }
+    let sources = package.join("../probe-ebpf/src");
+    for directory in ["bin", "kernel"] {
+        println!("cargo:rerun-if-changed={}", sources.join(directory).display());
+    }
+    for object in &objects {
+        let fields = fields(&sources, object)
+            .unwrap_or_else(|error| panic!("can't read the sources of {object}: {error}"));
+        let name = object.to_uppercase().replace('-', "_");
+        println!("cargo:rustc-env=PROBE_READS_{name}={fields}");
+    }
     let commit = commit(&package.join("..")).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=PROBE_COMMIT={commit}");
     println!(
@@ -63,6 +75,43 @@ fn objects(manifest: &Path) -> Vec<String> {
         Some(line.trim_end_matches('"').to_owned())
     });
     names.collect()
+}
+
+/// The kernel's fields that an object reads, `offset!(name)`, in its own files and in the modules of `kernel` that these import.
+fn fields(sources: &Path, object: &str) -> std::io::Result<String> {
+    let own = sources.join("bin").join(object);
+    let mut text = match own.is_dir() {
+        true => rust(&own)?,
+        false => fs::read_to_string(own.with_extension("rs"))?,
+    };
+    for module in fs::read_dir(sources.join("kernel"))? {
+        let module = module?.path();
+        let name = module
+            .file_stem()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        if imports(&text, name) {
+            text.push_str(&fs::read_to_string(&module)?);
+        }
+    }
+    let names = text.split("offset!(").skip(1);
+    let names: BTreeSet<_> = names.filter_map(|rest| Some(rest.split_once(')')?.0)).collect();
+    Ok(names.into_iter().collect::<Vec<_>>().join(","))
+}
+
+/// The files of a directory, one after the other.
+fn rust(directory: &Path) -> std::io::Result<String> {
+    fs::read_dir(directory)?
+        .map(|file| fs::read_to_string(file?.path()))
+        .collect()
+}
+
+/// Whether a source imports a module of `probe-ebpf/src/kernel`.
+fn imports(source: &str, module: &str) -> bool {
+    let uses = source.split("use probe_ebpf::").skip(1);
+    uses.filter_map(|rest| Some(rest.split_once(';')?.0))
+        .flat_map(|list| list.split(|c: char| !c.is_alphanumeric() && c != '_'))
+        .any(|word| word == module)
 }
 
 /// The commit that is checked out, read from git's files: git may be missing, or refuse a checkout of another user. `None`

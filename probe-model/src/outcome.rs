@@ -134,6 +134,10 @@ pub const fn has_side(outcome: Outcome, role: Role) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use probe_ebpf::contract::outcome::Ending;
+
     use super::*;
 
     #[test]
@@ -160,5 +164,33 @@ mod tests {
             );
         }
         assert_eq!(unhealthy().count(), Outcome::ALL.len() - 2);
+    }
+
+    /// Each outcome is one that the rule gives, or that user space sets where a socket has not ended.
+    #[test]
+    fn every_outcome_has_a_rule() {
+        let mut given = HashSet::from([Outcome::Open, Outcome::SynOnly]);
+        for role in Role::ALL {
+            for last_state in 1..=11 {
+                for error in [0, 32, 103, 104, 110, 111, 113] {
+                    for bits in 0..32_u8 {
+                        let ending = Ending {
+                            role,
+                            last_state,
+                            reset_received: bits & 1 != 0,
+                            error,
+                            segments_sent: u32::from(bits >> 3),
+                            client_payload: bits & 2 != 0,
+                            server_payload: bits & 4 != 0,
+                        };
+                        given.insert(ending.outcome());
+                    }
+                }
+            }
+        }
+        let missing = Outcome::ALL
+            .into_iter()
+            .filter(|outcome| !given.contains(outcome));
+        assert_eq!(missing.collect::<Vec<_>>(), [], "no rule gives these");
     }
 }

@@ -49,7 +49,7 @@ impl Owner {
             words.push(format!("a process on node {}", node.name));
         }
         if words.is_empty() {
-            words.push("somebody unknown".to_owned());
+            words.push("an unknown process".to_owned());
         }
         words.join(", ")
     }

@@ -31,7 +31,9 @@ pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
 pub use settings::{Stored, Watch};
 pub use vxlan::{Vxlan, VxlanArgs};
 
-use self::common::{DurationArgs, PodNameArgs, RingArgs, format, message_level, named, role, table_or_json};
+use self::common::{
+    DurationArgs, PodNameArgs, RingArgs, count, format, message_level, named, port, role, table_or_json,
+};
 use crate::{
     model::{
         Outcome, Role,
@@ -192,7 +194,7 @@ const WATCHED_HERE: [&str; 12] = [
 pub struct WatchArgs {
     /// Watch this server port; repeat or separate by commas, up to 64. Default: every port
     #[arg(short, long = "port", value_name = "PORT", value_delimiter = ',',
-          value_parser = clap::value_parser!(u16).range(1..))]
+          value_parser = port)]
     pub ports: Vec<u16>,
 
     /// Report one side only: `client` opened the connection, `server` accepted it. Default: both
@@ -234,7 +236,7 @@ pub struct WatchArgs {
     pub duration: DurationArgs,
 
     /// Stop after N connections
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub count: Option<u64>,
 
     #[command(flatten)]

@@ -5,7 +5,7 @@ pub mod capture;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
-mod error;
+pub mod error;
 pub mod host;
 pub mod kernel;
 pub mod logs;

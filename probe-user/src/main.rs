@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use probe_user::{cli::Cli, commands, model::Exit, report::say};
+use probe_user::{cli::Cli, commands, error::chain, model::Exit, report::say};
 
 fn main() -> ExitCode {
     let cli = match Cli::of(std::env::args_os()) {
@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let exit = commands::run(cli).unwrap_or_else(|error| {
-        say(format_args!("probe: {error:#}"));
+        say(format_args!("probe: {}", chain(error.as_ref())));
         Exit::CouldNotRun
     });
     ExitCode::from(exit.code())

@@ -265,8 +265,8 @@ pub fn diagnose(
 /// A rule's counter moves, and no packet was seen behind it.
 fn never_left(rule: &NotrackRule, now_ns: u64) -> Finding {
     let what = format!(
-        "packets bypass conntrack by {}{} and were not seen leaving: they are dropped, have no receiver at \
-         the untranslated address, or are delivered without a hook on this kernel",
+        "packets exempted from conntrack by {}{} were not seen leaving this node: they are dropped, have no receiver at \
+         the untranslated address, or are delivered where this kernel has no hook",
         rule.name(),
         moved(rule)
     );
@@ -322,8 +322,8 @@ fn finding(
     let who = who(&felt_by, known.names);
     let what = match first.fault {
         Fault::UntrackedRequest if service.is_some_and(Service::is_node_port) => format!(
-            "{named} is unreachable from {who}: its packets bypass conntrack, so they come to this node itself, \
-             translated to no endpoint; {by}"
+            "{named} is unreachable from {who}: its packets bypass conntrack, so DNAT to an endpoint is skipped and this \
+             node itself receives them; {by}"
         ),
         Fault::UntrackedRequest => format!(
             "{named} is unreachable from {who}: its packets bypass conntrack, so DNAT to an endpoint is \

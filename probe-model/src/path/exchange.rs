@@ -119,8 +119,8 @@ impl ConntrackZone {
 
     pub(super) fn fixes(&self) -> Vec<Fix> {
         vec![Fix::text(format!(
-            "Have whoever made the rule put both directions of a connection into zone {}, or none: a rule for what comes from the \
-             client needs another for what comes from the server.",
+            "Put both directions of the connection into zone {}: add a rule for packets from the server, or remove the rule for \
+             packets from the client.",
             self.zone
         ))]
     }

@@ -80,8 +80,7 @@ pub(super) fn plain(function: &str) -> &str {
 }
 
 /// `____dev_forward_skb()`, inlined into its callers: a veth hands a packet to its peer device.
-const FORWARDED: &str =
-    "the device at the other end of this veth is down, or its MTU is smaller than the packet";
+const FORWARDED: &str = "the peer device of this veth is down, or its MTU is smaller than the packet";
 
 /// Hints by functions, where the kernel gives no reason, or one that says nothing.
 const FUNCTIONS: [(&str, &str); 26] = [
@@ -146,7 +145,7 @@ const FUNCTIONS: [(&str, &str); 26] = [
     ),
     (
         "br_handle_frame_finish",
-        "the bridge has no port that it may leave by: blocked, isolated, or the one that it came by",
+        "no port of the bridge can forward it: each is blocked, isolated, or the port where it arrived",
     ),
     ("__dev_queue_xmit", "the device's queue dropped it"),
     ("__dev_forward_skb2", FORWARDED),

@@ -62,10 +62,32 @@ pub fn message_level() -> impl TypedValueParser<Value = MessageLevel> {
     })
 }
 
+/// A port. The type's own parser says of a name that a digit is invalid.
+pub fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err("not a port number in 1..=65535".to_owned()),
+    }
+}
+
+/// A time, such as 5m.
+pub fn duration(text: &str) -> Result<SignedDuration, String> {
+    text.parse()
+        .map_err(|_| "not a time such as 10s, 5m or 1h30m".to_owned())
+}
+
+/// How many of something.
+pub fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("not a number greater than zero".to_owned()),
+    }
+}
+
 #[derive(Args, Clone, Debug)]
 pub struct DurationArgs {
     /// Stop after this time: 10s, 5m, 1h30m
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<SignedDuration>,
 }
 
@@ -135,7 +157,7 @@ pub struct SnapshotArgs {
     pub duration: DurationArgs,
 
     /// Interval between snapshots. Default: 1s; with --cluster one snapshot
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
     pub interval: Option<SignedDuration>,
 
     /// Output format: a table, or one JSON object a snapshot

@@ -7,7 +7,7 @@ use jiff::SignedDuration;
 
 use super::{
     Agents, SourceArgs,
-    common::{AgentsArgs, NodeArgs, RuntimeArgs, named, table_or_json},
+    common::{AgentsArgs, NodeArgs, RuntimeArgs, duration, named, table_or_json},
     help, settings,
 };
 use crate::{
@@ -55,10 +55,10 @@ pub struct DoctorArgs {
     pub list: bool,
 
     /// Time to observe traffic: etcd's clients, VXLAN, untracked packets, DNS, kubelet's connections
-    #[arg(long, value_name = "TIME", default_value = "5s")]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub duration: SignedDuration,
 
-    /// Ping the VXLAN peers that were not heard from, through the overlay, twice a second until they answer; then measure the largest packet that passes
+    /// Ping silent VXLAN peers through the overlay, twice a second until they answer; then measure the path MTU
     #[arg(long)]
     pub active: bool,
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::{
     SourceArgs,
-    common::{DurationArgs, RingArgs, RuntimeArgs, format, named},
+    common::{DurationArgs, RingArgs, RuntimeArgs, count, format, named, port},
     help, settings,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub struct PathArgs {
     pub to: Option<String>,
 
     /// Follow requests to this server port, as clients dial it. Default: any
-    #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(short, long, value_name = "PORT", value_parser = port)]
     pub port: Option<u16>,
 
     /// Follow only this protocol. Default: any; with --port TCP and UDP
@@ -73,7 +73,7 @@ pub struct PathArgs {
     pub device: Option<String>,
 
     /// Stop after N exchanges
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = count)]
     pub count: Option<u64>,
 
     #[command(flatten)]
@@ -162,11 +162,13 @@ impl TryFrom<PathArgs> for Path {
             [one] => [one, one],
             [one, other] => [one, other],
             _ => {
-                return Err(settings::usage("--vxlan-port: at most two ports".to_owned()));
+                return Err(settings::usage("--vxlan-port takes at most two ports".to_owned()));
             }
         };
         if args.port.is_some() && args.proto == Some(Protocol::Icmp) {
-            return Err(settings::usage("--port: ICMP has no ports".to_owned()));
+            return Err(settings::usage(
+                "--port can't be used with --proto icmp: ICMP has no ports".to_owned(),
+            ));
         }
         let duration = args.duration.checked()?;
         let once = args.expect.is_some() && duration.is_none();

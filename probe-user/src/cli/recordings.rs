@@ -13,7 +13,7 @@ use jiff::{
 
 use super::{
     Agents,
-    common::{AgentsArgs, table_or_json},
+    common::{AgentsArgs, duration, port, table_or_json},
     help,
 };
 use crate::{
@@ -104,11 +104,11 @@ pub struct EtcdLogArgs {
     pub utc_offset: Option<Offset>,
 
     /// Largest difference between the log's time and the connection's end: clocks of nodes differ
-    #[arg(long, value_name = "TIME", default_value = "10s")]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub within: SignedDuration,
 
     /// Ports of the server that wrote the log; repeat or separate by commas. Default: 2379 and 2380, and those of the recordings
-    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long = "port", value_name = "PORT", value_delimiter = ',', value_parser = port)]
     pub ports: Vec<u16>,
 
     /// Node whose server wrote the log: only its processes connect from a loopback address. Default: from the recordings

@@ -211,7 +211,7 @@ impl TryFrom<WatchArgs> for Watch {
         let former_node_name = args.former_node_name().cloned();
         let role = args.role;
         let ports =
-            ports(args.ports).map_err(|why| usage(format!("{why}: leave --port out to watch all")))?;
+            ports(args.ports).map_err(|why| usage(format!("{why}: omit --port to watch every port")))?;
         let mut outcomes = args.outcomes;
         outcomes.sort_unstable();
         outcomes.dedup();
@@ -357,9 +357,9 @@ mod tests {
     fn what_is_refused_and_how() {
         let many: Vec<_> = (1..=65).map(|port: u16| port.to_string()).collect();
         for (arguments, says) in [
-            ("--port 0", "0 is not in 1..=65535"),
-            ("--port 70000", "70000 is not in 1..=65535"),
-            ("--port etcd", "invalid digit"),
+            ("--port 0", "not a port number in 1..=65535"),
+            ("--port 70000", "not a port number in 1..=65535"),
+            ("--port etcd", "not a port number in 1..=65535"),
             ("--outcome halfopen", "'half-open'"),
             ("--all --outcome closed", "cannot be used with"),
             ("--pod shop/", "neither a pod's name"),
@@ -371,7 +371,7 @@ mod tests {
             ("--peer 10.0.0.0/33", "neither an address nor a prefix"),
             ("--duration 0s", "zero"),
             ("--duration=-5s", "negative"),
-            ("--count 0", "0 is not in 1.."),
+            ("--count 0", "not a number greater than zero"),
             ("--ring-size 1KiB", "between"),
             (&format!("--port {}", many.join(",")), "at most 64"),
         ] {

@@ -35,7 +35,7 @@ pub fn names(runtime: &Runtime) -> HashMap<IpAddr, Name> {
     while let Some(news) = runtime.news() {
         if let Health::Failing(reason) = news.health {
             say(format_args!(
-                "probe: {} unavailable, pods have no names until it answers: {reason}",
+                "probe: {} is unavailable, pods have no names until it answers: {reason}",
                 news.who
             ));
         }

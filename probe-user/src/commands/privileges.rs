@@ -19,13 +19,13 @@ pub fn check(command: &str, needs: &[Need]) -> Result<()> {
                 need.purpose
             ));
         }
-        text.push_str("Run it with sudo, or as a user or container that has these.");
+        text.push_str("Run it with sudo, or give its user or container these capabilities.");
         bail!(text);
     }
     for need in missing {
         let lost = need.lost.unwrap_or_default();
         say(format_args!(
-            "probe: {command} runs without {lost}, which need {}",
+            "probe: {command} runs without {lost}: {} is missing",
             need.capability
         ));
     }

@@ -24,7 +24,7 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
         }
         if found.connections == 0 {
             say(format_args!(
-                "probe: no connection is recorded in {}",
+                "probe: the recording {} has no connections",
                 file.display()
             ));
         }
@@ -36,7 +36,9 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
 /// When nothing is recorded.
 pub fn any(flows: &Flows) -> Result<()> {
     if flows.is_empty() {
-        bail!("no recording found: record on each node with probe watch --record FILE");
+        bail!(
+            "no connection in any recording: run probe watch --record FILE on each node while the problem occurs"
+        );
     }
     Ok(())
 }

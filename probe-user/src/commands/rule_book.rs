@@ -109,7 +109,7 @@ impl RuleSnapshot {
     fn outdated(&self, is_known: bool) -> Self {
         let changed = if is_known { "changed" } else { "may have changed" };
         let sentence = format!(
-            "rules {changed} and are not read again yet: reading them takes {:.1} s of CPU time, and probe spends 1 % of a core",
+            "rules {changed} and are not read again yet: reading them takes {:.1} s of CPU time, and probe limits itself to 1 % of a core",
             self.cost.as_secs_f64()
         );
         Self {
@@ -124,7 +124,7 @@ impl RuleSnapshot {
     /// The same rules, not checked for changes.
     fn unchecked(&self) -> Self {
         let sentence = format!(
-            "rules may be newer than those read: they are checked every {} s at least, more often within 1 % of a core",
+            "rules may have changed since they were read: probe checks them every {} s, or sooner within 1 % of a core",
             CHECKING.1.as_secs()
         );
         Self {
@@ -495,7 +495,7 @@ mod tests {
             assert_eq!(drops(&unchecked), [(true, Some(0))]);
             let unread = unchecked.unread();
             assert!(
-                matches!(unread.as_slice(), [one] if one.contains("may be newer") && one.contains(" 10 s ")),
+                matches!(unread.as_slice(), [one] if one.contains("may have changed since") && one.contains(" 10 s")),
                 "{unread:?}"
             );
             assert_eq!(book.skipped(), 1);

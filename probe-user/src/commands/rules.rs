@@ -154,7 +154,7 @@ impl Rules {
             }) = list.news()
         {
             say(format_args!(
-                "probe: {who} unavailable, {lost} until it answers: {reason}"
+                "probe: {who} is unavailable, {lost} until it answers: {reason}"
             ));
         }
     }

@@ -33,14 +33,7 @@ pub(super) static OBJECT: Object = Object {
     plain: include_bytes!(env!("PROBE_OBJECT_BYPASS")),
     with_messages: include_bytes!(env!("PROBE_OBJECT_BYPASS_LOG")),
     hooks: &BYPASS,
-    optional: &[
-        "skb_conntrack",
-        "sock_cgroup",
-        "cgroup_node",
-        "node_id",
-        "node_name",
-        "node_parent",
-    ],
+    reads: env!("PROBE_READS_BYPASS"),
 };
 
 /// What the kernel side counts.

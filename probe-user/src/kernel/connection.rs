@@ -45,25 +45,7 @@ pub(super) static OBJECT: Object = Object {
     plain: include_bytes!(env!("PROBE_OBJECT_CONNECTION")),
     with_messages: include_bytes!(env!("PROBE_OBJECT_CONNECTION_LOG")),
     hooks: &WATCH,
-    optional: &[
-        "peer_v6",
-        "local_v6",
-        "drop_no_socket",
-        "task_cgroups",
-        "css_set_v2",
-        "css_set_subsystems",
-        "css_cgroup",
-        "cgroup_node",
-        "node_id",
-        "node_name",
-        "node_parent",
-        "timeouts",
-        "next_sequence",
-        "first_unacknowledged",
-        "sacked",
-        "segment_payload",
-        "segment_header",
-    ],
+    reads: env!("PROBE_READS_CONNECTION"),
 };
 
 /// The loaded object, its ring not yet mapped. Dropping it, or the end of the process however it comes, removes all of it

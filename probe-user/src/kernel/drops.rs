@@ -30,7 +30,7 @@ pub(super) static OBJECT: Object = Object {
     plain: include_bytes!(env!("PROBE_OBJECT_DROPS")),
     with_messages: include_bytes!(env!("PROBE_OBJECT_DROPS_LOG")),
     hooks: &DROPS,
-    optional: &[],
+    reads: env!("PROBE_READS_DROPS"),
 };
 
 /// The loaded object. Dropping it removes it from the kernel.

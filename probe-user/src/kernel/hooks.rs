@@ -160,7 +160,7 @@ impl Target<'_> {
         }
         let hangs = matches!(program.access, Access::Entry | Access::Exit) && system::may_hang();
         hangs.then(|| {
-            "left out in a container: on this kernel, a container with it can hang at its end (fixed in 6.9)"
+            "skipped in a container: on this kernel, a container that runs it can hang when it stops (fixed in 6.9)"
                 .to_owned()
         })
     }

@@ -31,15 +31,7 @@ pub(super) static OBJECT: Object = Object {
     plain: include_bytes!(env!("PROBE_OBJECT_PATH")),
     with_messages: include_bytes!(env!("PROBE_OBJECT_PATH_LOG")),
     hooks: &PATH,
-    optional: &[
-        "peer_v6",
-        "local_v6",
-        "skb_conntrack",
-        "filter_hook",
-        "filter_input",
-        "filter_output",
-        "filter_net",
-    ],
+    reads: env!("PROBE_READS_PATH"),
 };
 
 /// What a hook of [`PATH`] shows.

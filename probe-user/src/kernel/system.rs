@@ -33,8 +33,8 @@ pub fn tracefs() -> String {
         .iter()
         .find(|path| Path::new(path).join("events").exists());
     mounted.map_or_else(
-        || "not mounted, or closed to this user (not needed)".to_owned(),
-        |path| format!("mounted on {path} (not needed)"),
+        || "not mounted, or not readable by this user (optional)".to_owned(),
+        |path| format!("mounted on {path} (optional)"),
     )
 }
 
@@ -56,7 +56,7 @@ pub fn control_groups() -> String {
         (false, false) => "not mounted: containers can't be identified",
         (true, false) => "version 1",
         (false, true) => "version 2",
-        (true, true) => "version 1, with version 2 beside it",
+        (true, true) => "version 1, and version 2 is mounted too",
     }
     .to_owned()
 }

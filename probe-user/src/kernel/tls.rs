@@ -36,7 +36,7 @@ pub(super) static OBJECT: Object = Object {
     plain: include_bytes!(env!("PROBE_OBJECT_TLS")),
     with_messages: include_bytes!(env!("PROBE_OBJECT_TLS_LOG")),
     hooks: &TLS,
-    optional: &["peer_v6", "local_v6"],
+    reads: env!("PROBE_READS_TLS"),
 };
 
 /// Memory of the buffers of all CPUs together, bytes; each has a power of two of it.

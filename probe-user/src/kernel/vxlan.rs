@@ -38,7 +38,7 @@ pub(super) static OBJECT: Object = Object {
     plain: include_bytes!(env!("PROBE_OBJECT_VXLAN")),
     with_messages: include_bytes!(env!("PROBE_OBJECT_VXLAN_LOG")),
     hooks: &VXLAN,
-    optional: &[],
+    reads: env!("PROBE_READS_VXLAN"),
 };
 
 /// What the kernel side counts.

@@ -54,13 +54,13 @@ pub fn text(check: &KernelCheck) -> String {
     let missing: Vec<_> = check
         .commands
         .iter()
-        .flat_map(|command| &command.absent)
+        .flat_map(|command| command.absent.iter().map(|loss| (command.name, loss)))
         .collect();
     if !missing.is_empty() {
         out.push_str("\nMissing:\n");
-        for loss in missing {
+        for (command, loss) in missing {
             out.push_str(&format!(
-                "  {}; without it, no {}\n",
+                "  {command}: {}, needed for {}\n",
                 safe(&loss.what),
                 safe(&loss.lost)
             ));
@@ -86,7 +86,7 @@ fn here(hook: &CheckedHook, program: &Program) -> &'static str {
     } else if hook.used() == Some(program) {
         "used"
     } else {
-        "would do"
+        "available"
     }
 }
 
@@ -287,10 +287,10 @@ mod tests {
              COMMAND  FOR          TRACEPOINT  PROGRAM  HERE\n\
              watch    connections  state       typed    refused\n\
              watch    connections  state       raw      used\n\
-             watch    connections  other       also     would do\n\
+             watch    connections  other       also     available\n\
              watch    syn-only     synack      again    refused\n\n\
              Refused:\n  typed: the verifier refuses it: R1 invalid\n  again: no such tracepoint\n\n\
-             Missing:\n  struct css_set.dfl_cgrp; without it, no names of containers and pods\n\n\
+             Missing:\n  watch: struct css_set.dfl_cgrp, needed for names of containers and pods\n\n\
              watch: degraded, without syn-only, names of containers and pods.\n"
         );
     }

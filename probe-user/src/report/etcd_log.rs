@@ -21,6 +21,7 @@ use crate::model::{
     },
     flow::{Client, Near, Unmatched, matching::is_of_one_node},
     names::Named,
+    plural::counted,
     recording_scope::RecordingScope,
 };
 
@@ -50,10 +51,13 @@ fn why(unmatched: &Unmatched, peer: SocketAddr, partial: Option<&str>) -> String
     let partial = partial.map(|partial| format!(" ({partial})")).unwrap_or_default();
     match unmatched {
         Unmatched::NotRecorded => {
-            format!("in no recording{partial}: record on {} while it happens", node())
+            format!(
+                "not recorded{partial}: run probe watch --record on {} while it happens",
+                node()
+            )
         }
         Unmatched::ServerOnly => format!(
-            "only its server's node recorded it{partial}: record on {} too",
+            "only its server's node recorded it{partial}: run probe watch --record on {} too",
             node()
         ),
         Unmatched::OtherServer(server) => format!(
@@ -298,7 +302,7 @@ impl Report {
     pub fn not_recorded(&self, address: SocketAddr) -> String {
         let partial = self.partial.as_ref();
         format!(
-            "no recording has a client with address {address}{}: record on the node that has it, or that \
+            "no recording has a client with address {address}{}: run probe watch --record on the node that has it, or that \
              runs the pod",
             partial.map(|partial| format!(" ({partial})")).unwrap_or_default()
         )
@@ -329,8 +333,10 @@ impl Report {
             ..
         } = total;
         let text = format!(
-            "\n{lines} lines, {rejected} {}, {matched} of them named{}{}.\n",
+            "\n{}, {rejected} {}, {matched} named{}{}.\n",
+            counted(*lines, "line", "lines"),
             match kind {
+                ServerKind::Etcd if *rejected == 1 => "rejected connection".to_owned(),
                 ServerKind::Etcd => "rejected connections".to_owned(),
                 other => format!("of {} about such connections", other.title()),
             },
@@ -342,7 +348,7 @@ impl Report {
             if *unreadable == 0 {
                 String::new()
             } else {
-                format!(", {unreadable} more that can't be read")
+                format!(", {unreadable} unreadable")
             }
         );
         out.extend_from_slice(text.as_bytes());

@@ -49,11 +49,11 @@ fn headline(out: &mut Vec<u8>, clock: &Clock, summary: &Summary, sources: usize)
         ..
     } = summary;
     if *counted == 0 && *reported == 0 {
-        text::ascii(out, "Nothing seen in ");
+        text::ascii(out, "No connection reported in ");
         text::duration(out, elapsed);
-        let advice = "A connection is reported when it ends: watch longer, open one, or use fewer filters \
-                      (--all).";
-        out.extend_from_slice(format!(" of watching {watched}. {advice}\n").as_bytes());
+        let advice = "A connection is reported when it ends: watch longer, use fewer filters, or add --all for \
+                      healthy connections.";
+        out.extend_from_slice(format!(", watching {watched}. {advice}\n").as_bytes());
         return;
     }
     text::decimal(out, *counted);

@@ -27,7 +27,7 @@ fn nothing_seen_says_what_to_try() {
     summary.misses.clear();
     assert_eq!(
         shown(100, &summary),
-        "\nNothing seen in 20.0 s of watching server port 2379. A connection is reported when it ends: watch longer, open one, or use fewer filters (--all).\n"
+        "\nNo connection reported in 20.0 s, watching server port 2379. A connection is reported when it ends: watch longer, use fewer filters, or add --all for healthy connections.\n"
     );
     // Losses are told all the same.
     summary.losses = samples::summary().losses;

@@ -139,7 +139,10 @@ fn a_route_rejects_a_pod_of_a_peer() {
     let finding = vxlan(&probe, "missing-route", "10.244.2.5/32");
     says(
         &finding,
-        &["do not come to flannel.1", "route prohibit 10.244.2.5/32"],
+        &[
+            "a route on this node rejects them",
+            "route prohibit 10.244.2.5/32",
+        ],
     );
     apply(node, &finding, "ip route del");
     healed(&probe);
@@ -233,7 +236,7 @@ fn kube_proxys_rules_twice() {
         node,
         "failed",
         &[
-            "kube-proxy's rules are there more than once: iptables-legacy, iptables-nft",
+            "kube-proxy's rules exist in more than one rule set: iptables-legacy, iptables-nft",
             "10.244.2.99:443 by iptables-legacy, 10.244.2.7:443 by iptables-nft",
         ],
     );
@@ -360,7 +363,7 @@ fn node_ports_have_the_name_of_their_service() {
     let looks = probe.wait_for(1, has).unwrap();
     let mut findings = looks[0]["findings"].as_array().unwrap().iter();
     let finding = findings.find(|finding| is_it(finding)).unwrap();
-    says(finding, &[NAME, "come to this node itself"]);
+    says(finding, &[NAME, "this node itself receives them"]);
     apply(node, finding, "-D PREROUTING");
     reaches(outside, NODE_PORT);
 }

@@ -33,7 +33,7 @@ fn side_by_side(sets: &[ServiceRules]) -> Option<Finding> {
         .collect();
     let names: Vec<_> = sets.iter().map(|set| set.name.as_str()).collect();
     let what = format!(
-        "kube-proxy's rules are there more than once: {}",
+        "kube-proxy's rules exist in more than one rule set: {}",
         names.join(", ")
     );
     let fault = match differing.is_empty() {
@@ -55,7 +55,7 @@ fn side_by_side(sets: &[ServiceRules]) -> Option<Finding> {
     Some(
         fault
             .advise("Find the rule set that kube-proxy writes now: its log names the mode, and only that one changes with endpoints.")
-            .advise("Drain and restart this node: the other rule set is gone then, and kube-proxy writes its own again."),
+            .advise("Drain and restart this node: the restart removes the other rule set, and kube-proxy writes its own again."),
     )
 }
 
@@ -106,7 +106,7 @@ fn overlaps(seen: &SettingsFacts) -> Vec<Finding> {
             false => "the network of this node",
         };
         let what = format!(
-            "{} within {of} ({network} at {device}): a host there with such an address can't be reached",
+            "{} within {of} ({network} at {device}): a host with one of these addresses is unreachable, its packets go to the Service",
             counted(overlap.count, "cluster IP is", "cluster IPs are")
         );
         let fault = Finding::warning(KIND, what).seen(format!("route {network} dev {device}"));
@@ -115,7 +115,7 @@ fn overlaps(seen: &SettingsFacts) -> Vec<Finding> {
             .iter()
             .fold(fault, |fault, service| fault.seen(service.clone()));
         fault.advise(
-            "Choose a range of Services (--service-cluster-ip-range) that is no part of another network; it is set when the cluster is made.",
+            "Choose a Service range (--service-cluster-ip-range) outside all other networks. It is set when the cluster is created.",
         )
     };
     seen.cluster_ips.iter().map(fault).collect()
@@ -205,8 +205,8 @@ mod tests {
         assert_eq!(finding.severity, Severity::Warning);
         assert_eq!(
             finding.what,
-            "1 cluster IP is within the network of this node (192.168.88.0/24 at eth0): a host there with such an address can't be \
-             reached"
+            "1 cluster IP is within the network of this node (192.168.88.0/24 at eth0): a host with one of these addresses is \
+             unreachable, its packets go to the Service"
         );
     }
 }

@@ -89,7 +89,7 @@ impl Observation<'_> {
             for route in &peer.rejections {
                 let rejected = written(route, None);
                 let what = format!(
-                    "Packets to {} do not come to {name}: a route rejects them, though pods of {who} have these addresses.",
+                    "Packets to {} do not reach the pods of {who} by {name}: a route on this node rejects them.",
                     route.prefix
                 );
                 let mut evidence = vec![format!("route {rejected}")];
@@ -100,11 +100,11 @@ impl Observation<'_> {
                         Fix::run(del(route, None), "and find what added it")
                     } else {
                         let kind = route.kind.name();
-                        let why = "lists such routes; whoever made it removes it";
+                        let why = "lists such routes: remove this one where it is configured";
                         Fix::run(["ip", "route", "show", "table", "all", "type", kind], why)
                     },
                     Fix::text(
-                        "If the route is meant, as one that shuts an address off, no pod may have an address of it.",
+                        "If the route blocks these addresses on purpose, exclude them from the pod network.",
                     ),
                 ];
                 let finding = self.find(Fault::MissingRoute, overlay, peer.vtep, what, evidence, fixes);

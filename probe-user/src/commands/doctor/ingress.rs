@@ -159,7 +159,7 @@ fn targets(addresses: &[IpAddr], unknown: &mut Vec<String>) -> BTreeMap<SocketAd
     }
     if targets.len() > DIALS {
         unknown.push(format!(
-            "{} more addresses: at most {DIALS} are dialled",
+            "{} more addresses not checked: the limit is {DIALS} addresses",
             targets.len() - DIALS
         ));
     }

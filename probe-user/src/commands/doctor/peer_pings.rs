@@ -61,8 +61,9 @@ impl PeerPinger {
         }
         let more = silent.count();
         if more > 0 {
-            self.unsent
-                .insert(format!("no ping to {more} more peers: {PINGED} is the most"));
+            self.unsent.insert(format!(
+                "{more} more peers not pinged: the limit is {PINGED} peers"
+            ));
         }
     }
 

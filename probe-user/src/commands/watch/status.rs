@@ -20,10 +20,10 @@ impl Status {
         match status {
             None => {}
             Some(Ok(())) => say(format_args!(
-                "probe: conntrack available: translated addresses (seen_as) are reported from now on"
+                "probe: conntrack is available again: translated addresses (seen_as) are reported from now on"
             )),
             Some(Err(error)) => say(format_args!(
-                "warning: conntrack unavailable, translated addresses (seen_as) will be missing: {error}"
+                "warning: conntrack is unavailable, translated addresses (seen_as) will be missing: {error}"
             )),
         }
     }
@@ -40,7 +40,7 @@ impl Status {
             }
             Health::Failing(reason) => {
                 say(format_args!(
-                    "probe: {who} unavailable, {lost} until it answers: {reason}"
+                    "probe: {who} is unavailable, {lost} until it answers: {reason}"
                 ));
                 self.failing.insert(who);
             }

@@ -24,9 +24,8 @@ const MAX_DEPTH: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     #[error(
-        "it shows no type information: {path} is missing. probe needs a kernel built with \
-         CONFIG_DEBUG_INFO_BTF=y (the default of Debian, Ubuntu, Fedora, RHEL and Amazon kernels since 5.10), \
-         or this very kernel's type information as a file: --btf FILE",
+        "its type information {path} is missing. Boot a kernel built with CONFIG_DEBUG_INFO_BTF=y (the default of \
+         Debian, Ubuntu, Fedora, RHEL and Amazon kernels since 5.10), or name a file that has it: --btf FILE",
         path = path.display()
     )]
     Missing { path: PathBuf },

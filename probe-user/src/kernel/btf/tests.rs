@@ -246,8 +246,9 @@ impl Extract<'_> {
     }
 }
 
-/// Writes a fixture: `PROBE_BTF=vmlinux.btf PROBE_FIXTURE=src/kernel/btf/fixtures/NAME cargo test -p probe-user --lib
-/// write_fixture -- --ignored`, and beside it what the whole file resolves to.
+/// Writes a fixture: `PROBE_BTF=vmlinux.btf PROBE_FIXTURE=src/kernel/btf/fixtures/NAME.btf cargo test -p probe-user --lib
+/// write_fixture -- --ignored`, and beside it what the whole file resolves to. An extract has all members of its structs, so for
+/// a member of one of these it is its own source: `PROBE_BTF` names the fixture, too.
 #[test]
 #[ignore = "writes the fixtures"]
 fn write_fixture() {

@@ -42,7 +42,7 @@ definitions! {
         "TCP connections that ended, counted once per side. namespace and workload are of this side's pod, \
          or empty; port is the server's.";
     RESETS: Counter "probe_resets" ["by"; "namespace" "workload" "port"]
-        "Those of them that ended with RST, by who sent it: client, or server, which may be a refusal.";
+        "TCP connections that ended with RST, by the side that sent it: client or server. A refused connection counts as server.";
     CADENCE: Gauge "probe_half_open_cadence_seconds" [; "namespace" "workload" "port"]
         "Interval at which a source connects to this port and closes without sending data, if it is \
          regular; the latest.";

@@ -19,6 +19,9 @@ pub fn push(out: &mut Vec<u8>, clock: &mut Clock, totals: &Totals) {
     for (outcome, count) in totals.outcomes.iter().filter(|(_, count)| *count > 0) {
         text.push_str(&format!("  {count} {}\n", outcome.name()));
     }
+    if totals.exchanges == 0 {
+        text.push_str("No packet matched the filter: send a request during the run, run longer, or use fewer filters.\n");
+    }
     let lost = losses(totals.lost);
     if lost.iter().any(|(count, _)| *count > 0) {
         text.push_str("Lost:\n");

@@ -286,7 +286,7 @@ impl Explainer {
             },
             Tally {
                 name: "rules",
-                what: "times newer rules were needed and not read (1 % of a core is spent on it): a rule may be missing",
+                what: "searches for a cause with outdated rules (reading is limited to 1 % of a core): a rule may be missing",
                 count: self.rules_skipped.load(Ordering::Relaxed),
             },
         ]
