@@ -1,5 +1,7 @@
 //! What is read from the kernel, beside what the tools print of the same rules.
 
+mod chains;
+
 use std::{fs, process::Command};
 
 use nix::sched::{CloneFlags, unshare};
@@ -44,6 +46,7 @@ const IPTABLES: &[&str] = &[
     "-A INPUT -p udp --dport 8472 -j DROP",
     "-A INPUT -p udp --dport 8472 -j REJECT",
     "-A INPUT -p tcp -j REJECT --reject-with tcp-reset",
+    "-t security -A INPUT -p tcp --dport 9 -j DROP",
     "-P FORWARD DROP",
 ];
 
