@@ -228,7 +228,8 @@ impl Words {
             Expression::Other(name) if name == "log" => self.target = "-j LOG [nft log]".to_owned(),
             Expression::Other(name) => self.matches.push(format!("[nft {}]", word(name)?)),
             // These iptables-nft never writes.
-            Expression::NoTrack
+            Expression::Object(..)
+            | Expression::NoTrack
             | Expression::Reject
             | Expression::Change(_)
             | Expression::Load { .. }
