@@ -18,7 +18,7 @@ use crate::{
     },
     namespace::NetnsIdentity,
     netfilter::rules::{
-        Packet, Rules, counters,
+        Packet, Rules, complete, counters,
         fingerprint::{self, Checked, Fingerprint},
     },
 };
@@ -67,10 +67,13 @@ struct Outdated {
 
 impl RuleSnapshot {
     /// Reads the rules of the calling thread's network namespace. What can't be read is in [`RuleSnapshot::unread`].
-    fn read(fingerprint: Option<Fingerprint>) -> Self {
+    fn read(fingerprint: Option<Fingerprint>, scope: Scope) -> Self {
         let meter = CpuMeter::start();
         let begun_ns = now_ns();
-        let (rules, rule_sets) = Rules::read_with_services();
+        let (rules, rule_sets) = match scope {
+            Scope::All => Rules::read_with_services(),
+            Scope::Packets => Rules::read_for_packets(),
+        };
         let services = rule_sets.iter().flat_map(|set| set.services.iter().cloned());
         let services = services.take(SERVICES).collect();
         Self {
@@ -150,7 +153,12 @@ impl RuleSnapshot {
 
     /// What could not be read, in sentences.
     pub fn unread(&self) -> Vec<String> {
-        let unread = self.rules.unread().iter().cloned();
+        let unread = self
+            .rules
+            .unread()
+            .iter()
+            .cloned()
+            .chain(self.rules.unread_late());
         let outdated = self.outdated.iter().map(|outdated| outdated.sentence.clone());
         unread.chain(outdated).collect()
     }
@@ -180,12 +188,22 @@ impl RuleSnapshot {
 
     /// The rules that may have done `actions` to a packet, as far as they count.
     pub fn decisive(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
-        rule::decisive(self.candidates(packet, actions))
+        self.whole(rule::decisive(self.candidates(packet, actions)))
     }
 
     /// The rule that did it, or the first that may have.
     pub fn first(&self, packet: &Packet, actions: &[Action]) -> Option<CandidateRule> {
-        rule::first(self.candidates(packet, actions))
+        let first = rule::first(self.candidates(packet, actions));
+        first.and_then(|first| self.whole(vec![first]).pop())
+    }
+
+    /// The same rules as their tools write them, in the calling thread's network namespace.
+    pub fn whole(&self, mut rules: Vec<CandidateRule>) -> Vec<CandidateRule> {
+        // Of rules that changed, a position may be another's by now.
+        if !self.is_suspected() && self.netns == NetnsIdentity::own() {
+            complete(&mut rules);
+        }
+        rules
     }
 
     /// Every rule that does it, whether or not a packet can come to it.
@@ -216,10 +234,20 @@ pub struct RuleBook(Arc<Mutex<Latest>>);
 
 struct Latest {
     snapshot: Option<Arc<RuleSnapshot>>,
+    scope: Scope,
     /// `None`: whatever it takes.
     budgets: Option<Budgets>,
     /// How often newer rules were wanted, and not read for the budget.
     skipped: u64,
+}
+
+/// What is read of the rules.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    /// All rules, and all Services with their endpoints.
+    All,
+    /// What packets meet: see [`Rules::read_for_packets`].
+    Packets,
 }
 
 struct Budgets {
@@ -227,19 +255,26 @@ struct Budgets {
     checking: CpuBudget,
 }
 
-impl Default for RuleBook {
+impl Default for Budgets {
     fn default() -> Self {
-        Self::new(Some(Budgets {
+        Self {
             reading: CpuBudget::new(READING.0, READING.1),
             checking: CpuBudget::new(CHECKING.0, CHECKING.1),
-        }))
+        }
+    }
+}
+
+impl Default for RuleBook {
+    fn default() -> Self {
+        Self::new(Some(Budgets::default()), Scope::All)
     }
 }
 
 impl RuleBook {
-    fn new(budgets: Option<Budgets>) -> Self {
+    fn new(budgets: Option<Budgets>, scope: Scope) -> Self {
         Self(Arc::new(Mutex::new(Latest {
             snapshot: None,
+            scope,
             budgets,
             skipped: 0,
         })))
@@ -248,10 +283,15 @@ impl RuleBook {
     /// For a command that ends soon, and reads whatever it takes: `is_short`; else with a budget.
     pub fn of_command(is_short: bool) -> Self {
         if is_short {
-            Self::new(None)
+            Self::new(None, Scope::All)
         } else {
             Self::default()
         }
+    }
+
+    /// For who asks about single packets, and for Services at single addresses: see [`Rules::read_for_packets`].
+    pub fn for_packets() -> Self {
+        Self::new(Some(Budgets::default()), Scope::Packets)
     }
 
     fn latest(&self) -> MutexGuard<'_, Latest> {
@@ -277,7 +317,8 @@ impl RuleBook {
             None => {
                 let checked = fingerprint::check();
                 // Not at the expense of the budget: the first change is read at once, whatever that takes.
-                let snapshot = RuleSnapshot::read(checked.ok().map(|checked| checked.fingerprint));
+                let snapshot =
+                    RuleSnapshot::read(checked.ok().map(|checked| checked.fingerprint), latest.scope);
                 latest.keep(snapshot)
             }
         }
@@ -340,7 +381,7 @@ impl Latest {
     }
 
     fn read(&mut self, checked: Option<Checked>) -> Arc<RuleSnapshot> {
-        let snapshot = RuleSnapshot::read(checked.map(|checked| checked.fingerprint));
+        let snapshot = RuleSnapshot::read(checked.map(|checked| checked.fingerprint), self.scope);
         if let Some(budgets) = &mut self.budgets {
             budgets.reading.spend(now_ns(), snapshot.cost);
         }

@@ -1,6 +1,11 @@
 //! Rules that set notrack with their counters across snapshots, rules that drop, and the Services.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use super::rule_book::{RuleBook, RuleSnapshot};
 use crate::{
@@ -33,10 +38,15 @@ const FIRST_ANSWER: Duration = Duration::from_secs(2);
 /// Rules remembered, those that are gone too.
 const REMEMBERED: usize = 4096;
 
+/// Addresses asked for Services, of one reading of the rules.
+const ADDRESSES: usize = 4096;
+
 pub struct Rules {
     book: RuleBook,
     snapshot: Arc<RuleSnapshot>,
     services: Services,
+    /// Those that were read when an address was asked for.
+    asked: AskedServices,
     /// Goes up with each change of the Services.
     revision: u64,
     /// What Kubernetes says of Services, where it is asked.
@@ -48,6 +58,13 @@ pub struct Rules {
     list: Vec<NotrackRule>,
     /// By their names, those that are gone too: what they did is reported for a while.
     known: HashMap<String, NotrackRule>,
+}
+
+/// Services at addresses that were asked for.
+#[derive(Default)]
+struct AskedServices {
+    addresses: HashSet<(u8, SocketAddr)>,
+    found: Vec<Service>,
 }
 
 /// Whether to read them again after so long; `puzzled`: they don't explain something, and whether that was seen first after the
@@ -80,6 +97,7 @@ impl Rules {
             book,
             snapshot: Arc::default(),
             services: Services::default(),
+            asked: AskedServices::default(),
             revision: 0,
             listed: None,
             listed_revision: None,
@@ -120,10 +138,9 @@ impl Rules {
         let is_same =
             Arc::ptr_eq(&before, &self.snapshot.services) && listed_revision == self.listed_revision;
         if !is_same || self.revision == 0 {
-            let listed = self.listed();
-            self.services = Services::with(self.snapshot.services.as_ref().clone(), listed);
+            self.asked = AskedServices::default();
             self.listed_revision = listed_revision;
-            self.revision += 1;
+            self.combine();
         } else {
             self.report_health();
         }
@@ -135,6 +152,35 @@ impl Rules {
         listed.wait(FIRST_ANSWER);
         self.listed = Some(listed);
         self.again(self.snapshot.begun_ns);
+    }
+
+    fn combine(&mut self) {
+        let listed = self.listed();
+        // Where rules say both, those with endpoints count.
+        let (asked, all) = (self.asked.found.iter(), self.snapshot.services.iter());
+        self.services = Services::with(asked.chain(all).cloned().collect(), listed);
+        self.revision += 1;
+    }
+
+    /// Reads the Services at these addresses, where they were not read with the rules.
+    pub fn look_up(&mut self, protocol: u8, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let rules = &self.snapshot.rules;
+        if !rules.has_services_late() {
+            return;
+        }
+        let known = self.asked.found.len();
+        for address in addresses {
+            if self.asked.addresses.len() < ADDRESSES && self.asked.addresses.insert((protocol, address)) {
+                let found = rules.services_at(protocol, address.ip(), address.port());
+                let asked = |service: &Service| {
+                    (service.protocol, service.address.port()) == (protocol, address.port())
+                };
+                self.asked.found.extend(found.into_iter().filter(asked));
+            }
+        }
+        if self.asked.found.len() > known {
+            self.combine();
+        }
     }
 
     fn listed(&self) -> Vec<Service> {
@@ -268,7 +314,7 @@ impl Rules {
         if candidates.first().is_some_and(|candidate| candidate.certain) {
             candidates.truncate(1);
         }
-        candidates
+        self.snapshot.whole(candidates)
     }
 
     /// The rule that dropped such packets: the first that is certain, or else the first that may have.

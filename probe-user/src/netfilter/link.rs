@@ -107,6 +107,13 @@ impl<'a> Attributes<'a> {
     pub(super) fn text(self, kind: u16) -> Option<String> {
         self.get(kind).map(text)
     }
+
+    /// Whether it is that text.
+    pub(super) fn is_text(self, kind: u16, text: &str) -> bool {
+        let bytes = self.get(kind).unwrap_or_default();
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        bytes.get(..end) == Some(text.as_bytes())
+    }
 }
 
 /// What stands before the zero byte. It may be in any encoding.

@@ -28,6 +28,8 @@ pub struct Attached {
     /// As nft writes it.
     pub hook: &'static str,
     pub priority: i64,
+    /// nft: of type nat, which only the first packet of a connection meets.
+    pub is_nat: bool,
     /// nft: the policy is drop, and what is at the end of the chain is counted under this id.
     pub policy: Option<u32>,
     /// The first is reached from the hook; others are jumped to.
@@ -179,6 +181,12 @@ impl RuleSet {
                 self.random.pick(&[-300, -300, -150, 0, 0, 10, 50]),
             ),
         };
+        let is_nat = stack == Stack::Nft && hook != "forward" && self.random.percent(15);
+        let priority = match hook {
+            "prerouting" | "output" if is_nat => -100,
+            _ if is_nat => 100,
+            _ => priority,
+        };
         if self.attached.iter().any(|other| {
             stack != Stack::Nft && (other.stack, other.table, other.hook) == (stack, table, hook)
         }) {
@@ -191,6 +199,7 @@ impl RuleSet {
             table,
             hook,
             priority,
+            is_nat,
             policy,
             chains: Vec::new(),
         };

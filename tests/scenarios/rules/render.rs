@@ -170,11 +170,12 @@ fn nft(set: &RuleSet) -> String {
         };
         writeln!(
             text,
-            "table {} s{} {{\n{objects}{chains}chain {} {{\ntype filter hook {} priority {}; policy {policy};\nip saddr != \
+            "table {} s{} {{\n{objects}{chains}chain {} {{\ntype {} hook {} priority {}; policy {policy};\nip saddr != \
              10.100.{}.0/24 accept\n{base}}}\n}}",
             at.table,
             set.net,
             base_name(at),
+            if at.is_nat { "nat" } else { "filter" },
             at.hook,
             at.priority,
             set.net

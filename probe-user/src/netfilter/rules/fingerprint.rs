@@ -73,9 +73,17 @@ impl Rules {
         } else {
             without_devices(then) == without_devices(&now.fingerprint)
         };
+        if let Some(nat) = self
+            .nat
+            .as_ref()
+            .filter(|_| then.devices != now.fingerprint.devices)
+        {
+            nat.rename_devices();
+        }
         (is_same && !self.failed).then(|| Self {
             bridges: now.bridges.clone(),
             tables: self.tables.clone(),
+            nat: self.nat.clone(),
             unread: self.unread.clone(),
             ..*self
         })

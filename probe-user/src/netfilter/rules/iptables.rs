@@ -110,7 +110,7 @@ fn chain(table: &mut Table, line: &str) {
     let packets = words.next().and_then(counter);
     let base = Hook::of_name(name).filter(|_| policy != "-").map(|hook| Base {
         hook,
-        priority: priority(&table.name, hook),
+        priority: priority(table.tool, &table.name, hook),
         nat: table.name == "nat",
         devices: Vec::new(),
         drops: policy == "DROP",
@@ -122,8 +122,10 @@ fn chain(table: &mut Table, line: &str) {
 }
 
 /// When the table's chains at a hook are asked (NF_IP_PRI_…).
-pub(super) fn priority(table: &str, hook: Hook) -> i64 {
+pub(super) fn priority(tool: Tool, table: &str, hook: Hook) -> i64 {
     match (table, hook) {
+        // iptables-nft has a number of its own for it.
+        ("security", _) if tool == Tool::IptablesNft => 150,
         ("raw", _) => -300,
         ("mangle", _) => -150,
         ("nat", Hook::Prerouting | Hook::Output) => -100,

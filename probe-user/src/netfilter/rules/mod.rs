@@ -1,9 +1,9 @@
 //! Which rule dropped a packet, or left it untracked: iptables (both kinds) and nftables.
 //!
-//! The kernel says that netfilter dropped a packet, not by which rule. So the rules of the network namespace
-//! are read with the node's own tools, or from the kernel where they're missing, and the packet is walked through
-//! them. What a rule asks that can't be known from here (conntrack states, marks, limits, ipsets) may match or not: such a rule is named as
-//! possible, and ends nothing.
+//! The kernel says that netfilter dropped a packet, not by which rule. So the rules of the network namespace are read, and the
+//! packet is walked through them: all rules with the node's own tools, or from the kernel where these are missing; those that a
+//! packet can meet from the kernel, chain by chain. What a rule asks that can't be known from here (conntrack states, marks,
+//! limits, ipsets) may match or not: such a rule is named as possible, and ends nothing.
 
 mod by_action;
 pub mod counters;
@@ -14,6 +14,7 @@ mod iptables;
 mod matching;
 mod model;
 mod names;
+mod nat;
 mod netlink;
 mod nft;
 mod nft_text;
@@ -22,14 +23,21 @@ mod stage;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod whole;
 mod xtables;
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, mem, net::IpAddr, sync::Arc};
 
-pub use self::stage::PathPosition;
-use self::{model::Table, read::Outputs, stage::Bridges};
+use self::{
+    model::Table,
+    nat::NatReader,
+    netlink::Aim,
+    read::{Outputs, Reading},
+    stage::Bridges,
+};
+pub use self::{stage::PathPosition, whole::complete};
 use crate::model::{
-    bypass::service::ServiceRules,
+    bypass::service::{Service, ServiceRules},
     rule::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean},
 };
 
@@ -88,6 +96,8 @@ fn zone(text: &str) -> Option<u16> {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     tables: Arc<Vec<Table>>,
+    /// Chains of type nat, where they are read for the packets that meet them.
+    nat: Option<Arc<NatReader>>,
     bridges: Bridges,
     unread: Vec<String>,
     /// Something could not be read that may be the next time.
@@ -113,6 +123,37 @@ impl Rules {
         (Self::of(outputs), services)
     }
 
+    /// The rules that packets can meet: from the kernel, chain by chain, where it answers and all is understood from there, else as
+    /// [`Rules::read_with_services`] reads them. From the kernel, rules in chains of type nat are read when a packet meets them, and
+    /// Services with endpoints by [`Rules::services_at`].
+    pub fn read_for_packets() -> (Self, Vec<ServiceRules>) {
+        let Reading { outputs, nat } = read::for_packets();
+        let services = super::services::rule_sets(&outputs);
+        let nat = nat.map(|reader| Arc::new(NatReader::new(reader)));
+        (
+            Self {
+                nat,
+                ..Self::of(outputs)
+            },
+            services,
+        )
+    }
+
+    /// Whether Services with endpoints were not read with the rules.
+    pub fn has_services_late(&self) -> bool {
+        self.nat.is_some()
+    }
+
+    /// Services at an address that were not read with the rules.
+    pub fn services_at(&self, protocol: u8, address: IpAddr, port: u16) -> Vec<Service> {
+        let aim = Aim {
+            protocol,
+            destination: address.to_canonical(),
+            port: Some(port),
+        };
+        self.nat.as_ref().map(|nat| nat.services(aim)).unwrap_or_default()
+    }
+
     /// Rules that put packets into a conntrack zone, each with the zone; [`ZONES`] at the most, zone 0 left out. Their conditions
     /// are not looked at.
     pub fn zones(&self) -> Vec<(CandidateRule, u16)> {
@@ -136,7 +177,19 @@ impl Rules {
     ///
     /// The walk is bounded, so of a ruleset that's built to be endless only the beginning is looked at.
     pub fn candidates(&self, packet: &Packet, actions: &[Action]) -> Vec<CandidateRule> {
-        walk::candidates(&self.tables, &self.bridges, packet, actions)
+        let nat = self.nat.as_ref().map(|nat| nat.met_by(packet));
+        let is_whole = nat.as_ref().is_none_or(Option::is_some);
+        let nat = nat.flatten();
+        let met = nat.iter().flat_map(|nat| &nat.tables);
+        let tables: Vec<&Table> = self.tables.iter().chain(met).collect();
+        let mut candidates = walk::candidates(&tables, &self.bridges, packet, actions);
+        if !is_whole {
+            // A rule of nat may have done it.
+            for candidate in &mut candidates {
+                candidate.certain = false;
+            }
+        }
+        candidates
     }
 
     /// Where a packet is that came by one device and is at another, as the kernel has it when it drops the packet.
@@ -191,49 +244,63 @@ impl Rules {
         &self.unread
     }
 
+    /// What could not be read when a packet met it, in a sentence.
+    pub fn unread_late(&self) -> Option<String> {
+        self.nat.as_ref()?.failed()
+    }
+
     /// The rules in what the tools printed.
-    fn of(outputs: Outputs) -> Self {
-        let mut unread = outputs.unread;
-        let mut tables = Vec::new();
-        for save in &outputs.saves {
-            tables.extend(match save.tool {
-                Tool::EbtablesLegacy | Tool::EbtablesNft => ebtables::tables(save.tool, &save.text),
-                Tool::IptablesLegacy | Tool::IptablesNft | Tool::Nft => {
-                    iptables::tables(save.tool, save.family, &save.text)
-                }
-            });
-        }
-        let mut names_devices = false;
-        match outputs.nft {
-            None => {
-                for save in &outputs.saves {
-                    unread.extend(iptables::incompatible(&save.text).map(|table| {
-                        let name = save.tool.name(save.family);
-                        format!("{name} can't show its table {table}, and nft failed")
-                    }));
-                }
-            }
-            Some(json) => {
-                names_devices = ["\"iif\"", "\"oif\""].iter().any(|key| json.contains(key));
-                let listed = nft_text::listed(&outputs.nft_text.unwrap_or_default());
-                match nft::tables(&json, &listed) {
-                    Ok(more) => {
-                        let more = unknown(&tables, more);
-                        tables.extend(more);
-                    }
-                    Err(error) => unread.push(format!(
-                        "nft's list of rules isn't understood: {}",
-                        clean(&error.to_string())
-                    )),
-                }
+    fn of(mut outputs: Outputs) -> Self {
+        let (tables, not_understood) = rule_tables(&outputs);
+        let mut unread = mem::take(&mut outputs.unread);
+        if outputs.nft.is_none() {
+            for save in &outputs.saves {
+                unread.extend(iptables::incompatible(&save.text).map(|table| {
+                    let name = save.tool.name(save.family);
+                    format!("{name} can't show its table {table}, and nft failed")
+                }));
             }
         }
+        unread.extend(not_understood);
+        let names_devices = |json: &String| ["\"iif\"", "\"oif\""].iter().any(|key| json.contains(key));
         Self {
             tables: Arc::new(tables),
+            nat: None,
             bridges: outputs.bridges,
             unread,
             failed: outputs.failed,
-            names_devices,
+            names_devices: outputs.nft.as_ref().is_some_and(names_devices),
+        }
+    }
+}
+
+/// The tables in what the tools printed, and what of it isn't understood, in a sentence.
+fn rule_tables(outputs: &Outputs) -> (Vec<Table>, Option<String>) {
+    let mut tables = Vec::new();
+    for save in &outputs.saves {
+        tables.extend(match save.tool {
+            Tool::EbtablesLegacy | Tool::EbtablesNft => ebtables::tables(save.tool, &save.text),
+            Tool::IptablesLegacy | Tool::IptablesNft | Tool::Nft => {
+                iptables::tables(save.tool, save.family, &save.text)
+            }
+        });
+    }
+    let Some(json) = &outputs.nft else {
+        return (tables, None);
+    };
+    let listed = nft_text::listed(outputs.nft_text.as_deref().unwrap_or_default());
+    match nft::tables(json, &listed) {
+        Ok(more) => {
+            let more = unknown(&tables, more);
+            tables.extend(more);
+            (tables, None)
+        }
+        Err(error) => {
+            let error = clean(&error.to_string());
+            (
+                tables,
+                Some(format!("nft's list of rules isn't understood: {error}")),
+            )
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, net::IpAddr};
 
-use super::{Action, CandidateRule, Family, RulePosition, Tool, clean, iptables, netlink};
+use super::{
+    Action, CandidateRule, Family, RulePosition, Tool, clean, iptables,
+    netlink::{self, Positions},
+};
 use crate::model::rule::{owner_of, owner_of_policy};
 
 /// How long a rule's text may be, in characters.
@@ -51,6 +54,17 @@ impl Table {
             sets: HashMap::new(),
             chains: Vec::new(),
             places: HashMap::new(),
+        }
+    }
+
+    /// Gives rules the positions that they have in their chains, of which others were left out.
+    pub(super) fn renumber(&mut self, positions: &Positions) {
+        for chain in self.chains.iter_mut().filter(|_| self.tool != Tool::Nft) {
+            let key = (self.family, self.name.clone(), chain.name.clone());
+            let positions = positions.get(&key).into_iter().flatten();
+            for (rule, position) in chain.rules.iter_mut().zip(positions) {
+                rule.place = RulePosition::Position(*position);
+            }
         }
     }
 

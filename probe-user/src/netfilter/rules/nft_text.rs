@@ -199,6 +199,9 @@ fn known(json: &Json) -> Option<String> {
             format!("{} & {}", expression(left), expression(mask))
         }
         "xt" => format!("[xt {} {}]", text("type")?, text("name")?),
+        "counter" | "quota" | "limit" if value.is_string() => format!("{key} name {value}"),
+        "ct helper" | "ct timeout" | "ct expectation" if value.is_string() => format!("{key} set {value}"),
+        "secmark" if value.is_string() => format!("meta secmark set {value}"),
         "jump" | "goto" => format!("{key} {}", text("target")?),
         "counter" | "accept" | "drop" | "return" | "continue" | "notrack" | "masquerade" | "reject"
         | "log" => key.clone(),

@@ -6,7 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Family, Tool, model::shown, netlink, stage::Bridges, xtables};
+use super::{
+    CandidateRule, Family, Tool,
+    model::shown,
+    netlink::{self, ChainReader, DumpError},
+    stage::Bridges,
+    xtables,
+};
 use crate::{
     host::{
         child::{self, ChildEnd},
@@ -22,6 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const OUTPUT: usize = 16 << 20;
 /// How much memory a tool may use: nft takes some 30 MB for 1,000 Services as JSON.
 const MEMORY: u64 = 256 << 20;
+
+/// How often reading is begun anew when the rules change meanwhile.
+const ATTEMPTS: u32 = 3;
 
 /// What the tools printed.
 #[derive(Debug, Default)]
@@ -62,9 +71,8 @@ pub(in crate::netfilter) struct Save {
     pub(in crate::netfilter) text: String,
 }
 
-/// What the tools here print, or, where there is none, those of the node that this container is on. What they don't
-/// show is read from the kernel.
-pub(super) fn outputs() -> Outputs {
+/// The tools here, or, where there are none, those of the node that this container is on.
+fn place() -> Tools {
     let here = Tools::here();
     let has_tools = |place: &Tools| {
         [
@@ -77,7 +85,12 @@ pub(super) fn outputs() -> Outputs {
         .any(|name| place.find(name).is_some())
     };
     let node = (!has_tools(&here)).then(Tools::node).flatten();
-    let place = node.unwrap_or(here);
+    node.unwrap_or(here)
+}
+
+/// What the tools print, and what of the rules they don't show, from the kernel.
+pub(super) fn outputs() -> Outputs {
+    let place = place();
     let programs = saves(&place);
     let mut outputs = read(&place, &programs);
     if outputs.nft.is_none() {
@@ -94,16 +107,82 @@ pub(super) fn outputs() -> Outputs {
             legacy_tables(family, &mut outputs);
         }
     }
+    bridge_rules(&place, &mut outputs);
+    outputs
+}
+
+/// The rules that packets can meet.
+pub(super) struct Reading {
+    pub(super) outputs: Outputs,
+    /// Reads the rules in chains of type nat; `None`: there are none that are not in `outputs`.
+    pub(super) nat: Option<ChainReader>,
+}
+
+/// The rules of nf_tables from the kernel, chain by chain, but for those of type nat. No tool runs unless one of another kind is in
+/// use (iptables-legacy, ebtables), or the kernel doesn't answer.
+pub(super) fn for_packets() -> Reading {
+    let Some((mut outputs, nat)) = filters() else {
+        return Reading {
+            outputs: outputs(),
+            nat: None,
+        };
+    };
+    let place = place();
+    for family in [Family::Ip, Family::Ip6] {
+        if xtables::names(family).is_empty() {
+            continue;
+        }
+        let programs = saves_of(&place, family_name(family)).into_iter();
+        let legacy = programs.filter(|(tool, _)| *tool == Tool::IptablesLegacy);
+        let paths: Vec<PathBuf> = legacy.map(|(_, path)| path).collect();
+        if paths.is_empty() {
+            legacy_tables(family, &mut outputs);
+        }
+        for path in paths {
+            save(&place, Tool::IptablesLegacy, family, &path, &mut outputs);
+        }
+    }
+    bridge_rules(&place, &mut outputs);
+    Reading { outputs, nat }
+}
+
+/// The rules of nf_tables but for those of type nat, and what reads these; `None`: they can't be read so.
+fn filters() -> Option<(Outputs, Option<ChainReader>)> {
+    for _ in 0..ATTEMPTS {
+        let Some(mut reader) = ChainReader::open().ok()? else {
+            return Some((Outputs::default(), None));
+        };
+        // Bridges' matches are known to ebtables alone.
+        if reader.has(Family::Bridge) {
+            return None;
+        }
+        match reader.filters() {
+            Ok(printed) => {
+                let outputs = Outputs {
+                    saves: printed.saves,
+                    nft: Some(printed.nft),
+                    ..Outputs::default()
+                };
+                return Some((outputs, reader.has_nat().then_some(reader)));
+            }
+            Err(DumpError::Changed) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Adds the bridges, and the rules that only ebtables-legacy shows.
+fn bridge_rules(place: &Tools, outputs: &mut Outputs) {
     match bridges() {
         Ok((bridges, _)) => {
             if !bridges.is_empty() {
-                ebtables_legacy(&place, &mut outputs);
+                ebtables_legacy(place, outputs);
             }
             outputs.bridges = bridges;
         }
         Err(error) => outputs.fail(error),
     }
-    outputs
 }
 
 /// The bridges of the calling thread's network namespace, and all its devices.
@@ -198,12 +277,7 @@ fn legacy_tables(family: Family, outputs: &mut Outputs) {
 fn read(place: &Tools, programs: &[Program]) -> Outputs {
     let mut outputs = Outputs::default();
     for Program { tool, family, path } in programs {
-        let (tool, family) = (*tool, *family);
-        match run(place, path, &["-c"]) {
-            Ok(text) => outputs.saves.push(Save { tool, family, text }),
-            Err(error) if tool == Tool::IptablesNft => outputs.nf_tables.push(error),
-            Err(error) => outputs.fail(error),
-        }
+        save(place, *tool, *family, path, &mut outputs);
     }
     if let Some(nft) = place.find("nft") {
         match run(place, &nft, &["--json", "--handle", "list", "ruleset"]) {
@@ -236,6 +310,50 @@ fn read(place: &Tools, programs: &[Program]) -> Outputs {
     outputs
 }
 
+/// Adds what a program saves.
+fn save(place: &Tools, tool: Tool, family: Family, path: &Path, outputs: &mut Outputs) {
+    match run(place, path, &["-c"]) {
+        Ok(text) => outputs.saves.push(Save { tool, family, text }),
+        Err(error) if tool == Tool::IptablesNft => outputs.nf_tables.push(error),
+        Err(error) => outputs.fail(error),
+    }
+}
+
+/// A chain as its own tool lists it: iptables-nft's rules in their order, or nft's list with handles; `None` where the tool is
+/// missing or fails.
+pub(super) fn list_chain(rule: &CandidateRule) -> Option<String> {
+    let place = place();
+    let (table, chain) = (rule.table.as_str(), rule.chain.as_str());
+    match rule.tool {
+        Tool::IptablesNft => {
+            let ip = family_name(rule.family);
+            let named = place.find(&format!("{ip}-nft")).or_else(|| place.find(ip))?;
+            run(&place, &named, &["-t", table, "-S", chain]).ok()
+        }
+        Tool::Nft => {
+            let list = [
+                "--stateless",
+                "--handle",
+                "list",
+                "chain",
+                rule.family.name(),
+                table,
+                chain,
+            ];
+            run(&place, &place.find("nft")?, &list).ok()
+        }
+        Tool::IptablesLegacy | Tool::EbtablesLegacy | Tool::EbtablesNft => None,
+    }
+}
+
+/// What programs of iptables for that family are called.
+const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::Ip6 => "ip6tables",
+        Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => "iptables",
+    }
+}
+
 /// An iptables-save.
 #[derive(Debug)]
 struct Program {
@@ -246,11 +364,10 @@ struct Program {
 
 /// The programs that save tables of iptables.
 fn saves(place: &Tools) -> Vec<Program> {
-    let families = [(Family::Ip, "iptables"), (Family::Ip6, "ip6tables")];
-    families
+    [Family::Ip, Family::Ip6]
         .into_iter()
-        .flat_map(|(family, ip)| {
-            let found = saves_of(place, ip).into_iter();
+        .flat_map(|family| {
+            let found = saves_of(place, family_name(family)).into_iter();
             found.map(move |(tool, path)| Program { tool, family, path })
         })
         .collect()

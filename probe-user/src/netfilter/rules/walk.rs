@@ -19,7 +19,7 @@ const STEPS: usize = 1_000_000;
 const CANDIDATES: usize = 16;
 
 pub(super) fn candidates(
-    tables: &[Table],
+    tables: &[&Table],
     bridges: &Bridges,
     packet: &Packet,
     actions: &[Action],
@@ -34,6 +34,7 @@ pub(super) fn candidates(
         let view = View::new(packet, stage);
         let mut bases: Vec<(&Table, &Chain, &Base)> = tables
             .iter()
+            .copied()
             .filter(|table| !table.dormant && table.family.covers(view.destination()))
             .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
             .filter_map(|(table, chain)| chain.base.as_ref().map(|base| (table, chain, base)))

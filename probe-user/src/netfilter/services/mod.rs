@@ -28,6 +28,19 @@ pub(super) fn of(outputs: &Outputs) -> Vec<Service> {
 
 /// The same, each rule set apart that kube-proxy made, in whichever of its modes.
 pub(super) fn rule_sets(outputs: &Outputs) -> Vec<ServiceRules> {
+    let mut sets = rule_sets_of(outputs);
+    if let Some(table) = ProcNet::own().text("ip_vs") {
+        sets.push(ServiceRules {
+            name: "IPVS".to_owned(),
+            services: ipvs::services(&table),
+        });
+    }
+    sets.retain(|set| !set.services.is_empty());
+    sets
+}
+
+/// Those of rules alone.
+pub(super) fn rule_sets_of(outputs: &Outputs) -> Vec<ServiceRules> {
     let mut sets: Vec<ServiceRules> = Vec::new();
     let mut add = |name: &str, services: Vec<Service>| match sets.iter_mut().find(|set| set.name == name) {
         Some(set) => set.services.extend(services),
@@ -48,10 +61,6 @@ pub(super) fn rule_sets(outputs: &Outputs) -> Vec<ServiceRules> {
     if let Some(json) = &outputs.nft {
         add("nft", nft::services(json));
     }
-    if let Some(table) = ProcNet::own().text("ip_vs") {
-        add("IPVS", ipvs::services(&table));
-    }
-    sets.retain(|set| !set.services.is_empty());
     sets
 }
 

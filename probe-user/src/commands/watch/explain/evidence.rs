@@ -49,7 +49,13 @@ impl Collector {
     pub fn new(mut config: ExplainConfig) -> Self {
         let services = config.observed.as_ref();
         let services = services.and_then(|observed| observed.known.services.clone());
-        let book = RuleBook::default();
+        // The poller of untracked packets reports all rules and Services; a cause needs those of one connection.
+        let polls = |observed: &Observed| observed.bypass.is_some();
+        let book = if config.observed.as_ref().is_some_and(polls) {
+            RuleBook::default()
+        } else {
+            RuleBook::for_packets()
+        };
         let mut collector = Self {
             ports: config.ports.iter().copied().collect(),
             rules: LateRules::new(config.kube.take(), services, book.clone()),
@@ -224,6 +230,8 @@ impl Collector {
         let mut causes: Vec<Option<Box<Cause>>> = Vec::new();
         // Once more with newer rules, where those that were read explain nothing.
         for last in [false, true] {
+            self.rules
+                .look_up(connections.iter().map(|connection| connection.asked()));
             let Some(rules) = self.rules() else { break };
             let evidence = Evidence {
                 services: rules.services(),

@@ -1,6 +1,9 @@
 //! Evidence: netfilter's rules and the Services.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::{
     attribution::kube::{Access, Credentials, ServiceList},
@@ -16,7 +19,7 @@ use crate::{
 
 const TCP: u8 = 6;
 
-/// Rules that are read when the first connection fails: reading them takes other tools' time.
+/// Rules that are read when the first connection fails.
 pub struct LateRules {
     book: RuleBook,
     rules: Option<Rules>,
@@ -38,6 +41,13 @@ impl LateRules {
 
     pub fn get(&self) -> Option<&Rules> {
         self.rules.as_ref()
+    }
+
+    /// Reads the Services at these addresses, where they were not read with the rules.
+    pub fn look_up(&mut self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        if let Some(rules) = &mut self.rules {
+            rules.look_up(TCP, addresses);
+        }
     }
 
     /// Reads them where that is due; `puzzled`: they don't explain what was first there at that time (`CLOCK_MONOTONIC`

@@ -32,9 +32,9 @@ use crate::netfilter::link::Link;
 /// How long it may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// How much the kernel may tell.
-const BYTES: usize = 16 << 20;
+pub(super) const BYTES: usize = 16 << 20;
 /// How often it's begun anew when the rules change meanwhile.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
@@ -51,7 +51,7 @@ pub(super) struct Dump {
 
 /// Why the kernel doesn't tell its rules.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DumpError {
+pub(in crate::netfilter::rules) enum DumpError {
     #[error("reading the kernel's rules needs CAP_NET_ADMIN")]
     NotAllowed,
     #[error("reading the kernel's rules timed out after {} s", TIMEOUT.as_secs())]
@@ -60,6 +60,8 @@ pub(super) enum DumpError {
     Large,
     #[error("the kernel's answer about its rules can't be read")]
     Malformed,
+    #[error("the rules changed while they were read")]
+    Changed,
     #[error("can't query the kernel's rules: {0}")]
     Io(io::Error),
 }
@@ -80,14 +82,7 @@ pub(super) fn dump() -> Result<Option<Dump>, DumpError> {
         return Ok(None);
     }
     let mut asked = Asked::open()?;
-    let devices = if_nameindex()
-        .map(|devices| {
-            devices
-                .iter()
-                .map(|device| (device.index(), device.name().to_string_lossy().into_owned()))
-                .collect()
-        })
-        .unwrap_or_default();
+    let devices = devices();
     for _ in 0..ATTEMPTS {
         asked.bytes.clear();
         asked.changed = false;
@@ -101,6 +96,17 @@ pub(super) fn dump() -> Result<Option<Dump>, DumpError> {
         devices,
         changed: asked.changed,
     }))
+}
+
+/// The names of the devices in the calling thread's network namespace, by their numbers.
+pub(super) fn devices() -> HashMap<u32, String> {
+    let devices = if_nameindex().map(|devices| {
+        let devices = devices.iter();
+        devices
+            .map(|device| (device.index(), device.name().to_string_lossy().into_owned()))
+            .collect()
+    });
+    devices.unwrap_or_default()
 }
 
 /// A number that each change of the ruleset makes another, in the calling thread's network namespace; `None` if this kernel runs
@@ -175,7 +181,7 @@ pub(super) struct RuleCounter {
 }
 
 /// Whether the kernel runs with nf_tables, as a module or built in.
-fn is_loaded() -> bool {
+pub(super) fn is_loaded() -> bool {
     static BUILT_IN: OnceLock<bool> = OnceLock::new();
     Path::new("/sys/module/nf_tables").exists() || *BUILT_IN.get_or_init(is_built_in)
 }
@@ -190,21 +196,29 @@ fn is_built_in() -> bool {
     })
 }
 
-struct Asked {
+/// A socket that nf_tables is queried by, in the network namespace that the thread had which opened it.
+pub(super) struct Asked {
     link: Link,
     deadline: Instant,
     bytes: Vec<u8>,
-    changed: bool,
+    /// The rules changed while they were read.
+    pub(super) changed: bool,
 }
 
 impl Asked {
-    fn open() -> Result<Self, DumpError> {
+    pub(super) fn open() -> Result<Self, DumpError> {
         Ok(Self {
             link: Link::open(None)?,
             deadline: Instant::now() + TIMEOUT,
             bytes: Vec::new(),
             changed: false,
         })
+    }
+
+    /// Begins to read anew, with all the time that reading may take.
+    pub(super) fn restart(&mut self) {
+        self.deadline = Instant::now() + TIMEOUT;
+        self.changed = false;
     }
 
     fn ruleset(&mut self) -> Result<(), DumpError> {
@@ -244,7 +258,7 @@ impl Asked {
     }
 
     /// A number that each change of the ruleset makes another.
-    fn generation(&mut self) -> Result<Option<u32>, DumpError> {
+    pub(super) fn generation(&mut self) -> Result<Option<u32>, DumpError> {
         let message = NfTablesMessage::GetGen(GenMessage { attributes: vec![] });
         let mut generation = None;
         self.ask(NetfilterProtoFamily::Unspec, message, 0, |message| {
@@ -272,7 +286,7 @@ impl Asked {
     }
 
     /// Hands over each message of the answer to a request, as long as more are wanted.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         family: NetfilterProtoFamily,
         message: NfTablesMessage,

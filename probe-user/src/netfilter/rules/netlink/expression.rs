@@ -52,6 +52,8 @@ pub(super) enum Expression {
     Do(RuleVerdict),
     /// Packets and bytes.
     Counter(u64, u64),
+    /// An object of the table is used: its kind in nft's words, and its name.
+    Object(&'static str, String),
     NoTrack,
     Reject,
     /// Elements are put in a set, or taken from it.
@@ -210,6 +212,7 @@ fn known(name: &str, expression: Attributes<'_>) -> Option<Expression> {
             (_, None) => return None,
         },
         "counter" => Expression::Counter(expression.long(2)?, expression.long(1)?),
+        "objref" => Expression::Object(object(number(1)?)?, expression.text(2)?),
         "notrack" => Expression::NoTrack,
         "reject" => Expression::Reject,
         "dynset" => Expression::Change(expression.text(1)?),
@@ -220,6 +223,20 @@ fn known(name: &str, expression: Attributes<'_>) -> Option<Expression> {
         "redir" => Expression::Other("redirect".to_owned()),
         "connlimit" => Expression::Other("ct count".to_owned()),
         "flow_offload" => Expression::Other("flow".to_owned()),
+        _ => return None,
+    })
+}
+
+/// The kind of an object, as nft writes it (`NFT_OBJECT_…`).
+fn object(number: u32) -> Option<&'static str> {
+    Some(match number {
+        1 => "counter",
+        2 => "quota",
+        3 => "ct helper",
+        4 => "limit",
+        7 => "ct timeout",
+        8 => "secmark",
+        9 => "ct expectation",
         _ => return None,
     })
 }

@@ -10,14 +10,15 @@ use super::{
     ruleset::{Base, Chain, Rule, Table},
     xt,
 };
-use crate::netfilter::rules::{Family, iptables::priority, model::Hook};
+use crate::netfilter::rules::{Family, Tool, iptables::priority, model::Hook};
 
 /// The table; `None` if it isn't one that iptables-nft would show: others have names, hooks and expressions that it doesn't
 /// know.
 pub(super) fn save(table: &Table, rules: &[Vec<Parts<'_>>]) -> Option<String> {
     let known = ["raw", "mangle", "nat", "filter", "security"];
     match table.family {
-        Family::Ip | Family::Ip6 if known.contains(&table.name.as_str()) && !table.dormant => {}
+        Family::Ip | Family::Ip6
+            if known.contains(&table.name.as_str()) && !table.dormant && !table.is_foreign => {}
         Family::Ip | Family::Ip6 | Family::Inet | Family::Netdev | Family::Bridge => return None,
     }
     let mut text = format!("*{}\n", table.name);
@@ -40,7 +41,7 @@ fn head(table: &Table, chain: &Chain) -> Option<String> {
     let Some(base) = &chain.base else {
         return Some(format!(":{name} - [0:0]"));
     };
-    is_its_own(table, base, name).then(|| {
+    is_its_own(&table.name, base, name).then(|| {
         let policy = if base.drops { "DROP" } else { "ACCEPT" };
         let (packets, bytes) = base.counted;
         format!(":{name} {policy} [{packets}:{bytes}]")
@@ -48,11 +49,11 @@ fn head(table: &Table, chain: &Chain) -> Option<String> {
 }
 
 /// Whether iptables attaches a chain of that name so.
-fn is_its_own(table: &Table, base: &Base, name: &str) -> bool {
+pub(super) fn is_its_own(table: &str, base: &Base, name: &str) -> bool {
     let is_capital = name.chars().all(|c| c.is_ascii_uppercase());
     is_capital
         && Hook::of_name(name) == Some(base.hook)
-        && i64::from(base.priority) == priority(&table.name, base.hook)
+        && i64::from(base.priority) == priority(Tool::IptablesNft, table, base.hook)
 }
 
 /// A word that needs no quotes, and isn't an option.
@@ -215,7 +216,7 @@ impl Words {
                 };
             }
             Expression::Match(extension) => {
-                let words = xt::matching(extension)
+                let words = xt::matching(family, extension)
                     .or_else(|| Some(format!("-m {0} [xt match {0}]", word(&extension.name)?)))?;
                 self.matches.push(words);
             }
@@ -227,7 +228,8 @@ impl Words {
             Expression::Other(name) if name == "log" => self.target = "-j LOG [nft log]".to_owned(),
             Expression::Other(name) => self.matches.push(format!("[nft {}]", word(name)?)),
             // These iptables-nft never writes.
-            Expression::NoTrack
+            Expression::Object(..)
+            | Expression::NoTrack
             | Expression::Reject
             | Expression::Change(_)
             | Expression::Load { .. }

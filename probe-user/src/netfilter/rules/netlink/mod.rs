@@ -1,14 +1,17 @@
-//! The rules of nf_tables where the tools that show them are missing: read from the kernel itself.
+//! The rules of nf_tables, read from the kernel itself: all at once where the tools that show them are missing, or those that a
+//! packet can meet.
 //!
 //! What comes out is what the tools would have printed, as far as it's understood, so that there is one reading of rules,
 //! one of Services, and the operator sees the words he knows.
 
+mod aim;
 mod dump;
 mod elements;
 mod expression;
 mod field;
 mod iptables;
 mod nft;
+mod reached;
 mod registers;
 mod ruleset;
 #[cfg(test)]
@@ -19,11 +22,17 @@ use std::collections::HashMap;
 
 use serde_json::json;
 
+pub(super) use self::{
+    aim::Aim,
+    dump::DumpError,
+    expression::Extension,
+    iptables::word as plain_word,
+    reached::{ChainReader, Positions},
+};
 use self::{
     dump::{ChainCounters, Dump, RuleCounter},
     registers::parts,
 };
-pub(super) use self::{expression::Extension, iptables::word as plain_word};
 use super::{CandidateRule, Family, RulePosition, Tool, read::Save};
 
 /// What begins the mention of a part that isn't understood, such as `[xt match statistic]`.
@@ -112,24 +121,37 @@ pub(super) fn read(is_known: impl Fn(Family, &str) -> bool) -> Result<Option<Pri
 }
 
 fn printed(dump: &Dump, is_known: impl Fn(Family, &str) -> bool) -> Printed {
+    let tables = ruleset::tables(&dump.bytes);
+    let unknown = tables.iter().filter(|table| !is_known(table.family, &table.name));
+    let mut printed = print(unknown, &dump.devices);
+    if dump.changed {
+        let sentence = "the rules changed each time they were read, so some may be missing";
+        printed.unread.push(sentence.to_owned());
+    }
+    printed
+}
+
+fn print<'a>(
+    tables: impl IntoIterator<Item = &'a ruleset::Table>,
+    devices: &HashMap<u32, String>,
+) -> Printed {
     let mut printed = Printed::default();
     let mut saves: HashMap<Family, String> = HashMap::new();
     let mut items = Vec::new();
-    let tables = ruleset::tables(&dump.bytes);
-    for table in tables.iter().filter(|table| !is_known(table.family, &table.name)) {
+    for table in tables {
         let rules: Vec<Vec<_>> = table
             .chains
             .iter()
             .map(|chain| {
                 let rules = chain.rules.iter();
                 rules
-                    .map(|rule| parts(table, &rule.expressions, &dump.devices))
+                    .map(|rule| parts(table, &rule.expressions, devices))
                     .collect()
             })
             .collect();
         match iptables::save(table, &rules) {
             Some(text) => saves.entry(table.family).or_default().push_str(&text),
-            None => items.extend(nft::items(table, &rules, &dump.devices)),
+            None => items.extend(nft::items(table, &rules, devices)),
         }
     }
     printed.saves = saves
@@ -141,9 +163,5 @@ fn printed(dump: &Dump, is_known: impl Fn(Family, &str) -> bool) -> Printed {
         })
         .collect();
     printed.nft = json!({"nftables": items}).to_string();
-    if dump.changed {
-        let sentence = "the rules changed each time they were read, so some may be missing";
-        printed.unread.push(sentence.to_owned());
-    }
     printed
 }

@@ -235,6 +235,7 @@ fn statement(expression: &Expression) -> Option<Json> {
     Some(match expression {
         Expression::Do(verdict) => self::verdict(verdict),
         Expression::Counter(packets, bytes) => json!({"counter": {"packets": packets, "bytes": bytes}}),
+        Expression::Object(kind, name) => json!({*kind: name}),
         Expression::NoTrack => json!({"notrack": null}),
         Expression::Reject => json!({"reject": null}),
         Expression::Change(set) => json!({"set": {"op": "update", "set": format!("@{set}")}}),

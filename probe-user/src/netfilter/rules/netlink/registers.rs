@@ -155,6 +155,7 @@ impl<'e> Rule<'_, 'e> {
             }
             Expression::Do(_)
             | Expression::Counter(..)
+            | Expression::Object(..)
             | Expression::NoTrack
             | Expression::Reject
             | Expression::Change(_)

@@ -12,11 +12,11 @@ use crate::netfilter::{
 
 /// Of nf_tables, in the upper byte of a message's type.
 const SUBSYSTEM: u16 = 10 << 8;
-const NEW_TABLE: u16 = SUBSYSTEM;
-const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const NEW_TABLE: u16 = SUBSYSTEM;
+pub(super) const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 pub(super) const NEW_RULE: u16 = SUBSYSTEM | 6;
 pub(super) const NEW_SET: u16 = SUBSYSTEM | 9;
-const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 0x0c;
+pub(super) const NEW_SET_ELEMENT: u16 = SUBSYSTEM | 0x0c;
 pub(super) const NEW_GENERATION: u16 = SUBSYSTEM | 0x0f;
 
 /// A message of nf_tables.
@@ -52,6 +52,8 @@ pub(super) struct Table {
     pub(super) family: Family,
     pub(super) name: String,
     pub(super) dormant: bool,
+    /// It has chains that are left out here and that iptables-nft would not show.
+    pub(super) is_foreign: bool,
     pub(super) chains: Vec<Chain>,
     pub(super) sets: HashMap<String, Set>,
 }
@@ -63,7 +65,7 @@ pub(super) struct Chain {
     pub(super) rules: Vec<Rule>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Base {
     pub(super) hook: Hook,
     pub(super) priority: i32,
@@ -78,6 +80,8 @@ pub(super) struct Base {
 
 #[derive(Debug)]
 pub(super) struct Rule {
+    /// In its chain, from 1 on.
+    pub(super) position: u32,
     pub(super) handle: u64,
     pub(super) expressions: Vec<Expression>,
     pub(super) comment: Option<String>,
@@ -92,6 +96,12 @@ pub(super) struct Set {
 }
 
 impl Set {
+    /// Takes what the kernel's message says of the set itself.
+    pub(super) fn describe(&mut self, attributes: Attributes<'_>) {
+        self.flags = attributes.number(3).unwrap_or_default();
+        self.key_length = attributes.number(5).unwrap_or_default();
+    }
+
     /// Made for one rule, which has it in its text.
     pub(super) fn is_anonymous(&self) -> bool {
         self.flags & 1 != 0
@@ -116,7 +126,7 @@ impl Set {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Element {
     pub(super) key: Vec<u8>,
     /// The last one, where both are given.
@@ -159,6 +169,7 @@ impl DumpedTables {
                 family,
                 name,
                 dormant,
+                is_foreign: false,
                 chains: Vec::new(),
                 sets: HashMap::new(),
             });
@@ -178,22 +189,17 @@ impl DumpedTables {
             }
             NEW_RULE => {
                 let chain = *self.chains.get(&(place, attributes.text(2)?))?;
-                table.chains.get_mut(chain)?.rules.push(Rule {
-                    handle: attributes.long(3)?,
-                    expressions: expressions(attributes.within(4)),
-                    comment: attributes.get(7).and_then(comment),
-                });
+                let rules = &mut table.chains.get_mut(chain)?.rules;
+                let position = u32::try_from(rules.len() + 1).unwrap_or(u32::MAX);
+                rules.push(rule(attributes, position)?);
             }
             NEW_SET => {
                 let set = table.sets.entry(attributes.text(2)?).or_default();
-                set.flags = attributes.number(3).unwrap_or_default();
-                set.key_length = attributes.number(5).unwrap_or_default();
+                set.describe(attributes);
             }
             NEW_SET_ELEMENT => {
                 let set = table.sets.get_mut(&attributes.text(2)?)?;
-                for (_, element) in attributes.within(3).iter() {
-                    set.elements.extend(self::element(Attributes(element)));
-                }
+                set.elements.extend(elements(attributes));
             }
             _ => {}
         }
@@ -201,8 +207,24 @@ impl DumpedTables {
     }
 }
 
+/// The rule in a message, which is at that place of its chain.
+pub(super) fn rule(attributes: Attributes<'_>, position: u32) -> Option<Rule> {
+    Some(Rule {
+        position,
+        handle: attributes.long(3)?,
+        expressions: expressions(attributes.within(4)),
+        comment: attributes.get(7).and_then(comment),
+    })
+}
+
+/// The elements in a message.
+pub(super) fn elements(attributes: Attributes<'_>) -> impl Iterator<Item = Element> {
+    let elements = attributes.within(3).iter();
+    elements.filter_map(|(_, element)| self::element(Attributes(element)))
+}
+
 /// None for those that no IP packet of ours goes through (arp).
-fn family(number: u8) -> Option<Family> {
+pub(super) fn family(number: u8) -> Option<Family> {
     Some(match number {
         1 => Family::Inet,
         2 => Family::Ip,
@@ -224,7 +246,7 @@ pub(super) const fn family_number(family: Family) -> u8 {
     }
 }
 
-fn base(family: Family, chain: Attributes<'_>) -> Option<Base> {
+pub(super) fn base(family: Family, chain: Attributes<'_>) -> Option<Base> {
     let hook = chain.within(4);
     let counters = chain.within(8);
     Some(Base {

@@ -1,5 +1,7 @@
 //! What is read from the kernel, beside what the tools print of the same rules.
 
+mod chains;
+
 use std::{fs, process::Command};
 
 use nix::sched::{CloneFlags, unshare};
@@ -44,6 +46,7 @@ const IPTABLES: &[&str] = &[
     "-A INPUT -p udp --dport 8472 -j DROP",
     "-A INPUT -p udp --dport 8472 -j REJECT",
     "-A INPUT -p tcp -j REJECT --reject-with tcp-reset",
+    "-t security -A INPUT -p tcp --dport 9 -j DROP",
     "-P FORWARD DROP",
 ];
 
@@ -59,6 +62,7 @@ const IP6TABLES: &[&str] = &[
 /// Rules of nft.
 const NFT: &str = r#"
 table inet own {
+    counter named { }
     set ports { type inet_service; flags interval; elements = { 80, 443, 1000-2000, 8472 } }
     set hosts { type ipv4_addr; elements = { 10.0.0.2, 10.0.0.3 } }
     set pairs { type ipv4_addr . inet_service; flags interval; elements = { 10.0.0.0/8 . 8000-9000, 11.0.0.1 . 80 } }
@@ -95,6 +99,7 @@ table inet own {
         add @seen { ip saddr } counter notrack
         ip saddr @seen counter drop
         limit rate 5/second counter drop
+        udp dport 22 counter name "named" drop
         counter reject
     }
     chain last { type filter hook input priority filter + 5; policy drop; }
@@ -340,10 +345,12 @@ fn nft_rules_in_its_words() {
             "udp dport vmap { 53 : accept, 80 : jump web }",
             "meta l4proto udp drop",
             "fib daddr type local drop",
+            "counter name \"seen\" quota name \"much\" ct helper set \"ftp\" drop",
         ];
         let body = rules.join("\n");
         nft(&format!(
-            "table inet own {{\nset ports {{ type inet_service; }}\nchain web {{}}\nchain c {{\n\
+            "table inet own {{\ncounter seen {{}}\nquota much {{ over 1 mbytes }}\n\
+             ct helper ftp {{ type \"ftp\" protocol tcp; }}\nset ports {{ type inet_service; }}\nchain web {{}}\nchain c {{\n\
              type filter hook input priority 0;\n{body}\n}}\n}}"
         ));
         let document: Json = serde_json::from_str(&read_all().nft).unwrap();
@@ -357,6 +364,7 @@ fn nft_rules_in_its_words() {
         // Names are without their quotes here.
         let rules = rules.map(|rule| match rule.split_once(" comment ") {
             Some(_) => rule.to_owned(),
+            None if rule.starts_with("counter name") => rule.to_owned(),
             None => rule.replace('"', ""),
         });
         assert_eq!(written, rules);

@@ -36,9 +36,12 @@ impl Fields<'_> {
 }
 
 /// The match in iptables' words; `None` if it isn't understood.
-pub(in crate::netfilter::rules) fn matching(extension: &Extension) -> Option<String> {
+pub(in crate::netfilter::rules) fn matching(family: Family, extension: &Extension) -> Option<String> {
     let mut fields = Fields(&extension.options);
     match (extension.name.as_str(), extension.revision) {
+        ("conntrack", 1..=3) => conntrack(family, extension.revision, &mut fields),
+        ("iprange", 1) => iprange(family, &mut fields),
+        ("mark", 1) => mark(&mut fields),
         ("multiport", 1) => multiport(&mut fields),
         (name @ ("tcp" | "udp"), 0) => transport(name, &mut fields),
         ("addrtype", 1) => addrtype(&mut fields),
@@ -138,6 +141,104 @@ fn addrtype(fields: &mut Fields<'_>) -> Option<String> {
     for (flag, option) in [(4, "--limit-iface-in"), (8, "--limit-iface-out")] {
         if flags & flag != 0 {
             words.push_str(&format!(" {option}"));
+        }
+    }
+    Some(words)
+}
+
+/// `struct xt_mark_mtinfo1`: mark, mask, whether it is inverted.
+fn mark(fields: &mut Fields<'_>) -> Option<String> {
+    let (mark, mask) = (fields.long()?, fields.long()?);
+    let not = if fields.byte()? == 0 { "" } else { "! " };
+    let mask = if mask == u32::MAX {
+        String::new()
+    } else {
+        format!("/0x{mask:x}")
+    };
+    Some(format!("-m mark {not}--mark 0x{mark:x}{mask}"))
+}
+
+/// `union nf_inet_addr`, which has 16 bytes.
+fn address(family: Family, fields: &mut Fields<'_>) -> Option<IpAddr> {
+    let bytes = fields.take::<16>()?;
+    Some(match (family, bytes) {
+        (Family::Ip, [a, b, c, d, ..]) => Ipv4Addr::from([a, b, c, d]).into(),
+        (Family::Ip6 | Family::Inet | Family::Netdev | Family::Bridge, _) => Ipv6Addr::from(bytes).into(),
+    })
+}
+
+/// `struct xt_iprange_mtinfo`: first and last source, the same of the destination, and flags.
+fn iprange(family: Family, fields: &mut Fields<'_>) -> Option<String> {
+    let mut addresses = || Some((address(family, fields)?, address(family, fields)?));
+    let (sources, destinations) = (addresses()?, addresses()?);
+    let flags = fields.byte()?;
+    let mut words = "-m iprange".to_owned();
+    for (flag, inverted, option, (first, last)) in [
+        (1, 1 << 4, "--src-range", sources),
+        (2, 1 << 5, "--dst-range", destinations),
+    ] {
+        if flags & flag != 0 {
+            let not = if flags & inverted == 0 { "" } else { "! " };
+            words.push_str(&format!(" {not}{option} {first}-{last}"));
+        }
+    }
+    Some(words)
+}
+
+/// `struct xt_conntrack_mtinfo1` to `3`: addresses and masks of the source and the destination of both directions, expiry, protocol,
+/// ports, what is asked for, what of it is inverted, and states. Only states and addresses are understood.
+fn conntrack(family: Family, revision: u32, fields: &mut Fields<'_>) -> Option<String> {
+    const STATE: u16 = 1;
+    const ADDRESSES: [(u16, &str); 4] = [
+        (1 << 2, "--ctorigsrc"),
+        (1 << 3, "--ctorigdst"),
+        (1 << 4, "--ctreplsrc"),
+        (1 << 5, "--ctrepldst"),
+    ];
+    /// The bit in the mask, in iptables' order.
+    const STATES: [(u16, &str); 7] = [
+        (1, "INVALID"),
+        (1 << 3, "NEW"),
+        (1 << 2, "RELATED"),
+        (1 << 1, "ESTABLISHED"),
+        (1 << 8, "UNTRACKED"),
+        (1 << 6, "SNAT"),
+        (1 << 7, "DNAT"),
+    ];
+    let mut networks = Vec::new();
+    for _ in ADDRESSES {
+        networks.push((address(family, fields)?, address(family, fields)?));
+    }
+    fields.take::<{ 4 + 4 + 2 + 4 * 2 }>()?;
+    let (asked, inverted) = (fields.short()?, fields.short()?);
+    let states = match revision {
+        1 => fields.byte()?.into(),
+        _ => fields.short()?,
+    };
+    let understood = ADDRESSES.iter().fold(STATE, |all, (flag, _)| all | flag);
+    if asked & !understood != 0 {
+        return None;
+    }
+    let not = |flag| if inverted & flag == 0 { "" } else { "! " };
+    let mut words = "-m conntrack".to_owned();
+    if asked & STATE != 0 {
+        let known = STATES.iter().fold(0, |all, (bit, _)| all | bit);
+        if states & !known != 0 {
+            return None;
+        }
+        let names = STATES.iter().filter(|(bit, _)| states & bit != 0);
+        let names: Vec<&str> = names.map(|(_, name)| *name).collect();
+        words.push_str(&format!(" {}--ctstate {}", not(STATE), names.join(",")));
+    }
+    for ((flag, option), (address, mask)) in ADDRESSES.into_iter().zip(networks) {
+        if asked & flag != 0 {
+            let network = ipnet::IpNet::with_netmask(address, mask).ok()?;
+            let network = if network.prefix_len() == network.max_prefix_len() {
+                address.to_string()
+            } else {
+                network.to_string()
+            };
+            words.push_str(&format!(" {}{option} {network}", not(flag)));
         }
     }
     Some(words)

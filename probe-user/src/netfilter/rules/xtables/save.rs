@@ -61,7 +61,7 @@ pub(super) fn save(blob: &Blob, table: &str) -> Option<String> {
             let is_goto = header(blob, rule, &mut words)?;
             for extension in blob.matches(rule)? {
                 let unknown = || Some(format!("-m {0} [xt match {0}]", plain_word(&extension.name)?));
-                words.push(xt::matching(&extension).or_else(unknown)?);
+                words.push(xt::matching(blob.family, &extension).or_else(unknown)?);
             }
             words.extend(target(blob, rule, is_goto, name_at)?);
             text.push_str(&words.join(" "));
