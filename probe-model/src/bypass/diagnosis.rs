@@ -133,7 +133,7 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
     };
     let node_local =
         |address| address == NODE_LOCAL || known.own.contains(&address) && known.services.is_dns(address);
-    let is_intended = |rule: &CandidateRule| Intended::of_rule(rule) == Some(Intended::NodeLocalDns);
+    let is_intended = |rule: &CandidateRule| Intended::of_rule(rule, false) == Some(Intended::NodeLocalDns);
     let by_rule = |address| known.own.contains(&address) && rules.iter().any(is_intended);
     let is_node_local = server.is_some_and(|address| node_local(address) || by_rule(address));
     if is_node_local && NODE_LOCAL_PORTS.contains(&stream.port) {

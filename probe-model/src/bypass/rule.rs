@@ -37,20 +37,71 @@ crate::names! {
         Overlay = "overlay",
         /// The node's own traffic, untracked both ways, and answered: nothing has to translate it.
         NodeTraffic = "the node's own traffic",
+        /// A rule for packets that arrive by the loopback device. The kernel keeps what conntrack made of them where they were
+        /// sent (`xt_ct_target`, `nft_notrack_eval`), so that the rule exempts nothing.
+        Loopback = "loopback",
+        /// SYNPROXY answers SYNs that are exempted for it, and they go no further.
+        Synproxy = "SYNPROXY",
         /// To or from a virtual server of IPVS, which translates by its own table, and answered: nothing else has to.
         Ipvs = "IPVS",
     }
 }
 
 impl Intended {
-    /// By the rule's owner, or by the address that only NodeLocal DNSCache has.
-    pub fn of_rule(rule: &CandidateRule) -> Option<Self> {
+    /// By the rule's owner, by the address that only NodeLocal DNSCache has, by the device, or by what the rule asks for where a
+    /// rule of SYNPROXY is there too.
+    pub fn of_rule(rule: &CandidateRule, has_synproxy: bool) -> Option<Self> {
         match rule.owner {
-            Some(RuleOwner::Cilium) => Some(Self::Cilium),
-            Some(RuleOwner::NodeLocalDns) => Some(Self::NodeLocalDns),
-            Some(_) | None => rule.text.contains("169.254.20.10").then_some(Self::NodeLocalDns),
+            Some(RuleOwner::Cilium) => return Some(Self::Cilium),
+            Some(RuleOwner::NodeLocalDns) => return Some(Self::NodeLocalDns),
+            Some(_) | None => {}
+        }
+        if rule.text.contains("169.254.20.10") {
+            Some(Self::NodeLocalDns)
+        } else if is_of_loopback(&rule.text) {
+            Some(Self::Loopback)
+        } else if has_synproxy && is_of_first_segments(&rule.text) {
+            Some(Self::Synproxy)
+        } else {
+            None
         }
     }
+}
+
+/// Whether a rule hands SYNs to SYNPROXY.
+pub fn is_synproxy(rule: &CandidateRule) -> bool {
+    rule.text
+        .split_whitespace()
+        .any(|word| word.eq_ignore_ascii_case("synproxy"))
+}
+
+/// Whether a rule is for packets that arrive by `lo` alone, in iptables' words or nft's.
+fn is_of_loopback(rule: &str) -> bool {
+    let mut words = rule.split_whitespace();
+    let mut negated = false;
+    while let Some(word) = words.next() {
+        let names_device = matches!(word, "-i" | "--in-interface" | "iif" | "iifname");
+        if names_device && !negated {
+            return words
+                .next()
+                .is_some_and(|device| device.trim_matches('"') == "lo");
+        }
+        negated = word == "!";
+    }
+    false
+}
+
+/// Whether a rule is for the first segment of a TCP connection alone.
+fn is_of_first_segments(rule: &str) -> bool {
+    let words: Vec<_> = rule.split_whitespace().collect();
+    let follow = |found: &[&str]| words.windows(found.len()).any(|words| words == found);
+    // iptables prints --syn so. nft: `tcp flags syn`, with or without a mask.
+    follow(&["--tcp-flags", "FIN,SYN,RST,ACK", "SYN"])
+        || follow(&["tcp", "flags", "syn"])
+        || follow(&["tcp", "flags", "==", "syn"])
+        || follow(&[
+            "tcp", "flags", "&", "(fin", "|", "syn", "|", "rst", "|", "ack)", "==", "syn",
+        ])
 }
 
 /// Where NodeLocal DNSCache listens, besides the DNS Service's own address.

@@ -230,7 +230,49 @@ fn rules_that_serve_a_purpose() {
         (&["PREROUTING", "-p", "tcp", "-j", "NOTRACK"], None),
     ] {
         let rule = iptables(Tool::IptablesNft, "raw", Action::NoTrack, words);
-        assert_eq!(Intended::of_rule(&rule), expected, "{rule}");
+        assert_eq!(Intended::of_rule(&rule, false), expected, "{rule}");
+    }
+}
+
+#[test]
+fn rules_that_exempt_nothing_or_serve_synproxy() {
+    let (loopback, synproxy) = (Some(Intended::Loopback), Some(Intended::Synproxy));
+    for (text, has_synproxy, expected) in [
+        ("-A PREROUTING -i lo -j NOTRACK", false, loopback),
+        ("-A PREROUTING -i lo -p tcp -j CT --notrack", false, loopback),
+        ("-A PREROUTING ! -i lo -j NOTRACK", false, None),
+        ("-A PREROUTING -i lo0 -j NOTRACK", false, None),
+        ("-A PREROUTING -i lo+ -j NOTRACK", false, None),
+        ("-A OUTPUT -o lo -j NOTRACK", false, None),
+        ("iifname \"lo\" notrack", false, loopback),
+        ("iif \"lo\" counter packets 3 bytes 180 notrack", false, loopback),
+        ("iifname != \"lo\" notrack", false, None),
+        ("oifname \"lo\" notrack", false, None),
+        (
+            "-A PREROUTING -p tcp -m tcp --dport 443 --tcp-flags FIN,SYN,RST,ACK SYN -j CT --notrack",
+            true,
+            synproxy,
+        ),
+        (
+            "-A PREROUTING -p tcp -m tcp --dport 443 --tcp-flags FIN,SYN,RST,ACK SYN -j CT --notrack",
+            false,
+            None,
+        ),
+        ("tcp dport 443 tcp flags syn notrack", true, synproxy),
+        (
+            "tcp dport 443 tcp flags & (fin | syn | rst | ack) == syn notrack",
+            true,
+            synproxy,
+        ),
+        (
+            "-A PREROUTING -p tcp -m tcp --dport 443 -j CT --notrack",
+            true,
+            None,
+        ),
+    ] {
+        let mut rule = iptables(Tool::IptablesNft, "raw", Action::NoTrack, &["PREROUTING"]);
+        text.clone_into(&mut rule.text);
+        assert_eq!(Intended::of_rule(&rule, has_synproxy), expected, "{text}");
     }
 }
 

@@ -35,6 +35,8 @@ pub struct BridgeFacts {
     pub subnet_env: Option<Result<SubnetEnv, String>>,
     /// By the names of their files, in the order in which the runtime takes them: the first counts.
     pub networks: Vec<(String, Result<CniNetwork, String>)>,
+    /// The kubelet runs, or is configured. Without one nobody needs a CNI configuration.
+    pub has_kubelet: bool,
     /// The node, as the API reports it; else why it is unknown.
     pub node: Result<ApiNode, String>,
     pub reservations: Vec<Reserved>,

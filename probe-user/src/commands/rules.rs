@@ -16,7 +16,7 @@ use crate::{
     commands::periodic::now_ns,
     model::{
         bypass::{
-            rule::{Intended, NotrackRule},
+            rule::{Intended, NotrackRule, is_synproxy},
             service::{Service, Services},
             stream::{Server, UntrackedCount, UntrackedStream},
             virtual_server,
@@ -207,6 +207,7 @@ impl Rules {
 
     fn list(&mut self) {
         let (first, known) = (&self.first, &self.known);
+        let has_synproxy = self.snapshot.every(Action::Drop).iter().any(is_synproxy);
         self.list = self
             .snapshot
             .every(Action::NoTrack)
@@ -227,7 +228,7 @@ impl Rules {
                     since,
                     moved_ns,
                     first_moved_ns: if first == 0 { moved_ns } else { first },
-                    intended: Intended::of_rule(&rule),
+                    intended: Intended::of_rule(&rule, has_synproxy),
                     rule,
                 }
             })

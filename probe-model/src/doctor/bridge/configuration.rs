@@ -6,13 +6,16 @@ pub(super) fn faults(facts: &Facts<'_>) -> Vec<Finding> {
     let networks = &facts.seen.networks;
     let mut faults = Vec::new();
     let Some((first, network)) = networks.first() else {
+        if !facts.seen.has_kubelet {
+            return faults;
+        }
         faults.push(
             Finding::failed(
                 KIND,
                 "the CNI configuration is missing: the node is NotReady, and no pod gets \
                                    a network",
             )
-            .seen("kubelet: cni plugin not initialized")
+            .seen("no *.conf, *.conflist or *.json in /etc/cni/net.d; the kubelet then logs \"cni plugin not initialized\"")
             .advise("Check flannel's pod on this node: its init container install-cni writes the file.")
             .fix(restart_flannel(facts.node_name())),
         );

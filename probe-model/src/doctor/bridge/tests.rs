@@ -85,6 +85,7 @@ fn healthy() -> BridgeFacts {
             "/etc/cni/net.d/10-flannel.conflist".to_owned(),
             Ok(network("flannel")),
         )],
+        has_kubelet: true,
         node: Ok(api("10.244.1.0/24")),
         reservations: vec![reserved("10.244.1.5", false)],
         reserved_in: "/var/lib/cni/networks/cbr0".to_owned(),
@@ -218,7 +219,7 @@ fn leases_out_of_etcd_need_no_pod_cidr() {
 #[test]
 fn one_thing_wrong() {
     type Change = fn(&mut BridgeFacts);
-    let rows: [(&str, Change, CheckVerdict, &str); 16] = [
+    let rows: [(&str, Change, CheckVerdict, &str); 17] = [
         (
             "down",
             |seen| seen.devices[2].up = false,
@@ -257,6 +258,15 @@ fn one_thing_wrong() {
             |seen| seen.networks.clear(),
             CheckVerdict::Failed,
             "the CNI configuration is missing",
+        ),
+        (
+            "no configuration, and no kubelet",
+            |seen| {
+                seen.networks.clear();
+                seen.has_kubelet = false;
+            },
+            CheckVerdict::Ok,
+            "",
         ),
         (
             "broken configuration",

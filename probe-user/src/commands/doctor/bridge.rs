@@ -60,6 +60,7 @@ pub fn run(node: &CheckContext) -> Answer {
     }
     seen.reservations = reserved;
     let kubelet = Kubelet::find(node);
+    seen.has_kubelet = kubelet.is_here;
     let name = kubelet.node_name(node);
     seen.node = kubelet.ask(node, async |client| {
         let found = as_kubelet::node(&client, &name).await?;
@@ -87,6 +88,7 @@ fn kernel() -> Result<BridgeFacts, RouteError> {
         routes: routing.routes()?,
         subnet_env: None,
         networks: Vec::new(),
+        has_kubelet: false,
         node: Err("not asked".to_owned()),
         reservations: Vec::new(),
         reserved_in: String::new(),
