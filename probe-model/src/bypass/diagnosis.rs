@@ -225,6 +225,7 @@ pub fn diagnose(
     for seen in streams
         .iter()
         .filter(|seen| seen.intended.is_none() && current(&seen.count))
+        .filter(|seen| !only_refuses(seen, streams))
     {
         let rules = seen.rules.iter().map(ToString::to_string).collect();
         groups
@@ -260,6 +261,17 @@ pub fn diagnose(
         findings = unseen;
     }
     findings
+}
+
+/// Whether it has only the RSTs that answer requests to a Service which were not translated: the node has no listener at the Service's
+/// address or node port. The requests are the finding.
+fn only_refuses(seen: &JudgedStream, all: &[JudgedStream]) -> bool {
+    seen.fault == Fault::Untracked
+        && seen.stream.protocol == TCP
+        && seen.count.packets > 0
+        && seen.count.rst == seen.count.packets
+        && opposite(seen, all)
+            .any(|request| request.fault == Fault::UntrackedRequest && request.intended.is_none())
 }
 
 /// A rule's counter moves, and no packet was seen behind it.
@@ -322,8 +334,8 @@ fn finding(
     let who = who(&felt_by, known.names);
     let what = match first.fault {
         Fault::UntrackedRequest if service.is_some_and(Service::is_node_port) => format!(
-            "{named} is unreachable from {who}: its packets bypass conntrack, so DNAT to an endpoint is skipped and this \
-             node itself receives them; {by}"
+            "packets to {named} bypass conntrack, so DNAT to an endpoint is skipped and this node itself receives them: it is \
+             unreachable from {who}; {by}"
         ),
         Fault::UntrackedRequest => format!(
             "{named} is unreachable from {who}: its packets bypass conntrack, so DNAT to an endpoint is \

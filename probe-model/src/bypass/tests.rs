@@ -148,6 +148,11 @@ fn what_breaks() {
     let reply = stream("10.244.2.7", "10.244.1.5", 8443, Server::Source);
     let asked = stream("10.244.1.5", "10.244.2.7", 8443, Server::Destination);
     let world = stream("10.244.1.5", "203.0.113.9", 443, Server::Destination);
+    let refusal = stream("10.96.7.7", "10.244.1.5", 443, Server::Source);
+    let refused = |packets, rst| UntrackedCount {
+        rst,
+        ..count(packets, 0)
+    };
     for (streams, expected) in [
         (
             vec![(request, count(3, 3), "A")],
@@ -168,6 +173,16 @@ fn what_breaks() {
             vec![(world, count(1, 1), "A"), (request, count(1, 1), "A")],
             vec!["untracked-request shop/web:https A 1", "untracked - A 1"],
         ),
+        // The node refuses what was not translated; that is no fault of its own.
+        (
+            vec![(request, count(3, 3), "A"), (refusal, refused(3, 3), "")],
+            vec!["untracked-request shop/web:https A 3"],
+        ),
+        (
+            vec![(request, count(3, 3), "A"), (refusal, refused(3, 2), "")],
+            vec!["untracked-request shop/web:https A 3", "untracked -  3"],
+        ),
+        (vec![(refusal, refused(3, 3), "")], vec!["untracked -  3"]),
         // The counter is all there is to see.
         (vec![], vec!["untracked - A 9"]),
     ] {
