@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     finding::Fault,
-    rule::{Intended, NODE_LOCAL, NODE_LOCAL_PORTS, NotrackRule},
+    rule::{Intended, NODE_LOCAL, NODE_LOCAL_PORTS, NotrackRule, is_of_node_local_dns},
     service::{Service, Services},
     stream::{Server, UntrackedCount, UntrackedStream},
     view::JudgedStream,
@@ -133,8 +133,7 @@ fn intended(stream: &UntrackedStream, rules: &[CandidateRule], known: BypassFact
     };
     let node_local =
         |address| address == NODE_LOCAL || known.own.contains(&address) && known.services.is_dns(address);
-    let is_intended = |rule: &CandidateRule| Intended::of_rule(rule, false) == Some(Intended::NodeLocalDns);
-    let by_rule = |address| known.own.contains(&address) && rules.iter().any(is_intended);
+    let by_rule = |address| known.own.contains(&address) && rules.iter().any(is_of_node_local_dns);
     let is_node_local = server.is_some_and(|address| node_local(address) || by_rule(address));
     if is_node_local && NODE_LOCAL_PORTS.contains(&stream.port) {
         return Some(Intended::NodeLocalDns);

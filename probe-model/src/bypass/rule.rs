@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::rule::{CandidateRule, RuleOwner};
+use crate::rule::{CandidateRule, RuleOwner, Tool};
 
 /// A rule that sets notrack, and its counter from snapshot to snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,18 +49,15 @@ crate::names! {
 
 impl Intended {
     /// By the rule's owner, by the address that only NodeLocal DNSCache has, by the device, or by what the rule asks for where a
-    /// rule of SYNPROXY is there too.
-    pub fn of_rule(rule: &CandidateRule, has_synproxy: bool) -> Option<Self> {
-        match rule.owner {
-            Some(RuleOwner::Cilium) => return Some(Self::Cilium),
-            Some(RuleOwner::NodeLocalDns) => return Some(Self::NodeLocalDns),
-            Some(_) | None => {}
-        }
-        if rule.text.contains("169.254.20.10") {
+    /// rule of SYNPROXY is there too: `has_synproxy` is called for the rules that it can be of.
+    pub fn of_rule(rule: &CandidateRule, has_synproxy: impl FnOnce() -> bool) -> Option<Self> {
+        if rule.owner == Some(RuleOwner::Cilium) {
+            Some(Self::Cilium)
+        } else if is_of_node_local_dns(rule) {
             Some(Self::NodeLocalDns)
-        } else if is_of_loopback(&rule.text) {
+        } else if is_of_loopback(rule) {
             Some(Self::Loopback)
-        } else if has_synproxy && is_of_first_segments(&rule.text) {
+        } else if is_of_first_segments(rule) && has_synproxy() {
             Some(Self::Synproxy)
         } else {
             None
@@ -68,23 +65,28 @@ impl Intended {
     }
 }
 
-/// Whether a rule hands SYNs to SYNPROXY.
-pub fn is_synproxy(rule: &CandidateRule) -> bool {
-    rule.text
-        .split_whitespace()
-        .any(|word| word.eq_ignore_ascii_case("synproxy"))
+/// Whether a rule is of NodeLocal DNSCache: by its comment, or by the address that nothing else has.
+pub fn is_of_node_local_dns(rule: &CandidateRule) -> bool {
+    match rule.owner {
+        Some(RuleOwner::NodeLocalDns) => true,
+        Some(RuleOwner::Cilium) => false,
+        Some(_) | None => rule.text.contains("169.254.20.10"),
+    }
 }
 
-/// Whether a rule is for packets that arrive by `lo` alone, in iptables' words or nft's.
-fn is_of_loopback(rule: &str) -> bool {
-    let mut words = rule.split_whitespace();
+/// Whether a rule hands SYNs to SYNPROXY.
+pub fn is_synproxy(rule: &CandidateRule) -> bool {
+    words(rule).any(|word| word.eq_ignore_ascii_case("synproxy"))
+}
+
+/// Whether a rule is for packets that arrive by `lo` alone.
+fn is_of_loopback(rule: &CandidateRule) -> bool {
+    let mut words = words(rule);
     let mut negated = false;
     while let Some(word) = words.next() {
         let names_device = matches!(word, "-i" | "--in-interface" | "iif" | "iifname");
         if names_device && !negated {
-            return words
-                .next()
-                .is_some_and(|device| device.trim_matches('"') == "lo");
+            return words.next() == Some("lo");
         }
         negated = word == "!";
     }
@@ -92,8 +94,8 @@ fn is_of_loopback(rule: &str) -> bool {
 }
 
 /// Whether a rule is for the first segment of a TCP connection alone.
-fn is_of_first_segments(rule: &str) -> bool {
-    let words: Vec<_> = rule.split_whitespace().collect();
+fn is_of_first_segments(rule: &CandidateRule) -> bool {
+    let words: Vec<_> = words(rule).collect();
     let follow = |found: &[&str]| words.windows(found.len()).any(|words| words == found);
     // iptables prints --syn so. nft: `tcp flags syn`, with or without a mask.
     follow(&["--tcp-flags", "FIN,SYN,RST,ACK", "SYN"])
@@ -102,6 +104,23 @@ fn is_of_first_segments(rule: &str) -> bool {
         || follow(&[
             "tcp", "flags", "&", "(fin", "|", "syn", "|", "rst", "|", "ack)", "==", "syn",
         ])
+}
+
+/// What a rule says, word by word, in iptables' words or nft's. A comment, which anybody may have chosen, is one word. Nothing, where
+/// a rule of iptables was not read whole.
+fn words(rule: &CandidateRule) -> impl Iterator<Item = &str> {
+    let of_iptables = rule.words.iter().flatten().map(String::as_str);
+    let of_nft = Some(rule.text.as_str()).filter(|_| rule.tool == Tool::Nft);
+    // nft quotes names of devices and comments; no quote is within one.
+    let parts = of_nft.into_iter().flat_map(|text| text.split('"').enumerate());
+    let of_nft = parts.flat_map(|(place, part)| {
+        let (quoted, bare) = match place % 2 {
+            0 => (None, part),
+            _ => (Some(part), ""),
+        };
+        quoted.into_iter().chain(bare.split_whitespace())
+    });
+    of_iptables.chain(of_nft)
 }
 
 /// Where NodeLocal DNSCache listens, besides the DNS Service's own address.

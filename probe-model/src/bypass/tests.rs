@@ -245,7 +245,7 @@ fn rules_that_serve_a_purpose() {
         (&["PREROUTING", "-p", "tcp", "-j", "NOTRACK"], None),
     ] {
         let rule = iptables(Tool::IptablesNft, "raw", Action::NoTrack, words);
-        assert_eq!(Intended::of_rule(&rule, false), expected, "{rule}");
+        assert_eq!(Intended::of_rule(&rule, || false), expected, "{rule}");
     }
 }
 
@@ -259,6 +259,17 @@ fn rules_that_exempt_nothing_or_serve_synproxy() {
         ("-A PREROUTING -i lo0 -j NOTRACK", false, None),
         ("-A PREROUTING -i lo+ -j NOTRACK", false, None),
         ("-A OUTPUT -o lo -j NOTRACK", false, None),
+        // What a comment says counts for nothing; `_` is a space in it.
+        (
+            "-A PREROUTING -p tcp -m comment --comment not_-i_lo_-j_SYNPROXY -j NOTRACK",
+            false,
+            None,
+        ),
+        (
+            "tcp dport 80 notrack comment \"as with iif lo notrack, tcp flags syn\"",
+            true,
+            None,
+        ),
         ("iifname \"lo\" notrack", false, loopback),
         ("iif \"lo\" counter packets 3 bytes 180 notrack", false, loopback),
         ("iifname != \"lo\" notrack", false, None),
@@ -285,9 +296,20 @@ fn rules_that_exempt_nothing_or_serve_synproxy() {
             None,
         ),
     ] {
-        let mut rule = iptables(Tool::IptablesNft, "raw", Action::NoTrack, &["PREROUTING"]);
-        text.clone_into(&mut rule.text);
-        assert_eq!(Intended::of_rule(&rule, has_synproxy), expected, "{text}");
+        let rule = match text.strip_prefix("-A ") {
+            Some(words) => {
+                let words: Vec<_> = words.split(' ').map(|word| word.replace('_', " ")).collect();
+                let words: Vec<_> = words.iter().map(String::as_str).collect();
+                iptables(Tool::IptablesNft, "raw", Action::NoTrack, &words)
+            }
+            None => CandidateRule {
+                tool: Tool::Nft,
+                words: None,
+                text: text.to_owned(),
+                ..iptables(Tool::IptablesNft, "raw", Action::NoTrack, &["PREROUTING"])
+            },
+        };
+        assert_eq!(Intended::of_rule(&rule, || has_synproxy), expected, "{text}");
     }
 }
 

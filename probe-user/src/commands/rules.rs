@@ -1,6 +1,7 @@
 //! Rules that set notrack with their counters across snapshots, rules that drop, and the Services.
 
 use std::{
+    cell::LazyCell,
     collections::{HashMap, HashSet},
     net::SocketAddr,
     sync::Arc,
@@ -207,7 +208,8 @@ impl Rules {
 
     fn list(&mut self) {
         let (first, known) = (&self.first, &self.known);
-        let has_synproxy = self.snapshot.every(Action::Drop).iter().any(is_synproxy);
+        // For those that need it: there may be thousands of rules that drop.
+        let has_synproxy = LazyCell::new(|| self.snapshot.every(Action::Drop).iter().any(is_synproxy));
         self.list = self
             .snapshot
             .every(Action::NoTrack)
@@ -228,7 +230,7 @@ impl Rules {
                     since,
                     moved_ns,
                     first_moved_ns: if first == 0 { moved_ns } else { first },
-                    intended: Intended::of_rule(&rule, has_synproxy),
+                    intended: Intended::of_rule(&rule, || *has_synproxy),
                     rule,
                 }
             })
