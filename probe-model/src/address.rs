@@ -58,7 +58,7 @@ impl<'a> NamedEnd<'a> {
 }
 
 /// An address with its port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AddressPort {
     /// The address. IPv4 mapped into IPv6 is shown as IPv4.

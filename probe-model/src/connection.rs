@@ -536,17 +536,13 @@ impl<'a> ConnectionEvent<'a> {
         if event != Self::NAME {
             return Ok(None);
         }
-        let none = AddressPort {
-            address: None,
-            port: None,
-        };
         let payload = bytes_sent.zip(bytes_received);
         Ok(Some(Connection {
             time: time.parse()?,
             duration: Duration::from_micros(duration_us),
             role,
             outcome,
-            source: source.unwrap_or(none).socket(),
+            source: source.unwrap_or_default().socket(),
             destination: destination.socket(),
             dialled: dialled.map(AddressPort::socket),
             seen_as: seen_as.map(AddressPort::socket),

@@ -2,6 +2,7 @@
 //! thousand times a second does not push all others out.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, VecDeque},
     net::SocketAddr,
     sync::Arc,
@@ -10,8 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
 
-use crate::model::{Connection, Outcome, Role, flow::Recorded, outcome::is_healthy, settings::HistoryBounds};
+use crate::model::{
+    Connection, Outcome, Role, address::AddressPort, names::Named, outcome::is_healthy,
+    settings::HistoryBounds,
+};
 
 /// A source has at most this part of the room.
 const SHARE: usize = 8;
@@ -66,21 +71,31 @@ impl From<&Connection> for Ends {
     }
 }
 
-impl From<&Recorded> for Ends {
-    fn from(recorded: &Recorded) -> Self {
-        Self {
-            time: recorded.ended,
-            role: if recorded.client.is_some() {
-                Role::Client
-            } else {
-                Role::Server
-            },
-            outcome: recorded.outcome,
-            source: recorded.source,
-            seen_as: recorded.seen_as,
-            destination: recorded.destination,
-            dialled: recorded.dialled,
+impl Ends {
+    /// Of a line that was kept; the owners in it are passed over. [`None`]: it is no connection of probe's.
+    pub fn of_line(line: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct StoredLine<'a> {
+            #[serde(borrow)]
+            event: Cow<'a, str>,
+            time: Timestamp,
+            role: Named<Role>,
+            outcome: Named<Outcome>,
+            source: Option<AddressPort>,
+            seen_as: Option<AddressPort>,
+            destination: AddressPort,
+            dialled: Option<AddressPort>,
         }
+        let line: StoredLine<'_> = serde_json::from_slice(line).ok()?;
+        (line.event == "connection").then(|| Self {
+            time: line.time,
+            role: line.role.0,
+            outcome: line.outcome.0,
+            source: line.source.unwrap_or_default().socket(),
+            seen_as: line.seen_as.map(AddressPort::socket),
+            destination: line.destination.socket(),
+            dialled: line.dialled.map(AddressPort::socket),
+        })
     }
 }
 
@@ -293,7 +308,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::report::samples;
+    use crate::{
+        recording::connection,
+        report::{json_line, samples},
+    };
 
     fn kept(number: u64) -> Arc<Kept> {
         let connection = Connection {
@@ -514,6 +532,28 @@ mod tests {
             ),
         ] {
             assert_eq!(filter.wants(&incident), wanted, "{filter:?}");
+        }
+    }
+
+    /// What was kept on disk is asked for as what is in memory.
+    #[test]
+    fn ends_of_a_line_are_those_of_its_connection() {
+        for connection in samples::every_field() {
+            let mut line = Vec::new();
+            json_line(&mut line, "beta", &connection).unwrap();
+            let read = connection::read(&line).unwrap();
+            assert_eq!(Ends::of_line(&line), Some(Ends::from(&read)));
+        }
+        // Refused before a port was chosen.
+        let connection = Connection {
+            source: "10.244.1.5:0".parse().unwrap(),
+            ..samples::incident()
+        };
+        let mut line = Vec::new();
+        json_line(&mut line, "beta", &connection).unwrap();
+        assert_eq!(Ends::of_line(&line), Some(Ends::from(&connection)));
+        for line in ["{}", "", "{\"event\":\"summary\"}"] {
+            assert_eq!(Ends::of_line(line.as_bytes()), None, "{line}");
         }
     }
 }

@@ -12,10 +12,7 @@ use flate2::read::MultiGzDecoder;
 use jiff::Timestamp;
 
 use super::files::{StoredFile, list};
-use crate::recording::{
-    history::{Ends, Filter},
-    read,
-};
+use crate::recording::history::{Ends, Filter};
 
 /// A longer line is none of ours.
 const LONGEST: u64 = 1 << 20;
@@ -86,10 +83,7 @@ fn lines(
             Ok(_) if line.last() != Some(&b'\n') => return Ok(ControlFlow::Continue(())),
             Ok(_) => {}
         }
-        let wanted = read::line(&line)
-            .ok()
-            .flatten()
-            .is_some_and(|recorded| filter.wants(&Ends::from(&recorded)));
+        let wanted = Ends::of_line(&line).is_some_and(|ends| filter.wants(&ends));
         if wanted && each(&line).is_break() {
             return Ok(ControlFlow::Break(()));
         }
