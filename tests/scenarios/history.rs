@@ -94,6 +94,14 @@ fn clients(agent: &Agent<'_>) -> (HashSet<SocketAddr>, String) {
     )
 }
 
+/// A node with a server that reads and closes.
+fn node() -> (Netns, SocketAddr) {
+    let netns = Netns::new("node").unwrap();
+    let server = SocketAddr::from(([127, 0, 0, 1], unique_port()));
+    accept_all(netns.enter(|| TcpListener::bind(server)).unwrap().unwrap());
+    (netns, server)
+}
+
 fn config(port: u16, directory: &Path) -> String {
     // A small memory, so that what is found comes from the disk; room for more than this source's share.
     format!(
@@ -105,12 +113,9 @@ fn config(port: u16, directory: &Path) -> String {
 
 #[test]
 fn a_killed_agent_loses_at_most_the_last_second() {
-    let netns = Netns::new("node").unwrap();
-    let server = SocketAddr::from(([127, 0, 0, 1], unique_port()));
-    accept_all(netns.enter(|| TcpListener::bind(server)).unwrap().unwrap());
+    let (netns, server) = node();
     let dir = tempfile::tempdir().unwrap();
-    let directory = dir.path().join("history");
-    let config = config(server.port(), &directory);
+    let config = config(server.port(), &dir.path().join("history"));
     let load = Load::start(&netns, server);
     let kills = std::env::var("PROBE_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
 
@@ -141,7 +146,7 @@ fn a_killed_agent_loses_at_most_the_last_second() {
     }
     assert!(expected.len() > 50 * kills as usize, "{}", expected.len());
 
-    // One that is told to end loses nothing.
+    // One that SIGTERM ends loses nothing.
     let agent = Agent::start(&netns, &config, &[]).unwrap();
     let ready = Instant::now();
     thread::sleep(Duration::from_secs(1));
@@ -156,23 +161,24 @@ fn a_killed_agent_loses_at_most_the_last_second() {
 /// Nothing that is wrong with the directory ends an agent, or keeps it from answering from memory.
 #[test]
 fn a_directory_that_cant_be_written() {
-    let netns = Netns::new("node").unwrap();
-    let server = SocketAddr::from(([127, 0, 0, 1], unique_port()));
-    accept_all(netns.enter(|| TcpListener::bind(server)).unwrap().unwrap());
+    let (netns, server) = node();
     let dir = tempfile::tempdir().unwrap();
     let directory = dir.path().join("history");
     fs::write(&directory, "a file").unwrap();
     let agent = Agent::start(&netns, &config(server.port(), &directory), &[]).unwrap();
-    let load = Load::start(&netns, server);
-    thread::sleep(Duration::from_secs(2));
-    drop(load);
-    assert!(!clients(&agent).0.is_empty());
-    let said = agent.said();
-    assert!(
-        said.contains("the history is in memory only: can't write"),
-        "{said}"
-    );
-    wait_until("they are counted", Duration::from_secs(20), || {
+    let _load = Load::start(&netns, server);
+    let soon = Duration::from_secs(20);
+    wait_until("it answers from memory", soon, || {
+        (!clients(&agent).0.is_empty()).then_some(())
+    })
+    .unwrap();
+    wait_until("the reason is reported", soon, || {
+        let said = agent.said();
+        said.contains("the history is in memory only: can't write")
+            .then_some(())
+    })
+    .unwrap();
+    wait_until("they are counted", soon, || {
         let unstored = agent.metric("probe_unstored_connections_total", &["why=\"write\""]);
         unstored.unwrap().filter(|unstored| *unstored > 50.0)
     })
