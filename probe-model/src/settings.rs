@@ -108,6 +108,26 @@ pub struct KubernetesSettings {
     pub kubelet_insecure_tls: bool,
 }
 
+/// What the history has in memory at the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryBounds {
+    pub connections: usize,
+    /// Bytes that they take.
+    pub size: usize,
+    pub age: Duration,
+}
+
+/// Where the history is on disk, and what it may take there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreBounds {
+    /// Of this store alone.
+    pub directory: PathBuf,
+    /// Bytes of all files.
+    pub size: u64,
+    /// A file that was last written longer ago is removed.
+    pub age: Duration,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,24 +153,4 @@ mod tests {
             assert_eq!(Kubeconfig::from(option.clone()), kubeconfig, "{option:?}");
         }
     }
-}
-
-/// What the history has in memory at the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HistoryBounds {
-    pub connections: usize,
-    /// Bytes that they take.
-    pub size: usize,
-    pub age: Duration,
-}
-
-/// Where the history is on disk, and what it may take there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreBounds {
-    /// Of this store alone.
-    pub directory: PathBuf,
-    /// Bytes of all files.
-    pub size: u64,
-    /// A file that was last written longer ago is removed.
-    pub age: Duration,
 }

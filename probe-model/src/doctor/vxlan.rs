@@ -6,7 +6,10 @@ use super::{Answer, Check};
 use crate::{
     Verdict,
     plural::counted,
-    vxlan::view::{PeerView, View},
+    vxlan::{
+        peer_name,
+        view::{PeerView, View},
+    },
 };
 
 /// Peers named one by one.
@@ -61,9 +64,7 @@ pub fn judge(view: &View, observed: Duration) -> Answer {
 }
 
 fn not_verified(peer: &PeerView<'_>, observed: Duration) -> String {
-    let vtep = peer
-        .vtep
-        .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
+    let vtep = peer_name(peer.vtep);
     let name = &peer.overlay.device.name;
     let seconds = observed.as_secs_f64();
     match peer.sent.packets {

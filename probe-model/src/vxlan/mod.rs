@@ -22,7 +22,14 @@ mod tests_of_view;
 #[cfg(test)]
 mod tests_of_ways;
 
+use std::net::IpAddr;
+
 pub use diagnosis::Diagnosis;
 pub use finding::{Diagnosed, Fault};
 pub use overlay::Overlay;
 pub use traffic::Traffic;
+
+/// A peer as sentences name it.
+pub fn peer_name(vtep: Option<IpAddr>) -> String {
+    vtep.map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string())
+}

@@ -118,7 +118,7 @@ impl PathMtuSearch {
     pub fn fault(&self, overlay: &Overlay, vtep: Option<IpAddr>) -> Option<Diagnosed> {
         let passes = self.path_mtu()?;
         let name = &overlay.device.name;
-        let peer = vtep.map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
+        let peer = super::peer_name(vtep);
         let what = format!(
             "Packets larger than {passes} bytes to {peer} are lost on the path: {name} has MTU {} (path MTU black hole).",
             self.full

@@ -65,9 +65,9 @@ pub async fn run(mut settings: Settings) -> Result<Exit> {
         Some(agents) => {
             let cluster = Cluster::open(agents).await?;
             let since =
-                earliest(&reader, &scanner, &sources)?.map(|earliest| earliest.since(settings.within));
+                earliest(&reader, &scanner, &sources)?.and_then(|earliest| earliest.since(settings.within));
             let ports = settings.agent_ports();
-            let remembered = remembered::of_ports(&cluster, &ports, since.flatten(), &mut flows).await?;
+            let remembered = remembered::of_ports(&cluster, &ports, since, &mut flows).await?;
             if flows.is_empty() && remembered.memories.is_empty() {
                 bail!("no agent answered: no client can be named");
             }

@@ -13,7 +13,7 @@ use std::{
 use probe_lab::{Cgroup, Cluster, Etcd, Pod, PodLogs, Probe, finish, run, unique_port, wait_until};
 use serde_json::Value;
 
-/// Makes one connection in the way it is told, by the name of its process.
+/// Makes one connection in one way, after which its process is called.
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/rejected/client.py");
 /// etcd says no more when it said nothing for so long.
 const QUIET: Duration = Duration::from_secs(1);

@@ -8,6 +8,7 @@ use crate::network::{MAIN_TABLE, Route, RouteKind, RouteLookup};
 use crate::vxlan::{
     finding::Fault,
     overlay::{Overlay, Peer},
+    peer_name,
     traffic::Direction,
 };
 
@@ -83,9 +84,7 @@ impl Observation<'_> {
         }
         let name = &overlay.device.name;
         for peer in &overlay.peers {
-            let who = peer
-                .vtep
-                .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
+            let who = peer_name(peer.vtep);
             for route in &peer.rejections {
                 let rejected = written(route, None);
                 let what = format!(
@@ -185,9 +184,7 @@ impl Observation<'_> {
         let name = &overlay.device.name;
         for overlap in &overlay.overlaps {
             let (pods, network, device) = (overlap.pods, overlap.network, &overlap.device);
-            let who = overlap
-                .peer
-                .map_or_else(|| "a peer".to_owned(), |peer| peer.to_string());
+            let who = peer_name(overlap.peer);
             let what = if overlap.is_underlay {
                 format!(
                     "The pods of {who} ({pods}) and the network of the nodes ({network} at {device}) have addresses in common."

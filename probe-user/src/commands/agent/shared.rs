@@ -15,7 +15,6 @@ use lru::LruCache;
 use tokio::sync::broadcast;
 
 use super::rate::Rate;
-
 use crate::{
     cli::Watch,
     kernel,
@@ -178,12 +177,12 @@ impl Shared {
 
     /// Adds a connection; `source` identifies its owner.
     pub fn keep(&self, kept: Kept, source: u64) {
-        let kept = Arc::new(kept);
+        let (kept, now) = (Arc::new(kept), Instant::now());
         if let Some(disk) = &mut *locked(&self.store) {
-            disk.keep(&kept, source, Instant::now());
+            disk.keep(&kept, source, now);
         }
         let mut held = locked(&self.held);
-        held.keep(Arc::clone(&kept), source, Instant::now());
+        held.keep(Arc::clone(&kept), source, now);
         // Under the lock, so that a new follower gets it exactly once. Sending without followers is no error.
         let _ = self.news.send(kept);
     }

@@ -113,7 +113,7 @@ impl StoredAnswer {
     /// Sends what is on disk, and is not in memory too.
     fn stored(&self) -> Result<std::io::Result<Searched>, Gone> {
         self.store.complete();
-        // Memory has what could not be written. Lines are told apart by their bytes.
+        // Memory has what could not be written. Lines are distinguished by their bytes.
         let hasher = RandomState::new();
         let known: HashSet<u64> = self
             .found

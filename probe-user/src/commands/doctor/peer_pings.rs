@@ -9,6 +9,7 @@ use std::{
 use super::ping::Pinger;
 use crate::model::vxlan::{
     path_mtu::SMALL,
+    peer_name,
     pings::{self, PeerPings},
     view::{PeerView, View},
 };
@@ -37,9 +38,7 @@ impl PeerPinger {
             .filter(|peer| !peer.is_direct() && peer.received.packets == 0);
         for peer in silent.by_ref().take(PINGED) {
             let name = &peer.overlay.device.name;
-            let who = peer
-                .vtep
-                .map_or_else(|| "a peer".to_owned(), |vtep| vtep.to_string());
+            let who = peer_name(peer.vtep);
             let Some(address) = address_of(peer) else {
                 self.unsent.insert(format!(
                     "no ping to {who}: its address in the overlay of {name} is not known"

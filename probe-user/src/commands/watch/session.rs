@@ -97,8 +97,8 @@ impl Hooks {
 }
 
 fn lacks(hooks: &ConnectionHooks, kernel: &str) -> Vec<String> {
-    let told = |lost: &str| hooks.degraded.iter().any(|degraded| degraded.hook.gives == lost);
-    let absent = hooks.absent.iter().filter(|absent| !told(absent.lost));
+    let is_degraded = |lost: &str| hooks.degraded.iter().any(|degraded| degraded.hook.gives == lost);
+    let absent = hooks.absent.iter().filter(|absent| !is_degraded(absent.lost));
     absent
         .map(|Absent { what, lost, .. }| {
             format!("{lost} on kernel {kernel}, whose type information has no {what}")

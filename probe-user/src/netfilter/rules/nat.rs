@@ -164,11 +164,7 @@ impl State {
             error
         })?;
         self.reader = Some(reader);
-        let outputs = Outputs {
-            saves: printed.saves,
-            nft: Some(printed.nft),
-            ..Outputs::default()
-        };
+        let outputs = Outputs::from(printed);
         let (mut tables, not_understood) = rule_tables(&outputs);
         if let Some(sentence) = not_understood {
             return Err(sentence);

@@ -9,7 +9,7 @@ use std::{
 use super::{
     CandidateRule, Family, Tool,
     model::shown,
-    netlink::{self, ChainReader, DumpError},
+    netlink::{self, ATTEMPTS, ChainReader, DumpError, Printed},
     stage::Bridges,
     xtables,
 };
@@ -28,9 +28,6 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 const OUTPUT: usize = 16 << 20;
 /// How much memory a tool may use: nft takes some 30 MB for 1,000 Services as JSON.
 const MEMORY: u64 = 256 << 20;
-
-/// How often reading is begun anew when the rules change meanwhile.
-const ATTEMPTS: u32 = 3;
 
 /// What the tools printed.
 #[derive(Debug, Default)]
@@ -59,6 +56,17 @@ impl Outputs {
     fn fail_nf_tables(&mut self) {
         for error in std::mem::take(&mut self.nf_tables) {
             self.fail(error);
+        }
+    }
+}
+
+impl From<Printed> for Outputs {
+    fn from(printed: Printed) -> Self {
+        Self {
+            saves: printed.saves,
+            nft: Some(printed.nft),
+            unread: printed.unread,
+            ..Self::default()
         }
     }
 }
@@ -158,12 +166,7 @@ fn filters() -> Option<(Outputs, Option<ChainReader>)> {
         }
         match reader.filters() {
             Ok(printed) => {
-                let outputs = Outputs {
-                    saves: printed.saves,
-                    nft: Some(printed.nft),
-                    ..Outputs::default()
-                };
-                return Some((outputs, reader.has_nat().then_some(reader)));
+                return Some((printed.into(), reader.has_nat().then_some(reader)));
             }
             Err(DumpError::Changed) => {}
             Err(_) => return None,

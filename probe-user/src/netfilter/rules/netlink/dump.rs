@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 /// How much the kernel may tell.
 pub(super) const BYTES: usize = 16 << 20;
 /// How often it's begun anew when the rules change meanwhile.
-pub(super) const ATTEMPTS: u32 = 3;
+pub(in crate::netfilter::rules) const ATTEMPTS: u32 = 3;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 

@@ -24,7 +24,7 @@ use serde_json::json;
 
 pub(super) use self::{
     aim::Aim,
-    dump::DumpError,
+    dump::{ATTEMPTS, DumpError},
     expression::Extension,
     iptables::word as plain_word,
     reached::{ChainReader, Positions},

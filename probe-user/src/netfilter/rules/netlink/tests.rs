@@ -161,15 +161,6 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn outputs(printed: Printed) -> Outputs {
-    Outputs {
-        saves: printed.saves,
-        nft: Some(printed.nft),
-        unread: printed.unread,
-        ..Outputs::default()
-    }
-}
-
 /// What the tools print in this thread's network namespace.
 fn tools() -> Outputs {
     let save = |family, program| Save {
@@ -233,7 +224,7 @@ fn iptables_rules_as_by_the_tools() {
     apart(|| {
         by_words("iptables-nft", IPTABLES);
         by_words("ip6tables-nft", IP6TABLES);
-        let (by_tools, by_kernel) = (Rules::of(tools()), Rules::of(outputs(read_all())));
+        let (by_tools, by_kernel) = (Rules::of(tools()), Rules::of(read_all().into()));
         assert_eq!(by_kernel.unread(), [""; 0]);
         let every = |rules: &Rules| {
             let mut every: Vec<String> = ALL
@@ -270,7 +261,7 @@ fn nft_rules_as_by_the_tool() {
     }
     apart(|| {
         nft(NFT);
-        let (by_tools, by_kernel) = (Rules::of(tools()), Rules::of(outputs(read_all())));
+        let (by_tools, by_kernel) = (Rules::of(tools()), Rules::of(read_all().into()));
         assert_eq!(by_kernel.unread(), [""; 0]);
         for action in ALL {
             let every = |rules: &Rules| {
@@ -313,7 +304,7 @@ fn nft_rules_as_by_the_tool() {
         for rule in rules {
             run("nft", &["flush", "chain", "inet", "own", "early"]);
             run("nft", &["add", "rule", "inet", "own", "early", rule]);
-            let (by_tools, by_kernel) = (Rules::of(tools()), Rules::of(outputs(read_all())));
+            let (by_tools, by_kernel) = (Rules::of(tools()), Rules::of(read_all().into()));
             // What nft doesn't show: the kernel asks for IPv4 before it puts such an address in.
             let all = !rule.starts_with("add @seen { ip saddr }");
             for packet in packets().into_iter().filter(|p| all || p.source.is_ipv4()) {
@@ -382,7 +373,7 @@ fn what_is_not_understood() {
             "iptables-nft",
             &["-t raw -A PREROUTING -p udp -m statistic --mode nth --every 2 --packet 0 -j NOTRACK"],
         );
-        let rules = Rules::of(outputs(read_all()));
+        let rules = Rules::of(read_all().into());
         let candidates = rules.candidates(&packets()[0], &ALL);
         let [candidate] = candidates.as_slice() else {
             panic!("{candidates:?}")
@@ -422,7 +413,7 @@ fn a_table_that_nft_has_changed() {
                 "tcp dport 443 counter notrack",
             ],
         );
-        let rules = Rules::of(outputs(read_all()));
+        let rules = Rules::of(read_all().into());
         let web = packets()
             .into_iter()
             .find(|p| p.protocol == 6 && p.destination_port == Some(443));
@@ -479,7 +470,7 @@ fn hostile_names() {
             "NOTRACK",
         ];
         run("iptables-nft", &rule);
-        let every = Rules::of(outputs(read_all())).every(Action::NoTrack);
+        let every = Rules::of(read_all().into()).every(Action::NoTrack);
         assert_eq!(every.len(), 1, "{every:?}");
         assert!(!every[0].text.contains(char::is_control), "{every:?}");
         let text = &every[0].text;
@@ -501,7 +492,7 @@ fn broken_messages() {
             bytes: bytes.to_vec(),
             ..Dump::default()
         };
-        Rules::of(outputs(printed(&dump, |_, _| false)))
+        Rules::of(printed(&dump, |_, _| false).into())
             .every(Action::Drop)
             .len()
     };
@@ -598,7 +589,7 @@ fn services_as_by_the_tools() {
             named.sort();
             named
         };
-        let by_kernel = named(&outputs(read_all()));
+        let by_kernel = named(&Outputs::from(read_all()));
         assert_eq!(by_kernel, named(&tools()));
         assert_eq!(by_kernel.len(), 3, "{by_kernel:#?}");
     });

@@ -21,7 +21,7 @@ use crate::{
 const SERVICES: u8 = 100;
 
 fn both() -> (Rules, Rules) {
-    (Rules::read_for_packets().0, Rules::of(outputs(read_all())))
+    (Rules::read_for_packets().0, Rules::of(read_all().into()))
 }
 
 fn assert_same(packets: impl IntoIterator<Item = Packet>) -> usize {
@@ -107,7 +107,7 @@ fn sorted(mut services: Vec<Service>) -> Vec<String> {
 
 fn assert_same_services(address: impl Fn(u8) -> IpAddr) {
     let (late, _) = Rules::read_for_packets();
-    let all = services::of(&outputs(read_all()));
+    let all = services::of(&Outputs::from(read_all()));
     for n in 1..=SERVICES {
         let address = address(n);
         let here = |service: &&Service| (service.address.ip(), service.address.port()) == (address, 80);
