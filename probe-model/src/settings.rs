@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use probe_ebpf::contract::connection::StormLimit;
 
 use super::{Outcome, Role};
 
@@ -42,6 +43,8 @@ pub struct ConnectionOptions {
     pub ring_bytes: u32,
     /// Connections followed at once.
     pub max_connections: u32,
+    /// How many records are told one by one.
+    pub storm_limit: StormLimit,
     pub source: KernelSource,
 }
 

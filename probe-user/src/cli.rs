@@ -19,6 +19,7 @@ use std::path::PathBuf;
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::Resettable};
+use probe_ebpf::contract::connection::StormLimit;
 
 pub use agent::{Agent, AgentArgs, ConfigError, Log, Task as AgentTask};
 pub use bypass::{Bypass, BypassArgs};
@@ -32,7 +33,8 @@ pub use settings::{Stored, Watch};
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use self::common::{
-    DurationArgs, PodNameArgs, RingArgs, count, format, message_level, named, port, role, table_or_json,
+    DurationArgs, PodNameArgs, RingArgs, count, format, max_rate, message_level, named, port, role,
+    table_or_json,
 };
 use crate::{
     model::{
@@ -165,10 +167,11 @@ fn watch_help() -> String {
 }
 
 /// Options of a watch on this machine. Agents have their own configuration, and do not report labels.
-const WATCHED_HERE: [&str; 12] = [
+const WATCHED_HERE: [&str; 13] = [
     "selector",
     "ring_size",
     "max_connections",
+    "max_rate",
     "pod_logs",
     "netns",
     "no_explain",
@@ -245,6 +248,11 @@ pub struct WatchArgs {
     /// Limit of connections followed at once. Default: 8192 with --port, 65536 without
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
     pub max_connections: Option<u32>,
+
+    /// Limit of connections listed per second. Beyond it, those of each source after its first 12 in a second are only counted, with
+    /// bytes and times. `none`: no limit
+    #[arg(long, value_name = "N", default_value = "20000", value_parser = max_rate)]
+    pub max_rate: StormLimit,
 
     /// Record every connection to the watched ports, also those that are not shown, for `probe who` and `probe etcd-log`: JSON,
     /// the older half in FILE.1. Only --port and --peer limit it

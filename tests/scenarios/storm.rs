@@ -2,7 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "all of a scenario is a test, its helpers too")]
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use probe_lab::{Close, Probe, Run, Storm, patience, unique_port};
@@ -57,11 +61,12 @@ fn exact(run: &Run) {
 #[test]
 fn counts_are_exact_and_nothing_is_lost() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (storm, probe) = watched(&[]);
+    let (storm, probe) = watched(&["--max-rate", "none"]);
     storm.run(connections(), Close::Fin).unwrap();
     let run = probe.finish().unwrap();
     exact(&run);
     assert_eq!(lost(&run, "records"), 0);
+    assert_eq!(run.summary["aggregated"], 0);
     assert_eq!(run.summary["counted"], run.records.len());
 }
 
@@ -69,7 +74,7 @@ fn counts_are_exact_and_nothing_is_lost() {
 #[test]
 fn a_full_ring_loses_records_but_not_counts() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (storm, probe) = watched(&["--ring-size", "64KiB"]);
+    let (storm, probe) = watched(&["--ring-size", "64KiB", "--max-rate", "none"]);
     probe.signal(Signal::SIGSTOP).unwrap();
     storm.run(connections(), Close::Fin).unwrap();
     probe.signal(Signal::SIGCONT).unwrap();
@@ -80,4 +85,59 @@ fn a_full_ring_loses_records_but_not_counts() {
     assert_eq!(run.summary["reported"], run.records.len());
     // What an interrupt hid the end of is still in the table: reported as open, and no record of it was lost.
     assert_eq!(run.summary["counted"], run.records.len() as u64 + lost);
+}
+
+/// Beyond the rate, what repeats itself is counted and not listed; a source that connects now and then is listed all the same.
+#[test]
+fn beyond_the_rate_sources_are_counted_and_quiet_ones_listed() {
+    const RATE: u64 = 1000;
+    const QUIET: u8 = 10;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let (storm, probe) = watched(&["--max-rate", &RATE.to_string()]);
+    let (quiet, took) = thread::scope(|scope| {
+        let quiet = scope.spawn(|| {
+            for host in 1..=QUIET {
+                storm.connect_from(host).unwrap();
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        let took = storm.run(connections(), Close::Fin).unwrap();
+        (quiet.join(), took)
+    });
+    quiet.unwrap();
+    let run = probe.finish().unwrap();
+    let told = &run.summary;
+    let aggregated = told["aggregated"].as_u64().unwrap();
+    // Twice the rate at the most, in each second that the storm touched.
+    let most = 2 * RATE * 1074 / 1000 * (took.as_secs() + 2);
+    assert!(
+        run.records.len() as u64 <= most,
+        "{} in {took:?}: {told:#}",
+        run.records.len()
+    );
+    assert!(
+        aggregated > connections(),
+        "only {aggregated}: this proves nothing"
+    );
+    assert_eq!(lost(&run, "records"), 0);
+    let all = 2 * (connections() + u64::from(QUIET));
+    let total = counted(&run, "client") + counted(&run, "server");
+    assert_eq!(told["counted"], total, "{told:#}");
+    assert_eq!(total, aggregated + run.records.len() as u64, "{told:#}");
+    assert!(
+        total <= all && all - total <= run.hidden(),
+        "{total} of {all}: {told:#}"
+    );
+    for host in 1..=QUIET {
+        let address = format!("127.2.0.{host}");
+        let listed = run
+            .records
+            .iter()
+            .filter(|record| record["source"]["address"] == address.as_str());
+        let listed = listed.count() as u64;
+        assert!(
+            listed == 2 || listed + run.hidden() >= 2,
+            "{address} is listed {listed} times: {told:#}"
+        );
+    }
 }

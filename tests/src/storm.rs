@@ -84,6 +84,17 @@ impl Storm {
         Ok(start.elapsed())
     }
 
+    /// Connects once from `host` of 127.2.0.0/24, where no client of the storm is, and closes.
+    pub fn connect_from(&self, host: u8) -> Result<()> {
+        let port = self.port;
+        self.netns.enter(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&SocketAddr::from(([127, 2, 0, host], 0)).into())?;
+            socket.connect(&SocketAddr::from(([127, 1, 0, 1], port)).into())?;
+            anyhow::Ok(())
+        })?
+    }
+
     /// Connections that the server has closed.
     fn served(&self) -> u64 {
         self.served

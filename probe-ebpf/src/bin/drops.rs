@@ -16,7 +16,10 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use probe_ebpf::{
-    contract::drops::{Count, Key, Settings},
+    contract::{
+        drops::{Count, Key, Place, Places, Settings},
+        offsets::ABSENT,
+    },
     kernel::{
         atomic::add_one,
         globals::{filled, offset},
@@ -38,12 +41,16 @@ static DROPS: LruHashMap<Key, Count> = LruHashMap::with_max_entries(4096, 0);
 #[map]
 static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+#[map]
+static PLACES: Array<Places> = Array::with_max_entries(1, 0);
+
 mod ethertype {
     pub const IPV4: u16 = 0x0800;
     pub const IPV6: u16 = 0x86dd;
 }
 
 const TCP: u8 = 6;
+const SYN: u8 = 2;
 const RST: u8 = 4;
 
 // --- kfree_skb(skb, location, reason)
@@ -55,13 +62,59 @@ pub fn tcp_drop(ctx: RawTracePointContext) -> i32 {
     } else {
         0
     };
+    if filled(&SETTINGS.reasons) == 1
+        && offset!(drop_queue_purge) != ABSENT
+        && reason == offset!(drop_queue_purge)
+    {
+        return 0;
+    }
+    let location = ctx.arg(1);
+    let by = taker(location);
+    if by == Taker::Queue {
+        return 0;
+    }
     // SAFETY: the hook's packet.
-    unsafe { dropped(ctx.arg(0), ctx.arg(1), reason) };
+    unsafe { dropped(ctx.arg(0), location, reason, by) };
     0
 }
 
+/// What lets go of a packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taker {
+    /// The queues of a closed socket.
+    Queue,
+    /// What hands packets to sockets.
+    Receiver,
+    /// Anything else.
+    Other,
+}
+
 #[inline(always)]
-unsafe fn dropped(skb: Pointer, location: u64, reason: u32) {
+fn taker(location: u64) -> Taker {
+    let Some(places) = PLACES.get(0) else {
+        return Taker::Other;
+    };
+    let is_in = |place: &Place| location >= place.start && location < place.end;
+    if places.queues.iter().any(is_in) {
+        Taker::Queue
+    } else if places.receivers.iter().any(is_in) {
+        Taker::Receiver
+    } else {
+        Taker::Other
+    }
+}
+
+/// Whether a packet that had no fault was let go of by what hands packets to sockets.
+#[inline(always)]
+fn is_settled(by: Taker, reason: u32, flags: u8) -> bool {
+    by == Taker::Receiver
+        && filled(&SETTINGS.reasons) == 1
+        && reason == offset!(drop_not_specified)
+        && flags & SYN == 0
+}
+
+#[inline(always)]
+unsafe fn dropped(skb: Pointer, location: u64, reason: u32, by: Taker) {
     let mut key = Key {
         source: [0; 16],
         destination: [0; 16],
@@ -100,7 +153,7 @@ unsafe fn dropped(skb: Pointer, location: u64, reason: u32) {
         let tcp: [u8; 14] = header(head, network.wrapping_add(transport));
         let flags = tcp[13];
         // A packet that ends a connection is freed with it.
-        if flags & RST != 0 {
+        if flags & RST != 0 || is_settled(by, reason, flags) {
             return;
         }
         key.source_port = u16::from_be_bytes([tcp[0], tcp[1]]);

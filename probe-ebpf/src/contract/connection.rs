@@ -7,17 +7,22 @@ use bytemuck::{Pod, Zeroable};
 
 /// Names of the maps. Kernel names are cut at 15 characters; these are shorter.
 pub mod map {
-    /// Connections under way: an array of [`Slot`](super::Slot), its length a power of two.
+    /// Connections under way: an array of [`Slot`](super::Slot), [`WAYS`](super::WAYS) of each bucket.
     pub const SLOTS: &str = "SLOTS";
+    /// Whose slots they are: an array of [`Bucket`](super::Bucket), its length a power of two.
+    pub const BUCKETS: &str = "BUCKETS";
     /// Those that found no slot: `u64` socket pointer → [`Connection`](super::Connection).
     pub const CONNECTIONS: &str = "CONNECTIONS";
     /// SYN-ACKs sent more than once: [`HandshakeKey`](super::HandshakeKey) → [`Handshake`](super::Handshake).
     pub const HANDSHAKES: &str = "HANDSHAKES";
     /// Ring buffer of [`Record`](super::Record).
     pub const RECORDS: &str = "RECORDS";
-    /// Connections that ended and are not in the ring, because it was full or their outcome was not asked for:
-    /// [`CounterKey`](super::CounterKey) → `u64`. With the records that user space read, the count is exact.
+    /// Connections that ended and are not in the ring, because it was full, their outcome was not asked for, or they
+    /// were beyond [`STORM_LIMIT`]: [`CounterKey`](super::CounterKey) → [`Counter`](super::Counter). With the records that user
+    /// space read, the count is exact.
     pub const COUNTERS: &str = "COUNTERS";
+    /// One [`StormLimit`](super::StormLimit), which user space may change at any time.
+    pub const STORM_LIMIT: &str = "STORM_LIMIT";
     /// One `u64` per CPU for each [`Loss`](super::Loss).
     pub const LOSSES: &str = "LOSSES";
     /// Peer prefixes to watch, a trie of 128-bit addresses (IPv4 mapped into IPv6) → `u8`.
@@ -84,6 +89,16 @@ pub struct Connection {
     pub state: u8,
 }
 
+/// Slots a socket may have.
+pub const WAYS: usize = 4;
+
+/// Whose the slots of a bucket are: as [`Slot::socket`], which follows it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Bucket {
+    pub sockets: [u64; WAYS],
+}
+
 /// A place for one end of a connection under way.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -144,13 +159,72 @@ impl Unacknowledged {
 pub struct CounterKey {
     /// 0 where no process was seen.
     pub cgroup: u64,
-    /// The other end; zero in the entry that takes what no longer fits.
-    pub peer: Address,
+    /// Zero, as the server's, in the entry that takes what no longer fits.
+    pub client: Address,
+    pub server: Address,
     pub netns: u32,
     /// The server's port.
     pub port: u16,
     pub role: u8,
     pub outcome: u8,
+}
+
+/// What is counted of connections without a record. Each of the sums is exact; where several CPUs write the times at once, they are
+/// those of one of the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Counter {
+    pub connections: u64,
+    /// Payload from clients to servers.
+    pub client_bytes: u64,
+    /// Payload from servers to clients.
+    pub server_bytes: u64,
+    /// End of the first, `CLOCK_MONOTONIC` nanoseconds; 0 where there is none yet.
+    pub first_ns: u64,
+    /// End of the last, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// The kernel side's: the [`second`] in which a record of this source was last asked for beyond the [`StormLimit`].
+    pub second: u64,
+    /// The kernel side's: how often it was in that second.
+    pub asked: u64,
+}
+
+/// How many records are told one by one. In a storm, which is what goes beyond, a source's first ones are, and the rest is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct StormLimit {
+    /// Ends in a [`second`] that are all told, all CPUs together. Of what ends beyond, as many again are told at most.
+    /// [`StormLimit::UNLIMITED`]: all.
+    pub records: u64,
+    /// Beyond that: ends told of each source in a second. Half of the room is for sources of which none was told in it.
+    pub samples: u64,
+}
+
+impl StormLimit {
+    pub const UNLIMITED: u64 = u64::MAX;
+
+    /// All are told.
+    pub const NONE: Self = Self {
+        records: Self::UNLIMITED,
+        samples: 0,
+    };
+
+    /// So many records a second, and `samples` a second of each source beyond.
+    pub const fn of(records_per_second: u64, samples: u64) -> Self {
+        let records = ((records_per_second as u128) << SECOND) / 1_000_000_000;
+        Self {
+            records: records as u64,
+            samples,
+        }
+    }
+}
+
+const SECOND: u32 = 30;
+
+/// The second in which a time lies: of 2^30 ns, 1.07 s, so that no division is needed.
+#[inline(always)]
+pub const fn second(ns: u64) -> u64 {
+    ns >> SECOND
 }
 
 /// A handshake that the server answered and the client did not finish yet.
@@ -222,7 +296,7 @@ pub enum Loss {
     Connection = 1,
     /// [`map::HANDSHAKES`] was full: a `syn-only` may be missing.
     Handshake = 2,
-    /// [`map::COUNTERS`] was full: counted without its peer.
+    /// [`map::COUNTERS`] was full: counted without its addresses.
     Peer = 3,
     /// Not even that entry could be made.
     Count = 4,
@@ -230,10 +304,12 @@ pub enum Loss {
     Unfollowed = 5,
     /// The end of a connection was not seen: an interrupt hid it, and its socket is another's now.
     Unended = 6,
+    /// Beyond the [`StormLimit`]: a record is missing, its count is not.
+    Aggregated = 7,
 }
 
 impl Loss {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Record,
         Self::Connection,
         Self::Handshake,
@@ -241,6 +317,7 @@ impl Loss {
         Self::Count,
         Self::Unfollowed,
         Self::Unended,
+        Self::Aggregated,
     ];
 
     /// The field in JSON.
@@ -253,6 +330,7 @@ impl Loss {
             Self::Count => "counts",
             Self::Unfollowed => "unfollowed",
             Self::Unended => "unended",
+            Self::Aggregated => "aggregated",
         }
     }
 
@@ -262,12 +340,15 @@ impl Loss {
             Self::Record => "records lost, the ring was full (--ring-size; counts stay exact)",
             Self::Connection => "connections not followed, the table was full (--max-connections)",
             Self::Handshake => "unfinished handshakes not followed, the table was full",
-            Self::Peer => "connections counted without their peer, the counter table was full",
+            Self::Peer => "connections counted without their addresses, the counter table was full",
             Self::Count => "connections not counted",
             Self::Unfollowed => {
                 "connections ended whose beginning was not seen (before probe, or the table was full)"
             }
             Self::Unended => "connections whose end was not seen",
+            Self::Aggregated => {
+                "connections counted by source, not listed: too many a second (--max-rate; counts stay exact)"
+            }
         }
     }
 }
@@ -293,8 +374,8 @@ pub struct Settings {
     pub wake_bytes: u32,
     /// Index of a cgroup v1 controller in `css_set.subsys`, or [`CGROUP_V2`].
     pub cgroup_subsystem: u32,
-    /// Length of [`map::SLOTS`] less one.
-    pub slots_mask: u32,
+    /// Length of [`map::BUCKETS`] less one.
+    pub buckets_mask: u32,
 }
 
 /// [`Settings::cgroup_subsystem`]: the version 2 hierarchy.

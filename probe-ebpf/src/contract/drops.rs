@@ -15,6 +15,8 @@ pub mod map {
     pub const DROPS: &str = "DROPS";
     /// Per CPU, one: drops that found no room all the same.
     pub const LOST: &str = "LOST";
+    /// One [`Places`](super::Places), all zero until user space knows them.
+    pub const PLACES: &str = "PLACES";
 }
 
 /// Names of the read-only globals that user space fills before load.
@@ -31,6 +33,32 @@ pub struct Settings {
     /// 1: the kernel gives reasons (5.17), 0: it does not.
     pub reasons: u32,
 }
+
+/// A function of the kernel: the address of its first byte, and of the first behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Place {
+    pub start: u64,
+    pub end: u64,
+}
+
+/// Functions that let go of packets which came as far as their socket: nothing on the way dropped those. Every orderly end of
+/// a connection has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Places {
+    /// Of [`QUEUES`].
+    pub queues: [Place; QUEUES.len()],
+    /// Of [`RECEIVERS`].
+    pub receivers: [Place; RECEIVERS.len()],
+}
+
+/// They empty the queues of a socket that is closed. Since 6.10 the reason says so too (`QUEUE_PURGE`).
+pub const QUEUES: [&str; 2] = ["sk_stream_kill_queues", "inet_sock_destruct"];
+
+/// They hand packets to sockets, and to what is left of a closed one (`TIME_WAIT`), which needs no more of them. What they drop
+/// for a fault has a reason, where the kernel gives any; a SYN that such a rest swallows has none.
+pub const RECEIVERS: [&str; 2] = ["tcp_v4_rcv", "tcp_v6_rcv"];
 
 /// What is counted apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
@@ -74,5 +102,6 @@ mod tests {
         assert_eq!(size_of::<Key>(), 48);
         assert_eq!(size_of::<Count>(), 40);
         assert_eq!(size_of::<Settings>(), 8);
+        assert_eq!(size_of::<Places>(), 64);
     }
 }

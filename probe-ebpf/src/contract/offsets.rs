@@ -10,8 +10,17 @@ pub struct Field {
     /// The member of [`Offsets`].
     pub name: &'static str,
     pub kind: Kind,
-    /// What a kernel without it takes from probe; `None`: everything, the object can't be loaded.
-    pub lost: Option<&'static str>,
+    pub lost: Lost,
+}
+
+/// What a kernel without a field takes from probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The object can't be loaded.
+    Everything,
+    Part(&'static str),
+    /// Only what would have saved time.
+    Nothing,
 }
 
 /// What a field's number stands for.
@@ -43,12 +52,13 @@ macro_rules! offsets {
     };
 }
 
-const REQUIRED: Option<&str> = None;
-const IPV6: Option<&str> = Some("IPv6 connections");
-const REFUSED: Option<&str> = Some("server-side refused connections");
+const REQUIRED: Lost = Lost::Everything;
+const NOTHING: Lost = Lost::Nothing;
+const IPV6: Lost = Lost::Part("IPv6 connections");
+const REFUSED: Lost = Lost::Part("server-side refused connections");
 /// What only `watch` loses.
 pub const BLACK_HOLES: &str = "path MTU black holes";
-const CONTAINERS: Option<&str> = Some("names of containers and pods");
+const CONTAINERS: Lost = Lost::Part("names of containers and pods");
 /// What only `bypass` loses: a kernel without conntrack has nothing to slip past.
 pub const UNTRACKED: &str = "untracked packets";
 /// What only `path` loses: a kernel without netfilter has no hooks.
@@ -86,15 +96,15 @@ offsets! {
     segments_in: member("tcp_sock", &["segs_in"]), REQUIRED;
     segments_out: member("tcp_sock", &["segs_out"]), REQUIRED;
     /// Retransmission time-outs in a row.
-    timeouts: member("tcp_sock", &["inet_conn.icsk_retransmits"]), Some(BLACK_HOLES);
-    next_sequence: member("tcp_sock", &["snd_nxt"]), Some(BLACK_HOLES);
+    timeouts: member("tcp_sock", &["inet_conn.icsk_retransmits"]), Lost::Part(BLACK_HOLES);
+    next_sequence: member("tcp_sock", &["snd_nxt"]), Lost::Part(BLACK_HOLES);
     /// The first sequence number that the peer has not acknowledged.
-    first_unacknowledged: member("tcp_sock", &["snd_una"]), Some(BLACK_HOLES);
+    first_unacknowledged: member("tcp_sock", &["snd_una"]), Lost::Part(BLACK_HOLES);
     /// Segments that the peer has selectively acknowledged.
-    sacked: member("tcp_sock", &["sacked_out"]), Some(BLACK_HOLES);
+    sacked: member("tcp_sock", &["sacked_out"]), Lost::Part(BLACK_HOLES);
     /// Payload of a full-size segment.
-    segment_payload: member("tcp_sock", &["mss_cache"]), Some(BLACK_HOLES);
-    segment_header: member("tcp_sock", &["tcp_header_len"]), Some(BLACK_HOLES);
+    segment_payload: member("tcp_sock", &["mss_cache"]), Lost::Part(BLACK_HOLES);
+    segment_header: member("tcp_sock", &["tcp_header_len"]), Lost::Part(BLACK_HOLES);
     netns_inode: member("net", &["ns.inum"]), REQUIRED;
     task_tgid: member("task_struct", &["tgid"]), REQUIRED;
     task_leader: member("task_struct", &["group_leader"]), REQUIRED;
@@ -102,8 +112,6 @@ offsets! {
     task_flags: member("task_struct", &["flags"]), REQUIRED;
     /// `real_start_time` before 5.5.
     task_start: member("task_struct", &["start_boottime", "real_start_time"]), REQUIRED;
-    task_cred: member("task_struct", &["cred"]), REQUIRED;
-    cred_uid: member("cred", &["uid.val"]), REQUIRED;
     task_mm: member("task_struct", &["mm"]), REQUIRED;
     mm_arg_start: member("mm_struct", &["arg_start"]), REQUIRED;
     mm_arg_end: member("mm_struct", &["arg_end"]), REQUIRED;
@@ -125,6 +133,10 @@ offsets! {
     skb_device: member("sk_buff", &["dev"]), REQUIRED;
     /// Why a packet was dropped: its port had no socket. Kernel 5.17.
     drop_no_socket: Kind::Enumerator { of: "skb_drop_reason", name: "SKB_DROP_REASON_NO_SOCKET" }, REFUSED;
+    /// It has no reason. Absent before 5.17, when none had.
+    drop_not_specified: Kind::Enumerator { of: "skb_drop_reason", name: "SKB_DROP_REASON_NOT_SPECIFIED" }, NOTHING;
+    /// Its socket was closed. Kernel 6.10.
+    drop_queue_purge: Kind::Enumerator { of: "skb_drop_reason", name: "SKB_DROP_REASON_QUEUE_PURGE" }, NOTHING;
     skb_length: member("sk_buff", &["len"]), REQUIRED;
     /// Of it, what is not in the first part.
     skb_paged: member("sk_buff", &["data_len"]), REQUIRED;
@@ -132,17 +144,17 @@ offsets! {
     skb_mark: member("sk_buff", &["mark"]), REQUIRED;
     device_name: member("net_device", &["name"]), REQUIRED;
     /// Absent without `CONFIG_NETFILTER`.
-    filter_hook: member("nf_hook_state", &["hook"]), Some(FILTERED);
-    filter_input: member("nf_hook_state", &["in"]), Some(FILTERED);
-    filter_output: member("nf_hook_state", &["out"]), Some(FILTERED);
-    filter_net: member("nf_hook_state", &["net"]), Some(FILTERED);
+    filter_hook: member("nf_hook_state", &["hook"]), Lost::Part(FILTERED);
+    filter_input: member("nf_hook_state", &["in"]), Lost::Part(FILTERED);
+    filter_output: member("nf_hook_state", &["out"]), Lost::Part(FILTERED);
+    filter_net: member("nf_hook_state", &["net"]), Lost::Part(FILTERED);
     device_net: member("net_device", &["nd_net.net"]), REQUIRED;
     device_index: member("net_device", &["ifindex"]), REQUIRED;
     /// Network byte order.
     skb_protocol: member("sk_buff", &["protocol"]), REQUIRED;
     /// Conntrack's entry and, in the lowest three bits, its state; absent without `CONFIG_NF_CONNTRACK`. `nfct` before
     /// 4.12 was a pointer without them, so it is none of the spellings.
-    skb_conntrack: member("sk_buff", &["_nfct"]), Some(UNTRACKED);
+    skb_conntrack: member("sk_buff", &["_nfct"]), Lost::Part(UNTRACKED);
     /// Index of the device a packet came by; 0 of one that was made here.
     skb_input: member("sk_buff", &["skb_iif"]), REQUIRED;
     /// Where `skb_shared_info` begins, from `head` on.
@@ -153,7 +165,7 @@ offsets! {
     sock_listener: member("sock_common", &["skc_listener"]), REQUIRED;
     sock_type: member("sock", &["sk_type"]), REQUIRED;
     /// Before 5.15 a word that may be something else. Absent without `CONFIG_SOCK_CGROUP_DATA`.
-    sock_cgroup: member("sock", &["sk_cgrp_data.cgroup", "sk_cgrp_data.val"]), Some(SENDERS);
+    sock_cgroup: member("sock", &["sk_cgrp_data.cgroup", "sk_cgrp_data.val"]), Lost::Part(SENDERS);
 }
 
 #[cfg(test)]

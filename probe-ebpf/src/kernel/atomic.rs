@@ -9,7 +9,17 @@ use core::arch::asm;
 #[inline(always)]
 pub unsafe fn add_one(count: *mut u64) {
     // SAFETY: the caller's.
-    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) count, in(reg) 1_u64) };
+    unsafe { add(count, 1) };
+}
+
+/// Adds a number. Kernel 3.18.
+///
+/// # Safety
+/// `sum` is a value of a map, aligned to 8 bytes.
+#[inline(always)]
+pub unsafe fn add(sum: *mut u64, number: u64) {
+    // SAFETY: the caller's.
+    unsafe { asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) sum, in(reg) number) };
 }
 
 /// Writes `new` if `old` is there, atomically and with a full barrier; whether it did. Kernel 5.12.

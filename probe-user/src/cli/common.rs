@@ -8,6 +8,7 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use jiff::SignedDuration;
+use probe_ebpf::contract::connection::StormLimit;
 
 use super::{Agents, ClusterArgs, ClusterLooks, KubeconfigArgs, Pace, settings};
 use crate::{
@@ -67,6 +68,15 @@ pub fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port) if port > 0 => Ok(port),
         _ => Err("not a port number in 1..=65535".to_owned()),
+    }
+}
+
+/// Connections a second, or `none`.
+pub fn max_rate(text: &str) -> Result<StormLimit, String> {
+    match text.parse() {
+        Ok(rate) if rate > 0 => Ok(settings::storm_limit(rate)),
+        Err(_) if text == "none" => Ok(StormLimit::NONE),
+        _ => Err("neither a number of connections greater than zero nor `none`".to_owned()),
     }
 }
 

@@ -6,6 +6,7 @@ use bytesize::ByteSize;
 use clap::{CommandFactory, error::ErrorKind};
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use probe_ebpf::contract::connection::StormLimit;
 
 use super::{Cli, WatchArgs};
 use crate::{
@@ -23,8 +24,20 @@ use crate::{
 const MAX_PORTS: usize = 64;
 /// Connections followed at once, of ports that were named.
 const MAX_CONNECTIONS: u32 = 8192;
+/// Connections listed in a second: more than a busy node makes, and about a tenth of a core.
+pub const MAX_RATE: u32 = 20_000;
+/// Of each source beyond it.
+const SAMPLES: u64 = 12;
 /// The smallest and the largest ring, bytes: a page, and what a 32-bit size of a power of two holds.
 const RING_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
+
+/// Connections listed in a second, 0: all.
+pub fn storm_limit(rate: u32) -> StormLimit {
+    match rate {
+        0 => StormLimit::NONE,
+        rate => StormLimit::of(u64::from(rate), SAMPLES),
+    }
+}
 
 /// What `probe watch` does.
 #[derive(Clone, Debug)]
@@ -87,6 +100,7 @@ impl Watch {
         Self {
             kernel: ConnectionOptions {
                 max_connections: MAX_CONNECTIONS,
+                storm_limit: storm_limit(MAX_RATE),
                 ports,
                 peers: Vec::new(),
                 roles: Role::ALL.to_vec(),
@@ -246,6 +260,7 @@ impl TryFrom<WatchArgs> for Watch {
                 } else {
                     MAX_CONNECTIONS
                 }),
+                storm_limit: args.max_rate,
                 ports,
                 peers: args.peers,
                 // A server's record names a local client by that client's own: both ends are followed for it.

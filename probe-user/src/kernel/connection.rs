@@ -1,6 +1,7 @@
 //! The connection object: load, attach, read.
 
 use std::{
+    borrow::BorrowMut,
     net::{IpAddr, Ipv6Addr},
     ops::ControlFlow,
     os::fd::{AsFd, OwnedFd},
@@ -9,13 +10,13 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
+    maps::{Array, LpmTrie, MapData, MapError, PerCpuArray, RingBuf, lpm_trie::Key},
 };
 use ipnet::IpNet;
 use probe_ebpf::contract::{
     connection::{
-        CgroupPath, Connection, CounterKey, Handshake, HandshakeKey, Loss, MAX_COUNTERS, MAX_HANDSHAKES,
-        Ports, Process, Settings, Slot, global, map,
+        CgroupPath, Connection, Counter, CounterKey, Handshake, HandshakeKey, Loss, MAX_COUNTERS,
+        MAX_HANDSHAKES, Ports, Process, Settings, Slot, StormLimit, WAYS, global, map,
     },
     hooks::WATCH,
     outcome::Role,
@@ -82,6 +83,7 @@ pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
         outcomes: Vec::new(),
         ring_bytes: 4096,
         max_connections: 16,
+        storm_limit: StormLimit::NONE,
         source,
     };
     let (mut ebpf, types) = load(&options)?;
@@ -101,7 +103,7 @@ fn load(options: &ConnectionOptions) -> Result<(Ebpf, Types), KernelError> {
         by_port: u32::from(!options.ports.is_empty()),
         by_prefix: u32::from(!options.peers.is_empty()),
         wake_bytes: options.ring_bytes / 4,
-        slots_mask: slots - 1,
+        buckets_mask: slots / WAYS as u32 - 1,
         cgroup_subsystem: cgroup::subsystem(Path::new("/proc/self/mountinfo"), &types.kernel),
     };
     let ports = Ports::new(options.ports.iter().copied());
@@ -114,6 +116,7 @@ fn load(options: &ConnectionOptions) -> Result<(Ebpf, Types), KernelError> {
         &[
             (map::RECORDS, options.ring_bytes),
             (map::SLOTS, slots),
+            (map::BUCKETS, slots / WAYS as u32),
             // For the few that find their slots taken while others are free.
             (map::CONNECTIONS, (slots / 4).max(16)),
         ],
@@ -130,11 +133,12 @@ pub struct Records {
 pub struct Tables {
     slots: Slots<{ size_of::<Slot>() }>,
     connections: Table<8, { size_of::<Connection>() }>,
-    counters: Table<{ size_of::<CounterKey>() }, 8>,
+    counters: Table<{ size_of::<CounterKey>() }, { size_of::<Counter>() }>,
     handshakes: Table<{ size_of::<HandshakeKey>() }, { size_of::<Handshake>() }>,
     cgroups: Table<8, { size_of::<CgroupPath>() }>,
     processes: Table<4, { size_of::<Process>() }>,
     losses: PerCpuArray<MapData, u64>,
+    storm_limit: Array<MapData, [u8; size_of::<StormLimit>()]>,
 }
 
 impl ConnectionHooks {
@@ -145,6 +149,7 @@ impl ConnectionHooks {
     pub fn attach(options: &ConnectionOptions) -> Result<Self, KernelError> {
         let (mut ebpf, types) = load(options)?;
         prefixes(&mut ebpf, FEATURE, map::PREFIXES, &options.peers)?;
+        limit_storms(&mut ebpf, options.storm_limit)?;
         let Attached {
             absent,
             degraded,
@@ -178,6 +183,7 @@ impl ConnectionHooks {
                 cgroups: Table::take(&mut ebpf, FEATURE, map::CGROUPS)?,
                 processes: Table::take(&mut ebpf, FEATURE, map::PROCESSES)?,
                 losses: take(&mut ebpf, FEATURE, map::LOSSES)?,
+                storm_limit: take(&mut ebpf, FEATURE, map::STORM_LIMIT)?,
             },
             skipped: None,
             ebpf,
@@ -250,9 +256,12 @@ impl Tables {
     ///
     /// # Errors
     /// When the kernel's map can't be read.
-    pub fn counters(&self, mut each: impl FnMut(CounterKey, u64)) -> Result<(), KernelError> {
+    pub fn counters(&self, mut each: impl FnMut(CounterKey, Counter)) -> Result<(), KernelError> {
         self.counters.each(|key, value| {
-            each(bytemuck::pod_read_unaligned(key), u64::from_ne_bytes(*value));
+            each(
+                bytemuck::pod_read_unaligned(key),
+                bytemuck::pod_read_unaligned(value),
+            );
             ControlFlow::Continue(())
         })
     }
@@ -318,10 +327,48 @@ impl Tables {
             .map(|bytes| bytemuck::pod_read_unaligned(&bytes))
     }
 
+    /// Sets how many records are told one by one, from now on.
+    ///
+    /// # Errors
+    /// When the kernel's map can't be written.
+    pub fn limit_storms(&mut self, limit: StormLimit) -> Result<(), KernelError> {
+        write_limit(&mut self.storm_limit, limit)
+    }
+
     /// How much of one kind the kernel side could not keep.
     pub fn lost(&self, loss: Loss) -> u64 {
         losses::total(&self.losses, loss as u32)
     }
+}
+
+/// Before the programs are attached: all zero, the limit would tell nothing.
+fn limit_storms(ebpf: &mut Ebpf, limit: StormLimit) -> Result<(), KernelError> {
+    let map = ebpf.map_mut(map::STORM_LIMIT).ok_or(KernelError::Mismatch {
+        feature: FEATURE,
+        kind: "map",
+        name: map::STORM_LIMIT,
+    })?;
+    let mut map: Array<&mut MapData, [u8; size_of::<StormLimit>()]> =
+        map.try_into().map_err(|error: MapError| KernelError::Map {
+            map: map::STORM_LIMIT,
+            reason: chain(&error),
+        })?;
+    write_limit(&mut map, limit)
+}
+
+fn write_limit<T: BorrowMut<MapData>>(
+    map: &mut Array<T, [u8; size_of::<StormLimit>()]>,
+    limit: StormLimit,
+) -> Result<(), KernelError> {
+    map.set(
+        0,
+        bytemuck::cast::<StormLimit, [u8; size_of::<StormLimit>()]>(limit),
+        0,
+    )
+    .map_err(|error| KernelError::Map {
+        map: map::STORM_LIMIT,
+        reason: chain(&error),
+    })
 }
 
 /// Fills the trie `name` of an object.

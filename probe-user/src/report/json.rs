@@ -78,6 +78,9 @@ pub(super) struct Total<'a> {
     counted: u64,
     /// The number of connections reported.
     reported: u64,
+    /// The number of connections counted by source and not reported one by one: beyond `--max-rate`. Those of other pods than asked for
+    /// are among them.
+    aggregated: u64,
     /// Each owner, destination and outcome, most frequent first.
     sources: Vec<Source<'a>>,
     /// The causes as last seen, most connections first; at most 64.
@@ -207,6 +210,7 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
             watched: &summary.watched,
             counted: summary.counted,
             reported: summary.reported,
+            aggregated: summary.aggregated,
             sources,
             causes: summary
                 .causes

@@ -390,6 +390,7 @@ pub fn summary() -> Summary {
         watched: "server port 2379".to_owned(),
         counted: 1540,
         reported: 1528,
+        aggregated: 0,
         rows,
         causes: Vec::new(),
         losses: vec![

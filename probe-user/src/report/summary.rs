@@ -46,6 +46,7 @@ fn headline(out: &mut Vec<u8>, clock: &Clock, summary: &Summary, sources: usize)
         watched,
         counted,
         reported,
+        aggregated,
         ..
     } = summary;
     if *counted == 0 && *reported == 0 {
@@ -69,6 +70,10 @@ fn headline(out: &mut Vec<u8>, clock: &Clock, summary: &Summary, sources: usize)
     out.extend_from_slice(format!(", from {}, watching {watched}: ", clock.date(summary.started)).as_bytes());
     text::decimal(out, *reported);
     text::ascii(out, " shown, ");
+    if *aggregated > 0 {
+        text::decimal(out, *aggregated);
+        text::ascii(out, " counted by source only (--max-rate), ");
+    }
     text::decimal(out, sources as u64);
     text::ascii(out, if sources == 1 { " source.\n" } else { " sources.\n" });
 }

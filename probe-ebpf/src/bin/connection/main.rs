@@ -12,7 +12,7 @@ use core::{mem::MaybeUninit, panic::PanicInfo};
 use aya_ebpf::{
     helpers::generated::bpf_ktime_get_ns,
     macros::{btf_tracepoint, map, raw_tracepoint},
-    maps::{Array, HashMap, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use network_types::{
@@ -32,13 +32,13 @@ use probe_ebpf::{
         copy::{copy, zero},
         globals::offset,
         log::{debug, trace},
-        read::{Memory, Pointer, Probed, Typed, bytes, header, mapped, pointer},
+        read::{Memory, Pointer, Probed, Typed, bytes, header, low, mapped, pointer},
         sock,
     },
 };
 
 use self::{
-    counters::{count, lost},
+    counters::{Ended, count, lost},
     settings::setting,
     table::{Hashed, Slots, Table},
 };
@@ -48,6 +48,7 @@ mod filter;
 mod owner;
 mod ring;
 mod settings;
+mod storm;
 mod table;
 
 #[map]
@@ -77,8 +78,9 @@ fn now() -> u64 {
 //
 // Twice: the kernel skips a program that it finds running on the CPU (6.1), as when an interrupt comes while the
 // program runs in a process, and packets that it handles close other sockets. The second program then is not running:
-// it does what the first did not, and returns at once for what the first did. That goes for every change: on 7.3 a
-// process that connects is hidden too, in storms, and ends were missing when the second left that out.
+// it does what the first did not. That goes for every change: on 7.3 a process that connects is hidden too, in storms,
+// and ends were missing when the second left that out. For nearly all of them it finds that this CPU's last change of
+// the first program was this one, and is done; where another came in between, the connection's own state decides.
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn conn_state(ctx: BtfTracePointContext) -> i32 {
@@ -107,16 +109,37 @@ pub fn conn_again_raw(ctx: RawTracePointContext) -> i32 {
 const FIRST: bool = false;
 const AGAIN: bool = true;
 
+/// The change that the first program saw last on this CPU, see [`change`].
+#[map]
+static SEEN: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// A change of a socket's state as a number: half of the socket's address, and the new state.
+#[inline(always)]
+fn change(sk: Pointer, new: u8) -> u64 {
+    u64::from(low(sk)) << 8 | u64::from(new)
+}
+
 #[inline(always)]
 fn state_changed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8, new: u8) {
-    // SAFETY: `sk` is the hook's struct sock.
+    if !matches!(
+        new,
+        state::SYN_SENT | state::ESTABLISHED | state::FIN_WAIT1 | state::LAST_ACK | state::CLOSE
+    ) {
+        return;
+    }
+    let Some(seen) = SEEN.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own; `sk` is the hook's struct sock.
     unsafe {
+        if RUN == FIRST {
+            seen.write_volatile(change(sk, new));
+        } else if seen.read_volatile() == change(sk, new) {
+            return;
+        }
         match new {
             state::SYN_SENT => connecting::<M, T, RUN>(sk),
             state::ESTABLISHED => established::<M, T, RUN>(sk, old),
-            state::FIN_WAIT1 | state::LAST_ACK => closing::<M, T, RUN>(sk, new),
             state::CLOSE => closed::<M, T, RUN>(sk, old),
-            _ => {}
+            _ => closing::<M, T, RUN>(sk, new),
         }
     }
 }
@@ -158,21 +181,23 @@ unsafe fn connecting<M: Memory, T: Table, const RUN: bool>(sk: Pointer) {
             sock::netns::<M>(sk),
         );
         (*connection).state = state::SYN_SENT;
-        owner::current::<M>(&raw mut (*connection).task);
+        owner::current::<M, RUN>(&raw mut (*connection).task);
     }
 }
 
-/// The entry for a new connection: what is `known` under this socket is left of one whose end was not seen.
+/// The entry for a new connection, all zero: what is `known` under this socket is left of one whose end was not seen.
 #[inline(always)]
 fn entry<T: Table, const RUN: bool>(
     sk: Pointer,
     known: Option<*mut Connection>,
     server_port: u16,
 ) -> Option<*mut Connection> {
-    if known.is_some() {
+    if let Some(known) = known {
         lost(Loss::Unended);
         debug!("entry of a socket reused, port {}: no end was seen of its last connection", server_port: u16);
-        return known;
+        // SAFETY: an entry, which stays in place while the program runs; zero is a value of it.
+        unsafe { zero(known) };
+        return Some(known);
     }
     let taken = T::take(sk);
     if taken.is_none() && RUN == FIRST {
@@ -182,7 +207,7 @@ fn entry<T: Table, const RUN: bool>(
     taken
 }
 
-/// Writes an entry about which no more is known than the hook says.
+/// Writes an entry, all zero, about which no more is known than the hook says.
 ///
 /// # Safety
 /// `connection` is writable.
@@ -194,9 +219,8 @@ unsafe fn begin(
     server: (Address, u16),
     netns: u32,
 ) {
-    // SAFETY: the caller's, and zero is a value of a Connection.
+    // SAFETY: the caller's.
     unsafe {
-        zero(connection);
         (*connection).start_ns = now();
         ((*connection).client, (*connection).client_port) = client;
         ((*connection).server, (*connection).server_port) = server;
@@ -285,7 +309,7 @@ unsafe fn closing<M: Memory, T: Table, const RUN: bool>(sk: Pointer, new: u8) {
         (*connection).segments_at_fin = M::read::<u32>(tcp, offset!(data_segments_in));
         (*connection).fin_sent = 1;
         if (*connection).role == Role::Server as u8 {
-            owner::current::<M>(&raw mut (*connection).task);
+            owner::current::<M, RUN>(&raw mut (*connection).task);
         }
     }
 }
@@ -336,7 +360,7 @@ unsafe fn closed<M: Memory, T: Table, const RUN: bool>(sk: Pointer, old: u8) {
             && matches!(old, state::ESTABLISHED | state::CLOSE_WAIT)
         {
             // Sending RST instead of FIN: the only other change that runs in the closing process.
-            owner::current::<M>(&raw mut (*connection).task);
+            owner::current::<M, RUN>(&raw mut (*connection).task);
         }
 
         let sent = M::read::<u64>(tcp, offset!(bytes_sent))
@@ -434,8 +458,19 @@ unsafe fn report(
 ) {
     // SAFETY: the caller's; a ring entry is ours until submitted, and every byte of it is written here.
     unsafe {
+        let key = || CounterKey {
+            cgroup: (*connection).task.cgroup,
+            client: (*connection).client,
+            server: (*connection).server,
+            netns: (*connection).netns,
+            port: (*connection).server_port,
+            role: (*connection).role,
+            outcome: outcome as u8,
+        };
         if setting!(outcomes) & outcome.bit() != 0 {
-            if let Some(mut entry) = RECORDS.reserve::<Record>(0) {
+            if !storm::is_told(end_ns, key) {
+                lost(Loss::Aggregated);
+            } else if let Some(mut entry) = RECORDS.reserve::<Record>(0) {
                 let record = entry.as_mut_ptr();
                 copy(connection, &raw mut (*record).connection);
                 (*record).end_ns = end_ns;
@@ -448,24 +483,18 @@ unsafe fn report(
                 (*record).unacknowledged = *unacknowledged;
                 ring::submit(&RECORDS, entry, end_ns);
                 return;
-            }
-            lost(Loss::Record);
-            let port = (*connection).server_port;
-            debug!("ring RECORDS is full: record of a connection at port {} lost", port: u16);
-        }
-        let client = (*connection).role == Role::Client as u8;
-        count(&CounterKey {
-            cgroup: (*connection).task.cgroup,
-            peer: if client {
-                (*connection).server
             } else {
-                (*connection).client
-            },
-            netns: (*connection).netns,
-            port: (*connection).server_port,
-            role: (*connection).role,
-            outcome: outcome as u8,
-        });
+                lost(Loss::Record);
+                let port = (*connection).server_port;
+                debug!("ring RECORDS is full: record of a connection at port {} lost", port: u16);
+            }
+        }
+        let ended = Ended {
+            ns: end_ns,
+            client_bytes,
+            server_bytes,
+        };
+        count(&key(), &ended);
     }
 }
 
@@ -554,6 +583,7 @@ unsafe fn refused<M: Memory>(skb: Pointer) {
         let source = (client, u16::from_be_bytes(tcp.source));
         let mut connection = MaybeUninit::uninit();
         let connection = connection.as_mut_ptr();
+        zero(connection);
         begin(connection, Role::Server, source, (server, server_port), netns);
         report(
             connection,

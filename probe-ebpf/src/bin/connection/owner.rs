@@ -1,7 +1,7 @@
 //! The process on the CPU: name, command line, control group.
 
 use aya_ebpf::{
-    helpers::generated::bpf_probe_read_user,
+    helpers::generated::{bpf_get_current_uid_gid, bpf_probe_read_user},
     macros::map,
     maps::{LruHashMap, PerCpuArray},
 };
@@ -27,14 +27,17 @@ const PF_KTHREAD: u32 = 0x0020_0000;
 #[map]
 static PROCESSES: LruHashMap<u32, Process> = LruHashMap::with_max_entries(4096, 0);
 
+// One for each of the two programs: where tracepoints can be preempted (PREEMPT_RT, and full preemption), the second may run for
+// another process in the middle of the first, and must not leave its command line there.
+
 #[map]
-static PROCESS_SCRATCH: PerCpuArray<Process> = PerCpuArray::with_max_entries(1, 0);
+static PROCESS_SCRATCH: PerCpuArray<Process> = PerCpuArray::with_max_entries(2, 0);
 
 #[map]
 static CGROUPS: LruHashMap<u64, CgroupPath> = LruHashMap::with_max_entries(2048, 0);
 
 #[map]
-static CGROUP_SCRATCH: PerCpuArray<CgroupPath> = PerCpuArray::with_max_entries(1, 0);
+static CGROUP_SCRATCH: PerCpuArray<CgroupPath> = PerCpuArray::with_max_entries(2, 0);
 
 /// Writes the process on the CPU to `to`; leaves it as it is in a kernel thread, which closes sockets for others.
 ///
@@ -43,7 +46,7 @@ static CGROUP_SCRATCH: PerCpuArray<CgroupPath> = PerCpuArray::with_max_entries(1
 /// # Safety
 /// `to` is writable.
 #[inline(always)]
-pub unsafe fn current<M: Memory>(to: *mut Task) {
+pub unsafe fn current<M: Memory, const RUN: bool>(to: *mut Task) {
     let task = M::current();
     // SAFETY: a task_struct; offsets are of its members; `to` is the caller's.
     unsafe {
@@ -55,10 +58,11 @@ pub unsafe fn current<M: Memory>(to: *mut Task) {
         let leader = pointer::<M>(task, offset!(task_leader));
         let pid = M::read::<u32>(task, offset!(task_tgid));
         let start = M::read::<u64>(leader, offset!(task_start));
-        (*to).cgroup = cgroup(task, pid, start);
+        (*to).cgroup = cgroup::<RUN>(task, pid, start);
         (*to).start_boot_ns = start;
         (*to).pid = pid;
-        (*to).uid = Probed::read::<u32>(pointer::<Probed>(task, offset!(task_cred)), offset!(cred_uid));
+        // Of the process on the CPU the helper says it without two reads of memory.
+        (*to).uid = bpf_get_current_uid_gid() as u32;
         (*to).name = bytes(sixteen::<M>(leader, offset!(task_name)));
     }
 }
@@ -69,7 +73,7 @@ pub unsafe fn current<M: Memory>(to: *mut Task) {
 /// # Safety
 /// `task` is the task_struct on the CPU.
 #[inline(always)]
-unsafe fn cgroup(task: Pointer, pid: u32, start: u64) -> u64 {
+unsafe fn cgroup<const RUN: bool>(task: Pointer, pid: u32, start: u64) -> u64 {
     // SAFETY: the caller's; values of the map stay in place while the program runs.
     unsafe {
         let set = match offset!(task_cgroups) {
@@ -81,12 +85,12 @@ unsafe fn cgroup(task: Pointer, pid: u32, start: u64) -> u64 {
         };
         // The scratch slot is the process that this CPU took last, often the one that connects again now; an array
         // costs no call.
-        if let Some(last) = PROCESS_SCRATCH.get_ptr(0).filter(same) {
+        if let Some(last) = PROCESS_SCRATCH.get_ptr(u32::from(RUN)).filter(same) {
             return (*last).cgroup;
         }
         match PROCESSES.get_ptr(pid).filter(same) {
             Some(known) => (*known).cgroup,
-            None => take(task, pid, start, set),
+            None => take::<RUN>(task, pid, start, set),
         }
     }
 }
@@ -94,13 +98,13 @@ unsafe fn cgroup(task: Pointer, pid: u32, start: u64) -> u64 {
 /// # Safety
 /// `task` is the task_struct on the CPU, of the process `pid` started at `start`, and `set` its css_set.
 #[inline(never)]
-unsafe fn take(task: Pointer, pid: u32, start: u64, set: u64) -> u64 {
-    let Some(process) = PROCESS_SCRATCH.get_ptr_mut(0) else {
+unsafe fn take<const RUN: bool>(task: Pointer, pid: u32, start: u64, set: u64) -> u64 {
+    let Some(process) = PROCESS_SCRATCH.get_ptr_mut(u32::from(RUN)) else {
         return 0;
     };
     // SAFETY: the scratch slot is this CPU's; offsets are of the structs the pointers lead to.
     unsafe {
-        let cgroup = take_cgroup(set as Pointer);
+        let cgroup = take_cgroup::<RUN>(set as Pointer);
         let mm = pointer::<Probed>(task, offset!(task_mm));
         let from = Probed::read::<u64>(mm, offset!(mm_arg_start));
         let full = Probed::read::<u64>(mm, offset!(mm_arg_end)).wrapping_sub(from);
@@ -134,7 +138,7 @@ unsafe fn take(task: Pointer, pid: u32, start: u64, set: u64) -> u64 {
 /// # Safety
 /// `set` is a css_set or null.
 #[inline(always)]
-unsafe fn take_cgroup(set: Pointer) -> u64 {
+unsafe fn take_cgroup<const RUN: bool>(set: Pointer) -> u64 {
     if offset!(task_cgroups) == ABSENT || offset!(node_id) == ABSENT {
         return 0;
     }
@@ -154,7 +158,7 @@ unsafe fn take_cgroup(set: Pointer) -> u64 {
         if CGROUPS.get_ptr(id).is_some() {
             return id;
         }
-        let Some(path) = CGROUP_SCRATCH.get_ptr_mut(0) else {
+        let Some(path) = CGROUP_SCRATCH.get_ptr_mut(u32::from(RUN)) else {
             return id;
         };
         cgroup::names(node, path);

@@ -1,10 +1,11 @@
 //! Connections under way, by socket.
 //!
 //! A hash map costs two calls into the kernel and two locks a connection, measured 700 ns for both ends: half of all
-//! that probe costs. [`Slots`] is an array, which costs no call: a socket has its slot by a hash of its address, or
-//! one of the three after it, and takes it with one atomic instruction. Everything that happens to one socket
-//! happens under its lock, so a slot taken is nobody else's. What finds no slot goes to the hash map; kernels
-//! without the instruction (before 5.12) use that alone.
+//! that probe costs. [`Slots`] are arrays, which cost no call: a socket's bucket follows from its address, and there it has one of
+//! four slots, which it takes with one atomic instruction. Everything that happens to one socket happens under its
+//! lock, so a slot taken is nobody else's. Whose slots they are stands in an array of its own, so that looking a socket up
+//! touches one cache line. What finds no slot goes to the hash map; kernels without the instruction (before 5.12) use that
+//! alone.
 
 use aya_ebpf::{
     macros::map,
@@ -12,7 +13,7 @@ use aya_ebpf::{
 };
 
 use probe_ebpf::{
-    contract::connection::{Connection, Slot},
+    contract::connection::{Bucket, Connection, Slot, WAYS},
     kernel::{
         atomic::exchange,
         copy::zero,
@@ -24,6 +25,9 @@ use probe_ebpf::{
 use crate::settings::setting;
 
 #[map]
+static BUCKETS: Array<Bucket> = Array::with_max_entries(2048, 0);
+
+#[map]
 static SLOTS: Array<Slot> = Array::with_max_entries(8192, 0);
 
 #[map]
@@ -32,9 +36,6 @@ static CONNECTIONS: HashMap<u64, Connection> = HashMap::with_max_entries(2048, 0
 /// 1 once [`CONNECTIONS`] has had an entry: until then nobody need look there for what is in no slot.
 #[map]
 static CONNECTIONS_USED: Array<u32> = Array::with_max_entries(1, 0);
-
-/// Slots a socket may be in.
-const WAYS: u32 = 4;
 
 /// A table of connections. Entries stay in place while a program runs.
 pub trait Table {
@@ -67,18 +68,19 @@ impl Table for Hashed {
     }
 }
 
-/// The array, and the hash map for what finds no room there.
+/// The arrays, and the hash map for what finds no room there.
 pub struct Slots;
 
 impl Table for Slots {
     #[inline(always)]
     fn get(sk: Pointer) -> Option<*mut Connection> {
+        let number = bucket(sk);
+        let bucket = BUCKETS.get_ptr_mut(number)?;
         for way in 0..WAYS {
-            let slot = SLOTS.get_ptr_mut(index(sk, way))?;
-            // SAFETY: a value of the map.
+            // SAFETY: a value of the map, here and below.
             unsafe {
-                if (&raw const (*slot).socket).read_volatile() == sk as u64 {
-                    return Some(&raw mut (*slot).connection);
+                if socket(bucket, way).read_volatile() == sk as u64 {
+                    return Some(&raw mut (*SLOTS.get_ptr_mut(slot(number, way))?).connection);
                 }
             }
         }
@@ -91,16 +93,18 @@ impl Table for Slots {
 
     #[inline(always)]
     fn take(sk: Pointer) -> Option<*mut Connection> {
+        let number = bucket(sk);
+        let bucket = BUCKETS.get_ptr_mut(number)?;
         for way in 0..WAYS {
-            let slot = SLOTS.get_ptr_mut(index(sk, way))?;
-            // SAFETY: a value of the map, and once taken nobody else writes it.
+            // SAFETY: once taken, nobody else writes the slot.
             unsafe {
-                let socket = &raw mut (*slot).socket;
+                let socket = socket(bucket, way);
                 if socket.read_volatile() == 0 {
+                    let slot = SLOTS.get_ptr_mut(slot(number, way))?;
                     if exchange(socket, 0, sk as u64) {
-                        let entry = &raw mut (*slot).connection;
-                        zero(entry);
-                        return Some(entry);
+                        zero(slot);
+                        (*slot).socket = sk as u64;
+                        return Some(&raw mut (*slot).connection);
                     }
                     debug!("entry of map SLOTS taken by another CPU");
                 }
@@ -112,13 +116,19 @@ impl Table for Slots {
 
     #[inline(always)]
     fn release(sk: Pointer, entry: *mut Connection) {
+        let number = bucket(sk);
+        let Some(bucket) = BUCKETS.get_ptr_mut(number) else {
+            return;
+        };
         for way in 0..WAYS {
-            let Some(slot) = SLOTS.get_ptr_mut(index(sk, way)) else {
-                return;
-            };
-            // SAFETY: a value of the map. Atomic, so that what was read of the entry was read before.
+            // SAFETY: until it is given up, the slot is this socket's. Atomic, so that what was read of the entry was read before.
             unsafe {
-                if exchange(&raw mut (*slot).socket, sk as u64, 0) {
+                let socket = socket(bucket, way);
+                if socket.read_volatile() == sk as u64 {
+                    if let Some(slot) = SLOTS.get_ptr_mut(slot(number, way)) {
+                        (&raw mut (*slot).socket).write_volatile(0);
+                    }
+                    exchange(socket, sk as u64, 0);
                     return;
                 }
             }
@@ -129,8 +139,21 @@ impl Table for Slots {
 
 /// Where a socket may be: sockets are kilobytes apart, and the multiplication spreads what the low bits lack.
 #[inline(always)]
-fn index(sk: Pointer, way: u32) -> u32 {
-    ((low(sk) >> 6).wrapping_mul(0x9e37_79b1) >> 12).wrapping_add(way) & setting!(slots_mask)
+fn bucket(sk: Pointer) -> u32 {
+    (low(sk) >> 6).wrapping_mul(0x9e37_79b1) >> 12 & setting!(buckets_mask)
+}
+
+#[inline(always)]
+fn slot(bucket: u32, way: usize) -> u32 {
+    bucket * WAYS as u32 + way as u32
+}
+
+/// # Safety
+/// `bucket` is a value of the map, and `way` below [`WAYS`].
+#[inline(always)]
+unsafe fn socket(bucket: *mut Bucket, way: usize) -> *mut u64 {
+    // SAFETY: the caller's.
+    unsafe { (&raw mut (*bucket).sockets).cast::<u64>().add(way) }
 }
 
 #[inline(never)]

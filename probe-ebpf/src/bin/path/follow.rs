@@ -18,7 +18,7 @@ use probe_ebpf::{
 
 use crate::{
     settings::begins,
-    tuple::{Parsed, parse},
+    tuple::{Parsed, is_foreign_at, parse},
 };
 
 #[map]
@@ -47,6 +47,12 @@ fn is_active() -> bool {
     ACTIVE.get(0).is_some_and(|active| *active != 0)
 }
 
+/// Whether a packet can't be of a flow, for all that one look at its header shows: while no flow is followed, most are.
+#[inline(always)]
+pub fn is_foreign(head: u64, at: u16, may_begin: bool) -> bool {
+    !is_active() && (!may_begin || is_foreign_at(head, u32::from(at)))
+}
+
 /// Whether a packet, known by its memory alone, may be one that is followed.
 #[inline(always)]
 pub fn is_known(skb: Pointer) -> bool {
@@ -68,9 +74,6 @@ pub enum Begin {
     Yes = 1 << 16,
 }
 
-/// Of a packet whose addresses say that it is of no flow and begins none, no more is read.
-pub const BY_ADDRESSES: u32 = 1 << 17;
-
 /// Finds the flow of the packet whose IP header is at `head + at`, and begins one where it may and the filter says so; 1 where
 /// there is one. Called, not inlined: each program has it. `skb` is a name only, and is never read; `socket` is 0, or the one that
 /// sends it: what it dialled may have been translated by now. `place` is `at` and [`Begin`].
@@ -90,20 +93,14 @@ fn flow(skb: u64, head: u64, at: u32, socket: u64, may_begin: bool) -> Option<Fl
     let mut parsed = MaybeUninit::<Parsed>::uninit();
     // SAFETY: `parse` writes all of it where it says that it read a packet.
     let parsed = unsafe { &mut *parsed.as_mut_ptr() };
-    // Nothing else counts while no flow is followed.
-    let by_addresses = if socket == 0 && !is_active() {
-        BY_ADDRESSES
-    } else {
-        0
-    };
-    if parse(head, at | by_addresses, parsed) == 0 {
+    if parse(head, at, parsed) == 0 {
         return None;
     }
     let mut about = false;
     if parsed.inner != 0 {
         about = parsed.about != 0;
         let (inner, print) = (parsed.inner, parsed.print);
-        if parse(head, u32::from(inner) | by_addresses, parsed) == 0 {
+        if parse(head, u32::from(inner), parsed) == 0 {
             return None;
         }
         if about {

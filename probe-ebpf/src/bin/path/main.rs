@@ -118,6 +118,9 @@ unsafe fn record<M: Memory>(
             }
             _ => 0,
         };
+        if socket == 0 && follow::is_foreign(head, at, may_begin) {
+            return false;
+        }
         let begin = if may_begin { Begin::Yes } else { Begin::No };
         let where_it_is = u32::from(at) | begin as u32;
         if follow::find(skb as u64, head, where_it_is, socket, &mut flow) == 0 {

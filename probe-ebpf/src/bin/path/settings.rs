@@ -7,7 +7,7 @@ use probe_ebpf::{
     },
     kernel::{
         read::{Memory, Pointer},
-        sock::peer_port,
+        sock::{self, peer_port},
     },
 };
 
@@ -27,40 +27,53 @@ pub(crate) use setting;
 /// Whether a packet of this tuple is a request, or a reply, that begins a flow.
 #[inline(always)]
 pub fn begins(tuple: &Tuple) -> Option<Direction> {
-    let (protocol, port) = (setting!(protocol), setting!(port));
-    if protocol != 0 && tuple.protocol != protocol {
+    // SAFETY: of a tuple, see there.
+    let (source, destination) = unsafe { (words(&tuple.source), words(&tuple.destination)) };
+    let ports = (tuple.source_port, tuple.destination_port);
+    begins_between(source, destination, ports, tuple.protocol)
+}
+
+/// The same of what a tuple is made of; addresses as two words, ports in host byte order.
+#[inline(always)]
+pub fn begins_between(
+    source: [u64; 2],
+    destination: [u64; 2],
+    (source_port, destination_port): (u16, u16),
+    protocol: u8,
+) -> Option<Direction> {
+    let (wanted, port) = (setting!(protocol), setting!(port));
+    if wanted != 0 && protocol != wanted {
         return None;
     }
     let (from, to) = (setting!(from), setting!(to));
-    // SAFETY: of a tuple, see there.
-    let (source, destination) = unsafe { (words(&tuple.source), words(&tuple.destination)) };
-    if (port == 0 || tuple.destination_port == port) && is_in(source, from) && is_in(destination, to) {
+    if (port == 0 || destination_port == port) && is_in(source, from) && is_in(destination, to) {
         return Some(Direction::Request);
     }
-    if (port == 0 || tuple.source_port == port) && is_in(source, to) && is_in(destination, from) {
+    if (port == 0 || source_port == port) && is_in(source, to) && is_in(destination, from) {
         return Some(Direction::Reply);
     }
     None
 }
 
-/// Whether a packet of these addresses may be one that [`begins`], whatever its ports.
-#[inline(always)]
-pub fn may_begin(tuple: &Tuple) -> bool {
-    let (from, to) = (setting!(from), setting!(to));
-    // SAFETY: of a tuple, see there.
-    let (source, destination) = unsafe { (words(&tuple.source), words(&tuple.destination)) };
-    is_in(source, from) && is_in(destination, to) || is_in(source, to) && is_in(destination, from)
-}
-
-/// Whether a packet that this socket sends may be a request of the port that is asked for, by what it dialled.
+/// Whether a packet that this socket sends may be a request of what is asked for, by what it dialled.
 ///
 /// # Safety
 /// `socket` is the packet's.
 #[inline(always)]
 pub unsafe fn may_have_dialled<M: Memory>(socket: Pointer) -> bool {
-    let port = setting!(port);
+    let (port, to) = (setting!(port), setting!(to));
     // SAFETY: the caller's.
-    port == 0 || port == unsafe { peer_port::<M>(socket) }
+    unsafe {
+        if port != 0 && port != peer_port::<M>(socket) {
+            return false;
+        }
+        // Any address is meant: then there is none to read.
+        if to.mask[0] == 0 && to.mask[1] == 0 {
+            return true;
+        }
+        let (_, peer) = sock::addresses::<M>(socket);
+        is_in(bytemuck::cast(peer), to)
+    }
 }
 
 #[inline(always)]

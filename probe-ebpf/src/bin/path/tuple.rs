@@ -8,10 +8,7 @@ use probe_ebpf::{
     kernel::read::{Pointer, bytes, header, mapped},
 };
 
-use crate::{
-    follow::BY_ADDRESSES,
-    settings::{may_begin, setting},
-};
+use crate::settings::{begins_between, setting};
 
 mod protocol {
     pub const ICMP: u8 = 1;
@@ -28,6 +25,109 @@ const INNER: u16 = INNER_TYPE + 2;
 
 /// Bytes of both addresses of IPv6.
 const ADDRESSES: u32 = 32;
+
+/// Of a packet without options, from its IP header on: VXLAN over IPv4, and of what it carries the IP header and the ports.
+#[repr(C, align(8))]
+struct Glance([u8; 80]);
+
+impl Glance {
+    const V4: usize = 20;
+    const V6: usize = 40;
+
+    /// A byte.
+    #[inline(always)]
+    fn byte(&self, at: usize) -> u8 {
+        self.0[at]
+    }
+
+    /// Two bytes at an even place, as they lie there. The compiler would read each byte for itself.
+    #[inline(always)]
+    fn half(&self, at: usize) -> u16 {
+        let at = if at < 79 { at } else { 0 };
+        // SAFETY: inside of the array, which is aligned to eight bytes.
+        unsafe { self.0.as_ptr().add(at).cast::<u16>().read() }
+    }
+
+    /// The same of four bytes.
+    #[inline(always)]
+    fn word(&self, at: usize) -> u32 {
+        u32::from(self.half(at)) | u32::from(self.half(at + 2)) << 16
+    }
+
+    /// An IPv6 address at a place that eight divides.
+    #[inline(always)]
+    fn address(&self, at: usize) -> [u64; 2] {
+        let at = if at < 65 { at } else { 0 };
+        // SAFETY: as above.
+        unsafe { self.0.as_ptr().add(at).cast::<[u64; 2]>().read() }
+    }
+
+    /// Whether the IPv4 packet at `at` can't begin a flow; false also for what is too long to say.
+    #[inline(always)]
+    fn is_foreign_v4(&self, at: usize) -> bool {
+        if self.byte(at) != 0x45 {
+            return false;
+        }
+        let ports = (self.half(at + Self::V4), self.half(at + Self::V4 + 2));
+        let (source, destination) = (self.word(at + 12), self.word(at + 16));
+        is_foreign(mapped(source), mapped(destination), ports, self.byte(at + 9))
+    }
+
+    #[inline(always)]
+    fn is_foreign(&self) -> bool {
+        match self.byte(0) >> 4 {
+            4 => match self.vxlan(Self::V4) {
+                Some(inner) if self.byte(0) == 0x45 && self.byte(9) == protocol::UDP => {
+                    self.half(inner - 2) == u16::to_be(0x0800) && self.is_foreign_v4(inner)
+                }
+                _ => self.is_foreign_v4(0),
+            },
+            6 => {
+                let ports = (self.half(Self::V6), self.half(Self::V6 + 2));
+                let next = self.byte(6);
+                (next != protocol::UDP || self.vxlan(Self::V6).is_none())
+                    && is_foreign(self.address(8), self.address(24), ports, next)
+            }
+            _ => false,
+        }
+    }
+
+    /// Where the packet begins that VXLAN carries, if the UDP header at `at` has a port of it.
+    #[inline(always)]
+    fn vxlan(&self, at: usize) -> Option<usize> {
+        let port = u16::from_be(self.half(at + 2));
+        setting!(vxlan_ports)
+            .contains(&port)
+            .then_some(at + usize::from(INNER))
+    }
+}
+
+/// Whether a packet between these begins no flow. Of ICMP it is not known: it has no ports, and may be about another packet.
+#[inline(always)]
+fn is_foreign(source: [u64; 2], destination: [u64; 2], ports: (u16, u16), protocol: u8) -> bool {
+    if protocol != protocol::TCP && protocol != protocol::UDP {
+        return false;
+    }
+    let ports = (u16::from_be(ports.0), u16::from_be(ports.1));
+    begins_between(source, destination, ports, protocol).is_none()
+}
+
+/// Whether one read shows that the packet at `head + at` begins no flow, and carries none that does: what most packets cost. A read
+/// costs some 20 ns whatever its length here, and the reading of a whole packet takes up to four. Called, not inlined: its stack is not
+/// that of what follows a packet (5.10 to 6.12).
+#[inline(never)]
+pub fn is_foreign_at(head: u64, at: u32) -> bool {
+    let mut glance = MaybeUninit::<Glance>::uninit();
+    // SAFETY: the helper survives a wrong pointer, and writes all of it: zero, which is of no version, where it can't read.
+    unsafe {
+        bpf_probe_read_kernel(
+            glance.as_mut_ptr().cast(),
+            size_of::<Glance>() as u32,
+            (head as Pointer).wrapping_add(at as usize).cast(),
+        );
+        glance.assume_init_ref().is_foreign()
+    }
+}
 
 /// What a packet's headers say.
 #[repr(C)]
@@ -46,11 +146,10 @@ const fn be16(high: u8, low: u8) -> u16 {
     (high as u16) << 8 | low as u16
 }
 
-/// Reads the IP packet at `head + place`; whether it is one, and with [`BY_ADDRESSES`] one that may matter. Called, not inlined:
-/// each program has it twice.
+/// Reads the IP packet at `head + at`; whether it is one. Called, not inlined: each program has it twice.
 #[inline(never)]
-pub fn parse(head: u64, place: u32, to: &mut Parsed) -> u32 {
-    let (head, at) = (head as Pointer, place as u16);
+pub fn parse(head: u64, at: u32, to: &mut Parsed) -> u32 {
+    let (head, at) = (head as Pointer, at as u16);
     let mut ip = MaybeUninit::<[u8; 20]>::uninit();
     let ip = read(head, at, &mut ip);
     let (transport, numbered);
@@ -80,10 +179,6 @@ pub fn parse(head: u64, place: u32, to: &mut Parsed) -> u32 {
             transport = 40;
         }
         _ => return 0,
-    }
-    // VXLAN's may have one that matters within.
-    if place & BY_ADDRESSES != 0 && to.tuple.protocol != protocol::UDP && !may_begin(&to.tuple) {
-        return 0;
     }
     let at = at.wrapping_add(transport);
     let mut next = MaybeUninit::<[u8; 16]>::uninit();

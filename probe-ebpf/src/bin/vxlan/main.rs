@@ -12,7 +12,10 @@ use aya_ebpf::{
     macros::{classifier, raw_tracepoint},
     programs::{RawTracePointContext, TcContext},
 };
-use probe_ebpf::{contract::vxlan::Direction, kernel::packet::Packet};
+use probe_ebpf::{
+    contract::{offsets::ABSENT, vxlan::Direction},
+    kernel::{globals::offset, packet::Packet},
+};
 
 use self::settings::setting;
 
@@ -48,6 +51,10 @@ pub fn vxlan_out(ctx: TcContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn vxlan_drop(ctx: RawTracePointContext) -> i32 {
     let reason = if setting!(reasons) != 0 { ctx.arg(2) } else { 0 };
+    // What was in the queues of a socket that is closed had come to its end.
+    if setting!(reasons) != 0 && offset!(drop_queue_purge) != ABSENT && reason == offset!(drop_queue_purge) {
+        return 0;
+    }
     // SAFETY: the hook's packet.
     unsafe { drops::dropped(ctx.arg(0), reason) };
     0

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de::Error};
 
-use crate::model::Outcome;
+use crate::{cli::settings::MAX_RATE, model::Outcome};
 
 /// All defaults, documented.
 pub const DEFAULT: &str = include_str!("agent.toml");
@@ -66,6 +66,7 @@ pub struct Watch {
     #[serde(deserialize_with = "outcomes")]
     pub outcomes: Vec<Outcome>,
     pub max_connections: u32,
+    pub max_rate: u32,
     #[serde(deserialize_with = "bytes")]
     pub ring_size: ByteSize,
 }
@@ -78,6 +79,7 @@ impl Default for Watch {
             peers: Vec::new(),
             outcomes: Vec::new(),
             max_connections: 65_536,
+            max_rate: MAX_RATE,
             ring_size: ByteSize::mib(4),
         }
     }

@@ -198,6 +198,7 @@ impl Agent {
                 },
                 ring_bytes,
                 max_connections: within("watch.max_connections", file.watch.max_connections, 16, 4_194_304)?,
+                storm_limit: settings::storm_limit(file.watch.max_rate),
                 source: source.clone(),
             },
             outcomes,

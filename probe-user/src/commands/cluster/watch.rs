@@ -225,6 +225,8 @@ impl<W: Write> Watching<W> {
             watched: self.settings.description(),
             counted: self.reporting.reported(),
             reported: self.reporting.reported(),
+            // By each agent, whose metrics have it.
+            aggregated: 0,
             rows: self.reporting.rows(),
             causes: self.reporting.causes(),
             losses: self

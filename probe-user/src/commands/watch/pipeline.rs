@@ -1,11 +1,16 @@
 //! The stages of a record, in order: decode → storage → owner → pairing → TLS → translation → scope → selection → explain → report. No
 //! stage knows another; all connections between them are here.
 
-use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use anyhow::Result;
 use jiff::Timestamp;
-use probe_ebpf::contract::connection::{CounterKey, Loss};
+use probe_ebpf::contract::connection::{Counter, CounterKey, Loss};
 
 use super::{
     counter_delta::CounterDelta,
@@ -140,7 +145,10 @@ impl<S: Sink> Pipeline<S> {
         let Self { probe, stages } = self;
         let unstored = stages.storage.take();
         let counted = stages.counters.more(&mut probe.tables)?;
-        for (key, count) in counted.into_iter().chain(unstored) {
+        let counted = counted
+            .into_iter()
+            .map(|(key, counter)| (key, counter.connections));
+        for (key, count) in counted.chain(unstored) {
             let (Some(role), Some(outcome)) = (Role::from_u8(key.role), Outcome::from_u8(key.outcome)) else {
                 continue;
             };
@@ -341,9 +349,9 @@ impl<S: Sink> Stages<S> {
         let mut rows = self.reporting.rows();
         let mut counted = self.reporting.reported();
         if !self.reporting.is_full() {
-            probe.tables.counters(|key, count| {
-                if let Some(row) = self.unreported(&key, count, &probe.tables) {
-                    counted += count;
+            probe.tables.counters(|key, counter| {
+                if let Some(row) = self.unreported(&key, &counter, &probe.tables) {
+                    counted += counter.connections;
                     rows.push(row);
                 }
             })?;
@@ -354,6 +362,7 @@ impl<S: Sink> Stages<S> {
             watched: self.settings.description(),
             counted,
             reported: self.reporting.reported(),
+            aggregated: probe.tables.lost(Loss::Aggregated),
             rows,
             causes: self.reporting.causes(),
             losses: self.losses(probe),
@@ -362,17 +371,27 @@ impl<S: Sink> Stages<S> {
     }
 
     /// A row for connections without a record, if they are what was asked for.
-    fn unreported(&mut self, key: &CounterKey, count: u64, tables: &Tables) -> Option<Row> {
+    fn unreported(&mut self, key: &CounterKey, counter: &Counter, tables: &Tables) -> Option<Row> {
+        let count = counter.connections;
         let (role, outcome) = (Role::from_u8(key.role)?, Outcome::from_u8(key.outcome)?);
-        let peer = std::net::Ipv6Addr::from(key.peer).to_canonical();
+        let address = |address| Ipv6Addr::from(address).to_canonical();
+        let ends = (
+            address(key.client),
+            SocketAddr::new(address(key.server), key.port),
+        );
         let owner: Arc<Owner> = self.owners.of_group(key, tables);
-        let kind = (role, outcome, peer);
-        self.filter
-            .has_counted(&self.settings, kind, &owner, count)
-            .then(|| {
-                let times = (self.started, Timestamp::now());
-                Row::counted((role, outcome), (peer, key.port), owner, count, times)
-            })
+        let kind = (role, outcome, ends);
+        let has = count > 0 && self.filter.has_counted(&self.settings, kind, &owner, count);
+        let time = |ns| self.clock.time(ns);
+        has.then(|| {
+            Row::counted(
+                (role, outcome),
+                ends,
+                owner,
+                count,
+                (time(counter.first_ns), time(counter.last_ns)),
+            )
+        })
     }
 
     /// What the kernel side could not keep, and what each stage left out.
@@ -401,6 +420,8 @@ impl<S: Sink> Stages<S> {
 fn kernel_losses(probe: &ConnectionProbe) -> Vec<Tally> {
     let mut losses: Vec<Tally> = Loss::ALL
         .into_iter()
+        // Of these nothing is lost but their lines.
+        .filter(|loss| *loss != Loss::Aggregated)
         .map(|loss| Tally {
             name: loss.name(),
             what: loss.what(),

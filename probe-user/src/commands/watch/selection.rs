@@ -1,6 +1,9 @@
 //! The stage that leaves out what was not asked for.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use crate::{
     cli::Watch,
@@ -22,10 +25,14 @@ impl Filter {
     pub fn has_counted(
         &mut self,
         settings: &Watch,
-        (role, outcome, peer): (Role, Outcome, IpAddr),
+        (role, outcome, (client, server)): (Role, Outcome, (IpAddr, SocketAddr)),
         owner: &Arc<Owner>,
         count: u64,
     ) -> bool {
+        let peer = match role {
+            Role::Client => server.ip(),
+            Role::Server => client,
+        };
         settings.wants_kind(role, outcome, peer) && self.is_selected(settings.pods.select(owner), count)
     }
 

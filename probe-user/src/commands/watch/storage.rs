@@ -3,10 +3,7 @@
 
 use std::collections::HashMap;
 
-use probe_ebpf::contract::{
-    connection::{CounterKey, MAX_COUNTERS},
-    outcome::Role,
-};
+use probe_ebpf::contract::connection::{CounterKey, MAX_COUNTERS};
 
 use crate::{
     capture::connection::{Side, SideState},
@@ -30,10 +27,8 @@ impl Storage {
                     let raw = record.connection;
                     self.count(CounterKey {
                         cgroup: raw.task.cgroup,
-                        peer: match side.role {
-                            Role::Client => raw.server,
-                            Role::Server => raw.client,
-                        },
+                        client: raw.client,
+                        server: raw.server,
                         netns: raw.netns,
                         port: raw.server_port,
                         role: raw.role,

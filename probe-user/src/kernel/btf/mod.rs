@@ -16,7 +16,7 @@ use std::{
 
 use self::file::Contents;
 
-use probe_ebpf::contract::offsets::{ABSENT, Field, Kind, Offsets};
+use probe_ebpf::contract::offsets::{ABSENT, Field, Kind, Lost, Offsets};
 
 /// Anonymous structs inside structs: the kernel nests three deep.
 const MAX_DEPTH: usize = 16;
@@ -183,7 +183,8 @@ impl Btf {
         for field in Offsets::TABLE {
             numbers.push(match (self.field(field), field.lost) {
                 (Ok(number), _) => number,
-                (Err(BtfError::Unresolved { what, .. }), Some(lost)) => {
+                (Err(BtfError::Unresolved { .. }), Lost::Nothing) => ABSENT,
+                (Err(BtfError::Unresolved { what, .. }), Lost::Part(lost)) => {
                     absent.push(Absent {
                         field: field.name,
                         what,

@@ -25,6 +25,14 @@ impl Drops {
         Ok(())
     }
 
+    /// Leaves out packets that no fault dropped, which from then on cost less.
+    pub fn leave_out_settled(&mut self) {
+        if let Some(probe) = &mut self.probe {
+            // A kernel that refuses it counts them as before.
+            let _ = probe.leave_out_settled();
+        }
+    }
+
     /// Dropped packets of these connections, and when the newest of them was first dropped (`CLOCK_MONOTONIC` nanoseconds).
     pub fn of(&mut self, connections: &[&Connection], clock: &Clock) -> (Vec<DroppedPackets>, Option<u64>) {
         let Some(probe) = &self.probe else {

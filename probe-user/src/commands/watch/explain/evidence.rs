@@ -162,6 +162,11 @@ impl Collector {
         }
     }
 
+    /// What need not be done before the hooks are said to be attached.
+    pub fn settle(&mut self) {
+        self.drops.leave_out_settled();
+    }
+
     /// What shows only from interval to interval; makes room for what is new.
     pub fn poll(&mut self) {
         if self.config.observed.is_some() {

@@ -146,6 +146,7 @@ impl Explainer {
         let thread = thread::Builder::new().name("explain".to_owned()).spawn(move || {
             let mut collector = Collector::new(config);
             let _ = ready.send(());
+            collector.settle();
             let mut polled = Instant::now();
             loop {
                 let first: Option<ExplainRequest> =
