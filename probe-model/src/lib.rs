@@ -35,6 +35,7 @@ pub mod rule;
 pub mod selector;
 pub mod settings;
 pub mod summary;
+pub mod throttle;
 pub mod tls;
 pub mod translation;
 pub mod verdict;

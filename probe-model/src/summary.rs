@@ -1,6 +1,7 @@
 //! The summary of a run.
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -56,9 +57,22 @@ pub struct Row {
     pub owner: Arc<Owner>,
     /// The owner of the peer's side, as last seen.
     pub peer: Option<Arc<Owner>>,
+    /// Of those that were reported one by one.
     pub cadence: Cadence,
+    /// Those that the kernel only counted.
+    pub unlisted: Unlisted,
     pub first: Timestamp,
     pub last: Timestamp,
+}
+
+/// Connections without a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unlisted {
+    pub connections: u64,
+    /// Payload from clients to servers.
+    pub client_bytes: u64,
+    /// Payload from servers to clients.
+    pub server_bytes: u64,
 }
 
 impl Row {
@@ -72,6 +86,7 @@ impl Row {
             owner: Arc::clone(&connection.owner),
             peer: connection.peer.clone(),
             cadence,
+            unlisted: Unlisted::default(),
             first: connection.time,
             last: connection.time,
         }
@@ -82,7 +97,7 @@ impl Row {
         (role, outcome): (Role, Outcome),
         (client, destination): (IpAddr, SocketAddr),
         owner: Arc<Owner>,
-        count: u64,
+        unlisted: Unlisted,
         (first, last): (Timestamp, Timestamp),
     ) -> Self {
         Self {
@@ -93,13 +108,26 @@ impl Row {
             client,
             owner,
             peer: None,
-            cadence: Cadence {
-                count,
-                ..Cadence::default()
-            },
+            cadence: Cadence::default(),
+            unlisted,
             first,
             last,
         }
+    }
+
+    /// All of its connections.
+    pub const fn count(&self) -> u64 {
+        self.cadence.count + self.unlisted.connections
+    }
+
+    /// What is the same of a source's row and of what was only counted of it.
+    fn ends(&self) -> (Role, Outcome, IpAddr, SocketAddr) {
+        (self.role, self.outcome, self.client, self.destination)
+    }
+
+    /// Whether what was only counted, of whose process nothing is known, may be of this row's owner.
+    fn may_own(&self, counted: &Self) -> bool {
+        self.owner.pod == counted.owner.pod && self.owner.container == counted.owner.container
     }
 
     /// Takes another connection of the same source.
@@ -127,6 +155,34 @@ impl Row {
     }
 }
 
+/// Adds what the kernel only counted to the rows of its sources. Where two rows may be its source's, it is a row of its own.
+pub fn add_counted(rows: &mut Vec<Row>, counted: Vec<Row>) {
+    let mut by_ends: HashMap<_, Vec<usize>> = HashMap::new();
+    for (index, row) in rows.iter().enumerate() {
+        by_ends.entry(row.ends()).or_default().push(index);
+    }
+    for counted in counted {
+        let same = by_ends.get(&counted.ends()).map_or(&[][..], Vec::as_slice);
+        let mut owners = same
+            .iter()
+            .filter(|index| rows.get(**index).is_some_and(|row| row.may_own(&counted)));
+        let only = match (owners.next(), owners.next()) {
+            (Some(index), None) => rows.get_mut(*index),
+            _ => None,
+        };
+        match only {
+            Some(row) => {
+                row.unlisted.connections += counted.unlisted.connections;
+                row.unlisted.client_bytes += counted.unlisted.client_bytes;
+                row.unlisted.server_bytes += counted.unlisted.server_bytes;
+                row.first = row.first.min(counted.first);
+                row.last = row.last.max(counted.last);
+            }
+            None => rows.push(counted),
+        }
+    }
+}
+
 /// Points `kept` at what is known now, if that is another.
 fn renew(kept: &mut Arc<Owner>, now: &Arc<Owner>) {
     if !Arc::ptr_eq(kept, now) {
@@ -138,17 +194,79 @@ fn renew(kept: &mut Arc<Owner>, now: &Arc<Owner>) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_counted_connection_has_both_addresses() {
-        let row = Row::counted(
-            (Role::Server, Outcome::Refused),
-            ("10.0.0.1".parse().unwrap(), "10.0.0.2:2379".parse().unwrap()),
-            Arc::default(),
-            7,
-            (Timestamp::MIN, Timestamp::MAX),
+    fn counted(role: Role, client: &str, connections: u64) -> Row {
+        let unlisted = Unlisted {
+            connections,
+            client_bytes: 10 * connections,
+            server_bytes: 0,
+        };
+        let ends = (client.parse().unwrap(), "10.0.0.2:2379".parse().unwrap());
+        let times = (
+            Timestamp::from_second(100).unwrap(),
+            Timestamp::from_second(200).unwrap(),
         );
-        assert_eq!(row.destination, "10.0.0.2:2379".parse().unwrap());
-        assert_eq!(row.client, "10.0.0.1".parse::<IpAddr>().unwrap());
-        assert_eq!(row.cadence.count, 7);
+        Row::counted((role, Outcome::HalfOpen), ends, Arc::default(), unlisted, times)
+    }
+
+    /// One that was reported, of a process.
+    fn listed(client: &str, pid: u32) -> Row {
+        let owner = Owner {
+            process: Some(
+                serde_json::from_value(serde_json::json!({"pid": pid, "name": "curl", "source": "kernel"}))
+                    .unwrap(),
+            ),
+            ..Owner::default()
+        };
+        let cadence = Cadence {
+            count: 12,
+            ..Cadence::default()
+        };
+        Row {
+            owner: Arc::new(owner),
+            cadence,
+            unlisted: Unlisted::default(),
+            first: Timestamp::from_second(150).unwrap(),
+            last: Timestamp::from_second(151).unwrap(),
+            ..counted(Role::Server, client, 0)
+        }
+    }
+
+    #[test]
+    fn what_was_only_counted_is_its_sources() {
+        let mut rows = vec![
+            listed("10.0.0.1", 1),
+            listed("10.0.0.3", 2),
+            listed("10.0.0.3", 3),
+        ];
+        let all = vec![
+            counted(Role::Server, "10.0.0.1", 7),
+            counted(Role::Server, "10.0.0.1", 5),
+            // Of another side.
+            counted(Role::Client, "10.0.0.1", 1),
+            // Of one of two.
+            counted(Role::Server, "10.0.0.3", 2),
+        ];
+        add_counted(&mut rows, all);
+        let counts: Vec<_> = rows.iter().map(Row::count).collect();
+        assert_eq!(counts, [24, 12, 12, 1, 2]);
+        let first = &rows[0];
+        assert_eq!((first.cadence.count, first.unlisted.client_bytes), (12, 120));
+        assert_eq!((first.first.as_second(), first.last.as_second()), (100, 200));
+        assert!(rows[0].owner.process.is_some());
+    }
+
+    #[test]
+    fn of_another_pod_it_is_not() {
+        let mut rows = vec![listed("10.0.0.1", 1)];
+        let pod = serde_json::from_value(serde_json::json!({"uid": "u", "source": "cgroup"})).unwrap();
+        let other = Row {
+            owner: Arc::new(Owner {
+                pod: Some(pod),
+                ..Owner::default()
+            }),
+            ..counted(Role::Server, "10.0.0.1", 7)
+        };
+        add_counted(&mut rows, vec![other]);
+        assert_eq!(rows.len(), 2);
     }
 }

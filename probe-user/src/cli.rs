@@ -29,11 +29,11 @@ pub use generated::{CompletionsArgs, ManArgs, SchemaArgs};
 pub use pace::Pace;
 pub use path::{Path, PathArgs, PathTarget, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
-pub use settings::{Stored, Watch};
+pub use settings::{Stored, Watch, rate_of, storm_limit_of};
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use self::common::{
-    DurationArgs, PodNameArgs, RingArgs, count, format, max_rate, message_level, named, port, role,
+    DurationArgs, PodNameArgs, RingArgs, count, format, max_rate, message_level, named, percent, port, role,
     table_or_json,
 };
 use crate::{
@@ -167,11 +167,12 @@ fn watch_help() -> String {
 }
 
 /// Options of a watch on this machine. Agents have their own configuration, and do not report labels.
-const WATCHED_HERE: [&str; 13] = [
+const WATCHED_HERE: [&str; 14] = [
     "selector",
     "ring_size",
     "max_connections",
     "max_rate",
+    "max_cpu",
     "pod_logs",
     "netns",
     "no_explain",
@@ -249,10 +250,15 @@ pub struct WatchArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=4_194_304))]
     pub max_connections: Option<u32>,
 
-    /// Limit of connections listed per second. Beyond it, those of each source after its first 12 in a second are only counted, with
-    /// bytes and times. `none`: no limit
+    /// Limit of connections listed per second. Of those beyond it the first 12 of each source are listed, as many again at most, and the
+    /// others counted by source. `none`: no limit
     #[arg(long, value_name = "N", default_value = "20000", value_parser = max_rate)]
     pub max_rate: StormLimit,
+
+    /// Limit of the CPU time that probe itself uses, in percent of a core, such as 5%. Where more is needed, fewer connections are
+    /// listed, at least 200 per second, and the others counted as with --max-rate; a line says so. Default: no limit
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub max_cpu: Option<f64>,
 
     /// Record every connection to the watched ports, also those that are not shown, for `probe who` and `probe etcd-log`: JSON,
     /// the older half in FILE.1. Only --port and --peer limit it

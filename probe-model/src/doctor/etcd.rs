@@ -123,7 +123,7 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
         .iter()
         .filter(|row| is_silent_client(row.outcome))
         .collect();
-    let connections: u64 = seen.rows.iter().map(|row| row.cadence.count).sum();
+    let connections: u64 = seen.rows.iter().map(|row| row.count()).sum();
     let summary = format!(
         "{} to port {PORT} failed or closed without sending data in {ago}{}",
         counted(connections, "connection", "connections"),
@@ -187,7 +187,7 @@ fn probes(row: &Row) -> Finding {
     .seen(format!(
         "{}: {} from {} to {}{}",
         row.outcome.name(),
-        times(row.cadence.count),
+        times(row.count()),
         row.client,
         row.destination,
         every(&row.cadence)
@@ -236,6 +236,7 @@ mod tests {
                 every: every.map(Duration::from_secs),
                 ..Cadence::default()
             },
+            unlisted: crate::summary::Unlisted::default(),
             first: Timestamp::UNIX_EPOCH,
             last: Timestamp::UNIX_EPOCH,
         }

@@ -80,6 +80,14 @@ pub fn max_rate(text: &str) -> Result<StormLimit, String> {
     }
 }
 
+/// Part of a core, such as 5%.
+pub fn percent(text: &str) -> Result<f64, String> {
+    match text.strip_suffix('%').unwrap_or(text).trim().parse() {
+        Ok(percent) if (0.1..=10_000.0).contains(&percent) => Ok(percent),
+        _ => Err("not a percentage of a core such as 5% or 0.5%".to_owned()),
+    }
+}
+
 /// A time, such as 5m.
 pub fn duration(text: &str) -> Result<SignedDuration, String> {
     text.parse()

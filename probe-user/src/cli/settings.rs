@@ -35,8 +35,19 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 pub fn storm_limit(rate: u32) -> StormLimit {
     match rate {
         0 => StormLimit::NONE,
-        rate => StormLimit::of(u64::from(rate), SAMPLES),
+        rate => storm_limit_of(rate.into()),
     }
+}
+
+/// So many connections listed in a second, and as many again of the sources that repeat.
+pub fn storm_limit_of(rate: u64) -> StormLimit {
+    StormLimit::of(rate, SAMPLES)
+}
+
+/// Connections listed in a second at the most; `None`: all.
+pub fn rate_of(limit: StormLimit) -> Option<u64> {
+    // Back from seconds of 2^30 ns.
+    (limit != StormLimit::NONE).then(|| (u128::from(limit.records) * 1_000_000_000 >> 30) as u64)
 }
 
 /// What `probe watch` does.
@@ -68,6 +79,8 @@ pub struct Watch {
     pub explain: bool,
     /// Whether what connections begin with is looked at.
     pub tls: bool,
+    /// CPU time that it may use, percent of a core; `None`: any.
+    pub max_cpu: Option<f64>,
 }
 
 /// The connections that a recording or a history has besides those that are shown.
@@ -124,6 +137,7 @@ impl Watch {
             netns: None,
             explain: true,
             tls: false,
+            max_cpu: None,
         }
     }
 
@@ -289,6 +303,7 @@ impl TryFrom<WatchArgs> for Watch {
             node: former_node_name.or(args.node_name),
             explain: !args.no_explain,
             tls: args.tls,
+            max_cpu: args.max_cpu,
             netns: args.netns,
             cri: args.names.runtime.cri.into(),
             kube: args.kube.into(),

@@ -13,6 +13,7 @@ mod reporting;
 mod scope;
 mod selection;
 pub(super) mod session;
+mod shedding;
 pub(super) mod sink;
 mod status;
 mod storage;

@@ -140,6 +140,21 @@ struct Source<'a> {
     /// The node whose agent reported it, with `--cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<&'a str>,
+    /// Those that were counted and not reported one by one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unlisted: Option<UnlistedTotal>,
+}
+
+/// Connections that were counted and not reported one by one.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WatchUnlisted"))]
+struct UnlistedTotal {
+    /// Their number.
+    count: u64,
+    /// Payload from clients to servers, in bytes.
+    client_bytes: u64,
+    /// Payload from servers to clients, in bytes.
+    server_bytes: u64,
 }
 
 /// An object of counts, in their order.
@@ -182,7 +197,7 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
         } = &*row.owner;
         let (every_ms, every_spread_ms) = row.cadence.milliseconds().unzip();
         Source {
-            count: row.cadence.count,
+            count: row.count(),
             role: Named(row.role),
             outcome: Named(row.outcome),
             source: row.actor().is_none().then_some(Address { address: row.client }),
@@ -198,6 +213,11 @@ pub fn summary(out: &mut Vec<u8>, clock: &mut Clock, summary: &Summary) -> io::R
             first: time(row.first),
             last: time(row.last),
             node: row.node.as_deref(),
+            unlisted: (row.unlisted.connections > 0).then_some(UnlistedTotal {
+                count: row.unlisted.connections,
+                client_bytes: row.unlisted.client_bytes,
+                server_bytes: row.unlisted.server_bytes,
+            }),
         }
     });
     let sources = sources.collect();

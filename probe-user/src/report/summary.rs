@@ -22,7 +22,7 @@ const LEAST_WHO: usize = 24;
 /// The most frequent first, among equals the one seen last.
 pub fn sorted(summary: &Summary) -> Vec<&Row> {
     let mut rows: Vec<_> = summary.rows.iter().collect();
-    rows.sort_by_key(|row| Reverse((row.cadence.count, row.last)));
+    rows.sort_by_key(|row| Reverse((row.count(), row.last)));
     rows
 }
 
@@ -106,10 +106,8 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
     let with_node = nodes.iter().any(Option::is_some);
     // What the other columns take, with two between each and the next. LAST is 8 wide.
     let widest = |cells: &mut dyn Iterator<Item = usize>, header: &str| cells.fold(header.len(), usize::max);
-    let others_take = widest(
-        &mut shown.iter().map(|row| row.cadence.count.to_string().len()),
-        "COUNT",
-    ) + widest(&mut every.iter().map(|cell| cell.width()), "EVERY")
+    let others_take = widest(&mut shown.iter().map(|row| count(row).len()), "COUNT")
+        + widest(&mut every.iter().map(|cell| cell.width()), "EVERY")
         + widest(&mut shown.iter().map(|row| row.outcome.name().len()), "OUTCOME")
         + widest(&mut shown.iter().map(|row| row.role.name().len()), "ROLE")
         + widest(&mut destination.iter().map(String::len), "DESTINATION")
@@ -143,7 +141,7 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
     table.set_header(headers.into_iter().filter(|header| shows(header)));
     for (((row, every), destination), node) in shown.iter().zip(every).zip(destination).zip(nodes) {
         let cells = [
-            row.cadence.count.to_string(),
+            count(row),
             every,
             node.unwrap_or_default(),
             row.outcome.name().to_owned(),
@@ -164,7 +162,7 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
     out.extend_from_slice(table.trim_fmt().as_bytes());
     out.push(b'\n');
     if !others.is_empty() {
-        let connections: u64 = others.iter().map(|row| row.cadence.count).sum();
+        let connections: u64 = others.iter().map(|row| row.count()).sum();
         out.extend_from_slice(
             format!(
                 "… and {} more sources, {connections} connection ends (-o json has all)\n",
@@ -172,6 +170,14 @@ fn table(out: &mut Vec<u8>, clock: &mut Clock, width: usize, rows: &[&Row]) {
             )
             .as_bytes(),
         );
+    }
+}
+
+/// All of a source's connections; where some were only counted, also how many were not.
+fn count(row: &Row) -> String {
+    match row.unlisted.connections {
+        0 => row.count().to_string(),
+        _ => format!("{} ({} shown)", row.count(), row.cadence.count),
     }
 }
 

@@ -39,6 +39,7 @@ pub struct File {
     pub query: Query,
     pub metrics: Metrics,
     pub names: Names,
+    pub limits: Limits,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -82,6 +83,18 @@ impl Default for Watch {
             max_rate: MAX_RATE,
             ring_size: ByteSize::mib(4),
         }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    pub cpu: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { cpu: 5.0 }
     }
 }
 

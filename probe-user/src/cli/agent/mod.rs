@@ -205,6 +205,7 @@ impl Agent {
             stored,
             pod_logs: file.names.pod_logs.clone(),
             node: Some(node.clone()),
+            max_cpu: (file.limits.cpu > 0.0).then_some(file.limits.cpu),
             ..Watch::of(Vec::new(), source.clone())
         };
         let bypass = Bypass {

@@ -97,6 +97,7 @@ pub fn count(pipeline: &mut Pipeline<Collector>, shared: &Shared) -> Result<()> 
     shared.lost(losses.iter().map(|loss| loss.count).sum());
     metrics.misses(&pipeline.misses());
     metrics.foreign(pipeline.foreign());
+    metrics.aggregated(pipeline.aggregated());
     let probe = pipeline.probe();
     let fills = probe.tables.fill()?.map(|(map, entries, capacity)| Fill {
         map,

@@ -23,6 +23,7 @@ use super::{
     reporting::Reporting,
     scope::Scope,
     selection::Filter,
+    shedding::{Shedding, Storms},
     sink::Sink,
     status::Status,
     storage::Storage,
@@ -37,7 +38,7 @@ use crate::{
     kernel::connection::{ConnectionProbe, Records, Tables},
     model::{
         Connection, Outcome, Owner, Role, Summary,
-        summary::{Row, Tally},
+        summary::{Row, Tally, Unlisted, add_counted},
     },
 };
 
@@ -64,6 +65,8 @@ struct Stages<S> {
     handshakes: Handshakes,
     open: OpenConnections,
     counters: CounterDelta,
+    shedding: Option<Shedding>,
+    storms: Storms,
     // In the order in which a record passes them.
     decoder: Decoder,
     storage: Storage,
@@ -97,6 +100,10 @@ impl<S: Sink> Pipeline<S> {
             handshakes: Handshakes::new(),
             open: OpenConnections::default(),
             counters: CounterDelta::default(),
+            shedding: settings
+                .max_cpu
+                .map(|percent| Shedding::new(percent, settings.kernel.storm_limit)),
+            storms: Storms::new(),
             decoder: Decoder::default(),
             storage: Storage::default(),
             owners: Owners::new(attribution),
@@ -118,6 +125,7 @@ impl<S: Sink> Pipeline<S> {
     pub fn pump(&mut self) -> Result<ControlFlow<()>> {
         let Self { probe, stages } = self;
         stages.report_status();
+        stages.shed(&mut probe.tables)?;
         stages.next_round();
         if let Some(tls) = &mut stages.tls {
             tls.read();
@@ -174,6 +182,11 @@ impl<S: Sink> Pipeline<S> {
     /// Connections of other nodes on this kernel, which were left out.
     pub fn foreign(&self) -> u64 {
         self.stages.scope.foreign()
+    }
+
+    /// Connections counted by source and not handed over one by one.
+    pub fn aggregated(&self) -> u64 {
+        self.probe.tables.lost(Loss::Aggregated)
     }
 
     /// The kernel side, for its fill and cost.
@@ -335,6 +348,14 @@ impl<S: Sink> Stages<S> {
         self.translator.next_round();
     }
 
+    /// Keeps to the limits of the run, and says what they cost.
+    fn shed(&mut self, tables: &mut Tables) -> Result<()> {
+        self.storms.report(tables.lost(Loss::Aggregated));
+        let decoded = self.decoder.decoded();
+        let limit = self.shedding.as_mut().and_then(|shedding| shedding.next(decoded));
+        limit.map_or(Ok(()), |limit| Ok(tables.limit_storms(limit)?))
+    }
+
     fn report_status(&mut self) {
         Status::conntrack(self.translator.status());
         while let Some(news) = self.owners.attribution.news() {
@@ -348,13 +369,15 @@ impl<S: Sink> Stages<S> {
     fn summary(&mut self, probe: &ConnectionProbe) -> Result<Summary> {
         let mut rows = self.reporting.rows();
         let mut counted = self.reporting.reported();
+        let mut unlisted = Vec::new();
         if !self.reporting.is_full() {
             probe.tables.counters(|key, counter| {
                 if let Some(row) = self.unreported(&key, &counter, &probe.tables) {
                     counted += counter.connections;
-                    rows.push(row);
+                    unlisted.push(row);
                 }
             })?;
+            add_counted(&mut rows, unlisted);
         }
         Ok(Summary {
             started: self.started,
@@ -388,7 +411,11 @@ impl<S: Sink> Stages<S> {
                 (role, outcome),
                 ends,
                 owner,
-                count,
+                Unlisted {
+                    connections: count,
+                    client_bytes: counter.client_bytes,
+                    server_bytes: counter.server_bytes,
+                },
                 (time(counter.first_ns), time(counter.last_ns)),
             )
         })

@@ -8,6 +8,7 @@
 mod by_action;
 pub mod counters;
 mod ebtables;
+pub mod exemptions;
 mod expression;
 pub mod fingerprint;
 mod iptables;

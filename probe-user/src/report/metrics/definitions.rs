@@ -63,6 +63,8 @@ definitions! {
         "1 while this part of the agent runs, else 0. Disabled parts have no series.";
     LACKS: Gauge "probe_part_lacks" ["part"; ]
         "Optional hooks missing on this kernel, by part; the log names them.";
+    AGGREGATED: Counter "probe_aggregated_connections" [; ]
+        "TCP connections counted and not listed one by one, once per side: beyond watch.max_rate or limits.cpu.";
     LOST: Counter "probe_lost" ["part" "reason"; ]
         "Lost items (not kept or not seen), by part and reason.";
     MISSES: Counter "probe_attribution_misses" ["source"; ]

@@ -12,8 +12,8 @@ use std::{
 
 use self::{
     definitions::{
-        BUILD, CADENCE, CAUSES, CONNECTIONS, CPU, FINDINGS, FOREIGN, FORGOTTEN, HELD, LACKS, LOST,
-        MAP_CAPACITY, MAP_ENTRIES, MEMORY, MISSES, PART_UP, PROGRAM_RUNS, PROGRAM_SECONDS, QUESTIONS,
+        AGGREGATED, BUILD, CADENCE, CAUSES, CONNECTIONS, CPU, FINDINGS, FOREIGN, FORGOTTEN, HELD, LACKS,
+        LOST, MAP_CAPACITY, MAP_ENTRIES, MEMORY, MISSES, PART_UP, PROGRAM_RUNS, PROGRAM_SECONDS, QUESTIONS,
         REFUSED, RESETS, START, STORED, UNLOGGED, UNSTORED, UNTRACKED, VXLAN_DROPS, VXLAN_PACKETS,
         VXLAN_PEER_UP,
     },
@@ -263,6 +263,11 @@ impl Metrics {
             self.store.set(&PROGRAM_SECONDS, &labels, run.seconds);
             self.store.set(&PROGRAM_RUNS, &labels, run.runs as f64);
         }
+    }
+
+    /// Connections that were only counted.
+    pub fn aggregated(&self, count: u64) {
+        self.store.set(&AGGREGATED, &[], count as f64);
     }
 
     /// Connections of other nodes on this kernel.

@@ -23,6 +23,7 @@ use crate::{
         cause::{Evidence, UntrackedPackets, explain},
         part::{Part, State},
     },
+    netfilter::rules::exemptions::Exemptions,
     report::say,
 };
 
@@ -42,6 +43,9 @@ pub struct Collector {
     known_services: Option<u64>,
     retry_tunnels: Retry,
     retry_untracked: Retry,
+    /// For the causes of `watch`, hooks are attached once there may be something to see. Those that can't be are not tried again.
+    exemptions: Exemptions,
+    refused: HashSet<Part>,
 }
 
 impl Collector {
@@ -69,6 +73,8 @@ impl Collector {
             addresses: Addresses::default(),
             retry_tunnels: Retry::new(),
             retry_untracked: Retry::new(),
+            exemptions: Exemptions::default(),
+            refused: HashSet::new(),
         };
         // Held for all three objects. What is wrong with them is said by each.
         let _types = KernelTypes::hold(&collector.config.source);
@@ -87,10 +93,38 @@ impl Collector {
         if let Err(error) = collector.addresses.open() {
             without("addresses and devices", &chain(&error));
         }
-        collector.begin_untracked();
-        collector.begin_tunnels();
+        if collector.config.observed.is_some() {
+            collector.begin_untracked();
+            collector.begin_tunnels();
+        }
         collector.poll();
         collector
+    }
+
+    /// Attaches what there may be something to see for by now, and takes away what has nothing to see any more: a packet is untracked by a
+    /// rule, and a VXLAN device has faults. Hooks that see nothing cost time with every packet.
+    fn attach_what_is_needed(&mut self) {
+        // The node's network namespace could not be entered.
+        if self.netns == 0 {
+            return;
+        }
+        let is_refused = self.refused.contains(&Part::Bypass);
+        let may_be_untracked = !is_refused && self.exemptions.may_exist();
+        if may_be_untracked && self.untracked.is_off() {
+            self.begin_untracked();
+        } else if !may_be_untracked && self.untracked.is_idle() {
+            self.untracked = Untracked::Off;
+        }
+        if self.tunnels.is_off()
+            && !self.refused.contains(&Part::Vxlan)
+            && self
+                .addresses
+                .devices()
+                .iter()
+                .any(|device| device.vxlan.is_some())
+        {
+            self.begin_tunnels();
+        }
     }
 
     fn begin_drops(&mut self) {
@@ -158,7 +192,10 @@ impl Collector {
         };
         match &mut self.config.observed {
             Some(observed) => observed.by.state(part, State::Failed(reason.to_owned())),
-            None => without(what, reason),
+            None => {
+                self.refused.insert(part);
+                without(what, reason);
+            }
         }
     }
 
@@ -176,6 +213,8 @@ impl Collector {
             if self.untracked.is_off() && self.retry_untracked.is_due() {
                 self.begin_untracked();
             }
+        } else {
+            self.attach_what_is_needed();
         }
         match self.tunnels.poll() {
             Ok(view) => {

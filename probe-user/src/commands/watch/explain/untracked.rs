@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use probe_ebpf::contract::bypass::Counters;
 
 use crate::{
     capture::bypass as capture,
@@ -78,6 +79,16 @@ impl Untracked {
         matches!(self, Self::Off)
     }
 
+    /// Whether it is for causes only, and no untracked packet was seen for a while.
+    pub fn is_idle(&self) -> bool {
+        let Self::Counted(probe, _) = self else {
+            return false;
+        };
+        let (mut is_idle, now) = (true, now_ns());
+        let read = probe.streams(|_, counters| is_idle &= is_old(&counters, now));
+        read.is_ok() && is_idle
+    }
+
     fn probe(&self) -> Option<&BypassProbe> {
         match self {
             Self::Off => None,
@@ -145,11 +156,15 @@ impl Untracked {
     }
 }
 
+fn is_old(counters: &Counters, now: u64) -> bool {
+    Duration::from_nanos(now.saturating_sub(counters.last_ns)) > IDLE
+}
+
 fn tidy(probe: &mut BypassProbe) {
     let mut idle = Vec::new();
     let now = now_ns();
     let _ = probe.streams(|key, counters| {
-        if Duration::from_nanos(now.saturating_sub(counters.last_ns)) > IDLE {
+        if is_old(&counters, now) {
             idle.push(key);
         }
     });

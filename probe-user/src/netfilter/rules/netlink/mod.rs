@@ -7,6 +7,7 @@
 mod aim;
 mod dump;
 mod elements;
+mod exempting;
 mod expression;
 mod field;
 mod iptables;
@@ -25,9 +26,11 @@ use serde_json::json;
 pub(super) use self::{
     aim::Aim,
     dump::{ATTEMPTS, DumpError},
+    exempting::may_exempt,
     expression::Extension,
     iptables::word as plain_word,
     reached::{ChainReader, Positions},
+    xt::is_notrack,
 };
 use self::{
     dump::{ChainCounters, Dump, RuleCounter},

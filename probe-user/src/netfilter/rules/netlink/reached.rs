@@ -56,11 +56,11 @@ pub(in crate::netfilter::rules) struct ChainReader {
 }
 
 /// A table and its chains at hooks.
-struct BaseChains {
-    family: Family,
-    name: String,
+pub(super) struct BaseChains {
+    pub(super) family: Family,
+    pub(super) name: String,
     dormant: bool,
-    chains: Vec<(String, Base)>,
+    pub(super) chains: Vec<(String, Base)>,
 }
 
 #[derive(Clone, Copy)]
@@ -519,7 +519,7 @@ fn gone(result: Result<(), DumpError>) -> Result<(), DumpError> {
 }
 
 /// All tables with their chains at hooks. Other chains are passed over: there may be three for each Service.
-fn base_chains(asked: &mut Asked) -> Result<Vec<BaseChains>, DumpError> {
+pub(super) fn base_chains(asked: &mut Asked) -> Result<Vec<BaseChains>, DumpError> {
     let mut tables: Vec<BaseChains> = Vec::new();
     let request = NfTablesMessage::GetTable(TableMessage { attributes: vec![] });
     asked.ask(0.into(), request, NLM_F_DUMP, |message| {

@@ -261,7 +261,7 @@ pub(in crate::netfilter::rules) fn target(family: Family, extension: &Extension)
 }
 
 /// The flags are first in each revision of `struct xt_ct_target_info`.
-pub(super) fn is_notrack(target: &Extension) -> bool {
+pub(in crate::netfilter::rules) fn is_notrack(target: &Extension) -> bool {
     match target.name.as_str() {
         "NOTRACK" => true,
         "CT" => Fields(&target.options)

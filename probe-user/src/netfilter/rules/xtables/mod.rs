@@ -9,7 +9,7 @@ mod socket;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use self::{entries::Blob, socket::Socket};
-use super::{CandidateRule, Family, RulePosition};
+use super::{CandidateRule, Family, RulePosition, netlink::is_notrack};
 use crate::host::proc_net::ProcNet;
 
 /// The families that have such tables.
@@ -62,6 +62,28 @@ pub(super) fn fingerprint() -> Result<Vec<TableFingerprint>, String> {
         }
     }
     Ok(tables)
+}
+
+/// Whether a rule exempts packets from conntrack, which only table raw may.
+///
+/// # Errors
+/// A sentence, when the kernel doesn't hand the table out, or it isn't as iptables makes it.
+pub(super) fn has_notrack() -> Result<bool, String> {
+    const RAW: &str = "raw";
+    for family in FAMILIES {
+        if !names(family).iter().any(|name| name == RAW) {
+            continue;
+        }
+        let blob = blob(family, RAW)?;
+        let chains = blob
+            .chains()
+            .ok_or_else(|| format!("the table {RAW} can't be understood"))?;
+        let mut rules = chains.iter().flat_map(|chain| &chain.rules);
+        if rules.any(|rule| blob.target(rule).is_none_or(|target| is_notrack(&target))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The tables of the calling thread's network namespace, as `iptables-legacy-save -c` or `ip6tables-legacy-save -c` writes them.
