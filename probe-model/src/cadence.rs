@@ -1,15 +1,10 @@
 //! How often the same thing happens.
 
-use std::{
-    hash::{BuildHasher, RandomState},
-    net::IpAddr,
-    num::NonZeroUsize,
-    time::Duration,
-};
+use std::{hash::BuildHasher, net::IpAddr, num::NonZeroUsize, time::Duration};
 
-use lru::LruCache;
+use lru::{DefaultHasher, LruCache};
 
-use super::{Connection, summary::Row};
+use super::{Connection, Outcome, summary::Row};
 
 mod periods;
 pub mod phase;
@@ -100,12 +95,12 @@ struct Source {
 
 /// The cadence of every source, bounded: the one unseen for longest makes room.
 pub struct Cadences {
-    /// By a keyed hash of the source, so that nothing of it is copied: among 8192 of 64 bits one collision in
+    /// By a hash of the source, random in each run, so that nothing of it is copied: among 8192 of 64 bits one collision in
     /// half a million million runs.
     sources: LruCache<u64, Source>,
     /// The same whatever the outcome.
     whole: LruCache<u64, Tracker>,
-    hasher: RandomState,
+    hasher: DefaultHasher,
     fell_out: u64,
 }
 
@@ -114,19 +109,16 @@ impl Cadences {
         Self {
             sources: LruCache::sparse(capacity),
             whole: LruCache::sparse(capacity),
-            hasher: RandomState::new(),
+            hasher: DefaultHasher::default(),
             fell_out: 0,
         }
     }
 
     /// Takes one connection; the caller keeps the answer in [`Connection::cadence`].
     pub fn seen(&mut self, connection: &Connection) -> Cadence {
-        let whole = self.note(connection);
-        let Connection { role, outcome, .. } = *connection;
-        let destination = connection.asked();
-        let key = self
-            .hasher
-            .hash_one((Actor::of(connection), destination, outcome, role));
+        let whole_key = self.key(connection);
+        let whole = self.note_key(whole_key, connection);
+        let key = of_outcome(whole_key, connection.outcome);
         let Some(source) = self.sources.get_mut(&key) else {
             let mut tracker = Tracker::default();
             let cadence = with_whole(tracker.seen(connection.time), whole);
@@ -142,9 +134,16 @@ impl Cadences {
 
     /// Takes one that is not shown: it belongs to the interval of its source all the same.
     pub fn note(&mut self, connection: &Connection) -> Cadence {
-        let key = self
-            .hasher
-            .hash_one((Actor::of(connection), connection.asked(), connection.role));
+        self.note_key(self.key(connection), connection)
+    }
+
+    /// Who does what, whatever the outcome.
+    fn key(&self, connection: &Connection) -> u64 {
+        self.hasher
+            .hash_one((Actor::of(connection), connection.asked(), connection.role))
+    }
+
+    fn note_key(&mut self, key: u64, connection: &Connection) -> Cadence {
         if let Some(tracker) = self.whole.get_mut(&key) {
             return tracker.seen(connection.time);
         }
@@ -163,6 +162,12 @@ impl Cadences {
     pub fn rows(&self) -> impl Iterator<Item = &Row> {
         self.sources.iter().map(|(_, source)| &source.row)
     }
+}
+
+/// The key of one outcome of a source: another for each, and as random as the source's.
+const fn of_outcome(key: u64, outcome: Outcome) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    key ^ (outcome as u64 + 1).wrapping_mul(ODD)
 }
 
 /// The interval of one outcome of a source, or that of the whole source: a check every 10 s whose outcome changes has each outcome

@@ -14,8 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use probe_ebpf::contract::connection::{
     Address, Connection as Raw, Handshake, HandshakeKey, Record, Unacknowledged as RawUnacknowledged,
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 
 use super::{
     Cadence, Cause, Container, Outcome, Owner, Pod, Process, Role,
@@ -128,7 +127,7 @@ impl Connection {
             payload: None,
             unacknowledged: None,
             netns: 0,
-            owner: Arc::default(),
+            owner: Owner::unknown(),
             peer: None,
             cause: None,
             tls: None,
@@ -268,68 +267,6 @@ pub(super) fn server<'a>(role: Role, owner: &'a Owner, peer: Option<&'a Owner>) 
     .filter(|owner| owner.is_known())
 }
 
-/// JSON of an owner and of its parts, to be written once and used for each of its connections.
-#[derive(Debug, Default)]
-pub struct OwnerJson {
-    pub owner: Option<Box<RawValue>>,
-    pub process: Option<Box<RawValue>>,
-    pub container: Option<Box<RawValue>>,
-    pub pod: Option<Box<RawValue>>,
-}
-
-/// A part of an object, or its JSON.
-enum Part<'a, T: Clone> {
-    Value(Cow<'a, T>),
-    Json(&'a RawValue),
-}
-
-impl<'a, T: Clone> Part<'a, T> {
-    fn of(value: &'a T) -> Self {
-        Self::Value(Cow::Borrowed(value))
-    }
-}
-
-impl<T: Clone + DeserializeOwned> Part<'_, T> {
-    /// `None`: its JSON is another's.
-    fn into_value(self) -> Option<T> {
-        match self {
-            Self::Value(value) => Some(value.into_owned()),
-            Self::Json(json) => serde_json::from_str(json.get()).ok(),
-        }
-    }
-}
-
-impl<T: Clone + Serialize> Serialize for Part<'_, T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Value(value) => value.serialize(serializer),
-            Self::Json(json) => json.serialize(serializer),
-        }
-    }
-}
-
-impl<'de, T: Clone + Deserialize<'de>> Deserialize<'de> for Part<'_, T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        T::deserialize(deserializer).map(|value| Self::Value(Cow::Owned(value)))
-    }
-}
-
-/// Both forms are one object.
-#[cfg(feature = "schema")]
-impl<T: Clone + schemars::JsonSchema> schemars::JsonSchema for Part<'_, T> {
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        T::json_schema(generator)
-    }
-}
-
 /// One endpoint of a TCP connection, with all that is known of it.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(
@@ -362,13 +299,13 @@ pub struct ConnectionEvent<'a> {
     duration_us: u64,
     /// The process of this side.
     #[serde(skip_serializing_if = "Option::is_none")]
-    process: Option<Part<'a, Process>>,
+    process: Option<Cow<'a, Process>>,
     /// The container of this side.
     #[serde(skip_serializing_if = "Option::is_none")]
-    container: Option<Part<'a, Container>>,
+    container: Option<Cow<'a, Container>>,
     /// The pod of this side.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pod: Option<Part<'a, Pod>>,
+    pod: Option<Cow<'a, Pod>>,
     /// The interval of this owner and destination, whatever the outcome, once three were seen and they are regular; of several the
     /// one of most connections.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -379,7 +316,7 @@ pub struct ConnectionEvent<'a> {
     netns: u32,
     /// The owner of the other side, if it is on this kernel or its address is a node's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    peer: Option<Part<'a, Owner>>,
+    peer: Option<Cow<'a, Owner>>,
     /// Nine of ten intervals differ from `every_ms` by no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     every_spread_ms: Option<u64>,
@@ -462,12 +399,12 @@ impl<'a> ConnectionEvent<'a> {
             bytes_sent,
             bytes_received,
             duration_us: u64::try_from(duration.as_micros()).unwrap_or(u64::MAX),
-            process: process.as_ref().map(Part::of),
-            container: container.as_ref().map(Part::of),
-            pod: pod.as_ref().map(Part::of),
+            process: process.as_ref().map(Cow::Borrowed),
+            container: container.as_ref().map(Cow::Borrowed),
+            pod: pod.as_ref().map(Cow::Borrowed),
             every_ms,
             netns: *netns,
-            peer: peer.map(Part::of),
+            peer: peer.map(Cow::Borrowed),
             every_spread_ms,
             per_interval: cadence.and_then(|cadence| cadence.per_interval),
             also_every_ms: cadence.as_ref().and_then(Cadence::also_milliseconds),
@@ -480,23 +417,6 @@ impl<'a> ConnectionEvent<'a> {
             tls: tls.as_deref().map(Cow::Borrowed),
             node: node.map(Cow::Borrowed),
         }
-    }
-
-    /// The same, with its owners' JSON as it was written before. Where that has no part, the connection's own stays.
-    #[must_use]
-    pub fn with_owners(mut self, owner: &'a OwnerJson, peer: Option<&'a OwnerJson>) -> Self {
-        fn put<'a, T: Clone>(part: &mut Option<Part<'a, T>>, json: Option<&'a RawValue>) {
-            if part.is_some()
-                && let Some(json) = json
-            {
-                *part = Some(Part::Json(json));
-            }
-        }
-        put(&mut self.process, owner.process.as_deref());
-        put(&mut self.container, owner.container.as_deref());
-        put(&mut self.pod, owner.pod.as_deref());
-        put(&mut self.peer, peer.and_then(|peer| peer.owner.as_deref()));
-        self
     }
 
     /// The connection in the object; `None`: the object is another event's.
@@ -551,12 +471,12 @@ impl<'a> ConnectionEvent<'a> {
             unacknowledged,
             netns,
             owner: Arc::new(Owner {
-                process: process.and_then(Part::into_value),
-                container: container.and_then(Part::into_value),
-                pod: pod.and_then(Part::into_value),
+                process: process.map(Cow::into_owned),
+                container: container.map(Cow::into_owned),
+                pod: pod.map(Cow::into_owned),
                 node: None,
             }),
-            peer: peer.and_then(Part::into_value).map(Arc::new),
+            peer: peer.map(Cow::into_owned).map(Arc::new),
             cause: cause.map(|cause| Box::new(cause.into_owned())),
             tls: tls.map(|tls| Box::new(tls.into_owned())),
             cadence: count.map(|count| Cadence {

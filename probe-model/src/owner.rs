@@ -1,6 +1,6 @@
 //! Who owns one end of a connection: process, container, pod. Each name carries its source.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,13 +26,17 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// The one of whom nothing is known: one for all connections.
+    pub fn unknown() -> Arc<Self> {
+        static UNKNOWN: LazyLock<Arc<Owner>> = LazyLock::new(Arc::default);
+        Arc::clone(&UNKNOWN)
+    }
+
     /// Whether anything at all is known.
     pub fn is_known(&self) -> bool {
         self.process.is_some() || self.container.is_some() || self.pod.is_some() || self.node.is_some()
     }
-}
 
-impl Owner {
     /// For people: pod and process, or else the node. Not escaped.
     pub fn describe(&self) -> String {
         let mut words = Vec::new();

@@ -29,6 +29,11 @@ pub(super) struct Periods {
 /// The one interval of `times`, and its spread; see [`Tracker`](super::Tracker).
 pub(super) fn regular(times: &[i64]) -> Option<(Duration, Duration)> {
     let known = times.len().checked_sub(1).filter(|known| *known >= 2)?;
+    // Half of the intervals are as long as the median, or longer: of a stream's records nothing is sorted.
+    let (first, last) = (*times.first()?, *times.last()?);
+    if last.abs_diff(first) < SHORTEST * (known - known / 2) as u64 {
+        return None;
+    }
     let mut buffer = [0; TIMES];
     for (interval, pair) in buffer.iter_mut().zip(times.windows(2)) {
         *interval = pair[1].abs_diff(pair[0]);
@@ -56,7 +61,7 @@ pub(super) fn regular(times: &[i64]) -> Option<(Duration, Duration)> {
 pub(super) fn periods(times: &[i64]) -> Option<Periods> {
     // All of them close together is a stream.
     let mut gaps = times.windows(2).map(|pair| pair[1].abs_diff(pair[0]));
-    if gaps.all(|gap| gap < SHORTEST) {
+    if times.last()?.abs_diff(*times.first()?) < SHORTEST || gaps.all(|gap| gap < SHORTEST) {
         return None;
     }
     // A check every 10 s beside one every minute is seven connections a minute too, and two intervals say more.

@@ -33,9 +33,17 @@ const AT_ONCE: u32 = 8;
 /// A listening socket: network namespace and local address.
 type Key = (u32, SocketAddr);
 
+/// Who listens there, as far as is known.
+struct Remembered {
+    at: Instant,
+    answer: Option<Arc<Owner>>,
+    /// The owner in the record that gave the answer.
+    learnt_of: Option<Arc<Owner>>,
+}
+
 /// Answers so far.
 pub struct Listeners {
-    known: LruCache<Key, (Instant, Option<Arc<Owner>>)>,
+    known: LruCache<Key, Remembered>,
     /// When all searches so far would have been done, with [`SEARCH`] after each.
     searched_until: Option<Instant>,
 }
@@ -51,7 +59,7 @@ impl Listeners {
     /// The answer, from memory or by `search`; `None` too where it would be searched for too often.
     pub fn find(&mut self, key: Key, search: impl FnOnce() -> Option<Arc<Owner>>) -> Option<Arc<Owner>> {
         let now = Instant::now();
-        if let Some((at, answer)) = self.known.get(&key) {
+        if let Some(Remembered { at, answer, .. }) = self.known.get(&key) {
             let holds = if answer.is_some() { FOUND } else { NOT_FOUND };
             if now.duration_since(*at) < holds {
                 return answer.clone();
@@ -60,17 +68,41 @@ impl Listeners {
         // A storm on many ports must not become a search of /proc for each record.
         let until = self.searched_until.unwrap_or(now).max(now);
         if until.duration_since(now) > SEARCH * (AT_ONCE - 1) {
-            return self.known.get(&key).and_then(|(_, answer)| answer.clone());
+            return self.known.get(&key).and_then(|known| known.answer.clone());
         }
         let answer = search();
         self.searched_until = Some(until + now.elapsed() + SEARCH);
-        self.known.put(key, (now, answer.clone()));
+        let remembered = Remembered {
+            at: now,
+            answer: answer.clone(),
+            learnt_of: None,
+        };
+        self.known.put(key, remembered);
         answer
     }
 
-    /// Takes an answer that a record gave.
-    pub fn learn(&mut self, key: Key, owner: Arc<Owner>) {
-        self.known.put(key, (Instant::now(), Some(owner)));
+    /// Takes the answer that a record gave at `now`: what `listener` makes of its owner, once for all records of that owner.
+    pub fn learn(
+        &mut self,
+        key: Key,
+        owner: &Arc<Owner>,
+        now: Instant,
+        listener: impl FnOnce(&Owner) -> Owner,
+    ) {
+        let is_of = |known: &&mut Remembered| {
+            let of = known.learnt_of.as_ref();
+            of.is_some_and(|of| Arc::ptr_eq(of, owner))
+        };
+        if let Some(known) = self.known.get_mut(&key).filter(is_of) {
+            known.at = now;
+            return;
+        }
+        let remembered = Remembered {
+            at: now,
+            answer: Some(Arc::new(listener(owner))),
+            learnt_of: Some(Arc::clone(owner)),
+        };
+        self.known.put(key, remembered);
     }
 }
 
@@ -248,7 +280,38 @@ mod tests {
         assert_eq!(listeners.find(key, || None), None);
         assert_eq!(listeners.find(key, || panic!("searched again")), None);
         let owner = Arc::new(Owner::default());
-        listeners.learn(key, Arc::clone(&owner));
+        listeners.learn(key, &owner, Instant::now(), Owner::clone);
         assert_eq!(listeners.find(key, || panic!("searched again")), Some(owner));
+    }
+
+    /// Records of one owner come by the thousand: its strings are copied once.
+    #[test]
+    fn of_each_owner_is_learnt_once() {
+        let mut listeners = Listeners::new();
+        let key = (1, "1.2.3.4:5".parse().unwrap());
+        let (one, other) = (Arc::<Owner>::default(), Arc::<Owner>::default());
+        let long_ago = Instant::now().checked_sub(2 * FOUND).unwrap();
+        let mut made = 0;
+        for (owner, at, expected) in [
+            (&one, long_ago, 1),
+            (&one, Instant::now(), 1),
+            (&other, Instant::now(), 2),
+            (&one, Instant::now(), 3),
+        ] {
+            listeners.learn(key, owner, at, |owner| {
+                made += 1;
+                owner.clone()
+            });
+            assert_eq!(made, expected);
+        }
+        let mut searched = false;
+        listeners.learn(key, &one, long_ago, Owner::clone);
+        listeners.find(key, || {
+            searched = true;
+            None
+        });
+        assert!(searched, "an old answer holds");
+        listeners.learn(key, &one, Instant::now(), Owner::clone);
+        assert!(listeners.find(key, || panic!("searched again")).is_some());
     }
 }

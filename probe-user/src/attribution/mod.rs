@@ -142,7 +142,7 @@ impl Attribution {
             return Arc::clone(&known.owner);
         }
         if task.pid == 0 && task.cgroup == 0 {
-            return Arc::default();
+            return Owner::unknown();
         }
         let process = (task.pid != 0).then(|| self.process(task, kernel));
         let placement = match kernel.cgroup_names(task.cgroup) {
@@ -200,18 +200,18 @@ impl Attribution {
         owner
     }
 
-    /// Takes the owner of a server's end that the kernel side saw: the next end there may come without one.
-    pub fn learned(&mut self, netns: u32, server: SocketAddr, owner: &Arc<Owner>) {
-        let Some(process) = &owner.process else { return };
-        let process = Process {
-            source: ProcessSource::Listener,
-            ..process.clone()
-        };
-        let owner = Owner {
-            process: Some(process),
-            ..Owner::clone(owner)
-        };
-        self.listeners.learn((netns, server), Arc::new(owner));
+    /// Takes the owner of a server's end that the kernel side saw by `now`: the next end there may come without one.
+    pub fn learned(&mut self, netns: u32, server: SocketAddr, owner: &Arc<Owner>, now: Instant) {
+        if owner.process.is_none() {
+            return;
+        }
+        self.listeners.learn((netns, server), owner, now, |owner| {
+            let mut listener = owner.clone();
+            if let Some(process) = &mut listener.process {
+                process.source = ProcessSource::Listener;
+            }
+            listener
+        });
     }
 
     /// Names a side's owner again, just before it is reported: the runtime may have answered meanwhile.

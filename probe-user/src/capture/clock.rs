@@ -24,7 +24,14 @@ impl Clock {
 
     /// Time of day of a monotonic time; the limits of the calendar where it is absurd.
     pub fn time(&self, monotonic_ns: u64) -> Timestamp {
-        Timestamp::from_nanosecond(self.ahead_ns + i128::from(monotonic_ns)).unwrap_or(Timestamp::MAX)
+        const SECOND: i64 = 1_000_000_000;
+        let time_ns = self.ahead_ns + i128::from(monotonic_ns);
+        // Until 2262, without a division of 128 bits for each record.
+        let time = match i64::try_from(time_ns) {
+            Ok(ns) => Timestamp::new(ns.div_euclid(SECOND), ns.rem_euclid(SECOND) as i32),
+            Err(_) => Timestamp::from_nanosecond(time_ns),
+        };
+        time.unwrap_or(Timestamp::MAX)
     }
 
     /// `CLOCK_MONOTONIC` when this was read, nanoseconds.
@@ -48,6 +55,9 @@ mod tests {
         assert_eq!(clock.time(5_000).as_nanosecond(), 1_700_000_000_000_000_000);
         assert_eq!(clock.time(4_000).as_nanosecond(), 1_699_999_999_999_999_000);
         assert_eq!(clock.since(6_000), Duration::ZERO);
+        for time_ns in [-1, i128::from(i64::MAX), i128::from(i64::MAX) + 1] {
+            assert_eq!(Clock::new(time_ns, 0).time(0).as_nanosecond(), time_ns);
+        }
         // Whatever the kernel side says, there is an answer.
         clock.time(u64::MAX);
         assert_eq!(Clock::new(i128::MAX / 2, 0).time(u64::MAX), Timestamp::MAX);

@@ -143,7 +143,7 @@ impl Side {
 
     /// The model of it.
     pub fn connection(&self, clock: &Clock, owner: Arc<Owner>, peer: Option<Arc<Owner>>) -> Connection {
-        let connection = match &self.state {
+        let mut connection = match &self.state {
             SideState::Ended(record, outcome) => {
                 Connection::ended(clock.time(record.end_ns), self.role, *outcome, record)
             }
@@ -155,11 +155,9 @@ impl Side {
                 Connection::unfinished(clock.time(handshake.last_ns), key, handshake)
             }
         };
-        Connection {
-            owner,
-            peer,
-            ..connection
-        }
+        connection.owner = owner;
+        connection.peer = peer;
+        connection
     }
 }
 

@@ -86,6 +86,8 @@ impl KernelTypes {
         let has_all = |types: &Self| objects.iter().all(|object| types.objects.contains(&object.name));
         LATEST.get(&source.btf, has_all, || {
             memory::raise_limit();
+            // The most memory is needed from here until the objects are loaded.
+            memory::give_back();
             let mut types = Self::read(&source.btf, objects)?;
             let loaders = || objects.iter().map(|_| EbpfLoader::new()).collect();
             types.loaders = Mutex::new(memory::without_files(loaders));

@@ -47,7 +47,7 @@ impl Clock {
         if !milliseconds {
             return 8;
         }
-        8 + text::ascii(out, ".") + text::padded(out, micros(time) / 1000, 3)
+        8 + text::fraction(out, micros(time) / 1000, 3)
     }
 
     /// As [`Clock::utc`], as a text.
@@ -71,9 +71,8 @@ impl Clock {
             self.utc
                 .text(time, |time| time.strftime("%Y-%m-%dT%H:%M:%S").to_string()),
         );
-        text::ascii(out, ".");
-        text::padded(out, micros(time), 6);
-        text::ascii(out, "Z");
+        text::fraction(out, micros(time), 6);
+        out.push(b'Z');
     }
 }
 

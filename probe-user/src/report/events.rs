@@ -12,7 +12,6 @@ use crate::model::{Connection, Finding};
 pub struct Lines {
     node: String,
     clock: Clock,
-    scratch: Vec<u8>,
     owners: OwnersJson,
     line: Vec<u8>,
 }
@@ -49,7 +48,6 @@ impl Lines {
         Self {
             node,
             clock: Clock::new(TimeZone::UTC),
-            scratch: Vec::new(),
             owners: OwnersJson::default(),
             line: Vec::new(),
         }
@@ -64,7 +62,6 @@ impl Lines {
         json::connection(
             &mut self.line,
             &mut self.clock,
-            &mut self.scratch,
             Some(&mut self.owners),
             Some(&self.node),
             connection,
@@ -86,9 +83,7 @@ impl Lines {
 
     /// Anything else that has a name.
     pub fn event(&mut self, event: &'static str, body: impl Serialize) -> Vec<u8> {
-        self.scratch.clear();
-        self.clock.utc(&mut self.scratch, Timestamp::now());
-        let time = String::from_utf8_lossy(&self.scratch).into_owned();
+        let time = self.clock.utc_text(Timestamp::now());
         let event = Event {
             event,
             time,

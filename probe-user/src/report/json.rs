@@ -4,9 +4,9 @@ use std::io;
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{clock::Clock, lines, owner_json::OwnersJson};
+use super::{clock::Clock, lines, owner_json::OwnersJson, text};
 use crate::model::{
-    self, Container, Outcome, Owner, Pod, Process, Role, Summary,
+    self, Cadence, Container, Outcome, Owner, Pod, Process, Role, Summary,
     address::{Address, AddressPort},
     cause::causes::Counted,
     connection::ConnectionEvent,
@@ -37,27 +37,141 @@ struct CountedCause<'a> {
     cause: &'a model::Cause,
 }
 
-/// Appends one line. `scratch` is for the time's text; `owners` keeps what many lines have in common.
+/// Appends one line: the object of [`ConnectionEvent`]. `owners` keeps what many lines have in common.
 pub fn connection(
     out: &mut Vec<u8>,
     clock: &mut Clock,
-    scratch: &mut Vec<u8>,
     owners: Option<&mut OwnersJson>,
     node: Option<&str>,
     connection: &model::Connection,
 ) -> io::Result<()> {
-    scratch.clear();
-    clock.utc(scratch, connection.time);
-    let time = str::from_utf8(scratch).unwrap_or_default();
-    let mut event = ConnectionEvent::new(connection, time, node);
-    if let Some(owners) = owners {
-        owners.prepare(&connection.owner, connection.peer.as_ref());
-        if let Some(owner) = owners.get(&connection.owner) {
-            let peer = connection.peer.as_ref().and_then(|peer| owners.get(peer));
-            event = event.with_owners(owner, peer);
-        }
+    if let Some(owners) = owners
+        && common(out, clock, owners, node, connection)?
+    {
+        return Ok(());
     }
-    line(out, &event)
+    let time = clock.utc_text(connection.time);
+    line(out, &ConnectionEvent::new(connection, &time, node))
+}
+
+/// The same for nearly all of them, without serde; `false`: this one is not, and nothing was written.
+fn common(
+    out: &mut Vec<u8>,
+    clock: &mut Clock,
+    owners: &mut OwnersJson,
+    node: Option<&str>,
+    connection: &model::Connection,
+) -> io::Result<bool> {
+    let model::Connection {
+        time,
+        duration,
+        role,
+        outcome,
+        source,
+        destination,
+        dialled,
+        seen_as,
+        untranslated,
+        payload,
+        unacknowledged: None,
+        netns,
+        owner,
+        peer,
+        cause: None,
+        tls: None,
+        cadence,
+    } = connection
+    else {
+        return Ok(false);
+    };
+    let Some((owner, peer)) = owners.both(owner, peer.as_ref())? else {
+        return Ok(false);
+    };
+    out.extend_from_slice(b"{\"event\":\"connection\",\"time\":\"");
+    clock.utc(out, *time);
+    out.extend_from_slice(b"\",\"role\":\"");
+    text::ascii(out, role.name());
+    out.extend_from_slice(b"\",\"outcome\":\"");
+    text::ascii(out, outcome.name());
+    out.push(b'"');
+    if let Some(source) = AddressPort::new(*source).known() {
+        endpoint(out, ",\"source\":{", source);
+    }
+    endpoint(out, ",\"destination\":{", AddressPort::new(*destination));
+    if let Some(model::connection::Payload { sent, received }) = payload {
+        number(out, ",\"bytes_sent\":", *sent);
+        number(out, ",\"bytes_received\":", *received);
+    }
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    number(out, ",\"duration_us\":", micros);
+    out.extend_from_slice(&owner.side);
+    let every = cadence.as_ref().and_then(Cadence::milliseconds);
+    if let Some((every_ms, _)) = every {
+        number(out, ",\"every_ms\":", every_ms);
+    }
+    if *netns != 0 {
+        number(out, ",\"netns\":", (*netns).into());
+    }
+    if let Some(peer) = peer {
+        out.extend_from_slice(&peer.peer);
+    }
+    if let Some((_, spread_ms)) = every {
+        number(out, ",\"every_spread_ms\":", spread_ms);
+    }
+    if let Some(cadence) = cadence {
+        if let Some(each) = cadence.per_interval {
+            number(out, ",\"per_interval\":", each.into());
+        }
+        if let Some(also_ms) = cadence.also_milliseconds() {
+            number(out, ",\"also_every_ms\":", also_ms);
+        }
+        number(out, ",\"count\":", cadence.count);
+    }
+    if let Some(seen_as) = seen_as {
+        endpoint(out, ",\"seen_as\":{", AddressPort::new(*seen_as));
+    }
+    if let Some(dialled) = dialled {
+        endpoint(out, ",\"dialled\":{", AddressPort::new(*dialled));
+    }
+    if let Some(untranslated) = untranslated {
+        out.extend_from_slice(b",\"untranslated\":\"");
+        text::ascii(out, untranslated.name());
+        out.push(b'"');
+    }
+    if let Some(node) = node {
+        out.extend_from_slice(b",\"node\":");
+        lines::string(out, node)?;
+    }
+    out.extend_from_slice(b"}\n");
+    Ok(true)
+}
+
+/// `name` with its comma, quotes and colon.
+fn number(out: &mut Vec<u8>, name: &str, number: u64) {
+    text::ascii(out, name);
+    text::decimal(out, number);
+}
+
+/// `name` as in [`number`], with the object's brace.
+fn endpoint(out: &mut Vec<u8>, name: &str, AddressPort { address, port }: AddressPort) {
+    text::ascii(out, name);
+    if let Some(address) = address {
+        text::ascii(out, "\"address\":\"");
+        text::ip(out, address);
+        out.push(b'"');
+    }
+    if let Some(port) = port {
+        number(
+            out,
+            if address.is_some() {
+                ",\"port\":"
+            } else {
+                "\"port\":"
+            },
+            port.into(),
+        );
+    }
+    out.push(b'}');
 }
 
 /// The last line of `probe watch`.

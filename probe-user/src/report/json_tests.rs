@@ -9,7 +9,6 @@ fn shown(record: &model::Connection) -> String {
     connection(
         &mut out,
         &mut Clock::new(TimeZone::UTC),
-        &mut Vec::new(),
         None,
         Some("beta"),
         record,
@@ -18,26 +17,101 @@ fn shown(record: &model::Connection) -> String {
     String::from_utf8(out).unwrap()
 }
 
-/// What is written once for all connections of an owner is what is written for one.
-#[test]
-fn owners_that_were_written_before() {
-    let mut owners = OwnersJson::default();
-    let connections = [samples::failed(), samples::both_ends()];
-    for record in samples::all().iter().chain(&connections) {
-        for _ in 0..2 {
-            let mut out = Vec::new();
-            connection(
-                &mut out,
-                &mut Clock::new(TimeZone::UTC),
-                &mut Vec::new(),
-                Some(&mut owners),
-                Some("beta"),
-                record,
-            )
-            .unwrap();
-            assert_eq!(String::from_utf8(out).unwrap(), shown(record));
+/// Those with a field of each other one, and with the limits of what a field holds.
+fn with_each_field_of_others() -> Vec<model::Connection> {
+    use std::time::Duration;
+
+    use model::{Connection, connection::Payload};
+
+    type Put = Box<dyn FnOnce(&mut Connection)>;
+    let mut some = samples::all();
+    some.extend(samples::every_field());
+    some.extend([samples::failed(), samples::both_ends()]);
+    some.push(Connection {
+        time: jiff::Timestamp::MIN,
+        duration: Duration::MAX,
+        netns: u32::MAX,
+        payload: Some(Payload {
+            sent: u64::MAX,
+            received: 10,
+        }),
+        source: "[::ffff:10.0.0.1]:65535".parse().unwrap(),
+        destination: "[::]:0".parse().unwrap(),
+        ..samples::incident()
+    });
+    let mut all = Vec::new();
+    for one in &some {
+        for other in &some {
+            // Every field is named: a new one does not compile until it is here.
+            let Connection {
+                time,
+                duration,
+                role,
+                outcome,
+                source,
+                destination,
+                dialled,
+                seen_as,
+                untranslated,
+                payload,
+                unacknowledged,
+                netns,
+                owner,
+                peer,
+                cause,
+                tls,
+                cadence,
+            } = other.clone();
+            let put: [Put; 17] = [
+                Box::new(move |one| one.time = time),
+                Box::new(move |one| one.duration = duration),
+                Box::new(move |one| one.role = role),
+                Box::new(move |one| one.outcome = outcome),
+                Box::new(move |one| one.source = source),
+                Box::new(move |one| one.destination = destination),
+                Box::new(move |one| one.dialled = dialled),
+                Box::new(move |one| one.seen_as = seen_as),
+                Box::new(move |one| one.untranslated = untranslated),
+                Box::new(move |one| one.payload = payload),
+                Box::new(move |one| one.unacknowledged = unacknowledged),
+                Box::new(move |one| one.netns = netns),
+                Box::new(move |one| one.owner = owner),
+                Box::new(move |one| one.peer = peer),
+                Box::new(move |one| one.cause = cause),
+                Box::new(move |one| one.tls = tls),
+                Box::new(move |one| one.cadence = cadence),
+            ];
+            all.extend(put.map(|put| {
+                let mut one = one.clone();
+                put(&mut one);
+                one
+            }));
         }
     }
+    all
+}
+
+/// What is written without serde is what serde makes of the model, byte by byte.
+#[test]
+fn json_is_the_model_itself() {
+    let mut owners = OwnersJson::default();
+    let mut clock = Clock::new(TimeZone::UTC);
+    let (mut common_ones, mut all) = (0, 0);
+    for record in with_each_field_of_others() {
+        for node in [None, Some("beta"), Some("\"\u{202e}")] {
+            let (mut by_hand, mut by_serde) = (Vec::new(), Vec::new());
+            let written = common(&mut by_hand, &mut clock, &mut owners, node, &record).unwrap();
+            connection(&mut by_serde, &mut clock, None, node, &record).unwrap();
+            all += 1;
+            common_ones += usize::from(written);
+            let expected: &[u8] = if written { &by_serde } else { &[] };
+            assert_eq!(str::from_utf8(&by_hand), str::from_utf8(expected));
+            let mut either = Vec::new();
+            connection(&mut either, &mut clock, Some(&mut owners), node, &record).unwrap();
+            assert_eq!(either, by_serde);
+        }
+    }
+    assert!(all > 10_000 && common_ones * 2 > all, "{common_ones} of {all}");
 }
 
 #[test]

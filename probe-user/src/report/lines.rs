@@ -34,6 +34,21 @@ pub fn to_string(value: &(impl Serialize + ?Sized)) -> Result<String> {
     to_vec(value).map(|json| String::from_utf8_lossy(&json).into_owned())
 }
 
+/// Appends a string with its quotes.
+///
+/// # Errors
+/// None in practice: text can be written as JSON.
+pub fn string(out: &mut Vec<u8>, text: &str) -> Result<()> {
+    let is_plain = |byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if !text.bytes().all(is_plain) {
+        return to_writer(out, text);
+    }
+    out.push(b'"');
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'"');
+    Ok(())
+}
+
 struct Visible(CompactFormatter);
 
 impl Visible {
@@ -80,7 +95,11 @@ mod tests {
     use super::*;
 
     fn written(text: &str) -> String {
-        to_string(text).unwrap()
+        let json = to_string(text).unwrap();
+        let mut appended = Vec::new();
+        string(&mut appended, text).unwrap();
+        assert_eq!(appended, json.as_bytes());
+        json
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub fn say(what: fmt::Arguments<'_>) {
 /// None in practice: writing to memory does not fail.
 pub fn json_line(out: &mut Vec<u8>, node: &str, connection: &Connection) -> io::Result<()> {
     let mut clock = Clock::new(TimeZone::UTC);
-    json::connection(out, &mut clock, &mut Vec::new(), None, Some(node), connection)
+    json::connection(out, &mut clock, None, Some(node), connection)
 }
 
 /// The first line of a recording.
@@ -101,7 +101,6 @@ pub struct Reporter<W> {
     /// The table's header is out.
     begun: bool,
     buffer: Vec<u8>,
-    scratch: Vec<u8>,
     owners: OwnersJson,
     node: Option<String>,
     /// Records are of several nodes: each line says of which.
@@ -131,7 +130,6 @@ impl<W: Write> Reporter<W> {
             clock: Clock::new(TimeZone::system()),
             begun: false,
             buffer: Vec::with_capacity(FULL + (8 << 10)),
-            scratch: Vec::new(),
             owners: OwnersJson::default(),
             node: None,
             nodes: false,
@@ -198,14 +196,7 @@ impl<W: Write> Reporter<W> {
             }
             Format::Wide => wide::line(buffer, clock, *colour, shown, connection),
             Format::Json => {
-                json::connection(
-                    buffer,
-                    clock,
-                    &mut self.scratch,
-                    Some(&mut self.owners),
-                    node.as_deref(),
-                    connection,
-                )?;
+                json::connection(buffer, clock, Some(&mut self.owners), node.as_deref(), connection)?;
             }
         }
         if self.buffer.len() >= FULL {

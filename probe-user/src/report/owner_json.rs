@@ -1,11 +1,46 @@
 //! Owners' JSON, written once for all connections of an owner: two thirds of an object are its owner.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
 
-use crate::model::{Owner, connection::OwnerJson};
+use super::lines;
+use crate::model::Owner;
+
+/// An owner in objects of connections: members with a comma before each.
+pub struct OwnerJson {
+    /// Of its own side: `,"process":{…},"container":{…},"pod":{…}`, those that are known.
+    pub side: Vec<u8>,
+    /// Of the other side: `,"peer":{…}`; empty if nothing is known.
+    pub peer: Vec<u8>,
+}
+
+impl OwnerJson {
+    fn new(owner: &Owner) -> io::Result<Self> {
+        let Owner {
+            process,
+            container,
+            pod,
+            // Only of a peer can the node alone be known.
+            node: _,
+        } = owner;
+        let (mut side, mut peer) = (Vec::new(), Vec::new());
+        member(&mut side, "process", process.as_ref())?;
+        member(&mut side, "container", container.as_ref())?;
+        member(&mut side, "pod", pod.as_ref())?;
+        member(&mut peer, "peer", Some(owner).filter(|owner| owner.is_known()))?;
+        Ok(Self { side, peer })
+    }
+}
+
+/// Appends a member, if it has a value.
+fn member(out: &mut Vec<u8>, name: &str, value: Option<&impl Serialize>) -> io::Result<()> {
+    let Some(value) = value else { return Ok(()) };
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+    Ok(lines::to_writer(out, value)?)
+}
 
 /// Owners whose JSON is kept. More than that make new entries all the time, which costs no more than to keep none.
 const SLOTS: usize = 256;
@@ -21,23 +56,39 @@ struct Entry {
 }
 
 impl OwnersJson {
-    /// Makes sure that the owner's JSON is there, unless the other of one connection is in its slot.
-    pub fn prepare(&mut self, owner: &Arc<Owner>, peer: Option<&Arc<Owner>>) {
-        self.0.resize_with(SLOTS, || None);
-        for owner in peer.into_iter().chain([owner]) {
-            if self.get(owner).is_none() {
-                let entry = Entry {
-                    owner: Arc::clone(owner),
-                    json: written(owner),
-                };
-                if let Some(slot) = self.0.get_mut(slot(owner)) {
-                    *slot = Some(entry);
-                }
-            }
-        }
+    /// Of an owner and of its peer; `None` where both have one slot.
+    ///
+    /// # Errors
+    /// None in practice: an owner can be written as JSON.
+    pub fn both(
+        &mut self,
+        owner: &Arc<Owner>,
+        peer: Option<&Arc<Owner>>,
+    ) -> io::Result<Option<(&OwnerJson, Option<&OwnerJson>)>> {
+        self.prepare(owner)?;
+        let Some(peer) = peer else {
+            return Ok(self.get(owner).map(|json| (json, None)));
+        };
+        self.prepare(peer)?;
+        let (json, of_peer) = (self.get(owner), self.get(peer));
+        Ok(json.zip(of_peer).map(|(json, of_peer)| (json, Some(of_peer))))
     }
 
-    pub fn get(&self, owner: &Arc<Owner>) -> Option<&OwnerJson> {
+    fn prepare(&mut self, owner: &Arc<Owner>) -> io::Result<()> {
+        if self.get(owner).is_some() {
+            return Ok(());
+        }
+        self.0.resize_with(SLOTS, || None);
+        if let Some(slot) = self.0.get_mut(slot(owner)) {
+            *slot = Some(Entry {
+                owner: Arc::clone(owner),
+                json: OwnerJson::new(owner)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn get(&self, owner: &Arc<Owner>) -> Option<&OwnerJson> {
         let entry = self.0.get(slot(owner))?.as_ref()?;
         Arc::ptr_eq(&entry.owner, owner).then_some(&entry.json)
     }
@@ -47,26 +98,6 @@ impl OwnersJson {
 fn slot(owner: &Arc<Owner>) -> usize {
     let address = Arc::as_ptr(owner).addr();
     (address >> 4 ^ address >> 12) % SLOTS
-}
-
-fn written(owner: &Owner) -> OwnerJson {
-    let Owner {
-        process,
-        container,
-        pod,
-        node: _,
-    } = owner;
-    OwnerJson {
-        owner: raw(owner),
-        process: process.as_ref().and_then(raw),
-        container: container.as_ref().and_then(raw),
-        pod: pod.as_ref().and_then(raw),
-    }
-}
-
-/// What can't be JSON is left to who writes the whole object.
-fn raw(value: &impl Serialize) -> Option<Box<RawValue>> {
-    to_raw_value(value).ok()
 }
 
 #[cfg(test)]
@@ -83,16 +114,14 @@ mod tests {
                 Arc::new(samples::host("etcd", number)),
                 Arc::new(samples::host("curl", number + 1)),
             );
-            owners.prepare(&owner, Some(&peer));
-            for owner in [&owner, &peer] {
-                // The two may have one slot.
-                if let Some(json) = owners.get(owner) {
-                    let process: crate::model::Process =
-                        serde_json::from_str(json.process.as_ref().unwrap().get()).unwrap();
-                    assert_eq!(Some(process), owner.process);
-                }
+            let Some((json, of_peer)) = owners.both(&owner, Some(&peer)).unwrap() else {
+                assert_eq!(slot(&owner), slot(&peer));
+                continue;
+            };
+            for (pid, json) in [(number, &json.side), (number + 1, &of_peer.unwrap().peer)] {
+                let json = str::from_utf8(json).unwrap();
+                assert!(json.contains(&format!("\"process\":{{\"pid\":{pid},")), "{json}");
             }
-            assert!(owners.get(&owner).is_some());
         }
     }
 }

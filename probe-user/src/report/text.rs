@@ -15,7 +15,12 @@ pub fn ascii(out: &mut Vec<u8>, text: &str) -> usize {
 }
 
 pub fn spaces(out: &mut Vec<u8>, count: usize) -> usize {
-    out.resize(out.len() + count, b' ');
+    // Nearly always these are enough.
+    const BLANK: [u8; 64] = [b' '; 64];
+    match BLANK.get(..count) {
+        Some(blank) => out.extend_from_slice(blank),
+        None => out.resize(out.len() + count, b' '),
+    }
     count
 }
 
@@ -35,15 +40,16 @@ pub fn decimal(out: &mut Vec<u8>, mut number: u64) -> usize {
     digits.len() - start
 }
 
-/// The last `count` digits of a number, with leading zeros.
-pub fn padded(out: &mut Vec<u8>, mut number: u64, count: usize) -> usize {
-    let start = out.len();
-    out.resize(start + count, b'0');
-    for digit in out[start..].iter_mut().rev() {
+/// A point and `digits` of a fraction, at most six: `.045`.
+pub fn fraction(out: &mut Vec<u8>, mut number: u64, digits: usize) -> usize {
+    let mut text = *b".000000";
+    let length = (digits + 1).min(text.len());
+    for digit in text[1..length].iter_mut().rev() {
         *digit = b'0' + (number % 10) as u8;
         number /= 10;
     }
-    count
+    out.extend_from_slice(&text[..length]);
+    length
 }
 
 /// A number of tenths: 12 is `1.2`.
@@ -51,13 +57,28 @@ fn tenths(out: &mut Vec<u8>, number: u64) -> usize {
     decimal(out, number / 10) + ascii(out, ".") + decimal(out, number % 10)
 }
 
+/// In one piece, as every record has two.
 fn ipv4(out: &mut Vec<u8>, address: Ipv4Addr) -> usize {
-    let [a, b, c, d] = address.octets().map(u64::from);
-    let mut width = decimal(out, a);
-    for octet in [b, c, d] {
-        width += ascii(out, ".") + decimal(out, octet);
+    let mut text = [0; "255.255.255.255".len()];
+    let mut length = 0;
+    let mut put = |byte| {
+        text[length] = byte;
+        length += 1;
+    };
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            put(b'.');
+        }
+        if octet >= 100 {
+            put(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            put(b'0' + octet / 10 % 10);
+        }
+        put(b'0' + octet % 10);
     }
-    width
+    out.extend_from_slice(&text[..length]);
+    length
 }
 
 pub fn ip(out: &mut Vec<u8>, address: IpAddr) -> usize {
@@ -245,8 +266,11 @@ mod tests {
         for number in [0, 7, 10, 99, 100, 65535, u64::MAX] {
             assert_eq!(text(|out| decimal(out, number)), number.to_string());
         }
-        assert_eq!(text(|out| padded(out, 7, 3)), "007");
-        assert_eq!(text(|out| padded(out, 123_456, 6)), "123456");
+        assert_eq!(text(|out| fraction(out, 7, 3)), ".007");
+        for count in [0, 1, 64, 65, 200] {
+            assert_eq!(text(|out| spaces(out, count)), " ".repeat(count));
+        }
+        assert_eq!(text(|out| fraction(out, 123_456, 6)), ".123456");
     }
 
     #[test]
@@ -320,6 +344,7 @@ mod tests {
         let table = [
             ("10.244.2.2:41234", "10.244.2.2:41234"),
             ("255.255.255.255:65535", "255.255.255.255:65535"),
+            ("1.9.99.100:1", "1.9.99.100:1"),
             ("[2001:db8::1]:2379", "[2001:db8::1]:2379"),
             ("10.244.2.2:0", "10.244.2.2:-"),
             ("[fd00::1]:0", "[fd00::1]:-"),

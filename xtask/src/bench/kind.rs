@@ -13,21 +13,40 @@ use super::{
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Probe => "probe",
+            Self::Probe(Output::Json) => "probe",
+            Self::Probe(Output::Table) => "probe with a table",
             Self::ProbeElsewhere => "probe on another port",
-            Self::ProbeBefore => "the other probe",
+            Self::ProbeBefore(Output::Json) => "the other probe",
+            Self::ProbeBefore(Output::Table) => "the other probe with a table",
             Self::Bpftrace => "bpftrace",
         })
     }
 }
 
+/// What probe prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Json,
+    Table,
+}
+
+impl Output {
+    /// `-o` of probe.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Table => "table",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    Probe,
+    Probe(Output),
     /// Watching a port that the storm does not use.
     ProbeElsewhere,
     /// Another binary of it, that of `--against`.
-    ProbeBefore,
+    ProbeBefore(Output),
     Bpftrace,
 }
 
@@ -35,7 +54,7 @@ impl Kind {
     /// Whether it is measured for comparison only: without it the benchmark goes on, with a note.
     pub const fn is_peer(self) -> bool {
         match self {
-            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => false,
+            Self::Probe(_) | Self::ProbeElsewhere | Self::ProbeBefore(_) => false,
             Self::Bpftrace => true,
         }
     }
@@ -49,10 +68,22 @@ impl Kind {
         Tracer::start(self.program(), &mut self.command(probe), self.says())
     }
 
+    /// The same under valgrind, which counts its instructions: [`Finished::instructions`].
+    pub fn start_counted(self, probe: &Path) -> Result<Tracer> {
+        let watch = self.command(probe);
+        let mut command = Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+            .arg(watch.get_program())
+            .args(watch.get_args());
+        Tracer::start(self.program(), &mut command, self.says())
+            .context("can't count instructions (`apt-get install valgrind`)")
+    }
+
     /// What to do when it is missing or printed this error: a command, and why.
     pub fn fix(self, missing: bool, error: &str) -> Option<&'static str> {
         match self {
-            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => None,
+            Self::Probe(_) | Self::ProbeElsewhere | Self::ProbeBefore(_) => None,
             Self::Bpftrace => Some(fix_bpftrace(missing, error)),
         }
     }
@@ -60,29 +91,31 @@ impl Kind {
     /// Its column's heading, in two lines.
     pub const fn heading(self) -> [&'static str; 2] {
         match self {
-            Self::Probe => ["probe", ""],
+            Self::Probe(Output::Json) => ["probe", "json"],
+            Self::Probe(Output::Table) => ["probe", "table"],
             Self::ProbeElsewhere => ["probe,", "other port"],
-            Self::ProbeBefore => ["probe of", "--against"],
+            Self::ProbeBefore(Output::Json) => ["--against", "json"],
+            Self::ProbeBefore(Output::Table) => ["--against", "table"],
             Self::Bpftrace => ["bpftrace", ""],
         }
     }
 
     const fn program(self) -> &'static str {
         match self {
-            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => "probe",
+            Self::Probe(_) | Self::ProbeElsewhere | Self::ProbeBefore(_) => "probe",
             Self::Bpftrace => "bpftrace",
         }
     }
 
     fn command(self, probe: &Path) -> Command {
-        let watch = |port: u16| {
+        let watch = |port: u16, output: Output| {
             let mut command = Command::new(probe);
-            command.args(["watch", "--all", "-o", "json", "--port", &port.to_string()]);
+            command.args(["watch", "--all", "-o", output.name(), "--port", &port.to_string()]);
             command
         };
         match self {
-            Self::Probe | Self::ProbeBefore => watch(PORT),
-            Self::ProbeElsewhere => watch(OTHER_PORT),
+            Self::Probe(output) | Self::ProbeBefore(output) => watch(PORT, output),
+            Self::ProbeElsewhere => watch(OTHER_PORT, Output::Json),
             Self::Bpftrace => {
                 let mut command = with_tracefs(self.program());
                 command.args(["-e", &script()]);
@@ -94,7 +127,7 @@ impl Kind {
     /// What it says once it watches.
     const fn says(self) -> &'static str {
         match self {
-            Self::Probe | Self::ProbeElsewhere | Self::ProbeBefore => "watching ",
+            Self::Probe(_) | Self::ProbeElsewhere | Self::ProbeBefore(_) => "watching ",
             Self::Bpftrace => "ready",
         }
     }
@@ -107,6 +140,16 @@ impl Kind {
             let lost =
                 all().filter_map(|line| line.strip_prefix("Lost ")?.split(' ').next()?.parse::<u64>().ok());
             return Ok((records.count() as u64, lost.sum()));
+        }
+        if let Self::Probe(Output::Table) | Self::ProbeBefore(Output::Table) = self {
+            // `…: 120000 shown, 6 sources.`, and where some are lost `  12 records lost, …`.
+            let number_before = |after: &str| {
+                let mut lines = finished.out.lines().rev();
+                let before = lines.find_map(|line| Some(line.split_once(after)?.0))?;
+                before.rsplit(' ').next()?.parse().ok()
+            };
+            let reported = number_before(" shown").context("no summary of probe's")?;
+            return Ok((reported, number_before(" records lost").unwrap_or(0)));
         }
         let last = finished.out.lines().next_back();
         let summary: Value =

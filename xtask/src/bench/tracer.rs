@@ -43,6 +43,18 @@ pub struct Finished {
     pub err: String,
 }
 
+impl Finished {
+    /// Instructions of user space from start to end, as callgrind prints them: `Collected : 147314793`.
+    ///
+    /// # Errors
+    /// When it did not run under callgrind.
+    pub fn instructions(&self) -> Result<u64> {
+        let counted = self.err.lines().find_map(|line| line.split_once("Collected :"));
+        let (_, count) = counted.context("callgrind printed no count of instructions")?;
+        Ok(count.trim().parse()?)
+    }
+}
+
 impl Tracer {
     /// Starts `name` and waits until it prints `says`.
     pub fn start(name: &str, command: &mut Command, says: &str) -> Result<Self> {

@@ -7,7 +7,7 @@ use probe_lab::{Close, PACKAGES, Storm};
 
 use super::{
     KERNEL_ROUNDS, cost_of_measuring,
-    kind::Kind,
+    kind::{Kind, Output},
     median,
     note::Note,
     ratios,
@@ -34,7 +34,14 @@ pub struct Args {
     /// Measure this binary of probe too, in the same rounds: a change's cost is a ratio, as machines drift
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
+    /// Count the instructions of probe's user space for a record too, with valgrind: they do not drift
+    #[arg(long)]
+    instructions: bool,
 }
+
+/// Connections of the two runs whose instructions are compared: what start and end take is in both.
+const FEW: u64 = 200;
+const MANY: u64 = 2200;
 
 /// What a run came to.
 struct Outcome {
@@ -66,6 +73,8 @@ struct Measured {
     kernel_ns: Vec<f64>,
     /// Programs run for a connection.
     programs: Vec<f64>,
+    /// Instructions of user space for a record.
+    instructions: Option<f64>,
     /// Why it is not measured any more.
     note: Option<Note>,
 }
@@ -124,6 +133,25 @@ impl Measured {
         Ok(())
     }
 
+    /// Instructions for each record that a storm of many connections has more than one of a few.
+    fn count_instructions(&mut self, storm: &Storm, close: Close, probe: &Path) -> Result<()> {
+        let Some(kind) = self.kind.filter(|kind| !kind.is_peer()) else {
+            return Ok(());
+        };
+        let count = |connections: u64| {
+            let tracer = kind.start_counted(probe)?;
+            storm.run(connections, close)?;
+            let finished = tracer.finish()?;
+            let (records, _) = kind.records(&finished)?;
+            anyhow::Ok((finished.instructions()?, records))
+        };
+        let ((few, few_records), (many, many_records)) = (count(FEW)?, count(MANY)?);
+        if let Some(records) = many_records.checked_sub(few_records).filter(|more| *more > 0) {
+            self.instructions = Some(many.saturating_sub(few) as f64 / records as f64);
+        }
+        Ok(())
+    }
+
     /// The same with the run-time statistics on.
     fn kernel_round(&mut self, storm: &Storm, connections: u64, close: Close, probe: &Path) -> Result<()> {
         let Some(kind) = self.kind else { return Ok(()) };
@@ -148,13 +176,16 @@ pub fn run(args: &Args) -> Result<()> {
     let close = if args.reset { Close::Reset } else { Close::Fin };
     let connections = u64::from(args.connections);
     let storm = Storm::new(PORT, 1)?;
-    let mut all = vec![Measured::of(None), Measured::of(Some(Kind::Probe))];
+    let outputs = [Output::Json, Output::Table];
+    let mut kinds = outputs.map(Kind::Probe).to_vec();
     if args.against.is_some() {
-        all.push(Measured::of(Some(Kind::ProbeBefore)));
+        kinds.extend(outputs.map(Kind::ProbeBefore));
     }
-    all.extend([Kind::ProbeElsewhere, Kind::Bpftrace].map(|kind| Measured::of(Some(kind))));
+    kinds.extend([Kind::ProbeElsewhere, Kind::Bpftrace]);
+    let mut all = vec![Measured::of(None)];
+    all.extend(kinds.into_iter().map(|kind| Measured::of(Some(kind))));
     let binary = |kind: Option<Kind>| match (&args.against, kind) {
-        (Some(against), Some(Kind::ProbeBefore)) => against.as_path(),
+        (Some(against), Some(Kind::ProbeBefore(_))) => against.as_path(),
         _ => probe.as_path(),
     };
     println!(
@@ -204,6 +235,18 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     progress.done();
+    if args.instructions {
+        let progress = Progress::start(
+            "counting instructions with valgrind",
+            "half a minute for each of probe",
+        );
+        for measured in &mut all {
+            progress.set(measured.name());
+            let probe = binary(measured.kind);
+            measured.count_instructions(&storm, close, probe)?;
+        }
+        progress.done();
+    }
     report(&all, median(&bare));
     Ok(())
 }
@@ -269,6 +312,9 @@ fn report(all: &[Measured], bare: f64) {
     row("user CPU us a record", &|measured| {
         let user = sum(measured, &|outcome| outcome.finished.user.as_secs_f64())?;
         Some(format!("{:.2}", user * 1e6 / records(measured)?))
+    });
+    row("  instructions of it", &|measured| {
+        Some(format!("{:.0}", measured.instructions?))
     });
     row("user and system CPU us a record", &|measured| {
         let cpu = sum(measured, &|outcome| {

@@ -1,6 +1,6 @@
 //! The stage that finds the owner of a side. It holds what names come from; the other stages that need it are lent it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use probe_ebpf::contract::connection::{CounterKey, Task};
 
@@ -14,11 +14,20 @@ use crate::{
 /// A side in, its owner out.
 pub struct Owners {
     pub attribution: Attribution,
+    /// When this round began.
+    round: Instant,
 }
 
 impl Owners {
     pub fn new(attribution: Attribution) -> Self {
-        Self { attribution }
+        Self {
+            attribution,
+            round: Instant::now(),
+        }
+    }
+
+    pub fn next_round(&mut self, now: Instant) {
+        self.round = now;
     }
 
     /// The process that has this side; of a server's, where the kernel saw none, the one that listens there.
@@ -28,11 +37,11 @@ impl Owners {
             return self
                 .attribution
                 .listener(netns, side.server())
-                .unwrap_or_default();
+                .unwrap_or_else(Owner::unknown);
         };
         let owner = self.attribution.owner(task, netns, tables);
         if side.role == Role::Server {
-            self.attribution.learned(netns, side.server(), &owner);
+            self.attribution.learned(netns, side.server(), &owner, self.round);
         }
         owner
     }

@@ -51,12 +51,13 @@ impl Pairing {
                 peer: None,
             });
         }
-        let peer = self.clients.get(&pair).cloned();
-        match (&side.state, &peer) {
-            (SideState::Ended(..), None) => {}
-            (SideState::Ended(..) | SideState::Open(_) | SideState::Unfinished(..), _) => {
-                return Some(Paired { side, owner, peer });
-            }
+        let (peer, may_wait) = match &side.state {
+            // It was the last of the pair: its client is not kept for another.
+            SideState::Ended(..) => (self.clients.pop(&pair), true),
+            SideState::Open(_) | SideState::Unfinished(..) => (self.clients.get(&pair).cloned(), false),
+        };
+        if peer.is_some() || !may_wait {
+            return Some(Paired { side, owner, peer });
         }
         self.waiting.push_back((self.round, side, owner));
         if self.waiting.len() <= WAITING {
@@ -99,7 +100,7 @@ impl Pairing {
         if self.waiting.is_empty() {
             self.waiting.shrink_to(FEW);
         }
-        let peer = self.clients.get(&side.pair()).cloned();
+        let peer = self.clients.pop(&side.pair());
         Some(Paired { side, owner, peer })
     }
 

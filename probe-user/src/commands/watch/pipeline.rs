@@ -6,6 +6,7 @@ use std::{
     ops::ControlFlow,
     path::PathBuf,
     sync::Arc,
+    time::Instant,
 };
 
 use anyhow::Result;
@@ -243,7 +244,9 @@ impl<S: Sink> Stages<S> {
     fn paired(&mut self, Paired { side, owner, peer }: Paired) {
         let mut connection = side.connection(&self.clock, owner, peer);
         connection.tls = self.tls.as_mut().and_then(|tls| tls.find(&side));
-        if let Some(connection) = self.translator.push(&side, connection) {
+        let attribution = &self.owners.attribution;
+        let waits = |connection: &Connection, since| attribution.is_worth_waiting(&connection.owner, since);
+        if let Some(connection) = self.translator.push(&side, connection, waits) {
             self.translated(connection);
         }
     }
@@ -344,8 +347,10 @@ impl<S: Sink> Stages<S> {
     /// What waits now has waited once.
     fn next_round(&mut self) {
         self.clock = clock::now();
+        let now = Instant::now();
+        self.owners.next_round(now);
         self.pairing.next_round();
-        self.translator.next_round();
+        self.translator.next_round(now);
     }
 
     /// Keeps to the limits of the run, and says what they cost.

@@ -19,12 +19,12 @@ pub struct Storage {
 impl Storage {
     /// Whether a side is shown or stored.
     pub fn has(&mut self, settings: &Watch, side: &Side) -> bool {
-        match side.state {
+        match &side.state {
             SideState::Ended(record, outcome) => {
-                let has = settings.outcomes.contains(&outcome)
-                    || settings.stored.has(record.connection.server_port);
+                let has =
+                    settings.outcomes.contains(outcome) || settings.stored.has(record.connection.server_port);
                 if !has {
-                    let raw = record.connection;
+                    let raw = &record.connection;
                     self.count(CounterKey {
                         cgroup: raw.task.cgroup,
                         client: raw.client,

@@ -1,7 +1,7 @@
 //! The stage that adds what the node made of a client's addresses: one conntrack lookup for each connection.
 //!
-//! An entry found may be of a later connection from the same port. So each client's side waits a round after its lookup: if
-//! by then there was another connection of the same pair, nothing is claimed.
+//! An entry found may be of a later connection from the same port. So each client's side that has one waits a round after its
+//! lookup: if by then there was another connection of the same pair, nothing is claimed.
 
 use std::{
     collections::VecDeque,
@@ -61,6 +61,8 @@ pub struct Translator {
     /// The start of the latest connection of each pair.
     latest: LruCache<Pair, u64>,
     round: u64,
+    /// When the round began.
+    now: Instant,
     left: u32,
     refilled: Instant,
     misses: Misses,
@@ -85,6 +87,7 @@ impl Translator {
             waiting: VecDeque::new(),
             latest: LruCache::sparse(PAIRS),
             round: 0,
+            now: Instant::now(),
             left: A_SECOND,
             refilled: Instant::now(),
             misses: Misses::default(),
@@ -100,10 +103,11 @@ impl Translator {
         Some(self.conntrack.as_ref().map(drop).map_err(|(error, _)| error))
     }
 
-    pub fn next_round(&mut self) {
+    pub fn next_round(&mut self, now: Instant) {
         self.round += 1;
-        if self.refilled.elapsed() >= Duration::from_secs(1) {
-            self.refilled = Instant::now();
+        self.now = now;
+        if now.duration_since(self.refilled) >= Duration::from_secs(1) {
+            self.refilled = now;
             self.left = A_SECOND;
         }
         if let Err((_, at)) = &self.conntrack
@@ -113,8 +117,14 @@ impl Translator {
         }
     }
 
-    /// Looks a client's side up and keeps it until the next round; gives back a server's, and what has no more room.
-    pub fn push(&mut self, side: &Side, connection: Connection) -> Option<Connection> {
+    /// Looks a client's side up and keeps it until the next round. Gives back a server's, one without an entry that may be
+    /// another's unless `waits` says so of it, and what has no more room.
+    pub fn push(
+        &mut self,
+        side: &Side,
+        connection: Connection,
+        waits: impl Fn(&Connection, Instant) -> bool,
+    ) -> Option<Connection> {
         if side.role == Role::Server {
             return Some(connection);
         }
@@ -124,6 +134,9 @@ impl Translator {
         } = connection;
         // Loopback is not translated, and what no SYN left of is not either.
         let translation = if source.port() == 0 || destination.ip().is_loopback() {
+            if !waits(&connection, self.now) {
+                return Some(connection);
+            }
             Ok(Translation {
                 seen_as: source,
                 backend: destination,
@@ -132,14 +145,19 @@ impl Translator {
             self.latest.put(pair, start_ns);
             self.look_up(&connection)
         };
-        self.waiting.push_back(Pending {
+        let is_final = translation.is_err() && !waits(&connection, self.now);
+        let pending = Pending {
             pair,
             start_ns,
             round: self.round,
-            came: Instant::now(),
+            came: self.now,
             connection,
             translation,
-        });
+        };
+        if is_final {
+            return Some(self.judged(pending));
+        }
+        self.waiting.push_back(pending);
         if self.waiting.len() > WAITING {
             self.waiting.pop_front().map(|joined| self.judged(joined))
         } else {
@@ -179,7 +197,7 @@ impl Translator {
         if joined.round >= self.round && !end {
             return None;
         }
-        if joined.came.elapsed() < LONGEST && waits(&joined.connection, joined.came) {
+        if self.now.duration_since(joined.came) < LONGEST && waits(&joined.connection, joined.came) {
             return None;
         }
         let joined = self.waiting.pop_front()?;
