@@ -58,7 +58,7 @@ impl Throttle {
         let seconds = measured.elapsed.as_secs_f64().max(1e-3);
         let used = measured.cpu.as_secs_f64() / seconds;
         // Half of it is the latest: a storm shows at once, a start is forgotten after seconds.
-        self.used = (self.used + used) / 2.0;
+        self.used = f64::midpoint(self.used, used);
         let listed = measured.listed as f64 / seconds;
         let before = self.now;
         if self.used > self.share && used > self.share {

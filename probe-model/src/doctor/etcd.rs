@@ -123,7 +123,7 @@ pub fn judge(seen: &EtcdFacts) -> Answer {
         .iter()
         .filter(|row| is_silent_client(row.outcome))
         .collect();
-    let connections: u64 = seen.rows.iter().map(|row| row.count()).sum();
+    let connections: u64 = seen.rows.iter().map(Row::count).sum();
     let summary = format!(
         "{} to port {PORT} failed or closed without sending data in {ago}{}",
         counted(connections, "connection", "connections"),

@@ -47,7 +47,7 @@ pub fn storm_limit_of(rate: u64) -> StormLimit {
 /// Connections listed in a second at the most; `None`: all.
 pub fn rate_of(limit: StormLimit) -> Option<u64> {
     // Back from seconds of 2^30 ns.
-    (limit != StormLimit::NONE).then(|| (u128::from(limit.records) * 1_000_000_000 >> 30) as u64)
+    (limit != StormLimit::NONE).then(|| ((u128::from(limit.records) * 1_000_000_000) >> 30) as u64)
 }
 
 /// What `probe watch` does.

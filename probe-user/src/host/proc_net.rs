@@ -28,6 +28,11 @@ impl ProcNet {
         Self(directory.into())
     }
 
+    /// Whether the kernel has such a file, which costs less than reading it.
+    pub fn has(&self, file: &str) -> bool {
+        self.0.join(file).exists()
+    }
+
     /// A file of it; what is no UTF-8 in it is replaced.
     pub fn text(&self, file: &str) -> Option<String> {
         let bytes = head(&self.0.join(file), LONGEST)?;

@@ -24,7 +24,7 @@ impl Exemptions {
     /// Whether something may exempt packets now; also where that can't be known.
     pub fn may_exist(&mut self) -> bool {
         // IPVS does it without a rule, unless it is told to use conntrack.
-        ProcNet::own().text("ip_vs").is_some() || xtables::has_notrack().unwrap_or(true) || self.may_nft()
+        ProcNet::own().has("ip_vs") || xtables::has_notrack().unwrap_or(true) || self.may_nft()
     }
 
     fn may_nft(&mut self) -> bool {
