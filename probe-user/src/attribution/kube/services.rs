@@ -1,17 +1,27 @@
-//! The cluster's Services, by a thread that lists them again and again: names where the node's rules have none, and all
-//! where something else than kube-proxy serves them.
+//! The cluster's Services, by a thread that lists them once and then watches them: names where the node's rules have none, and all
+//! where something else than kube-proxy serves them. With thousands of nodes the API could not list them for each again and again.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use futures_util::StreamExt as _;
+use kube::{
+    Api,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use tokio::time::{sleep, timeout};
 
 use super::{
     client::{self, Access, KubeError},
@@ -19,13 +29,18 @@ use super::{
 };
 use crate::{
     attribution::health::{Doing, Health, News},
+    error::chain,
     model::bypass::service::{Mode, Service},
 };
 
-/// How often they are listed.
-const EVERY: Duration = Duration::from_secs(30);
+/// How often they are listed where they must not be watched.
+const EVERY: Duration = Duration::from_secs(300);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// Changes are taken over once there are none for so long.
+const SETTLED: Duration = Duration::from_secs(1);
+/// But after so long at the latest.
+const UNSETTLED: Duration = Duration::from_secs(5);
 
 /// What the API said last.
 #[derive(Clone, Debug)]
@@ -105,17 +120,103 @@ impl ServiceList {
 
 async fn keep(shared: &Shared) {
     loop {
-        match list(shared).await {
-            Ok(listed) => {
-                shared.set(listed);
-                shared.doing.is(Health::Well(None));
-                sleep(EVERY).await;
-            }
-            Err(error) => {
-                shared.doing.is(Health::Failing(error.to_string()));
+        let error = match follow(shared).await {
+            Ok(Ended::NotAllowed) => match list(shared).await {
+                Ok(listed) => {
+                    shared.set(listed);
+                    shared.doing.is(Health::Well(None));
+                    sleep(EVERY).await;
+                    continue;
+                }
+                Err(error) => error,
+            },
+            // No API is asked, or the watch has ended.
+            Ok(Ended::Over) => {
                 sleep(RETRY).await;
+                continue;
             }
+            Err(error) => error,
+        };
+        shared.doing.is(Health::Failing(error.to_string()));
+        sleep(RETRY).await;
+    }
+}
+
+/// Why nothing more comes.
+enum Ended {
+    Over,
+    /// They may be listed at the most.
+    NotAllowed,
+}
+
+/// Services by namespace and name.
+type Known = BTreeMap<(String, String), Vec<Service>>;
+
+/// Watches them until that fails.
+async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
+    let Some(api) = shared.access.api().await? else {
+        shared.doing.is(Health::Well(None));
+        return Ok(Ended::Over);
+    };
+    let mut events = pin!(watcher(Api::<Object>::all(api), watcher::Config::default()).default_backoff());
+    let (mut known, mut listed) = (Known::new(), Known::new());
+    let mut changed: Option<Instant> = None;
+    loop {
+        let settled = match changed {
+            Some(first) => SETTLED.min(UNSETTLED.saturating_sub(first.elapsed())),
+            None => Duration::MAX,
+        };
+        let Ok(event) = timeout(settled, events.next()).await else {
+            shared.set(known.values().flatten().cloned().collect());
+            shared.doing.is(Health::Well(None));
+            changed = None;
+            continue;
+        };
+        match event {
+            None => return Ok(Ended::Over),
+            Some(Ok(Event::Init)) => listed.clear(),
+            Some(Ok(Event::InitApply(object))) => {
+                listed.insert(key(&object), of(&object));
+            }
+            Some(Ok(Event::InitDone)) => {
+                known = std::mem::take(&mut listed);
+                shared.set(known.values().flatten().cloned().collect());
+                shared.doing.is(Health::Well(None));
+                changed = None;
+            }
+            Some(Ok(Event::Apply(object))) => {
+                known.insert(key(&object), of(&object));
+                changed.get_or_insert_with(Instant::now);
+            }
+            Some(Ok(Event::Delete(object))) => {
+                known.remove(&key(&object));
+                changed.get_or_insert_with(Instant::now);
+            }
+            Some(Err(error)) if is_forbidden(&error) => return Ok(Ended::NotAllowed),
+            Some(Err(error @ watcher::Error::InitialListFailed(_))) => {
+                let reason = format!("the Services can't be read: {}", chain(&error));
+                shared.doing.is(Health::Failing(reason));
+            }
+            // A watch ends now and then, and is started again.
+            Some(Err(_)) => {}
         }
+    }
+}
+
+fn key(object: &Object) -> (String, String) {
+    let metadata = &object.metadata;
+    (
+        metadata.namespace.clone().unwrap_or_default(),
+        metadata.name.clone().unwrap_or_default(),
+    )
+}
+
+/// Whether these credentials may not watch.
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 403,
+        watcher::Error::WatchError(status) => status.code == 403,
+        _ => false,
     }
 }
 
@@ -200,6 +301,14 @@ fn of(object: &Object) -> Vec<Service> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        io::{BufRead as _, BufReader, Write as _},
+        net::{TcpListener, TcpStream},
+    };
+
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -235,5 +344,102 @@ mod tests {
         );
         let headless = r#"{"metadata": {"namespace": "a", "name": "b"}, "spec": {"clusterIP": "None", "ports": [{"port": 1}]}}"#;
         assert!(told(headless).is_empty() && told("{}").is_empty());
+    }
+
+    /// An API that lists one Service, and sends these lines to who watches, or refuses that.
+    fn api(events: Option<&'static str>) -> (tempfile::NamedTempFile, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{"name": "c", "cluster": {"server": format!("http://{}", listener.local_addr().unwrap())}}],
+            "users": [{"name": "c", "user": {}}],
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "c"}}]});
+        fs::write(file.path(), config.to_string()).unwrap();
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let requests = Arc::clone(&asked);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let requests = Arc::clone(&requests);
+                thread::spawn(move || answer(stream.unwrap(), events, &requests));
+            }
+        });
+        (file, asked)
+    }
+
+    /// One request a connection.
+    fn answer(mut stream: TcpStream, events: Option<&str>, requests: &Mutex<Vec<String>>) {
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+        let request = lines.next().unwrap().unwrap();
+        while !lines.next().unwrap().unwrap().is_empty() {}
+        requests.lock().unwrap().push(request.clone());
+        let (status, body) = match (request.contains("watch=true"), events) {
+            (false, _) => ("200 OK", format!(r#"{{"kind": "ServiceList", "apiVersion": "v1", "metadata": {{"resourceVersion": "5"}}, "items": [{}]}}"#, service("web", "10.96.7.7"))),
+            (true, Some(events)) => ("200 OK", events.to_owned()),
+            (true, None) => ("403 Forbidden", r#"{"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "reason": "Forbidden", "code": 403}"#.to_owned()),
+        };
+        // Until it is closed, as a watch is.
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+        if request.contains("watch=true") && events.is_some() {
+            thread::sleep(Duration::from_secs(30));
+        }
+    }
+
+    fn service(name: &str, address: &str) -> String {
+        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": name, "uid": name, "resourceVersion": "6"},
+            "spec": {"clusterIP": address, "ports": [{"port": 443}]}})
+        .to_string()
+    }
+
+    fn list_of(file: &tempfile::NamedTempFile) -> ServiceList {
+        let list = ServiceList::start(Access {
+            credentials: client::Credentials::Kubeconfig(file.path().to_owned()),
+            kubelet: None,
+            kubelet_insecure_tls: false,
+        })
+        .unwrap();
+        list.wait(Duration::from_secs(20));
+        list
+    }
+
+    fn names(list: &ServiceList) -> Vec<String> {
+        list.services()
+            .into_iter()
+            .filter_map(|service| service.name)
+            .collect()
+    }
+
+    #[test]
+    fn they_are_listed_once_and_then_watched() {
+        let events = format!(
+            "{{\"type\": \"ADDED\", \"object\": {}}}\n{{\"type\": \"DELETED\", \"object\": {}}}\n",
+            service("api", "10.96.7.8"),
+            service("web", "10.96.7.7")
+        );
+        let (file, asked) = api(Some(events.leak()));
+        let list = list_of(&file);
+        let begun = Instant::now();
+        while names(&list) != ["shop/api"] {
+            assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", names(&list));
+            thread::sleep(Duration::from_millis(20));
+        }
+        let asked = asked.lock().unwrap();
+        let lists = asked
+            .iter()
+            .filter(|request| !request.contains("watch=true"))
+            .count();
+        assert_eq!((lists, asked.len()), (1, 2), "{asked:?}");
+    }
+
+    #[test]
+    fn who_may_not_watch_lists() {
+        let (file, _) = api(None);
+        let list = list_of(&file);
+        assert_eq!(names(&list), ["shop/web"]);
+        let health = list.shared.doing.news();
+        assert!(matches!(health, Some(Health::Well(_)) | None), "{health:?}");
     }
 }
