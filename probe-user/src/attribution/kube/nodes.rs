@@ -11,14 +11,18 @@ use super::object::NodeObject;
 
 use crate::model::{Node, Owner, owner::NodeSource};
 
-/// How often nodes are listed at the most: the list of a large cluster is long.
+/// How often nodes are listed at the most: the list of a large cluster is long, and every node asks for it.
 const EVERY: Duration = Duration::from_secs(60);
+/// The longest time between two lists. It doubles with each that has nothing new: addresses outside the cluster stay unknown.
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Addresses → nodes.
 #[derive(Debug, Default)]
 pub struct Nodes {
     by_address: HashMap<IpAddr, Arc<Owner>>,
     listed: Option<Instant>,
+    /// Until the next.
+    wait: Duration,
 }
 
 impl Nodes {
@@ -29,17 +33,18 @@ impl Nodes {
     /// Whether it is time to list them for an address that is not known.
     pub fn is_due(&self, now: Instant) -> bool {
         self.listed
-            .is_none_or(|listed| now.duration_since(listed) >= EVERY)
+            .is_none_or(|listed| now.duration_since(listed) >= self.wait)
     }
 
     /// Notes that they are being listed.
     pub fn asked(&mut self, now: Instant) {
         self.listed = Some(now);
+        self.wait = (self.wait * 2).clamp(EVERY, LONGEST);
     }
 
     /// Takes all that there are, by their internal and external addresses.
     pub fn list(&mut self, objects: &[NodeObject]) {
-        self.by_address.clear();
+        let before = std::mem::take(&mut self.by_address);
         for object in objects {
             let Some(name) = &object.metadata.name else {
                 continue;
@@ -57,6 +62,13 @@ impl Nodes {
                 self.by_address.insert(address, Arc::clone(&owner));
             }
         }
+        let has_new = self
+            .by_address
+            .keys()
+            .any(|address| !before.contains_key(address));
+        if has_new {
+            self.wait = EVERY;
+        }
     }
 }
 
@@ -73,12 +85,21 @@ mod tests {
         assert!(nodes.is_due(now));
         nodes.asked(now);
         assert!(!nodes.is_due(now) && nodes.is_due(now + EVERY));
+        // Nothing new: twice as long, up to ten minutes.
+        nodes.list(&[]);
+        nodes.asked(now);
+        assert!(!nodes.is_due(now + EVERY) && nodes.is_due(now + 2 * EVERY));
+        for _ in 0..10 {
+            nodes.asked(now);
+        }
+        assert!(nodes.is_due(now + LONGEST));
         let object = json!({"metadata": {"name": "beta"}, "status": {"addresses": [
             {"type": "InternalIP", "address": "192.168.88.12"},
             {"type": "InternalIP", "address": "fd88::12"},
             {"type": "Hostname", "address": "beta"},
         ]}});
         nodes.list(&[serde_json::from_value(object).unwrap()]);
+        assert!(nodes.is_due(now + EVERY));
         for (address, expected) in [
             ("192.168.88.12", Some("beta")),
             ("fd88::12", Some("beta")),
