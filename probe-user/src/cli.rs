@@ -29,7 +29,7 @@ pub use generated::{CompletionsArgs, ManArgs, SchemaArgs};
 pub use pace::Pace;
 pub use path::{Path, PathArgs, PathTarget, Protocol};
 pub use recordings::{EtcdLog, EtcdLogArgs, Who, WhoArgs};
-pub use settings::{Stored, Watch, rate_of, storm_limit_of};
+pub use settings::{Stored, Watch, rate_of};
 pub use vxlan::{Vxlan, VxlanArgs};
 
 use self::common::{
@@ -256,7 +256,7 @@ pub struct WatchArgs {
     pub max_rate: StormLimit,
 
     /// Limit of the CPU time that probe itself uses, in percent of a core, such as 5%. Where more is needed, fewer connections are
-    /// listed, at least 200 per second, and the others counted as with --max-rate; a line says so. Default: no limit
+    /// listed, at least 2000 per second, and the others counted as with --max-rate; a line says so. Default: no limit
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub max_cpu: Option<f64>,
 

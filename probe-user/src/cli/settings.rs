@@ -35,13 +35,8 @@ const RING_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 pub fn storm_limit(rate: u32) -> StormLimit {
     match rate {
         0 => StormLimit::NONE,
-        rate => storm_limit_of(rate.into()),
+        rate => StormLimit::of(rate.into(), SAMPLES),
     }
-}
-
-/// So many connections listed in a second, and as many again of the sources that repeat.
-pub fn storm_limit_of(rate: u64) -> StormLimit {
-    StormLimit::of(rate, SAMPLES)
 }
 
 /// Connections listed in a second at the most; `None`: all.

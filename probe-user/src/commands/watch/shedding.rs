@@ -9,13 +9,15 @@ use nix::sys::{
 use probe_ebpf::contract::connection::StormLimit;
 
 use crate::{
-    cli::{rate_of, storm_limit_of},
+    cli::rate_of,
     model::throttle::{Measured, Throttle},
     report::say,
 };
 
 /// As long as the kernel side counts a second.
 const EVERY: Duration = Duration::from_millis(1074);
+/// Of each source beyond, in a second: fewer than usual, so that there is room for more sources.
+const SAMPLES: u64 = 2;
 /// Changes are said no more often.
 const SAY: Duration = Duration::from_secs(10);
 
@@ -65,8 +67,8 @@ impl Shedding {
         }
         self.say();
         Some(match self.throttle.rate() {
-            // As many again are told of sources that repeat.
-            Some(rate) if self.throttle.is_on() => storm_limit_of(rate / 2),
+            // Half of it is for sources that come after the first half of a second's connections.
+            Some(rate) if self.throttle.is_on() => StormLimit::of(rate / 2, SAMPLES),
             _ => self.limit,
         })
     }
