@@ -150,7 +150,7 @@ enum Ended {
 }
 
 /// Services by namespace and name.
-type Known = BTreeMap<(String, String), Vec<Service>>;
+type ServicesByName = BTreeMap<(String, String), Vec<Service>>;
 
 /// Watches them until that fails.
 async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
@@ -159,7 +159,7 @@ async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
         return Ok(Ended::Over);
     };
     let mut events = pin!(watcher(Api::<Object>::all(api), watcher::Config::default()).default_backoff());
-    let (mut known, mut listed) = (Known::new(), Known::new());
+    let (mut known, mut listed) = (ServicesByName::new(), ServicesByName::new());
     let mut changed: Option<Instant> = None;
     loop {
         let settled = match changed {
