@@ -148,7 +148,7 @@ impl Kind {
                 let before = lines.find_map(|line| Some(line.split_once(after)?.0))?;
                 before.rsplit(' ').next()?.parse().ok()
             };
-            let reported = number_before(" shown").context("no summary of probe's")?;
+            let reported = number_before(" shown, ").context("no summary of probe's")?;
             return Ok((reported, number_before(" records lost").unwrap_or(0)));
         }
         let last = finished.out.lines().next_back();
