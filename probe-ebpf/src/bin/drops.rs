@@ -78,7 +78,7 @@ pub fn tcp_drop(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// What lets go of a packet.
+/// What frees a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Taker {
     /// The queues of a closed socket.
@@ -104,7 +104,7 @@ fn taker(location: u64) -> Taker {
     }
 }
 
-/// Whether a packet that had no fault was let go of by what hands packets to sockets.
+/// Whether a packet that had no fault was freed by what hands packets to sockets.
 #[inline(always)]
 fn is_settled(by: Taker, reason: u32, flags: u8) -> bool {
     by == Taker::Receiver

@@ -1,17 +1,15 @@
 //! The packet filter's rules and the Services among them, read once for all that use them at the same time: other tools take
 //! their time to list them.
 
-mod cpu_budget;
-
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use self::cpu_budget::{CpuBudget, CpuMeter};
 use crate::{
     commands::periodic::now_ns,
+    host::cpu::{self, CpuBudget, CpuMeter},
     model::{
         bypass::service::{Service, ServiceRules},
         rule::{self, Action, CandidateRule},
@@ -366,7 +364,7 @@ impl Latest {
             (Ok(_) | Err(_), Some(_) | None) => false,
         };
         let rest = match &self.budgets {
-            Some(_) => RETRY.max(snapshot.cost * cpu_budget::SHARE),
+            Some(_) => RETRY.max(snapshot.cost * cpu::SHARE),
             None => RETRY,
         };
         let rested = Duration::from_nanos(begun_ns.saturating_sub(snapshot.read_ns)) >= rest;

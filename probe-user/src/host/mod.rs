@@ -1,8 +1,10 @@
-//! What the node's own files say: read with bounds, parsed by pure functions. Nothing in them is trusted.
+//! What the node's own files say: read with bounds, parsed by pure functions. Nothing in them is trusted. And what this process uses of the
+//! node's CPU time (`cpu`).
 
 pub mod certificate;
 pub mod child;
 pub mod cni;
+pub mod cpu;
 pub mod files;
 pub mod hosts;
 pub mod journal;

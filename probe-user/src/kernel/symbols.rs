@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs::File,
     io::{self, BufRead, BufReader},
+    ops::ControlFlow,
 };
 
 const KALLSYMS: &str = "/proc/kallsyms";
@@ -52,18 +53,42 @@ pub fn has(name: &str) -> bool {
         .unwrap_or(false)
 }
 
-fn names(mut list: impl BufRead, name: &str) -> io::Result<bool> {
+/// Calls `each` with every line, its end included, until it breaks off.
+fn lines(mut list: impl BufRead, mut each: impl FnMut(&[u8]) -> ControlFlow<()>) -> io::Result<()> {
     let mut line = Vec::new();
     while {
         line.clear();
         list.read_until(b'\n', &mut line)? > 0
     } {
-        let mut words = line.split(u8::is_ascii_whitespace);
-        if words.nth(2) == Some(name.as_bytes()) {
-            return Ok(true);
+        if each(&line).is_break() {
+            break;
         }
     }
-    Ok(false)
+    Ok(())
+}
+
+/// The same with every function: its address, and its name.
+fn each_function(list: impl BufRead, mut each: impl FnMut(u64, &str)) -> io::Result<()> {
+    lines(list, |line| {
+        if let Some((start, name)) = function(line) {
+            each(start, name);
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+fn names(list: impl BufRead, name: &str) -> io::Result<bool> {
+    let mut is_there = false;
+    lines(list, |line| {
+        let mut words = line.split(u8::is_ascii_whitespace);
+        is_there = words.nth(2) == Some(name.as_bytes());
+        if is_there {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    })?;
+    Ok(is_there)
 }
 
 /// First byte, and the first behind it, of each of these functions, as far as addresses show. Some 50 ms.
@@ -76,17 +101,10 @@ pub fn functions(names: impl Iterator<Item = &'static str>) -> HashMap<&'static 
 
 /// A function ends where the next symbol begins: the kernel's own are in order. One in a module, which are not, is left out unless its
 /// end follows.
-fn extents(mut list: impl BufRead, wanted: &[&'static str]) -> io::Result<HashMap<&'static str, (u64, u64)>> {
+fn extents(list: impl BufRead, wanted: &[&'static str]) -> io::Result<HashMap<&'static str, (u64, u64)>> {
     let mut found = HashMap::new();
     let mut open: Option<(&'static str, u64)> = None;
-    let mut line = Vec::new();
-    while {
-        line.clear();
-        list.read_until(b'\n', &mut line)? > 0
-    } {
-        let Some((address, name)) = function(&line) else {
-            continue;
-        };
+    each_function(list, |address, name| {
         if let Some((known, start)) = open
             && address != start
         {
@@ -98,21 +116,14 @@ fn extents(mut list: impl BufRead, wanted: &[&'static str]) -> io::Result<HashMa
         if let Some(known) = wanted.iter().find(|known| **known == name) {
             open = Some((known, address));
         }
-    }
+    })?;
     Ok(found)
 }
 
 /// The last function that begins at or before each address. The list is in no order where modules are.
-fn nearest(mut list: impl BufRead, wanted: &BTreeSet<u64>) -> io::Result<HashMap<u64, String>> {
+fn nearest(list: impl BufRead, wanted: &BTreeSet<u64>) -> io::Result<HashMap<u64, String>> {
     let mut found: HashMap<u64, (u64, String)> = HashMap::new();
-    let mut line = Vec::new();
-    while {
-        line.clear();
-        list.read_until(b'\n', &mut line)? > 0
-    } {
-        let Some((start, name)) = function(&line) else {
-            continue;
-        };
+    each_function(list, |start, name| {
         for address in wanted.range(start..) {
             match found.get_mut(address) {
                 Some((best, _)) if *best > start => {}
@@ -122,7 +133,7 @@ fn nearest(mut list: impl BufRead, wanted: &BTreeSet<u64>) -> io::Result<HashMap
                 }
             }
         }
-    }
+    })?;
     let names = found.into_iter().map(|(address, (_, name))| (address, name));
     Ok(names.collect())
 }

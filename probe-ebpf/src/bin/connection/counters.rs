@@ -65,8 +65,8 @@ pub fn asked(key: &CounterKey, now: u64) -> u64 {
     let Some(counter) = counter(key) else {
         return 1;
     };
-    // SAFETY: map values stay in place while the program runs. Of two CPUs at once one may be forgotten, which tells one too many;
-    // what is not told is counted.
+    // SAFETY: map values stay in place while the program runs. Of two CPUs at once one may be forgotten: one too many is handed over;
+    // what is not handed over is counted.
     unsafe {
         if (*counter).second != second(now) {
             (*counter).second = second(now);
@@ -84,7 +84,7 @@ fn counter(key: &CounterKey) -> Option<*mut Counter> {
         return Some(counter);
     }
     let mut new = MaybeUninit::<Counter>::uninit();
-    // Another CPU may make the entry meanwhile: then the insert fails, and the second look finds it.
+    // Another CPU may make the entry meanwhile: then the insert fails, and the second lookup finds it.
     // SAFETY: zero is a value of it.
     unsafe {
         zero(new.as_mut_ptr());

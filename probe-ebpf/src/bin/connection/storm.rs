@@ -1,4 +1,4 @@
-//! How many records are told one by one: in a storm, which is what repeats itself, the rest is counted.
+//! How many records are handed over one by one. Of a storm, many connections of the same sources, the rest is counted.
 
 use aya_ebpf::{macros::map, maps::Array};
 use probe_ebpf::{
@@ -16,7 +16,7 @@ static STORM_LIMIT: Array<StormLimit> = Array::with_max_entries(1, 0);
 struct Second {
     number: u64,
     ended: u64,
-    /// Told of those beyond the limit.
+    /// Handed over of those beyond the limit.
     samples: u64,
 }
 
@@ -36,7 +36,7 @@ pub fn is_told(now: u64, key: impl FnOnce() -> CounterKey) -> bool {
         return true;
     };
     // SAFETY: a value of the map. CPUs that begin a second at once may forget some of what ended in it; the limit is no exact
-    // number, and what is not told is counted.
+    // number, and what is not handed over is counted.
     unsafe {
         if (&raw const (*this).number).read_volatile() != second(now) {
             (&raw mut (*this).number).write_volatile(second(now));

@@ -12,7 +12,7 @@ use kube::{
 };
 
 use super::{
-    object::{Job, List, NodeObject, Pod, Service},
+    object::{Job, List, NodeObject, Pod},
     table,
 };
 use crate::{
@@ -220,14 +220,6 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
 /// When the API does not answer, or does not allow it.
 pub async fn nodes(client: &Client) -> Result<Vec<NodeObject>, KubeError> {
     listed_of_all(client, "the list of nodes").await
-}
-
-/// All Services.
-///
-/// # Errors
-/// When the API does not answer, or does not allow it.
-pub async fn services(client: &Client) -> Result<Vec<Service>, KubeError> {
-    listed_of_all(client, "the list of Services").await
 }
 
 /// All objects of a kind, which errors call `what`.

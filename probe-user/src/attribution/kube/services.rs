@@ -24,7 +24,7 @@ use kube::{
 use tokio::time::{sleep, timeout};
 
 use super::{
-    client::{self, Access, KubeError},
+    client::{Access, KubeError},
     object::Service as Object,
 };
 use crate::{
@@ -62,12 +62,16 @@ impl Shared {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, listed: Vec<Service>) {
+    /// Takes over what is known by now.
+    fn take(&self, known: &ServicesByName) {
+        let known: Vec<_> = known.values().flatten().cloned().collect();
         let mut services = self.services();
-        if *services != listed {
-            *services = listed;
+        if *services != known {
+            *services = known;
             self.revision.fetch_add(1, Ordering::Release);
         }
+        drop(services);
+        self.doing.is(Health::Well(None));
     }
 }
 
@@ -120,25 +124,17 @@ impl ServiceList {
 
 async fn keep(shared: &Shared) {
     loop {
-        let error = match follow(shared).await {
-            Ok(Ended::NotAllowed) => match list(shared).await {
-                Ok(listed) => {
-                    shared.set(listed);
-                    shared.doing.is(Health::Well(None));
-                    sleep(EVERY).await;
-                    continue;
-                }
-                Err(error) => error,
-            },
+        let rest = match follow(shared).await {
+            // They were listed all the same.
+            Ok(Ended::NotAllowed) => EVERY,
             // No API is asked, or the watch has ended.
-            Ok(Ended::Over) => {
-                sleep(RETRY).await;
-                continue;
+            Ok(Ended::Over) => RETRY,
+            Err(error) => {
+                shared.doing.is(Health::Failing(error.to_string()));
+                RETRY
             }
-            Err(error) => error,
         };
-        shared.doing.is(Health::Failing(error.to_string()));
-        sleep(RETRY).await;
+        sleep(rest).await;
     }
 }
 
@@ -167,8 +163,7 @@ async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
             None => Duration::MAX,
         };
         let Ok(event) = timeout(settled, events.next()).await else {
-            shared.set(known.values().flatten().cloned().collect());
-            shared.doing.is(Health::Well(None));
+            shared.take(&known);
             changed = None;
             continue;
         };
@@ -180,8 +175,7 @@ async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
             }
             Some(Ok(Event::InitDone)) => {
                 known = std::mem::take(&mut listed);
-                shared.set(known.values().flatten().cloned().collect());
-                shared.doing.is(Health::Well(None));
+                shared.take(&known);
                 changed = None;
             }
             Some(Ok(Event::Apply(object))) => {
@@ -218,14 +212,6 @@ fn is_forbidden(error: &watcher::Error) -> bool {
         watcher::Error::WatchError(status) => status.code == 403,
         _ => false,
     }
-}
-
-async fn list(shared: &Shared) -> Result<Vec<Service>, KubeError> {
-    let Some(api) = shared.access.api().await? else {
-        return Ok(Vec::new());
-    };
-    let objects = client::services(&api).await?;
-    Ok(objects.iter().flat_map(of).collect())
 }
 
 /// Each port at each address, and each node port at those of the node.
@@ -309,7 +295,7 @@ mod tests {
 
     use serde_json::json;
 
-    use super::*;
+    use super::{super::client::Credentials, *};
 
     #[test]
     fn each_port_at_each_address() {
@@ -396,7 +382,7 @@ mod tests {
 
     fn list_of(file: &tempfile::NamedTempFile) -> ServiceList {
         let list = ServiceList::start(Access {
-            credentials: client::Credentials::Kubeconfig(file.path().to_owned()),
+            credentials: Credentials::Kubeconfig(file.path().to_owned()),
             kubelet: None,
             kubelet_insecure_tls: false,
         })

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use probe_ebpf::contract::connection::{Counter, CounterKey, MAX_COUNTERS};
+use probe_ebpf::contract::connection::{CounterKey, MAX_COUNTERS};
 
 use crate::kernel::{KernelError, connection::Tables};
 
@@ -13,7 +13,7 @@ const MANY: usize = MAX_COUNTERS as usize / 2;
 /// What was taken over.
 #[derive(Debug, Default)]
 pub struct CounterDelta {
-    seen: HashMap<CounterKey, Counter>,
+    seen: HashMap<CounterKey, u64>,
 }
 
 impl CounterDelta {
@@ -21,55 +21,41 @@ impl CounterDelta {
     ///
     /// # Errors
     /// When the kernel's map can't be read.
-    pub fn more(&mut self, tables: &mut Tables) -> Result<Vec<(CounterKey, Counter)>, KernelError> {
+    pub fn more(&mut self, tables: &mut Tables) -> Result<Vec<(CounterKey, u64)>, KernelError> {
         let mut now = Vec::new();
-        tables.counters(|key, counter| now.push((key, counter)))?;
+        tables.counters(|key, counter| now.push((key, counter.connections)))?;
         let Step { more, idle } = self.step(now);
         for key in idle {
-            // A connection that ends between the snapshot above and this one is not delta.
+            // A connection that ends between the snapshot above and this one is not counted.
             tables.forget_counter(&key);
         }
         Ok(more)
     }
 
-    fn step(&mut self, now: Vec<(CounterKey, Counter)>) -> Step {
+    fn step(&mut self, now: Vec<(CounterKey, u64)>) -> Step {
         let many = now.len() > MANY;
         let before = std::mem::take(&mut self.seen);
         let mut step = Step::default();
-        for (key, counter) in now {
-            let more = since(&counter, before.get(&key));
-            let is_idle = more.connections == 0;
-            if !is_idle {
+        for (key, count) in now {
+            let seen = before.get(&key).copied();
+            // Fewer than before: it was taken out, and has begun again.
+            let more = count.checked_sub(seen.unwrap_or(0)).unwrap_or(count);
+            if more > 0 {
                 step.more.push((key, more));
             }
-            if is_idle && many {
+            if more == 0 && many {
                 step.idle.push(key);
             } else {
-                self.seen.insert(key, counter);
+                self.seen.insert(key, count);
             }
         }
         step
     }
 }
 
-/// What was counted since.
-fn since(now: &Counter, before: Option<&Counter>) -> Counter {
-    match before {
-        // Fewer than before: it was taken out, and has begun again.
-        Some(before) if now.connections >= before.connections => Counter {
-            connections: now.connections - before.connections,
-            client_bytes: now.client_bytes.saturating_sub(before.client_bytes),
-            server_bytes: now.server_bytes.saturating_sub(before.server_bytes),
-            first_ns: before.last_ns,
-            ..*now
-        },
-        _ => *now,
-    }
-}
-
 #[derive(Default)]
 struct Step {
-    more: Vec<(CounterKey, Counter)>,
+    more: Vec<(CounterKey, u64)>,
     idle: Vec<CounterKey>,
 }
 
@@ -86,50 +72,39 @@ mod tests {
         }
     }
 
-    fn counted(cgroup: u64, connections: u64) -> (CounterKey, Counter) {
-        let counter = Counter {
-            connections,
-            client_bytes: 10 * connections,
-            ..Counter::zeroed()
-        };
-        (key(cgroup), counter)
-    }
-
     fn more(step: &Step) -> Vec<(u64, u64)> {
-        let each = |(key, more): &(CounterKey, Counter)| {
-            assert_eq!(more.client_bytes, 10 * more.connections);
-            (key.cgroup, more.connections)
-        };
-        step.more.iter().map(each).collect()
+        step.more
+            .iter()
+            .map(|(key, count)| (key.cgroup, *count))
+            .collect()
     }
 
     #[test]
     fn only_what_is_new() {
-        let mut delta = CounterDelta::default();
-        for (now, expected) in [
-            (vec![counted(1, 5), counted(2, 1)], vec![(1, 5), (2, 1)]),
-            (vec![counted(1, 7), counted(2, 1)], vec![(1, 2)]),
-            // Gone and come again.
-            (vec![counted(2, 1)], vec![]),
-            (vec![counted(1, 3), counted(2, 1)], vec![(1, 3)]),
-            (vec![counted(1, 2)], vec![(1, 2)]),
-        ] {
-            assert_eq!(more(&delta.step(now)), expected);
-        }
+        let mut counted = CounterDelta::default();
+        assert_eq!(
+            more(&counted.step(vec![(key(1), 5), (key(2), 1)])),
+            [(1, 5), (2, 1)]
+        );
+        assert_eq!(more(&counted.step(vec![(key(1), 7), (key(2), 1)])), [(1, 2)]);
+        // Gone and come again.
+        assert_eq!(more(&counted.step(vec![(key(2), 1)])), []);
+        assert_eq!(more(&counted.step(vec![(key(1), 3), (key(2), 1)])), [(1, 3)]);
+        assert_eq!(more(&counted.step(vec![(key(1), 2)])), [(1, 2)]);
     }
 
     #[test]
     fn a_full_table_gets_room() {
-        let mut delta = CounterDelta::default();
-        let all = |count| -> Vec<_> { (0..=(MANY as u64)).map(|number| counted(number, count)).collect() };
-        assert!(delta.step(all(1)).idle.is_empty());
+        let mut counted = CounterDelta::default();
+        let all = |count| -> Vec<_> { (0..=(MANY as u64)).map(|number| (key(number), count)).collect() };
+        assert!(counted.step(all(1)).idle.is_empty());
         let mut now = all(1);
-        now[3] = counted(3, 2);
-        let step = delta.step(now);
+        now[3].1 = 2;
+        let step = counted.step(now);
         assert_eq!(more(&step), [(3, 1)]);
         assert_eq!(step.idle.len(), MANY);
-        assert_eq!(delta.seen.len(), 1);
+        assert_eq!(counted.seen.len(), 1);
         // What was taken out counts from nothing when it is there again.
-        assert_eq!(more(&delta.step(vec![counted(5, 4), counted(3, 2)])), [(5, 4)]);
+        assert_eq!(more(&counted.step(vec![(key(5), 4), (key(3), 2)])), [(5, 4)]);
     }
 }

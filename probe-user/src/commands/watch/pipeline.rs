@@ -154,10 +154,7 @@ impl<S: Sink> Pipeline<S> {
         let Self { probe, stages } = self;
         let unstored = stages.storage.take();
         let counted = stages.counters.more(&mut probe.tables)?;
-        let counted = counted
-            .into_iter()
-            .map(|(key, counter)| (key, counter.connections));
-        for (key, count) in counted.chain(unstored) {
+        for (key, count) in counted.into_iter().chain(unstored) {
             let (Some(role), Some(outcome)) = (Role::from_u8(key.role), Outcome::from_u8(key.outcome)) else {
                 continue;
             };

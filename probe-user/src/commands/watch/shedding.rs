@@ -2,14 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use nix::sys::{
-    resource::{UsageWho, getrusage},
-    time::TimeValLike as _,
-};
 use probe_ebpf::contract::connection::StormLimit;
 
 use crate::{
     cli::rate_of,
+    host::cpu,
     model::throttle::{Measured, Throttle},
     report::say,
 };
@@ -43,7 +40,7 @@ impl Shedding {
             throttle: Throttle::new(percent / 100.0, most),
             limit,
             since: Instant::now(),
-            cpu: used(),
+            cpu: cpu::of_process(),
             listed: 0,
             said: None,
         }
@@ -55,7 +52,7 @@ impl Shedding {
         if elapsed < EVERY {
             return None;
         }
-        let cpu = used();
+        let cpu = cpu::of_process();
         let changed = self.throttle.measured(&Measured {
             elapsed,
             cpu: cpu.saturating_sub(self.cpu),
@@ -129,14 +126,4 @@ impl Storms {
         ));
         (self.counted, self.said, self.is_on) = (counted, Instant::now(), true);
     }
-}
-
-/// CPU time of this process, its threads and its children that have ended.
-fn used() -> Duration {
-    [UsageWho::RUSAGE_SELF, UsageWho::RUSAGE_CHILDREN]
-        .into_iter()
-        .filter_map(|who| getrusage(who).ok())
-        .map(|usage| usage.user_time().num_microseconds() + usage.system_time().num_microseconds())
-        .map(|microseconds| Duration::from_micros(u64::try_from(microseconds).unwrap_or(0)))
-        .sum()
 }

@@ -56,16 +56,21 @@ pub struct CpuMeter(Duration);
 
 impl CpuMeter {
     pub fn start() -> Self {
-        Self(used())
+        Self(used(UsageWho::RUSAGE_THREAD))
     }
 
     pub fn spent(&self) -> Duration {
-        used().saturating_sub(self.0)
+        used(UsageWho::RUSAGE_THREAD).saturating_sub(self.0)
     }
 }
 
-fn used() -> Duration {
-    [UsageWho::RUSAGE_THREAD, UsageWho::RUSAGE_CHILDREN]
+/// The CPU time that this process, its threads and its children that have ended have used.
+pub fn of_process() -> Duration {
+    used(UsageWho::RUSAGE_SELF)
+}
+
+fn used(who: UsageWho) -> Duration {
+    [who, UsageWho::RUSAGE_CHILDREN]
         .into_iter()
         .filter_map(|who| getrusage(who).ok())
         .map(|usage: Usage| {
