@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use nix::unistd::{SysconfVar, sysconf};
 use probe_lab::{Agent, Child, Netns, PACKAGES, accept_all, wait_until};
 
+use super::sample::slope;
 use crate::{apt, progress::Progress, root, run};
 
 const PORT: u16 = 2379;
@@ -24,6 +25,7 @@ const HOLDERS: usize = 4;
 const HELD: usize = 9000;
 /// Between two looks at the memory.
 const LOOK: Duration = Duration::from_secs(5);
+const MINUTE: Duration = Duration::from_secs(60);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -36,6 +38,9 @@ pub struct Args {
     /// Number of connections made after that, as fast as the machine can; the default is an hour of 1,000 per second
     #[arg(long, value_name = "N", default_value_t = 3_600_000)]
     churn: u64,
+    /// Make --rate connections per second for so many minutes instead: does memory grow?
+    #[arg(long, value_name = "MINUTES", conflicts_with = "churn", value_parser = clap::value_parser!(u32).range(1..=1440))]
+    soak: Option<u32>,
 }
 
 /// A pod that connects to itself, sends nothing and closes.
@@ -152,36 +157,11 @@ pub fn run(args: &Args) -> Result<()> {
     tell(&agent, "at that rate")?;
     progress.done();
 
-    let progress = Progress::start(
-        format!("making {} connections", args.churn),
-        "as many a second as the machine can; minutes by default",
-    );
-    pods.pause.store(0, Ordering::Relaxed);
-    let (start, made) = (Instant::now(), pods.made());
-    let mut seen = Vec::new();
-    while pods.made() - made < args.churn {
-        thread::sleep(LOOK);
-        let bytes = resident(agent.pid())?;
-        seen.push(bytes);
-        progress.set(format!(
-            "{} of {}, {:.1} MB resident",
-            pods.made() - made,
-            args.churn,
-            megabytes(bytes)
-        ));
+    match args.soak {
+        Some(minutes) => soak(&agent, &pods, minutes)?,
+        None => churn(&agent, &pods, args.churn)?,
     }
-    progress.done();
     pods.pause.store(u64::MAX, Ordering::Relaxed);
-    let made = pods.made() - made;
-    println!(
-        "{made} connections in {:.0} s; resident memory every {} s, MB: {}",
-        start.elapsed().as_secs_f64(),
-        LOOK.as_secs(),
-        seen.iter()
-            .map(|bytes| format!("{:.1}", megabytes(*bytes)))
-            .collect::<Vec<_>>()
-            .join(" ")
-    );
     thread::sleep(2 * LOOK);
     tell(&agent, "after it")?;
     for (name, labels) in [
@@ -195,6 +175,76 @@ pub fn run(args: &Args) -> Result<()> {
     let (status, said) = agent.end()?;
     ensure!(status.success(), "the agent ended with {status}: {said}");
     Ok(())
+}
+
+/// As many connections a second as the machine can make.
+fn churn(agent: &Agent<'_>, pods: &Pods, connections: u64) -> Result<()> {
+    let progress = Progress::start(
+        format!("making {connections} connections"),
+        "as many a second as the machine can; minutes by default",
+    );
+    pods.pause.store(0, Ordering::Relaxed);
+    let (start, made) = (Instant::now(), pods.made());
+    let mut seen = Vec::new();
+    while pods.made() - made < connections {
+        thread::sleep(LOOK);
+        let bytes = resident(agent.pid())?;
+        seen.push(bytes);
+        progress.set(format!(
+            "{} of {connections}, {:.1} MB resident",
+            pods.made() - made,
+            megabytes(bytes)
+        ));
+    }
+    progress.done();
+    println!(
+        "{} connections in {:.0} s; resident memory every {} s, MB: {}",
+        pods.made() - made,
+        start.elapsed().as_secs_f64(),
+        LOOK.as_secs(),
+        listed(&seen)
+    );
+    Ok(())
+}
+
+/// The same rate for long.
+fn soak(agent: &Agent<'_>, pods: &Pods, minutes: u32) -> Result<()> {
+    let progress = Progress::start(format!("at that rate for {minutes} min"), "");
+    let (start, made, before) = (Instant::now(), pods.made(), cpu(agent.pid())?);
+    let mut seen = Vec::new();
+    for minute in 1..=minutes {
+        thread::sleep((MINUTE * minute).saturating_sub(start.elapsed()));
+        let bytes = resident(agent.pid())?;
+        seen.push(bytes);
+        progress.step("minute", minute, minutes, &format!("{:.1} MB", megabytes(bytes)));
+    }
+    progress.done();
+    let seconds = start.elapsed().as_secs_f64();
+    let hourly = |bytes: &[u64]| {
+        let values: Vec<f64> = bytes.iter().copied().map(megabytes).collect();
+        60.0 * slope(&values)
+    };
+    println!(
+        "{} connections in {seconds:.0} s, {:.2} % of a core; resident memory every minute, MB: {}",
+        pods.made() - made,
+        100.0 * (cpu(agent.pid())? - before) / seconds,
+        listed(&seen)
+    );
+    let later = seen.get(seen.len() / 2..).unwrap_or_default();
+    println!(
+        "growth: {:.2} MB an hour, {:.2} MB an hour in the second half",
+        hourly(&seen),
+        hourly(later)
+    );
+    Ok(())
+}
+
+fn listed(bytes: &[u64]) -> String {
+    let values: Vec<_> = bytes
+        .iter()
+        .map(|bytes| format!("{:.1}", megabytes(*bytes)))
+        .collect();
+    values.join(" ")
 }
 
 /// Processes that hold connections to themselves.

@@ -8,13 +8,20 @@ mod agent;
 mod bare;
 mod kind;
 mod note;
+mod sample;
 mod statistics;
 mod tracer;
 mod tunnel;
 mod watch;
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use clap::Subcommand;
+use nix::sys::{
+    resource::{UsageWho, getrusage},
+    time::TimeValLike as _,
+};
 
 use self::{bare::Bare, statistics::Enabled};
 
@@ -60,21 +67,9 @@ fn cost_of_measuring(_: &Enabled, load: impl FnOnce() -> Result<()>) -> Result<f
     Ok(runs.time.as_nanos() as f64 / runs.count as f64)
 }
 
-/// Of the same round: what drifts, drifts in both.
-fn ratios(with: &[f64], without: &[f64]) -> Vec<f64> {
-    with.iter()
-        .zip(without)
-        .map(|(with, without)| with / without)
-        .collect()
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let middle = sorted.len() / 2;
-    match sorted.as_slice() {
-        [] => 0.0,
-        sorted if sorted.len() % 2 == 1 => sorted.get(middle).copied().unwrap_or_default(),
-        sorted => sorted.iter().skip(middle - 1).take(2).sum::<f64>() / 2.0,
-    }
+/// CPU time of this process so far, the kernel's for it included.
+fn cpu_time() -> Result<Duration> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
+    let microseconds = (usage.user_time() + usage.system_time()).num_microseconds();
+    Ok(Duration::from_micros(u64::try_from(microseconds)?))
 }

@@ -7,7 +7,8 @@ use anyhow::{Result, ensure};
 use probe_lab::{Bulk, Cluster, Datagrams, PACKAGES, Pod};
 
 use super::{
-    KERNEL_ROUNDS, cost_of_measuring, median, ratios,
+    KERNEL_ROUNDS, cost_of_measuring,
+    sample::{MedianInterval, median, ratios},
     statistics::{Enabled, Runs},
     tracer::{Finished, Tracer},
 };
@@ -272,25 +273,27 @@ fn connect_often(pod: &Pod) -> Result<()> {
 
 fn report(all: &[Measured], ways: &[Way], bare: f64) {
     println!(
-        "\n{:<26}{:<20}{:>20}{:>10}{:>10}{:>10}",
-        "", "", "without", "ratio", "lowest", "ns a run"
+        "\n{:<26}{:<20}{:>20}{:>10}{:>15}{:>10}{:>10}",
+        "", "", "without", "ratio", "95 %", "lowest", "ns a run"
     );
     for measured in all {
         for (way, (rates, kernel_ns)) in ways.iter().zip(&measured.with) {
             let ratio = ratios(rates, &measured.without);
             println!(
-                "{:<26}{:<20}{:>20}{:>10.3}{:>10.3}{:>10.0}",
+                "{:<26}{:<20}{:>20}{:>10.3}{:>15}{:>10.3}{:>10.0}",
                 measured.name,
                 way.name,
                 format!("{:.2} {}", median(&measured.without), measured.load.unit()),
                 median(&ratio),
+                MedianInterval::of(&ratio).map_or_else(String::new, |interval| interval.to_string()),
                 ratio.iter().copied().fold(f64::INFINITY, f64::min),
                 median(kernel_ns),
             );
         }
     }
     println!(
-        "ratio: rate with probe on one node to rate without, median of rounds; ns a run: of its programs, without the \
+        "ratio: rate with probe on one node to rate without, median of rounds, and where it is with 95 % confidence (6 rounds \
+         or more); ns a run: of its programs, without the \
          {bare:.0} ns that measuring a run costs"
     );
 }

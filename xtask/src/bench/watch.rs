@@ -6,11 +6,10 @@ use anyhow::Result;
 use probe_lab::{Close, PACKAGES, Storm};
 
 use super::{
-    KERNEL_ROUNDS, cost_of_measuring,
+    KERNEL_ROUNDS, cost_of_measuring, cpu_time,
     kind::{Kind, Output},
-    median,
     note::Note,
-    ratios,
+    sample::{MedianInterval, median, ratios},
     statistics::Enabled,
     tracer::{Finished, Tracer},
 };
@@ -68,6 +67,8 @@ struct Measured {
     kind: Option<Kind>,
     /// Connections a second, a round each.
     rates: Vec<f64>,
+    /// CPU time of clients and servers for a connection, the kernel's included, microseconds, a round each.
+    ends_us: Vec<f64>,
     outcomes: Vec<Outcome>,
     /// Time in the kernel for a connection, both ends, nanoseconds, a round each.
     kernel_ns: Vec<f64>,
@@ -124,12 +125,16 @@ impl Measured {
             .kind
             .map(|kind| anyhow::Ok((kind, kind.start(probe)?)))
             .transpose()?;
+        // The storm runs in this process.
+        let before = cpu_time()?;
         let took = storm.run(connections, close)?;
+        let spent = cpu_time()?.saturating_sub(before);
         if let Some((kind, tracer)) = tracer {
             self.outcomes.push(Outcome::of(kind, tracer)?);
         }
         // After what can fail: a rate and an outcome of each round.
         self.rates.push(connections as f64 / took.as_secs_f64());
+        self.ends_us.push(spent.as_secs_f64() * 1e6 / connections as f64);
         Ok(())
     }
 
@@ -205,7 +210,12 @@ pub fn run(args: &Args) -> Result<()> {
             .collect();
         progress.step("round", round, args.rounds, &names.join(", "));
         let when = format!("round {round} of {}", args.rounds);
-        for measured in &mut all {
+        // Turned round each time: what drifts within a round drifts for all.
+        let count = all.len();
+        for turn in 0..count {
+            let Some(measured) = all.get_mut((turn + round as usize) % count) else {
+                continue;
+            };
             progress.set(format!("{when}: {}", measured.name()));
             measured.attempt(&when, |measured| {
                 let probe = binary(measured.kind);
@@ -282,11 +292,17 @@ fn report(all: &[Measured], bare: f64) {
     row("of the rate without a tracer, median of rounds", &|measured| {
         Some(format!("{:.3}", median(&ratios(measured)?)))
     });
+    row("  with 95 % confidence within", &|measured| {
+        Some(MedianInterval::of(&ratios(measured)?)?.to_string())
+    });
     row("  lowest round", &|measured| {
         Some(format!("{:.3}", ratios(measured)?.into_iter().reduce(f64::min)?))
     });
     row("  highest round", &|measured| {
         Some(format!("{:.3}", ratios(measured)?.into_iter().reduce(f64::max)?))
+    });
+    row("CPU us of both ends a connection, median", &|measured| {
+        Some(format!("{:.2}", some(&measured.ends_us)?))
     });
     row("kernel ns a connection, both ends, median", &|measured| {
         Some(format!("{:.0}", some(&measured.kernel_ns)?))
