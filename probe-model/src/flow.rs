@@ -16,7 +16,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 pub use self::matching::{LineKey, Near, Unmatched};
-use super::{Outcome, recording_scope::RecordingScope};
+use super::{
+    Outcome,
+    recording_scope::RecordingScope,
+    unlisted_time::{UnlistedTime, UnlistedTimes},
+};
 
 /// Owners of recorded connections, as a reader distinguishes them: a process that is started again for each connection is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -171,6 +175,8 @@ pub struct Flows {
     nodes: Places<Option<String>>,
     /// How each recording was filtered.
     scopes: Vec<RecordingScope>,
+    /// When any of them left connections out.
+    unlisted: UnlistedTimes,
     /// Each with the place of its identity.
     who: Places<(u32, Client)>,
     identities: Places<Identity>,
@@ -282,6 +288,16 @@ impl Flows {
     /// How the recordings were filtered, each way once.
     pub fn scopes(&self) -> &[RecordingScope] {
         &self.scopes
+    }
+
+    /// Notes a time in which connections of a recording are missing.
+    pub fn add_unlisted(&mut self, time: UnlistedTime) {
+        self.unlisted.add(time);
+    }
+
+    /// When connections are missing in any recording.
+    pub fn unlisted(&self) -> &UnlistedTimes {
+        &self.unlisted
     }
 
     /// Every recorded client side with its place, and the place of its identity.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::recording_scope::RecordingScope;
+use super::{recording_scope::RecordingScope, unlisted_time::UnlistedTime};
 
 /// The last line of an answer: what the agent's history holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +25,9 @@ pub struct HistoryEnd {
     /// How its history is filtered, as far as the query reaches. Absent from an earlier version.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub scope: Option<RecordingScope>,
+    /// Times since the agent's start in which connections were counted by source only, or lost. Absent from an earlier version.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unlisted: Vec<UnlistedTime>,
 }
 
 /// Connections that a slow reader lost.

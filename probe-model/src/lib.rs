@@ -38,6 +38,7 @@ pub mod summary;
 pub mod throttle;
 pub mod tls;
 pub mod translation;
+pub mod unlisted_time;
 pub mod verdict;
 pub mod vxlan;
 pub mod workload;

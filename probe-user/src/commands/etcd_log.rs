@@ -78,7 +78,7 @@ pub async fn run(mut settings: Settings) -> Result<Exit> {
         settings,
         flows: &flows,
         reader,
-        report: Report::new(settings.json, TimeZone::system()).scopes(flows.scopes()),
+        report: Report::new(settings.json, TimeZone::system()).of(&flows),
         servers: BTreeMap::new(),
         unread: None,
         is_whole: true,

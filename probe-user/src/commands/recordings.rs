@@ -15,6 +15,8 @@ pub fn flows(files: &[PathBuf]) -> Result<Flows> {
     for file in files {
         let found = read(file, |recorded| flows.add(recorded))?;
         found.scopes.into_iter().for_each(|scope| flows.add_scope(scope));
+        let unlisted = found.unlisted.all().iter().copied();
+        unlisted.for_each(|time| flows.add_unlisted(time));
         if found.malformed > 0 {
             say(format_args!(
                 "probe: {} lines of {} are not JSON of probe watch and were skipped",

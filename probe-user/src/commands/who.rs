@@ -63,7 +63,7 @@ pub async fn run(settings: Settings) -> Result<Exit> {
             }
         }
     }
-    let mut report = Report::new(settings.json, TimeZone::system()).scopes(flows.scopes());
+    let mut report = Report::new(settings.json, TimeZone::system()).of(&flows);
     let mut stdout = io::stdout().lock();
     let mut out = Vec::new();
     let is_one = asked.len() == 1;
@@ -94,9 +94,13 @@ pub async fn run(settings: Settings) -> Result<Exit> {
     if let (true, Some(address)) = (is_one, asked.first()) {
         match &agents {
             None => say(format_args!("probe: {}", report.not_recorded(*address))),
-            Some(_) => say(format_args!(
-                "probe: no agent's history has a client with address {address}"
-            )),
+            Some(_) => {
+                let missing = report.missing().map(|missing| format!("; {missing}"));
+                say(format_args!(
+                    "probe: no agent's history has a client with address {address}{}",
+                    missing.unwrap_or_default()
+                ));
+            }
         }
     }
     if let Some(agents) = agents {

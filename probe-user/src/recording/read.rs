@@ -18,6 +18,7 @@ use crate::model::{
     flow::{Client, Identity, Objects, Recorded},
     outcome::is_healthy,
     recording_scope::RecordingScope,
+    unlisted_time::{UnlistedTime, UnlistedTimes},
 };
 
 /// A line longer than this is no record.
@@ -37,6 +38,8 @@ pub struct Read {
     pub connections: u64,
     /// How they were filtered, each way once.
     pub scopes: Vec<RecordingScope>,
+    /// When connections are missing in them.
+    pub unlisted: UnlistedTimes,
     /// Lines that are no JSON of `probe watch`: cut off, or another's.
     pub malformed: u64,
 }
@@ -80,6 +83,13 @@ fn lines(path: &Path, total: &mut Read, each: &mut impl FnMut(Recorded)) -> io::
         }
         match serde_json::from_slice::<Line<'_>>(&line) {
             Ok(line) if line.event == "recording" => has_header = true,
+            Ok(found) if found.event == "unlisted" => {
+                match serde_json::from_slice::<UnlistedTime>(&line) {
+                    Ok(time) => total.unlisted.add(time),
+                    Err(_) => total.malformed += 1,
+                }
+                continue;
+            }
             Ok(line) => {
                 let Some(recorded) = line.connection() else {
                     continue;
@@ -232,7 +242,7 @@ impl Line<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{json_line, samples, scope_line};
+    use crate::report::{Format, Reporter, json_line, samples, scope_line};
 
     fn lines_of(outcomes: &[Outcome]) -> Vec<u8> {
         let mut out = Vec::new();
@@ -259,6 +269,20 @@ mod tests {
         let client = line(&out).unwrap().unwrap().client.unwrap();
         assert_eq!((client.process_started, client.address_since), (since(), since()));
         assert_eq!(client.identity.pod.as_deref(), Some("sdp-monitor-z8989"));
+    }
+
+    #[test]
+    fn when_connections_are_missing() {
+        let mut reporter = Reporter::new(Format::Json, None, false, Vec::new()).node("beta".to_owned());
+        reporter.unlisted(&samples::unlisted()).unwrap();
+        reporter.flush().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flows.jsonl");
+        let wrong = b"{\"event\":\"unlisted\",\"since\":\"yesterday\"}\n".to_vec();
+        std::fs::write(&path, [reporter.into_inner(), wrong].concat()).unwrap();
+        let read = read(&path, |_| panic!("a connection")).unwrap();
+        assert_eq!(read.unlisted.all(), [samples::unlisted()]);
+        assert_eq!((read.connections, read.malformed), (0, 1));
     }
 
     /// Recordings say what they leave out; those of earlier versions are known by saying nothing.

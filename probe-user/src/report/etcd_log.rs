@@ -19,10 +19,10 @@ use crate::model::{
         earlier::{EarlierEvidence, Likely},
         summary::{Group, Total},
     },
-    flow::{Client, Near, Unmatched, matching::is_of_one_node},
+    flow::{Client, Flows, Near, Unmatched, matching::is_of_one_node},
     names::Named,
     plural::counted,
-    recording_scope::RecordingScope,
+    unlisted_time::UnlistedTimes,
 };
 
 mod objects;
@@ -33,10 +33,46 @@ const WHO: usize = 100;
 const ERROR: usize = 80;
 /// Columns for a line that can't be read.
 const QUOTED: usize = 160;
+/// How far apart the log's clock and that of recordings may be.
+const CLOCKS: Duration = Duration::from_secs(1);
 /// Groups shown; JSON has them all.
 const ROWS: usize = 30;
 
-/// Why a rejected connection has no name, and what to do; `partial`: what the recordings leave out.
+/// What recordings lack.
+#[derive(Clone, Debug, Default)]
+struct Lacks {
+    /// What they were filtered by.
+    partial: Option<String>,
+    /// When connections are missing.
+    unlisted: UnlistedTimes,
+}
+
+impl Lacks {
+    /// Why a rejected connection has no name, and what to do.
+    fn why(&self, unmatched: &Unmatched, rejected: &Rejected) -> String {
+        let why = why(unmatched, rejected.peer, self.partial.as_deref());
+        let missing = match unmatched {
+            Unmatched::NotRecorded | Unmatched::ServerOnly | Unmatched::TooFar(_) => {
+                rejected.time.and_then(|time| self.unlisted.at(time, CLOCKS))
+            }
+            Unmatched::OtherServer(_)
+            | Unmatched::NodeUnknown
+            | Unmatched::ZoneUnknown(_)
+            | Unmatched::TimeUnknown
+            | Unmatched::Reused(_)
+            | Unmatched::SharedPhase(_) => None,
+        };
+        match missing {
+            Some(missing) => format!(
+                "it may be one that is not in the recordings: then {}; or {why}",
+                missing.describe()
+            ),
+            None => why,
+        }
+    }
+}
+
+/// The same without what is missing at single times; `partial`: what the recordings leave out.
 fn why(unmatched: &Unmatched, peer: SocketAddr, partial: Option<&str>) -> String {
     let node = || {
         if is_of_one_node(peer.ip()) {
@@ -102,8 +138,7 @@ fn span(duration: Duration) -> String {
 pub struct Report {
     json: bool,
     clock: Clock,
-    /// What the recordings leave out.
-    partial: Option<String>,
+    lacks: Lacks,
 }
 
 impl Report {
@@ -111,14 +146,17 @@ impl Report {
         Self {
             json,
             clock: Clock::new(zone),
-            partial: None,
+            lacks: Lacks::default(),
         }
     }
 
-    /// Of answers from recordings that were filtered so.
-    pub fn scopes(mut self, scopes: &[RecordingScope]) -> Self {
-        let partial = scopes.iter().find(|scope| scope.is_partial());
-        self.partial = partial.map(|scope| format!("recorded {scope}"));
+    /// Of answers from these recordings.
+    pub fn of(mut self, flows: &Flows) -> Self {
+        let partial = flows.scopes().iter().find(|scope| scope.is_partial());
+        self.lacks = Lacks {
+            partial: partial.map(|scope| format!("recorded {scope}")),
+            unlisted: flows.unlisted().clone(),
+        };
         self
     }
 
@@ -144,10 +182,7 @@ impl Report {
         found: &Result<Near<'_>, Unmatched>,
     ) -> io::Result<()> {
         if self.json {
-            return json::line(
-                out,
-                &object(&mut self.clock, rejected, found, self.partial.as_deref()),
-            );
+            return json::line(out, &object(&mut self.clock, rejected, found, &self.lacks));
         }
         self.line(out, rejected);
         match found {
@@ -159,7 +194,7 @@ impl Report {
             }
             Err(unmatched) => {
                 text::ascii(out, "? ");
-                let why = why(unmatched, rejected.peer, self.partial.as_deref());
+                let why = self.lacks.why(unmatched, rejected);
                 escape::push(out, &why, 2 * WHO);
             }
         }
@@ -299,13 +334,33 @@ impl Report {
     }
 
     /// That no recording has an address, and what to do.
-    pub fn not_recorded(&self, address: SocketAddr) -> String {
-        let partial = self.partial.as_ref();
-        format!(
+    pub fn not_recorded(&mut self, address: SocketAddr) -> String {
+        let partial = self.lacks.partial.as_ref();
+        let why = format!(
             "no recording has a client with address {address}{}: run probe watch --record on the node that has it, or that \
              runs the pod",
             partial.map(|partial| format!(" ({partial})")).unwrap_or_default()
-        )
+        );
+        match self.missing() {
+            Some(missing) => format!("{why}; {missing}"),
+            None => why,
+        }
+    }
+
+    /// When connections are missing in the recordings, and how many; `None`: none is.
+    pub fn missing(&mut self) -> Option<String> {
+        let missing = self.lacks.unlisted.whole()?;
+        let mut local = |time| {
+            let mut out = Vec::new();
+            self.clock.local(&mut out, time, true);
+            String::from_utf8(out).unwrap_or_default()
+        };
+        Some(format!(
+            "from {} to {} {}",
+            local(missing.since),
+            local(missing.until),
+            missing.describe()
+        ))
     }
 
     /// The end.
@@ -456,3 +511,6 @@ fn push_client(out: &mut Vec<u8>, client: &Client) {
         escape::push(out, node, WHO);
     }
 }
+
+#[cfg(test)]
+mod tests;

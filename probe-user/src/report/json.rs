@@ -13,6 +13,7 @@ use crate::model::{
     names::Named,
     recording_scope::RecordingScope,
     summary::Tally,
+    unlisted_time::UnlistedTime,
 };
 
 /// The first line of a recording: what it was filtered by.
@@ -25,6 +26,24 @@ pub(super) struct RecordingHeader<'a> {
     pub node: &'a str,
     #[serde(flatten)]
     pub scope: &'a RecordingScope,
+}
+
+/// A time in which connections were not reported one by one.
+#[derive(Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub(super) struct UnlistedEvent<'a> {
+    /// Always `unlisted`.
+    event: &'static str,
+    #[serde(flatten)]
+    time: &'a UnlistedTime,
+    /// The name of the node.
+    node: Option<&'a str>,
+}
+
+/// Appends one line: connections that were not reported one by one.
+pub fn unlisted(out: &mut Vec<u8>, node: Option<&str>, time: &UnlistedTime) -> io::Result<()> {
+    let event = "unlisted";
+    line(out, &UnlistedEvent { event, time, node })
 }
 
 /// How many connections a cause explains.

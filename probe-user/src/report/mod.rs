@@ -37,7 +37,7 @@ use jiff::tz::TimeZone;
 
 pub use self::style::colour;
 use self::{clock::Clock, owner_json::OwnersJson, table::Columns};
-use crate::model::{Connection, Summary, recording_scope::RecordingScope};
+use crate::model::{Connection, Summary, recording_scope::RecordingScope, unlisted_time::UnlistedTime};
 
 probe_model::names! {
     /// `-o`.
@@ -114,7 +114,7 @@ const MOST_NODE: usize = 24;
 impl<W: Write> Reporter<W> {
     /// What was written.
     #[cfg(test)]
-    pub(in crate::report) fn into_inner(self) -> W {
+    pub(crate) fn into_inner(self) -> W {
         self.out
     }
 
@@ -203,6 +203,18 @@ impl<W: Write> Reporter<W> {
             self.write()
         } else {
             Ok(())
+        }
+    }
+
+    /// A time in which connections were not reported one by one, in JSON.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn unlisted(&mut self, time: &UnlistedTime) -> io::Result<()> {
+        match self.format {
+            // Standard error has it while it happens, and the summary at the end.
+            Format::Table | Format::Wide => Ok(()),
+            Format::Json => json::unlisted(&mut self.buffer, self.node.as_deref(), time),
         }
     }
 

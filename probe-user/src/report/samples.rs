@@ -14,11 +14,22 @@ use crate::model::{
     summary::{Row, Tally},
     tls::{Alert, ClientHello, FirstMessage, Incomplete, Protocol, ServerHello, Tls, Version, Why},
     translation::Untranslated,
+    unlisted_time::UnlistedTime,
     workload::{Workload, WorkloadSource},
 };
 
 const ID: &str = "4f5e6d7c8b9a0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796";
 const UID: &str = "0a1b2c3d-4e5f-6071-8293-a4b5c6d7e8f9";
+
+/// A time in which connections were counted by source only, and lost.
+pub fn unlisted() -> UnlistedTime {
+    UnlistedTime {
+        since: time(),
+        until: time() + Duration::from_secs(1),
+        aggregated: 48_000,
+        lost: 3,
+    }
+}
 
 pub fn host(name: &str, pid: u32) -> Owner {
     Owner {

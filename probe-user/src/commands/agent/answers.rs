@@ -269,6 +269,7 @@ fn connections(shared: &Arc<Shared>, filter: Filter) -> Response<Body> {
         oldest: reach.oldest,
         forgotten: reach.forgotten,
         lost: reach.lost,
+        unlisted: reach.unlisted,
         scope: shared.scope(&filter.ports),
     };
     if let Some(store) = shared.store() {

@@ -14,7 +14,7 @@ use super::{log::Log, rate::Rate, shared::Shared};
 use crate::{
     cli,
     commands::watch::{pipeline::Pipeline, sink::Sink},
-    model::{Connection, Summary, part::Part},
+    model::{Connection, Summary, part::Part, unlisted_time::UnlistedTime},
     recording::history::Kept,
     report::{
         events::Lines,
@@ -62,6 +62,11 @@ impl Sink for Collector {
         self.shared.metrics.connection(connection);
         let line = Bytes::copy_from_slice(self.lines.connection(connection)?);
         self.shared.keep(Kept::new(connection, line), source(connection));
+        Ok(())
+    }
+
+    fn unlisted(&mut self, time: &UnlistedTime) -> io::Result<()> {
+        self.shared.unlisted(*time);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use crate::{
         part::{Part, State},
         recording_scope::RecordingScope,
         settings::{HistoryBounds, StoreBounds},
+        unlisted_time::{UnlistedTime, UnlistedTimes},
         vxlan,
     },
     recording::{
@@ -54,6 +55,7 @@ pub struct Shared {
     pub metrics: Metrics,
     held: Mutex<History>,
     store: Mutex<Option<Disk>>,
+    unlisted: Mutex<UnlistedTimes>,
     news: broadcast::Sender<Arc<Kept>>,
     parts: Mutex<BTreeMap<Part, State>>,
     looks: Mutex<Looks>,
@@ -80,6 +82,7 @@ pub struct Reach {
     pub oldest: Option<jiff::Timestamp>,
     pub forgotten: u64,
     pub lost: u64,
+    pub unlisted: Vec<UnlistedTime>,
 }
 
 /// The history on disk, shared among sources.
@@ -127,6 +130,7 @@ impl Shared {
             kernel,
             held: Mutex::new(History::new(memory)),
             store: Mutex::default(),
+            unlisted: Mutex::default(),
             news: broadcast::channel(BEHIND).0,
             parts: Mutex::default(),
             looks: Mutex::default(),
@@ -187,6 +191,11 @@ impl Shared {
         let _ = self.news.send(kept);
     }
 
+    /// Notes a time in which connections were not handed over one by one.
+    pub fn unlisted(&self, time: UnlistedTime) {
+        locked(&self.unlisted).add(time);
+    }
+
     /// Those asked for, and how far the memory reaches.
     pub fn find(&self, filter: &Filter) -> (Vec<Arc<Kept>>, Reach) {
         let mut held = locked(&self.held);
@@ -210,6 +219,7 @@ impl Shared {
             oldest: held.oldest(),
             forgotten: held.forgotten().total(),
             lost: self.lost.load(Ordering::Relaxed),
+            unlisted: locked(&self.unlisted).all().to_vec(),
         }
     }
 

@@ -157,11 +157,9 @@ impl Remembered {
         let fetched = fetch(&cluster.ways, agents, &question.path(), add).await;
         progress.clear();
         for one in fetched {
-            if let Ok(HistoryEnd {
-                scope: Some(scope), ..
-            }) = &one.memory
-            {
-                flows.add_scope(scope.clone());
+            if let Ok(HistoryEnd { scope, unlisted, .. }) = &one.memory {
+                scope.iter().for_each(|scope| flows.add_scope(scope.clone()));
+                unlisted.iter().for_each(|time| flows.add_unlisted(*time));
             }
             self.took(one);
         }

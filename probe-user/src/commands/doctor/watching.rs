@@ -22,7 +22,7 @@ use crate::{
         },
     },
     kernel::capabilities::{self, Need},
-    model::{Connection, Outcome, Role, Summary},
+    model::{Connection, Outcome, Role, Summary, unlisted_time::UnlistedTime},
 };
 
 /// Connections kept: a storm is reported by its beginning, and by the summary.
@@ -145,6 +145,11 @@ impl Sink for Collected {
         if self.0.connections.len() < KEPT {
             self.0.connections.push(connection.clone());
         }
+        Ok(())
+    }
+
+    fn unlisted(&mut self, _: &UnlistedTime) -> io::Result<()> {
+        // The summary has how many there were.
         Ok(())
     }
 

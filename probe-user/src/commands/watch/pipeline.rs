@@ -24,7 +24,7 @@ use super::{
     reporting::Reporting,
     scope::Scope,
     selection::Filter,
-    shedding::{Shedding, Storms},
+    shedding::{Missing, Shedding, Storms},
     sink::Sink,
     status::Status,
     storage::Storage,
@@ -211,6 +211,7 @@ impl<S: Sink> Pipeline<S> {
         stages.read_handshakes(&mut probe.tables, true)?;
         stages.read_open(&probe.tables)?;
         stages.release_explained(true);
+        stages.note_unlisted(&probe.tables, true);
         stages.reporting.flush()?;
         let summary = stages.summary(&probe)?;
         stages.reporting.summary(&summary)
@@ -353,9 +354,21 @@ impl<S: Sink> Stages<S> {
     /// Keeps to the limits of the run, and says what they cost.
     fn shed(&mut self, tables: &mut Tables) -> Result<()> {
         self.storms.report(tables.lost(Loss::Aggregated));
+        self.note_unlisted(tables, false);
         let decoded = self.decoder.decoded();
         let limit = self.shedding.as_mut().and_then(|shedding| shedding.next(decoded));
         limit.map_or(Ok(()), |limit| Ok(tables.limit_storms(limit)?))
+    }
+
+    /// When connections were not handed over.
+    fn note_unlisted(&mut self, tables: &Tables, end: bool) {
+        let missing = Missing {
+            aggregated: tables.lost(Loss::Aggregated),
+            lost: tables.lost(Loss::Record),
+        };
+        if let Some(time) = self.storms.unlisted(missing, Timestamp::now(), end) {
+            self.reporting.unlisted(&time);
+        }
     }
 
     fn report_status(&mut self) {

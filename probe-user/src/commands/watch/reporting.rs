@@ -11,6 +11,7 @@ use crate::{
         Cadences, Connection, Summary,
         cause::causes::{Causes, Counted},
         summary::{Row, Tally},
+        unlisted_time::UnlistedTime,
     },
 };
 
@@ -55,6 +56,13 @@ impl<S: Sink> Reporting<S> {
         if self.failed.is_none() {
             self.cadences.note(connection);
             self.failed = self.sink.unshown(connection).err();
+        }
+    }
+
+    /// Hands over when connections were not reported one by one.
+    pub fn unlisted(&mut self, time: &UnlistedTime) {
+        if self.failed.is_none() {
+            self.failed = self.sink.unlisted(time).err();
         }
     }
 

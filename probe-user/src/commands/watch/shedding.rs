@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use jiff::{SignedDuration, Timestamp};
 use probe_ebpf::contract::connection::StormLimit;
 
 use crate::{
     cli::rate_of,
     host::cpu,
-    model::throttle::{Measured, Throttle},
+    model::{
+        throttle::{Measured, Throttle},
+        unlisted_time::UnlistedTime,
+    },
     report::say,
 };
 
@@ -93,11 +97,23 @@ impl Shedding {
     }
 }
 
-/// Says what was only counted, while it happens.
+/// Says what was only counted, while it happens, and when it was.
 pub struct Storms {
     counted: u64,
     said: Instant,
     is_on: bool,
+    /// What was not handed over one by one, and when that was read last.
+    missing: Missing,
+    read: Timestamp,
+}
+
+/// Connections without a record, since the run began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Missing {
+    /// Counted by source.
+    pub aggregated: u64,
+    /// The ring was full.
+    pub lost: u64,
 }
 
 impl Storms {
@@ -106,7 +122,28 @@ impl Storms {
             counted: 0,
             said: Instant::now(),
             is_on: false,
+            missing: Missing::default(),
+            read: Timestamp::now(),
         }
+    }
+
+    /// When connections were not handed over since the last time; nothing for less than a second, but for the `end`.
+    pub fn unlisted(&mut self, now: Missing, time: Timestamp, end: bool) -> Option<UnlistedTime> {
+        // A clock that was set back must not stop it.
+        let elapsed = time.duration_since(self.read).abs();
+        if !end && elapsed < SignedDuration::from_secs(1) {
+            return None;
+        }
+        let since = self.read.min(time);
+        let before = std::mem::replace(&mut self.missing, now);
+        self.read = time;
+        let (aggregated, lost) = (now.aggregated - before.aggregated, now.lost - before.lost);
+        (aggregated > 0 || lost > 0).then_some(UnlistedTime {
+            since,
+            until: time,
+            aggregated,
+            lost,
+        })
     }
 
     /// `counted`: connections that were only counted, since the run began. The first are said at once, more every ten seconds.
@@ -125,5 +162,55 @@ impl Storms {
             "probe: too many connections a second to list them all (--max-rate): {more} counted by source only{since}; the summary has them"
         ));
         (self.counted, self.said, self.is_on) = (counted, Instant::now(), true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_connections_were_not_handed_over() {
+        let mut storms = Storms::new();
+        let begun = storms.read;
+        let at = |milliseconds| begun + SignedDuration::from_millis(milliseconds);
+        let missing = |aggregated, lost| Missing { aggregated, lost };
+        let time = |since, until, aggregated, lost| {
+            Some(UnlistedTime {
+                since: at(since),
+                until: at(until),
+                aggregated,
+                lost,
+            })
+        };
+        for (milliseconds, now, end, expected) in [
+            (1000, missing(0, 0), false, None),
+            // It is read once a second.
+            (1500, missing(7, 0), false, None),
+            (2000, missing(9, 0), false, time(1000, 2000, 9, 0)),
+            (3000, missing(9, 0), false, None),
+            (4000, missing(9, 2), false, time(3000, 4000, 0, 2)),
+            // The last part of a second, too.
+            (4200, missing(10, 3), true, time(4000, 4200, 1, 1)),
+            // The clock was set back by an hour.
+            (
+                -3_600_000,
+                missing(12, 3),
+                false,
+                time(-3_600_000, -3_600_000, 2, 0),
+            ),
+            (
+                -3_599_000,
+                missing(13, 3),
+                false,
+                time(-3_600_000, -3_599_000, 1, 0),
+            ),
+        ] {
+            assert_eq!(
+                storms.unlisted(now, at(milliseconds), end),
+                expected,
+                "{milliseconds}"
+            );
+        }
     }
 }

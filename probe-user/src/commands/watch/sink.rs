@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 
 use crate::{
-    model::{Connection, Summary},
+    model::{Connection, Summary, unlisted_time::UnlistedTime},
     recording::write::Recording,
     report::Reporter,
 };
@@ -25,6 +25,12 @@ pub trait Sink {
     fn unshown(&mut self, _: &Connection) -> io::Result<()> {
         Ok(())
     }
+
+    /// Takes a time in which connections were not handed over one by one.
+    ///
+    /// # Errors
+    /// Those that are to end the run.
+    fn unlisted(&mut self, time: &UnlistedTime) -> io::Result<()>;
 
     /// After a batch of connections, also where there was none.
     ///
@@ -69,6 +75,15 @@ impl<W: Write> Sink for Output<W> {
             self.unrecorded.get_or_insert(error);
         }
         Ok(())
+    }
+
+    fn unlisted(&mut self, time: &UnlistedTime) -> io::Result<()> {
+        if let Some(recorder) = &mut self.recorder
+            && let Err(error) = recorder.unlisted(time)
+        {
+            self.unrecorded.get_or_insert(error);
+        }
+        self.reporter.unlisted(time)
     }
 
     fn flush(&mut self) -> Result<()> {

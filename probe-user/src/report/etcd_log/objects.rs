@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{QUOTED, why};
+use super::{Lacks, QUOTED};
 #[cfg(test)]
 use crate::model::{Container, Pod, Process};
 use crate::{
@@ -144,7 +144,7 @@ pub(super) fn object<'a>(
     clock: &mut Clock,
     rejected: &'a Rejected,
     found: &Result<Near<'a>, Unmatched>,
-    partial: Option<&str>,
+    lacks: &Lacks,
 ) -> RejectedEvent<'a> {
     RejectedEvent {
         event: match other_server(rejected.logged_by) {
@@ -166,7 +166,7 @@ pub(super) fn object<'a>(
         unmatched: found
             .as_ref()
             .err()
-            .map(|unmatched| why(unmatched, rejected.peer, partial)),
+            .map(|unmatched| lacks.why(unmatched, rejected)),
     }
 }
 
@@ -207,7 +207,7 @@ pub(super) fn likely_object<'a>(
         certainty: Some(Certainty::Likely),
         evidence: Some(evidence),
         unmatched: None,
-        ..object(clock, rejected, &Err(Unmatched::NotRecorded), None)
+        ..object(clock, rejected, &Err(Unmatched::NotRecorded), &Lacks::default())
     }
 }
 

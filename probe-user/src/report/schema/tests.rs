@@ -266,6 +266,7 @@ fn doctor_and_check() {
         oldest: Some(samples::time()),
         forgotten: 2,
         lost: 3,
+        unlisted: vec![samples::unlisted()],
     };
     holds(JsonEvent::HistoryEnd, &text(lines.event("end", end)));
     holds(

@@ -26,6 +26,7 @@ fn schema(event: JsonEvent, generator: &mut SchemaGenerator) -> Schema {
         JsonEvent::Who => of::<etcd_log::Who<'static>>(generator),
         JsonEvent::WhoUnmatched => of::<etcd_log::Nobody>(generator),
         JsonEvent::Recording => of::<watch::RecordingHeader<'static>>(generator),
+        JsonEvent::Unlisted => of::<watch::UnlistedEvent<'static>>(generator),
         JsonEvent::Vxlan => of::<vxlan::VxlanEvent<'static>>(generator),
         JsonEvent::Bypass => of::<bypass::BypassEvent<'static>>(generator),
         JsonEvent::Path => of::<path::PathEvent<'static>>(generator),
