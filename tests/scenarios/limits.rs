@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use probe_lab::{Close, Netns, Probe, Storm, unique_port, wait_until};
+use probe_lab::{Agent, Close, Netns, Probe, Storm, unique_port, wait_until};
 
 /// Each has the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -90,6 +90,62 @@ fn a_notrack_rule_of_iptables_legacy_is_seen() {
         (programs(probe.pid()).len() > bare).then_some(())
     })
     .unwrap();
+}
+
+/// The agent too has the programs and tables for untracked packets only while there may be some.
+#[test]
+fn an_agent_counts_untracked_packets_while_there_may_be_some() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let netns = Netns::new("limits").unwrap();
+    let config = "[snapshots]\ninterval = \"1s\"\n";
+    let agent = Agent::start(&netns, config, &[]).unwrap();
+    let ready = agent.get(Agent::METRICS, "/readyz").unwrap();
+    assert!(ready.body.contains("bypass runs"), "{ready:?}");
+    let settled = |what: &str, fits: &dyn Fn(usize) -> bool| {
+        wait_until(what, Duration::from_secs(20), || {
+            let count = programs(agent.pid()).len();
+            fits(count).then_some(count)
+        })
+        .unwrap()
+    };
+    let bare = programs(agent.pid()).len();
+    let exempt = || {
+        netns
+            .run("nft add table ip raw ; add chain ip raw out { type filter hook output priority raw ; } ; add rule ip raw out udp dport 9 notrack")
+            .unwrap();
+        settled("the hooks are attached", &|count| count > bare)
+    };
+    let with = exempt();
+    netns.run("nft delete table ip raw").unwrap();
+    settled("the hooks are taken away", &|count| count == bare);
+    assert_eq!(exempt(), with);
+    // What passes is counted.
+    netns.run("ip link set lo up").unwrap();
+    let send = || {
+        let mut bash = netns.command("bash");
+        assert!(
+            bash.args(["-c", "echo x > /dev/udp/127.0.0.1/9"])
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
+    wait_until("the packets are counted", Duration::from_secs(20), || {
+        send();
+        let answer = agent.get(Agent::QUERY, "/v1/bypass").unwrap();
+        let view = answer.lines().unwrap().pop().unwrap();
+        let streams = view["streams"].as_array().cloned().unwrap_or_default();
+        streams
+            .iter()
+            .any(|stream| stream["packets"].as_u64() > Some(1))
+            .then_some(())
+    })
+    .unwrap();
+    netns.run("nft delete table ip raw").unwrap();
+    // The stream is of interest for a while.
+    thread::sleep(Duration::from_secs(3));
+    assert_eq!(programs(agent.pid()).len(), with);
+    agent.end().unwrap();
 }
 
 /// CPU time of a process so far.

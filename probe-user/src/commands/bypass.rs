@@ -1,12 +1,16 @@
 //! `probe bypass`: periodic snapshots of untracked packets.
 
+mod counting;
 mod replies;
 mod senders;
 mod snapshot;
 
 use anyhow::{Context, Result};
 
-pub(super) use self::snapshot::{NameSources, Poller};
+pub(super) use self::{
+    counting::Presence,
+    snapshot::{NameSources, Poller},
+};
 use super::{periodic, pods, privileges, rule_book::RuleBook, until::Until};
 use crate::{
     attribution::kube::{Access, ServiceList},
@@ -28,8 +32,13 @@ pub async fn run(settings: Settings) -> Result<Verdict> {
         runtime: pods::runtime(&settings.cri)?,
         services: services(&settings)?,
     };
-    let mut looker = Poller::new(&settings, known, RuleBook::of_command(settings.pace.once))
-        .with_context(|| format!("bypass can't run on kernel {kernel}"))?;
+    let mut looker = Poller::new(
+        &settings,
+        known,
+        RuleBook::of_command(settings.pace.once),
+        Presence::Always,
+    )
+    .with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     for degraded in looker.degraded() {
         say(format_args!(
             "probe: bypass runs without {degraded} on kernel {kernel}"

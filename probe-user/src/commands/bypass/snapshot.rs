@@ -10,7 +10,11 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use probe_ebpf::contract::bypass::Key;
 
-use super::{replies::Replies, senders::Senders};
+use super::{
+    counting::{Counting, Presence},
+    replies::Replies,
+    senders::Senders,
+};
 use crate::{
     attribution::{cri::Runtime, kube::ServiceList},
     capture::bypass as capture,
@@ -21,7 +25,7 @@ use crate::{
         rule_book::RuleBook,
         rules::Rules,
     },
-    kernel::bypass::{BypassProbe, Options},
+    kernel::bypass::Options,
     model::{
         bypass::{
             View,
@@ -48,7 +52,7 @@ const WAITING: usize = 256;
 
 /// Looks again and again.
 pub struct Poller {
-    probe: BypassProbe,
+    counting: Counting,
     routing: Routing,
     rules: Rules,
     senders: Senders,
@@ -69,7 +73,7 @@ impl Poller {
     ///
     /// # Errors
     /// A kernel that can't do it, or tables that can't be read.
-    pub fn new(settings: &Settings, known: NameSources, book: RuleBook) -> Result<Self> {
+    pub fn new(settings: &Settings, known: NameSources, book: RuleBook, presence: Presence) -> Result<Self> {
         let netns = std::fs::metadata("/proc/thread-self/ns/net")
             .context("can't read this process's network namespace in /proc")?;
         let mut routing = Routing::open()?;
@@ -77,17 +81,18 @@ impl Poller {
         let mut rules = Rules::read(book);
         routing.devices()?;
         let netns = std::os::unix::fs::MetadataExt::ino(&netns) as u32;
-        let mut probe = BypassProbe::load(&Options {
+        let options = Options {
             netns,
             streams: settings.max_streams,
             source: settings.source.clone(),
-        })?;
+        };
+        let mut counting = Counting::start(options, presence)?;
         if let Some(services) = known.services {
             rules.take(services);
         }
-        probe.know_ports(&rules.services().ports().collect())?;
+        counting.know_ports(rules.services().ports().collect())?;
         Ok(Self {
-            probe,
+            counting,
             routing,
             rules,
             senders: Senders::new(settings.pod_logs.clone(), known.runtime, netns),
@@ -99,16 +104,16 @@ impl Poller {
 
     /// What this kernel does not give, and why.
     pub fn degraded(&self) -> Vec<String> {
-        let hooks = self.probe.degraded.iter();
+        let hooks = self.counting.degraded().iter();
         let hooks = hooks.map(|degraded| format!("{} ({})", degraded.hook.gives, degraded.reason));
-        let fields = self.probe.absent.iter();
+        let fields = self.counting.absent().iter();
         hooks
             .chain(fields.map(|absent| format!("{} (no {})", absent.lost, absent.what)))
             .collect()
     }
 
-    pub fn probe(&self) -> &BypassProbe {
-        &self.probe
+    pub fn counting(&self) -> &Counting {
+        &self.counting
     }
 
     pub fn rules(&self) -> &Rules {
@@ -141,7 +146,7 @@ impl Poller {
 
     /// What shows the packets that are delivered here: kernels differ.
     fn delivered(&self) -> String {
-        let optional = self.probe.used.iter().filter(|(hook, _)| !hook.required);
+        let optional = self.counting.used().iter().filter(|(hook, _)| !hook.required);
         let mut by: Vec<_> = optional.map(|(_, program)| program.access.name()).collect();
         by.dedup();
         match by.as_slice() {
@@ -151,7 +156,7 @@ impl Poller {
     }
 
     fn seen_by(&self) -> impl Iterator<Item = SeenBy> {
-        self.probe.used.iter().map(|(hook, program)| SeenBy {
+        self.counting.used().iter().map(|(hook, program)| SeenBy {
             gives: hook.gives,
             hook: program.tracepoint,
             program: program.name,
@@ -160,7 +165,7 @@ impl Poller {
 
     fn streams(&mut self, now_ns: u64) -> Result<Vec<(UntrackedStream, UntrackedCount)>> {
         let (mut streams, mut idle) = (Vec::new(), Vec::<Key>::new());
-        self.probe.streams(|key, counters| {
+        self.counting.streams(|key, counters| {
             let quiet = Duration::from_nanos(now_ns.saturating_sub(counters.last_ns));
             if quiet > IDLE && !self.once {
                 idle.push(key);
@@ -169,7 +174,7 @@ impl Poller {
             }
         })?;
         for key in idle {
-            self.probe.forget(&key);
+            self.counting.forget(&key);
         }
         Ok(streams)
     }
@@ -191,6 +196,7 @@ impl Looks for Poller {
     type View = View;
 
     fn look(&mut self, explain: bool) -> Result<View> {
+        self.counting.adapt()?;
         let now_ns = now_ns();
         let streams = self.streams(now_ns)?;
         // After the counters: what was counted passed devices that were there.
@@ -205,7 +211,8 @@ impl Looks for Poller {
             .map(|((_, count), _)| count.first_ns)
             .max();
         if explain && self.rules.refresh(!streams.is_empty(), puzzled) {
-            self.probe.know_ports(&self.rules.services().ports().collect())?;
+            self.counting
+                .know_ports(self.rules.services().ports().collect())?;
             blame = self.blame(&streams, &devices);
         }
         let candidates: Vec<_> = blame.iter().map(|blame| blame.rules.clone()).collect();
@@ -238,7 +245,10 @@ impl Looks for Poller {
             .zip(in_ipvs)
             .map(
                 |((((stream, count), candidates), translated), in_ipvs)| JudgedStream {
-                    sender: self.senders.sender(&count, &self.probe),
+                    sender: self
+                        .counting
+                        .probe()
+                        .and_then(|probe| self.senders.sender(&count, probe)),
                     translated: translated.is_translated,
                     dialled: translated.dialled,
                     in_ipvs,
@@ -260,14 +270,14 @@ impl Looks for Poller {
                 .collect(),
             streams: seen,
             names,
-            rest: self.probe.rest(),
+            rest: self.counting.rest(),
             seen_by: self.seen_by().collect(),
             unseen: self
-                .probe
-                .degraded
+                .counting
+                .degraded()
                 .iter()
                 .map(|degraded| degraded.hook.gives)
-                .chain(self.probe.absent.iter().map(|absent| absent.lost))
+                .chain(self.counting.absent().iter().map(|absent| absent.lost))
                 .collect(),
             unread: self.rules.unread(),
         })
@@ -296,6 +306,6 @@ fn in_ipvs(streams: &[(UntrackedStream, UntrackedCount)], services: &Services, n
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        self.probe.detach();
+        self.counting.detach();
     }
 }

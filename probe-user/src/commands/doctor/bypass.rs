@@ -8,7 +8,7 @@ use super::{CheckContext, watching::allowed};
 use crate::{
     cli::{Bypass, Pace},
     commands::{
-        bypass::{NameSources, Poller},
+        bypass::{NameSources, Poller, Presence},
         periodic::Looks as _,
         pods,
     },
@@ -38,7 +38,7 @@ fn look(node: &CheckContext) -> Result<Answer> {
         services: None,
     };
     let kernel = kernel::release();
-    let mut looker = Poller::new(&settings, known, node.book.clone())
+    let mut looker = Poller::new(&settings, known, node.book.clone(), Presence::Always)
         .with_context(|| format!("bypass can't run on kernel {kernel}"))?;
     looker.look(false)?;
     sleep(node.settings.duration);

@@ -12,7 +12,7 @@ use crate::{
     capture::bypass as capture,
     cli::Bypass,
     commands::{
-        bypass::{self, NameSources},
+        bypass::{self, NameSources, Presence},
         periodic::{Looks, now_ns},
         rule_book::RuleBook,
     },
@@ -71,7 +71,7 @@ impl Untracked {
     /// # Errors
     /// A kernel that can't do it, or tables that can't be read.
     pub fn poll_all(settings: &Bypass, names: NameSources, book: RuleBook) -> Result<(Vec<String>, Self)> {
-        let poller = bypass::Poller::new(settings, names, book)?;
+        let poller = bypass::Poller::new(settings, names, book, Presence::OnNeed)?;
         Ok((poller.degraded(), Self::Polled(Box::new(poller))))
     }
 
@@ -93,7 +93,7 @@ impl Untracked {
         match self {
             Self::Off => None,
             Self::Counted(probe, _) => Some(probe),
-            Self::Polled(poller) => Some(poller.probe()),
+            Self::Polled(poller) => poller.counting().probe(),
         }
     }
 
@@ -152,7 +152,11 @@ impl Untracked {
 
     /// Untracked packets that found no room.
     pub fn lost(&self) -> u64 {
-        self.probe().map_or(0, BypassProbe::rest)
+        match self {
+            Self::Off => 0,
+            Self::Counted(probe, _) => probe.rest(),
+            Self::Polled(poller) => poller.counting().rest(),
+        }
     }
 }
 
