@@ -7,6 +7,7 @@
 mod agent;
 mod bare;
 mod kind;
+mod limit;
 mod note;
 mod sample;
 mod statistics;
@@ -44,6 +45,8 @@ enum What {
     Bypass(tunnel::Args),
     /// Measure `probe path` with a filter that matches nothing, and without one: throughput, kernel time, losses
     Path(tunnel::Args),
+    /// Measure what `probe watch --max-cpu` keeps to in a storm, and what it counts
+    Limit(limit::Args),
     /// Measure `probe agent` on a node with many pods and connections: memory, CPU
     Agent(agent::Args),
 }
@@ -54,6 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Vxlan(args) => tunnel::run(args, tunnel::Watcher::Vxlan),
         What::Bypass(args) => tunnel::run(args, tunnel::Watcher::Bypass),
         What::Path(args) => tunnel::run(args, tunnel::Watcher::Path),
+        What::Limit(args) => limit::run(args),
         What::Agent(args) => agent::run(args),
     }
 }

@@ -151,7 +151,13 @@ impl Tracer {
         Ok(peak * 1024)
     }
 
-    /// CPU time so far, user and system, of all threads.
+    /// CPU time so far, of all threads.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        let (user, system) = self.cpu()?;
+        Ok(user + system)
+    }
+
+    /// The same, user and system.
     fn cpu(&self) -> Result<(Duration, Duration)> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.pid()))?;
         let (_, fields) = stat.rsplit_once(')').context("a malformed /proc/PID/stat")?;
