@@ -21,7 +21,7 @@ use crate::{apt, progress::Progress, root, run};
 
 const PORT: u16 = 2379;
 /// Processes that hold connections open, each as many as its descriptors allow, both ends.
-const HOLDERS: usize = 4;
+const HOLDERS: u16 = 4;
 const HELD: usize = 9000;
 /// Between two looks at the memory.
 const LOOK: Duration = Duration::from_secs(5);
@@ -112,7 +112,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     apt::install("the benchmark", &PACKAGES)?;
     let node = Netns::new("node")?;
-    let agent = Agent::start(&node, "", &[])?;
+    // The machine's other connections are no part of it.
+    let ports: Vec<_> = holder_ports().chain([PORT]).collect();
+    let config = format!("[watch]\nports = {ports:?}\n");
+    let agent = Agent::start(&node, &config, &[])?;
     let pods = Pods::new(args.pods)?;
     println!("{} pods; each connection half-open, both ends seen", args.pods);
     let progress = Progress::start("measuring an idle agent", "15 s");
@@ -247,23 +250,30 @@ fn listed(bytes: &[u64]) -> String {
     values.join(" ")
 }
 
+/// Their servers' ports.
+fn holder_ports() -> impl Iterator<Item = u16> {
+    (1..=HOLDERS).map(|holder| PORT + holder)
+}
+
 /// Processes that hold connections to themselves.
 fn hold(node: &Netns) -> Result<Vec<Child>> {
-    let script = format!(
-        "import resource, socket, time\n\
+    let script = |port: u16| {
+        format!(
+            "import resource, socket, time\n\
          limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n\
          resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))\n\
-         server = socket.create_server(('127.0.0.1', 0), backlog=1024)\n\
+         server = socket.create_server(('127.0.0.1', {port}), backlog=1024)\n\
          held = []\n\
          for _ in range({HELD}):\n\
          \x20   held.append(socket.create_connection(server.getsockname()))\n\
          \x20   held.append(server.accept()[0])\n\
          time.sleep(100000)\n"
-    );
-    (0..HOLDERS)
-        .map(|_| {
+        )
+    };
+    holder_ports()
+        .map(|port| {
             let mut command: Command = node.command("python3");
-            command.args(["-c", &script]).stdin(Stdio::null());
+            command.args(["-c", &script(port)]).stdin(Stdio::null());
             Child::spawn(&mut command)
         })
         .collect()
