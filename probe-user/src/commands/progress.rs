@@ -76,6 +76,16 @@ impl Progress {
         }
     }
 
+    /// Says it, at once where something was printed in its place.
+    pub fn keep(&mut self, what: fmt::Arguments<'_>) {
+        if self.shown {
+            self.show(what);
+        } else {
+            self.now(what);
+            self.show(what);
+        }
+    }
+
     /// Says it at once, where it takes no line.
     pub fn now(&mut self, what: fmt::Arguments<'_>) {
         if self.way == Way::Terminal {

@@ -222,15 +222,16 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
     Ok(list.items.unwrap_or_default())
 }
 
-/// The nodes and their addresses. `may_be_old`: see [`ListQuery`].
+/// The nodes and their addresses. `unattended`: by an agent, for which a slightly old list will do, see [`ListQuery`].
 ///
 /// # Errors
 /// When the API does not answer, or does not allow it.
-pub async fn hosts(client: &Client, may_be_old: bool) -> Result<Vec<Host>, KubeError> {
+pub async fn hosts(client: &Client, unattended: bool) -> Result<Vec<Host>, KubeError> {
     let query = ListQuery {
         path: NodeObject::url_path(&(), None),
         what: "the list of nodes",
-        may_be_old,
+        may_be_old: unattended,
+        unattended,
         ..ListQuery::default()
     };
     Ok(list(client, &query, |node: ListedNode| node.host()).await?.items)

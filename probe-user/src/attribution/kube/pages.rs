@@ -27,8 +27,9 @@ use crate::error::chain;
 
 /// Objects of one page.
 pub const PAGE: usize = 500;
-/// How long nothing may come.
+/// How long nothing may come; where nobody waits for it, as long as an API server has for a request by default.
 const IDLE: Duration = Duration::from_secs(10);
+const IDLE_UNATTENDED: Duration = Duration::from_secs(60);
 /// How long a page may take, and as many objects as it has where a server sends all at once.
 const A_PAGE: Duration = Duration::from_secs(60);
 /// Objects and pages of a list. Kubernetes is made for 150,000 pods.
@@ -50,6 +51,8 @@ pub struct ListQuery {
     pub fields: Option<String>,
     /// A slightly old list will do: the API server sends it from its own memory, and etcd reads nothing for it (docs/scale.md).
     pub may_be_old: bool,
+    /// Nobody waits for it. An API server that is busy with others may keep it waiting, rather than get the same again.
+    pub unattended: bool,
 }
 
 impl ListQuery {
@@ -104,7 +107,7 @@ where
                 format!("page {number}: {reason}")
             },
         };
-        let page = page(client, &query.uri(token.as_deref()), items, reduce, begun).await;
+        let page = page(client, query, token.as_deref(), items, reduce, begun).await;
         let (all, metadata) = page.map_err(failed)?;
         items = all;
         match metadata.continue_.filter(|token| !token.is_empty()) {
@@ -126,7 +129,8 @@ where
 /// Adds one page to `items`.
 async fn page<K, T>(
     client: &Client,
-    uri: &str,
+    query: &ListQuery,
+    token: Option<&str>,
     items: Vec<T>,
     reduce: fn(K) -> Option<T>,
     begun: Instant,
@@ -135,17 +139,18 @@ where
     K: DeserializeOwned + 'static,
     T: Send + 'static,
 {
-    let silent = || format!("no data for {} s", IDLE.as_secs());
-    let request = http::Request::get(uri).body(Body::empty());
+    let idle = if query.unattended { IDLE_UNATTENDED } else { IDLE };
+    let silent = || format!("no data for {} s", idle.as_secs());
+    let request = http::Request::get(query.uri(token)).body(Body::empty());
     let request = request.map_err(|error| error.to_string())?;
-    let response = timeout(IDLE, client.send(request)).await;
+    let response = timeout(idle, client.send(request)).await;
     let response = response.map_err(|_| silent())?.map_err(|error| chain(&error))?;
     let status = response.status();
     let mut body = response.into_body();
     if !status.is_success() {
-        let text = timeout(IDLE, Limited::new(body, MOST_REASON).collect()).await;
-        let text = text.ok().and_then(Result::ok).map(|text| text.to_bytes());
-        return Err(refused(status, &text.unwrap_or_default()));
+        let text = timeout(idle, Limited::new(body, MOST_REASON).collect()).await;
+        let text = text.ok().and_then(Result::ok).unwrap_or_default();
+        return Err(refused(status, &text.to_bytes()));
     }
     let (pieces, receiver) = mpsc::channel(WAITING);
     let count = Arc::new(AtomicUsize::new(items.len()));
@@ -161,7 +166,7 @@ where
     };
     let reading = spawn_blocking(move || decode(read, sink));
     // A failed piece is no end: what was read of it is not taken.
-    let fed = feed(&mut body, &pieces, begun, &count).await;
+    let fed = feed(&mut body, &pieces, idle, begun, &count).await;
     if let Err(reason) = &fed {
         let _ = pieces.send(Err(reason.clone())).await;
     }
@@ -175,12 +180,13 @@ where
 async fn feed(
     body: &mut Body,
     pieces: &mpsc::Sender<Result<Bytes, String>>,
+    idle: Duration,
     begun: Instant,
     count: &AtomicUsize,
 ) -> Result<(), String> {
     loop {
-        let frame = timeout(IDLE, body.frame()).await;
-        let frame = frame.map_err(|_| format!("no data for {} s", IDLE.as_secs()))?;
+        let frame = timeout(idle, body.frame()).await;
+        let frame = frame.map_err(|_| format!("no data for {} s", idle.as_secs()))?;
         let Some(frame) = frame else { return Ok(()) };
         let frame = frame.map_err(|error| chain(&error))?;
         let may_take = allowed(count.load(Ordering::Relaxed));
@@ -332,6 +338,8 @@ impl<'de, K: DeserializeOwned, T> Visitor<'de> for Items<'_, K, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{io::Write as _, net::TcpListener, sync::Mutex, thread};
+
     use serde_json::json;
 
     use super::*;
@@ -411,6 +419,92 @@ mod tests {
             ),
         ] {
             assert_eq!(query.uri(token), expected);
+        }
+    }
+
+    /// An API that answers each request with the next of these; one without an answer hangs.
+    fn api(answers: Vec<Option<(&'static str, &'static str)>>) -> (Client, Arc<Mutex<Vec<String>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::<Mutex<Vec<String>>>::default();
+        let asked = Arc::clone(&requests);
+        thread::spawn(move || {
+            let mut hanging = Vec::new();
+            for (stream, answer) in listener.incoming().zip(answers) {
+                let mut stream = stream.unwrap();
+                let mut lines = io::BufRead::lines(BufReader::new(stream.try_clone().unwrap()));
+                asked.lock().unwrap().push(lines.next().unwrap().unwrap());
+                while !lines.next().unwrap().unwrap().is_empty() {}
+                match answer {
+                    Some((status, body)) => {
+                        let length = body.len();
+                        write!(
+                            stream,
+                            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+                        )
+                        .unwrap();
+                    }
+                    None => hanging.push(stream),
+                }
+            }
+            thread::sleep(Duration::from_secs(60));
+        });
+        let config = kube::Config::new(url.parse().unwrap());
+        (Client::try_from(config).unwrap(), requests)
+    }
+
+    const FIRST: &str = r#"{"metadata": {"resourceVersion": "5", "continue": "t"}, "items": [1, 2]}"#;
+    const LAST: &str = r#"{"metadata": {"resourceVersion": "5"}, "items": [3]}"#;
+
+    #[tokio::test]
+    async fn pages_and_where_they_fail() {
+        let query = ListQuery {
+            path: "/api/v1/numbers".to_owned(),
+            what: "the list of numbers",
+            may_be_old: true,
+            ..ListQuery::default()
+        };
+        let forbidden = r#"{"kind": "Status", "message": "no more", "code": 403}"#;
+        let cases = [
+            (
+                vec![Some(("200 OK", FIRST)), Some(("200 OK", LAST))],
+                Ok(vec![1, 2, 3]),
+            ),
+            (
+                vec![Some(("200 OK", FIRST)), Some(("403 Forbidden", forbidden))],
+                Err("the list of numbers can't be read: page 2: no more"),
+            ),
+            (
+                vec![Some(("403 Forbidden", forbidden))],
+                Err("the list of numbers can't be read: no more"),
+            ),
+            (
+                vec![Some(("200 OK", FIRST)), None],
+                Err("the list of numbers can't be read: page 2: no data for 10 s"),
+            ),
+        ];
+        for (answers, expected) in cases {
+            let (client, requests) = api(answers);
+            let listed = list(&client, &query, |number: u32| Some(number)).await;
+            let found = listed
+                .map(|listed| (listed.items, listed.version))
+                .map_err(|error| error.to_string());
+            let expected = expected
+                .map(|items| (items, "5".to_owned()))
+                .map_err(str::to_owned);
+            assert_eq!(found, expected);
+            let requests = requests.lock().unwrap();
+            assert!(
+                requests[0].contains("limit=500&resourceVersion=0 "),
+                "{requests:?}"
+            );
+            assert!(
+                requests
+                    .iter()
+                    .skip(1)
+                    .all(|line| line.contains("limit=500&continue=t ")),
+                "{requests:?}"
+            );
         }
     }
 

@@ -32,8 +32,9 @@ use crate::{
 
 /// How often they are listed where they must not be watched.
 const EVERY: Duration = Duration::from_secs(300);
-/// How long after a failure it is tried again.
+/// How long after a failure it is tried again: twice as long after each, up to the longest.
 const RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Changes are taken over once there are none for so long.
 const SETTLED: Duration = Duration::from_secs(1);
 /// But after so long at the latest.
@@ -123,19 +124,32 @@ impl ServiceList {
 
 async fn keep(shared: &Shared) {
     sleep(shared.access.delay()).await;
+    let mut failures = 0;
     loop {
         let rest = match follow(shared).await {
-            // They were listed all the same.
-            Ok(Ended::NotAllowed) => EVERY,
-            // No API is asked, or they have to be listed again.
-            Ok(Ended::Over) => RETRY,
+            Ok(ended) => {
+                failures = 0;
+                match ended {
+                    // They were listed all the same.
+                    Ended::NotAllowed => EVERY,
+                    // No API is asked, or they have to be listed again.
+                    Ended::Over => RETRY,
+                }
+            }
             Err(error) => {
                 shared.doing.is(Health::Failing(error.to_string()));
-                RETRY
+                failures += 1;
+                after(failures)
             }
         };
         sleep(rest).await;
     }
+}
+
+/// When they are listed again after so many failures: what is refused to thousands of agents is not asked for every 5 s.
+fn after(failures: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    RETRY.saturating_mul(doubled).min(LONGEST_RETRY)
 }
 
 /// Why nothing more comes.
@@ -158,6 +172,7 @@ async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
         path: Object::url_path(&(), None),
         what: "the list of Services",
         may_be_old: true,
+        unattended: true,
         ..ListQuery::default()
     };
     let reduce = |object: ListedService| Some((key(&object.metadata), of(object)));
@@ -460,6 +475,12 @@ mod tests {
             .into_iter()
             .filter_map(|service| service.name)
             .collect()
+    }
+
+    #[test]
+    fn what_fails_is_tried_less_and_less_often() {
+        let seconds = [1, 2, 3, 4, 5, 40, u32::MAX].map(|failures| after(failures).as_secs());
+        assert_eq!(seconds, [5, 10, 20, 40, 60, 60, 60]);
     }
 
     #[test]

@@ -58,10 +58,11 @@ impl NodeProgress {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         pin!(next);
         loop {
+            self.progress.keep(format_args!("{}", self.queried));
             select! {
                 biased;
                 output = &mut next => return output,
-                _ = tick.tick() => self.progress.show(format_args!("{}", self.queried)),
+                _ = tick.tick() => {}
             }
         }
     }

@@ -193,7 +193,7 @@ impl Poller {
             ..Traffic::default()
         };
         probe.counters(traffic.now_ns, |key, counters| {
-            traffic.streams.extend(capture::stream(&key, &counters))
+            traffic.streams.extend(capture::stream(&key, &counters));
         })?;
         probe.errors(|key, count| traffic.errors.extend(capture::error(&key, &count)))?;
         let reasons = probe.has_reasons.then_some(&probe.reasons);
