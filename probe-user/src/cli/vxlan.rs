@@ -30,10 +30,14 @@ fn help() -> String {
     help::sections(&[EXAMPLES, &help::list::<Fault>("Findings"), NOTES])
 }
 
+/// Peers counted at once, where nothing else is said.
+const MAX_PEERS: u32 = 4096;
+
 /// Options of a snapshot of this machine; agents have their own configuration.
-const SEEN_HERE: [&str; 8] = [
+const SEEN_HERE: [&str; 9] = [
     "device",
     "underlay",
+    "max_peers",
     "flows",
     "max_flows",
     "cri",
@@ -63,6 +67,10 @@ pub struct VxlanArgs {
 
     #[command(flatten)]
     pub snapshots: SnapshotArgs,
+
+    /// Limit of peers counted at once, per VNI
+    #[arg(long, value_name = "N", default_value_t = MAX_PEERS, value_parser = clap::value_parser!(u32).range(16..=262_144))]
+    pub max_peers: u32,
 
     /// Report inner connections too, with the names of this node's pods
     #[arg(long)]
@@ -101,6 +109,7 @@ pub struct Vxlan {
     pub device: Option<String>,
     pub underlay: Option<String>,
     pub pace: Pace,
+    pub max_peers: u32,
     pub flows: bool,
     pub max_flows: u32,
     /// The container runtime's socket.
@@ -116,6 +125,7 @@ impl Vxlan {
             device: None,
             underlay: None,
             pace: Pace::endless(),
+            max_peers: MAX_PEERS,
             flows: false,
             max_flows: 0,
             cri: RuntimeSocket::Off,
@@ -133,6 +143,7 @@ impl TryFrom<VxlanArgs> for Vxlan {
             device: args.device,
             underlay: args.underlay,
             pace: args.snapshots.pace()?,
+            max_peers: args.max_peers,
             flows: args.flows,
             max_flows: args.max_flows,
             cri: args.runtime.cri.into(),

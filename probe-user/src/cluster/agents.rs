@@ -1,14 +1,17 @@
 //! Which agents a cluster has, by the labels of their pods, and on which node each is.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
+};
 
-use kube::{Api, Client, api::ListParams};
-use tokio::time::timeout;
+use kube::Client;
 
 use super::ClusterError;
 use crate::attribution::kube::{
-    KubeError, listed, listed_of_all,
-    object::{NodeObject, Pod},
+    listed_pods,
+    object::{Host, Pod},
+    pages::ListQuery,
 };
 
 /// How an agent's pod is known.
@@ -16,8 +19,6 @@ pub const LABELS: &str = "app.kubernetes.io/name=probe,app.kubernetes.io/compone
 /// The container port that takes questions, by name, and its number where nothing is named so.
 const PORT_NAME: &str = "query";
 const PORT: u16 = 9470;
-/// How long the API may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The agent of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,45 +34,53 @@ pub struct Agent {
     pub not_ready: Option<String>,
 }
 
-/// Lists them, by node.
+/// Lists them, by node. `may_be_old`: they are listed again soon.
 ///
 /// # Errors
 /// When the API does not answer, or does not allow it.
-pub async fn list(client: &Client, namespace: &str) -> Result<Vec<Agent>, ClusterError> {
-    let api = Api::<Pod>::namespaced(client.clone(), namespace);
-    let pods = listed(
-        &api,
-        ListParams::default().labels(LABELS),
-        "the list of probe's agents",
-    );
-    let pods = timeout(PATIENCE, pods)
-        .await
-        .map_err(|_| ClusterError::Silent(PATIENCE.as_secs()))??;
-    Ok(by_node(&pods))
+pub async fn list(client: &Client, namespace: &str, may_be_old: bool) -> Result<Vec<Agent>, ClusterError> {
+    let query = ListQuery {
+        what: "the list of probe's agents",
+        labels: Some(LABELS.to_owned()),
+        may_be_old,
+        ..ListQuery::default()
+    };
+    Ok(by_node(
+        listed_pods(client, Some(namespace), query, candidate).await?,
+    ))
+}
+
+/// A pod of agents, with its age.
+struct Candidate {
+    created: Option<i64>,
+    agent: Agent,
+}
+
+/// `None`: one that no node was found for.
+fn candidate(pod: Pod) -> Option<Candidate> {
+    let created = pod.metadata.creation_timestamp.as_ref();
+    Some(Candidate {
+        created: created.map(|created| created.0.as_second()),
+        agent: agent(&pod)?,
+    })
 }
 
 /// One for each node: of several pods there, as while one replaces another, the one that answers, or else the youngest.
-fn by_node(pods: &[Pod]) -> Vec<Agent> {
-    let mut agents: BTreeMap<String, (bool, Option<i64>, Agent)> = BTreeMap::new();
-    for pod in pods {
-        // One that no node was found for.
-        let Some(agent) = agent(pod) else { continue };
-        let created = pod
-            .metadata
-            .creation_timestamp
-            .as_ref()
-            .map(|created| created.0.as_second());
-        let place = agents.entry(agent.node.clone());
-        let candidate = (agent.not_ready.is_none(), created, agent);
-        place
-            .and_modify(|known| {
-                if (known.0, known.1) < (candidate.0, candidate.1) {
-                    *known = candidate.clone();
-                }
-            })
-            .or_insert(candidate);
+fn by_node(candidates: Vec<Candidate>) -> Vec<Agent> {
+    let rank = |candidate: &Candidate| (candidate.agent.not_ready.is_none(), candidate.created);
+    let mut agents: BTreeMap<String, Candidate> = BTreeMap::new();
+    for candidate in candidates {
+        match agents.entry(candidate.agent.node.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(candidate);
+            }
+            Entry::Occupied(mut place) if rank(place.get()) < rank(&candidate) => {
+                place.insert(candidate);
+            }
+            Entry::Occupied(_) => {}
+        }
     }
-    agents.into_values().map(|(_, _, agent)| agent).collect()
+    agents.into_values().map(|candidate| candidate.agent).collect()
 }
 
 fn agent(pod: &Pod) -> Option<Agent> {
@@ -149,32 +158,6 @@ pub fn only(mut agents: Vec<Agent>, nodes: &[String]) -> Vec<Agent> {
     agents
 }
 
-/// A node and its addresses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    pub name: String,
-    pub addresses: Vec<IpAddr>,
-}
-
-/// All nodes, where the user may list them: they are not needed.
-pub async fn hosts(client: &Client) -> Option<Vec<Host>> {
-    let nodes = timeout(PATIENCE, listed_of_all::<NodeObject>(client, "the list of nodes"));
-    let nodes = nodes.await.ok()?.ok()?;
-    Some(nodes.iter().filter_map(host).collect())
-}
-
-fn host(node: &NodeObject) -> Option<Host> {
-    let addresses = node
-        .status
-        .iter()
-        .flat_map(|status| status.addresses.iter().flatten())
-        .filter_map(|address| address.address.parse().ok());
-    Some(Host {
-        name: node.metadata.name.clone()?,
-        addresses: addresses.collect(),
-    })
-}
-
 /// The node that has this address, from the agents' pods and the list of nodes.
 pub fn node_with(address: IpAddr, agents: &[Agent], hosts: &[Host]) -> Option<String> {
     let by_agent = agents.iter().find(|agent| agent.address == Some(address));
@@ -186,16 +169,16 @@ pub fn node_with(address: IpAddr, agents: &[Agent], hosts: &[Host]) -> Option<St
 
 /// The node of the pod that has this address now, where the user may list pods.
 pub async fn node_of_pod(client: &Client, address: IpAddr) -> Option<String> {
-    let api = Api::<Pod>::all(client.clone());
-    let asked = ListParams::default().fields(&format!("status.podIP={address}"));
-    let pods: Result<Vec<Pod>, KubeError> =
-        timeout(PATIENCE, listed(&api, asked, "the pods of this address"))
-            .await
-            .ok()?;
-    let mut pods = pods.ok()?.into_iter();
+    let query = ListQuery {
+        what: "the pods of this address",
+        fields: Some(format!("status.podIP={address}")),
+        ..ListQuery::default()
+    };
+    let nodes = listed_pods(client, None, query, |pod: Pod| Some(pod.spec?.node_name)).await;
+    let mut nodes = nodes.ok()?.into_iter();
     // If several pods had it, such as those of a finished Job, the owner is unknown.
-    let (pod, other) = (pods.next()?, pods.next());
-    pod.spec?.node_name.filter(|_| other.is_none())
+    let (node, other) = (nodes.next()?, nodes.next());
+    node.filter(|_| other.is_none())
 }
 
 #[cfg(test)]
@@ -219,9 +202,13 @@ mod tests {
         json!({"phase": "Running", "hostIP": "192.168.88.12", "conditions": [{"type": "Ready", "status": "True"}]})
     }
 
+    fn found(pods: &[Pod]) -> Vec<Agent> {
+        by_node(pods.iter().cloned().filter_map(candidate).collect())
+    }
+
     #[test]
     fn what_is_known_of_an_agent() {
-        let agents = by_node(&[pod("probe-b", "beta", ready())]);
+        let agents = found(&[pod("probe-b", "beta", ready())]);
         assert_eq!(
             agents,
             [Agent {
@@ -254,12 +241,12 @@ mod tests {
             ),
             (json!({"phase": "Running"}), Some("its readiness probe fails")),
         ] {
-            let agents = by_node(&[pod("probe-b", "beta", status.clone())]);
+            let agents = found(&[pod("probe-b", "beta", status.clone())]);
             assert_eq!(agents[0].not_ready.as_deref(), reason, "{status}");
         }
         let mut ending = pod("probe-b", "beta", ready());
         ending.metadata.deletion_timestamp = ending.metadata.creation_timestamp.clone();
-        assert_eq!(by_node(&[ending])[0].not_ready.as_deref(), Some("it ends"));
+        assert_eq!(found(&[ending])[0].not_ready.as_deref(), Some("it ends"));
     }
 
     #[test]
@@ -270,7 +257,7 @@ mod tests {
         let mut nowhere = pod("nowhere", "", json!({"phase": "Pending"}));
         nowhere.spec.as_mut().unwrap().node_name = None;
         let names = |pods: &[Pod]| -> Vec<String> {
-            let agents = by_node(pods).into_iter();
+            let agents = found(pods).into_iter();
             agents.map(|agent| agent.pod).collect()
         };
         assert_eq!(names(&[young.clone(), old.clone(), nowhere]), ["old"]);
@@ -281,7 +268,7 @@ mod tests {
 
     #[test]
     fn which_nodes_are_asked() {
-        let agents = by_node(&[pod("a", "alpha", ready()), pod("b", "beta", ready())]);
+        let agents = found(&[pod("a", "alpha", ready()), pod("b", "beta", ready())]);
         let nodes = |asked: &[&str]| {
             let asked: Vec<_> = asked.iter().map(|node| (*node).to_owned()).collect();
             let found = on(agents.clone(), &asked, "probe").map_err(|error| error.to_string())?;
@@ -300,7 +287,7 @@ mod tests {
 
     #[test]
     fn whose_address_it_is() {
-        let agents = by_node(&[pod("b", "beta", ready())]);
+        let agents = found(&[pod("b", "beta", ready())]);
         let hosts = [Host {
             name: "alpha".to_owned(),
             addresses: vec!["192.168.88.11".parse().unwrap(), "fd00::11".parse().unwrap()],

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     Agent, AgentError,
     body::{Body, Lines},
+    room::{Room, Taken},
 };
 use crate::{error::chain, model::Verdict};
 
@@ -25,8 +26,8 @@ const BEGIN: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(15);
 /// The same of one that goes on: an agent shows each 5 s that it lives.
 const IDLE_FOLLOWED: Duration = Duration::from_secs(16);
-/// A JSON answer, or a text.
-const MOST: usize = 16 << 20;
+/// What is read at once: a connection that is followed keeps such a buffer, and is mostly idle.
+const READ: usize = 32 << 10;
 /// Why an agent refuses.
 const MOST_REASON: usize = 4096;
 
@@ -66,7 +67,10 @@ async fn begin<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Begun,
         .await
         .map_err(|_| AgentError::Silent(CONNECT.as_secs()))??;
     let http = |error: hyper::Error| AgentError::Http(chain(&error));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    let handshake = http1::Builder::new()
+        .max_buf_size(READ)
+        .handshake(TokioIo::new(stream));
+    let (mut sender, connection) = handshake.await.map_err(http)?;
     // Its error is the answer's, too.
     let task = tokio::spawn(async move { drop(connection.await) });
     let guard = Guard(task.abort_handle());
@@ -133,23 +137,31 @@ pub async fn lines<C: Connect>(
 }
 
 /// A text or one object, and the verdict in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct AgentSnapshot {
     pub text: String,
     pub verdict: Verdict,
+    /// Of the room of all answers.
+    _taken: Taken,
 }
 
 /// Queries the latest snapshot.
 ///
 /// # Errors
 /// When the agent does not answer, refuses, or says something else.
-pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<AgentSnapshot, AgentError> {
+pub async fn look<C: Connect>(
+    ways: &C,
+    agent: &Agent,
+    path: &str,
+    room: &Room,
+) -> Result<AgentSnapshot, AgentError> {
     let Begun {
         incoming,
         verdict,
         guard,
     } = begin(ways, agent, path).await?;
-    let text = Body::new(incoming, IDLE).whole(MOST).await?;
+    let mut taken = Taken::default();
+    let text = Body::new(incoming, IDLE).within(room, &mut taken).await?;
     drop(guard);
     let verdict =
         verdict.ok_or_else(|| AgentError::Malformed("its answer has no probe-healthy header".to_owned()))?;
@@ -157,5 +169,6 @@ pub async fn look<C: Connect>(ways: &C, agent: &Agent, path: &str) -> Result<Age
         text: String::from_utf8(text)
             .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
         verdict,
+        _taken: taken,
     })
 }

@@ -7,7 +7,10 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::AgentError;
+use super::{
+    AgentError,
+    room::{Room, Taken},
+};
 use crate::error::chain;
 
 /// A line longer than this is none of an agent's.
@@ -53,6 +56,19 @@ impl Body {
             if whole.len() + piece.len() > most {
                 return Err(AgentError::TooLong(most as u64));
             }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
+
+    /// All of it, as far as there is room.
+    ///
+    /// # Errors
+    /// When it is longer than one answer may be, or breaks off.
+    pub async fn within(mut self, room: &Room, taken: &mut Taken) -> Result<Vec<u8>, AgentError> {
+        let mut whole = Vec::new();
+        while let Some(piece) = self.piece().await? {
+            room.take(taken, whole.len() + piece.len()).await?;
             whole.extend_from_slice(&piece);
         }
         Ok(whole)

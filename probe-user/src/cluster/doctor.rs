@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Agent, AgentError,
-    all::each,
+    all::{Asked, each},
     ask::{Connect, lines},
     body::BodyLine,
 };
@@ -19,18 +19,17 @@ const MOST: u64 = 4 << 20;
 /// What the doctor of one node said, and whether it said all of it.
 pub type Said = (Vec<Answer>, Result<(), AgentError>);
 
-/// Asks all `agents`; what each said, by node.
-pub async fn ask<C: Connect>(ways: &Arc<C>, agents: &[Agent], path: &str) -> Vec<(String, Said)> {
-    let path: Arc<str> = path.into();
-    let asked = each(ways, agents, |ways, agent| {
-        let path = Arc::clone(&path);
+/// Asks all `agents`; what each said, as it comes.
+pub fn ask<'a, C: Connect>(ways: &Arc<C>, agents: &'a [Agent], path: &str) -> Asked<'a, Said> {
+    let (ways, path): (_, Arc<str>) = (Arc::clone(ways), path.into());
+    each(agents, move |agent| {
+        let (ways, path) = (Arc::clone(&ways), Arc::clone(&path));
         async move {
             let mut answers = Vec::new();
             let end = one(&*ways, &agent, &path, &mut answers).await;
             (answers, end)
         }
-    });
-    asked.by_node().await
+    })
 }
 
 async fn one<C: Connect>(

@@ -1,11 +1,12 @@
 //! All that agents remember of some connections, asked once.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use tokio::sync::mpsc;
 
 use super::{
-    Agent, AgentError, all,
+    Agent, AgentError,
+    all::{self, Asked},
     answer::{AnswerLine, line},
     ask::{Connect, lines},
     body::BodyLine,
@@ -28,26 +29,64 @@ pub struct Fetched {
     pub malformed: u64,
 }
 
-/// Asks all `agents` and hands each connection to `each`, with the node it is of; then how each answered, by node.
-pub async fn fetch<C: Connect>(
-    ways: &Arc<C>,
-    agents: &[Agent],
-    path: &str,
-    mut each: impl FnMut(&str, &Connection),
-) -> Vec<Fetched> {
-    let (sender, mut receiver) = mpsc::channel(WAITING);
-    let path: Arc<str> = path.into();
-    let asked = all::each(ways, agents, |ways, agent| {
-        let (path, sender) = (Arc::clone(&path), sender.clone());
-        async move { fetch_one(&*ways, agent, &path, &sender).await }
-    });
-    drop(sender);
-    while let Some((node, connection)) = receiver.recv().await {
-        let (node, connection): (Arc<str>, Box<Connection>) = (node, connection);
-        each(&node, &connection);
+/// What comes of asking many.
+#[derive(Debug)]
+pub enum Fetch {
+    /// A connection, and the node it is of.
+    Connection(Arc<str>, Box<Connection>),
+    /// One agent has answered, or failed to.
+    Ended(Fetched),
+}
+
+/// Agents that are asked for what they remember.
+pub struct Fetching<'a> {
+    asked: Asked<'a, Fetched>,
+    connections: mpsc::Receiver<(Arc<str>, Box<Connection>)>,
+    /// Of the last agents, whose connections may still be on their way.
+    ended: VecDeque<Fetched>,
+    all_ended: bool,
+}
+
+/// Asks all `agents`; what comes, as it comes, with the end of an agent's answer after its connections.
+pub fn fetch<'a, C: Connect>(ways: &Arc<C>, agents: &'a [Agent], path: &str) -> Fetching<'a> {
+    let (sender, connections) = mpsc::channel(WAITING);
+    let (ways, path): (_, Arc<str>) = (Arc::clone(ways), path.into());
+    Fetching {
+        asked: all::each(agents, move |agent| {
+            let (ways, path, sender) = (Arc::clone(&ways), Arc::clone(&path), sender.clone());
+            async move { fetch_one(&*ways, agent, &path, &sender).await }
+        }),
+        connections,
+        ended: VecDeque::new(),
+        all_ended: false,
     }
-    let fetched = asked.by_node().await;
-    fetched.into_iter().map(|(_, fetched)| fetched).collect()
+}
+
+impl Fetching<'_> {
+    /// The next; `None` at the end. Nothing is lost if it is not waited for to the end.
+    pub async fn next(&mut self) -> Option<Fetch> {
+        loop {
+            // What an agent sent before its end is in the channel by then.
+            if let Ok((node, connection)) = self.connections.try_recv() {
+                return Some(Fetch::Connection(node, connection));
+            }
+            if let Some(ended) = self.ended.pop_front() {
+                return Some(Fetch::Ended(ended));
+            }
+            if self.all_ended {
+                return None;
+            }
+            tokio::select! {
+                Some((node, connection)) = self.connections.recv() => {
+                    return Some(Fetch::Connection(node, connection));
+                }
+                ended = self.asked.next() => match ended {
+                    Some((_, ended)) => self.ended.push_back(ended),
+                    None => self.all_ended = true,
+                }
+            }
+        }
+    }
 }
 
 async fn fetch_one<C: Connect>(

@@ -8,6 +8,7 @@ pub mod all;
 pub mod answer;
 pub mod ask;
 mod body;
+mod channels;
 mod dedup;
 pub mod doctor;
 pub mod fetch;
@@ -15,6 +16,7 @@ pub mod follow;
 pub mod forward;
 pub mod merge;
 pub mod question;
+pub mod room;
 pub mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -27,8 +29,6 @@ use crate::attribution::kube::KubeError;
 pub enum ClusterError {
     #[error(transparent)]
     Kube(#[from] KubeError),
-    #[error("listing the agents timed out after {0} s")]
-    Silent(u64),
     #[error("no probe agent in namespace {0}: install it there, or set --agent-namespace")]
     NoAgents(String),
     #[error("no agent runs on node {node} (--node); agents run on {others}")]

@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use super::{
     Agent, AgentError,
-    all::each,
+    all::{Asked, each},
     ask::{AgentSnapshot, Connect, look},
+    room::Room,
 };
 
-/// Asks all `agents`; what each said, by node.
-pub async fn snapshots<C: Connect>(
+/// Asks all `agents`; what each said, as it comes.
+pub fn snapshots<'a, C: Connect>(
     ways: &Arc<C>,
-    agents: &[Agent],
+    agents: &'a [Agent],
     path: &str,
-) -> Vec<(String, Result<AgentSnapshot, AgentError>)> {
+) -> Asked<'a, Result<AgentSnapshot, AgentError>> {
+    let (ways, room) = (Arc::clone(ways), Arc::new(Room::default()));
     let path: Arc<str> = path.into();
-    let asked = each(ways, agents, |ways, agent| {
-        let path = Arc::clone(&path);
-        async move { look(&*ways, &agent, &path).await }
-    });
-    asked.by_node().await
+    each(agents, move |agent| {
+        let (ways, room, path) = (Arc::clone(&ways), Arc::clone(&room), Arc::clone(&path));
+        async move { look(&*ways, &agent, &path, &room).await }
+    })
 }

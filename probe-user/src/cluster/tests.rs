@@ -14,13 +14,14 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::{
     Agent, AgentError,
-    ask::{AgentSnapshot, Connect, look},
+    ask::{Connect, look},
     body::LONGEST_LINE,
     doctor::ask,
-    fetch::{Fetched, fetch},
+    fetch::{Fetch, Fetched, fetch},
     follow::{Again, Follower, Heard, News},
     merge::{MOST, Merge},
     question::Connections,
+    room::Room,
 };
 use crate::{
     model::{
@@ -124,17 +125,19 @@ fn millisecond(connection: &Connection) -> i128 {
 }
 
 async fn fetched(ways: &Sockets, agents: &[Agent]) -> (Vec<String>, Vec<Fetched>) {
-    let mut told = Vec::new();
-    let fetched = fetch(
-        &Arc::new(ways.clone()),
-        agents,
-        "/v1/connections",
-        |node, connection| {
-            told.push(format!("{node}{}", millisecond(connection)));
-        },
-    )
-    .await;
+    let (mut told, mut fetched) = (Vec::new(), Vec::new());
+    let mut fetching = fetch(&Arc::new(ways.clone()), agents, "/v1/connections");
+    while let Some(next) = fetching.next().await {
+        match next {
+            Fetch::Connection(node, connection) => {
+                assert!(fetched.iter().all(|ended: &Fetched| *ended.node != *node));
+                told.push(format!("{node}{}", millisecond(&connection)));
+            }
+            Fetch::Ended(ended) => fetched.push(ended),
+        }
+    }
     told.sort();
+    fetched.sort_by(|one, other| one.node.cmp(&other.node));
     (told, fetched)
 }
 
@@ -276,7 +279,13 @@ async fn doctors_say_all_or_that_they_did_not() {
         ),
     ];
     let path = super::question::doctor(&[Check::Bridge, Check::Dns]);
-    let said = ask(&Arc::new(ways), &agents, &path).await;
+    let ways = Arc::new(ways);
+    let mut asked = ask(&ways, &agents, &path);
+    let mut said = Vec::new();
+    while let Some(answer) = asked.next().await {
+        said.push(answer);
+    }
+    said.sort_by(|(one, _), (other, _)| one.cmp(other));
     let told: Vec<_> = said
         .iter()
         .map(|(node, (answers, end))| {
@@ -319,15 +328,15 @@ async fn looks_are_bounded_and_say_how_it_is() {
     let endless = ways.agent("endless", says("probe-healthy: true\r\n", vec![b'x'; 17 << 20]));
     let asked = |agent: Agent| {
         let ways = ways.clone();
-        async move { look(&ways, &agent, "/v1/vxlan?output=table").await }
+        async move {
+            let snapshot = look(&ways, &agent, "/v1/vxlan?output=table", &Room::default()).await?;
+            Ok((snapshot.text, snapshot.verdict))
+        }
     };
-    let look = |text: &str, verdict| AgentSnapshot {
-        text: text.to_owned(),
-        verdict,
-    };
-    assert_eq!(asked(well).await.unwrap(), look("fine\n", Verdict::Ok));
-    assert_eq!(asked(former).await.unwrap(), look("fine\n", Verdict::Unknown));
-    assert_eq!(asked(ill).await.unwrap(), look("ill\n", Verdict::Faulty));
+    let said = |text: &str, verdict| (text.to_owned(), verdict);
+    assert_eq!(asked(well).await.unwrap(), said("fine\n", Verdict::Ok));
+    assert_eq!(asked(former).await.unwrap(), said("fine\n", Verdict::Unknown));
+    assert_eq!(asked(ill).await.unwrap(), said("ill\n", Verdict::Faulty));
     assert!(matches!(asked(silent).await, Err(AgentError::Malformed(_))));
     assert!(matches!(asked(endless).await, Err(AgentError::TooLong(_))));
 }

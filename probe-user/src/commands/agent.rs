@@ -181,9 +181,15 @@ async fn listen(option: &str, address: SocketAddr) -> Result<TcpListener> {
         .with_context(|| format!("can't listen on {address} ({option})"))
 }
 
+/// Lists of the whole cluster begin within this time: with a rollout the agents of many nodes start at once.
+const SPREAD: Duration = Duration::from_secs(30);
+
 /// Threads that ask with the agent's own credentials.
 fn names(settings: &Agent) -> Result<Names> {
-    let access = Access::find(&settings.kube);
+    let access = Access::find(&settings.kube).map(|access| Access {
+        spread: SPREAD,
+        ..access
+    });
     // Services are read from the API alone.
     let api = access.clone();
     let api = api.filter(|access| access.credentials != Credentials::Nobody);

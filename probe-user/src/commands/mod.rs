@@ -28,11 +28,16 @@ use anyhow::{Context as _, Result};
 
 pub use self::dispatch::run;
 
-/// Writes to standard output.
+/// Writes to standard output, and that is all.
 fn print(text: impl AsRef<[u8]>) -> Result<()> {
+    write(text).or_else(quiet_if_closed)
+}
+
+/// Writes a part of the answer to standard output.
+fn write(text: impl AsRef<[u8]>) -> Result<()> {
     let mut out = io::stdout().lock();
     let written = out.write_all(text.as_ref()).and_then(|()| out.flush());
-    written.context("can't write").or_else(quiet_if_closed)
+    written.context("can't write")
 }
 
 /// Who reads our output may stop reading, as `head` does: that is an end, not a fault.

@@ -54,13 +54,7 @@ pub async fn run(settings: Settings) -> Result<Exit> {
                 );
             }
             let cluster = Cluster::open(whom).await?;
-            for address in &asked {
-                let remembered = remembered::of_client(&cluster, *address, &mut flows).await?;
-                agents = Some(agents.map_or(remembered.clone(), |mut all| {
-                    all.add(remembered);
-                    all
-                }));
-            }
+            agents = Some(remembered::of_clients(&cluster, &asked, &mut flows).await?);
         }
     }
     let mut report = Report::new(settings.json, TimeZone::system()).of(&flows);

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use aya::{
     Ebpf,
-    maps::{HashMap, Map, MapData, MapError, PerCpuHashMap},
+    maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
 };
 
 use super::KernelError;
@@ -58,6 +58,11 @@ impl<const K: usize, const V: usize> PerCpuTable<K, V> {
             }
         }
         Ok(())
+    }
+
+    /// The values of one entry, one a CPU; `None` when there is none.
+    pub fn get(&self, key: &[u8; K]) -> Option<PerCpuValues<[u8; V]>> {
+        self.map.get(key, 0).ok()
     }
 
     pub fn remove(&mut self, key: &[u8; K]) {

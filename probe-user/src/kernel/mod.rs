@@ -10,6 +10,7 @@ pub mod clock_sync;
 pub mod connection;
 pub mod drops;
 pub mod filters;
+mod gone_peers;
 pub mod hooks;
 pub mod losses;
 mod maps;

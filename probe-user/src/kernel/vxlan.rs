@@ -21,6 +21,7 @@ use probe_ebpf::contract::{
 
 use super::{
     KernelError,
+    gone_peers::{GonePeers, add},
     hooks::{Degraded, take_away},
     losses,
     maps::{PerCpuTable, Table, take},
@@ -46,6 +47,8 @@ pub(super) static OBJECT: Object = Object {
 pub struct Options {
     /// Inode of the network namespace.
     pub netns: u32,
+    /// Peers counted at once.
+    pub peers: u32,
     /// Inner connections counted at once; `None`: none are.
     pub flows: Option<u32>,
     pub source: KernelSource,
@@ -72,6 +75,7 @@ pub struct VxlanProbe {
     devices: AyaMap<MapData, u32, u32>,
     devices_set: HashSet<u32>,
     counters: PerCpuTable<{ size_of::<Key>() }, { size_of::<Counters>() }>,
+    gone: GonePeers,
     errors: Table<{ size_of::<ErrorKey>() }, { size_of::<ErrorCount>() }>,
     drops: Table<{ size_of::<DropKey>() }, { size_of::<DropCount>() }>,
     flows: PerCpuTable<{ size_of::<FlowKey>() }, { size_of::<Flow>() }>,
@@ -89,11 +93,17 @@ pub struct VxlanProbe {
 pub fn check(source: KernelSource) -> Result<Checked, KernelError> {
     let options = Options {
         netns: 0,
+        peers: 1,
         flows: None,
         source,
     };
     let (mut ebpf, types) = load(&options)?;
     types.check(&mut ebpf, &OBJECT, &options.source)
+}
+
+/// Places of the kernel's table: a peer that sends and receives has two.
+fn places(options: &Options) -> u32 {
+    options.peers.saturating_mul(2)
 }
 
 fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
@@ -107,7 +117,10 @@ fn load(options: &Options) -> Result<(Ebpf, Types), KernelError> {
     let ebpf = OBJECT.load(
         &types,
         &[(global::SETTINGS, bytemuck::bytes_of(&settings))],
-        &[(map::FLOWS, options.flows.unwrap_or(1))],
+        &[
+            (map::COUNTERS, places(options)),
+            (map::FLOWS, options.flows.unwrap_or(1)),
+        ],
     )?;
     Ok((ebpf, types))
 }
@@ -132,6 +145,7 @@ impl VxlanProbe {
             devices: take(&mut ebpf, FEATURE, map::DEVICES)?,
             devices_set: HashSet::new(),
             counters: PerCpuTable::take(&mut ebpf, FEATURE, map::COUNTERS)?,
+            gone: GonePeers::beside(places(options)),
             errors: Table::take(&mut ebpf, FEATURE, map::ERRORS)?,
             drops: Table::take(&mut ebpf, FEATURE, map::DROPS)?,
             flows: PerCpuTable::take(&mut ebpf, FEATURE, map::FLOWS)?,
@@ -242,19 +256,41 @@ impl VxlanProbe {
         Ok(())
     }
 
-    /// Every key with its counters, added up over all CPUs.
+    /// Every key with its counters, added up over all CPUs and since the beginning; `now_ns`: `CLOCK_MONOTONIC` nanoseconds.
     ///
     /// # Errors
     /// When the kernel's map can't be read.
-    pub fn counters(&self, mut each: impl FnMut(Key, Counters)) -> Result<(), KernelError> {
-        self.counters.each(|key, values| {
-            let per_cpu = values
-                .iter()
-                .map(|value| bytemuck::pod_read_unaligned::<Counters>(value));
-            if let Some(sum) = per_cpu.reduce(add) {
-                each(bytemuck::pod_read_unaligned(key), sum);
+    pub fn counters(&mut self, now_ns: u64, mut each: impl FnMut(Key, Counters)) -> Result<(), KernelError> {
+        let Self { counters, gone, .. } = self;
+        let mut idle = Vec::new();
+        let mut present = HashSet::new();
+        counters.each(|raw, values| {
+            let Some(sum) = sum(values) else { return };
+            let key = bytemuck::pod_read_unaligned(raw);
+            if GonePeers::is_idle(&sum, now_ns) {
+                idle.push(*raw);
+                return;
             }
-        })
+            if gone.has(&key) {
+                present.insert(key);
+            }
+            each(key, gone.added(&key, sum));
+        })?;
+        for raw in idle {
+            // Read again at the last moment: what comes after it, and before the place is free, is not counted.
+            if let Some(sum) = counters.get(&raw).and_then(|values| sum(&values)) {
+                counters.remove(&raw);
+                gone.take(bytemuck::pod_read_unaligned(&raw), sum);
+            }
+        }
+        gone.without(&present)
+            .for_each(|(key, counters)| each(key, counters));
+        Ok(())
+    }
+
+    /// Peers that were gone for so long that their counters made room for those of others.
+    pub fn forgotten_peers(&self) -> u64 {
+        self.gone.forgotten()
     }
 
     /// # Errors
@@ -330,30 +366,11 @@ fn is_kernel(error: &KernelError) -> bool {
     matches!(error, KernelError::Attach { .. })
 }
 
-fn add(one: Counters, other: Counters) -> Counters {
-    let latest = if one.last_ns >= other.last_ns { one } else { other };
-    let macs = [latest.macs, one.macs, other.macs];
-    let macs = macs.into_iter().find(|macs| *macs != [0; 3]).unwrap_or_default();
-    Counters {
-        packets: one.packets + other.packets,
-        frames: one.frames + other.frames,
-        bytes: one.bytes + other.bytes,
-        last_ns: latest.last_ns,
-        syn: one.syn + other.syn,
-        syn_ack: one.syn_ack + other.syn_ack,
-        rst: one.rst + other.rst,
-        asks: one.asks + other.asks,
-        answers: one.answers + other.answers,
-        acks: one.acks + other.acks,
-        fragments: one.fragments + other.fragments,
-        malformed: one.malformed + other.malformed,
-        macs,
-        malformed_header: if one.malformed_header == 0 {
-            other.malformed_header
-        } else {
-            one.malformed_header
-        },
-    }
+fn sum(values: &[[u8; size_of::<Counters>()]]) -> Option<Counters> {
+    let per_cpu = values
+        .iter()
+        .map(|value| bytemuck::pod_read_unaligned::<Counters>(value));
+    per_cpu.reduce(add)
 }
 
 fn add_flow(one: Flow, other: Flow) -> Flow {

@@ -9,9 +9,9 @@ use super::{escape, json, style, text};
 const LONGEST: usize = 1000;
 const LINES: usize = 2000;
 
-/// Appends a text under its node's name, fit for a terminal.
-pub fn section(out: &mut Vec<u8>, colour: bool, node: &str, said: &str) {
-    if !out.is_empty() {
+/// Appends a text under its node's name, fit for a terminal, after an empty line unless it is the first.
+pub fn section(out: &mut Vec<u8>, colour: bool, is_first: bool, node: &str, said: &str) {
+    if !is_first {
         out.push(b'\n');
     }
     style::styled(out, colour, style::HEADER, |out| {
@@ -59,7 +59,8 @@ mod tests {
     fn shown(said: &[(&str, &str)]) -> String {
         let mut out = Vec::new();
         for (node, said) in said {
-            section(&mut out, false, node, said);
+            let is_first = out.is_empty();
+            section(&mut out, false, is_first, node, said);
         }
         String::from_utf8(out).unwrap()
     }

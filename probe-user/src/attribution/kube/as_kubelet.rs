@@ -4,13 +4,13 @@ use std::{io, path::PathBuf};
 
 use kube::{
     Api, Client,
-    api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 
 use super::{
-    client::{KubeError, connect, listed},
+    client::{KubeError, connect, pods},
     object::{NodeObject, Pod},
+    pages::ListQuery,
 };
 use crate::error::chain;
 
@@ -67,6 +67,10 @@ pub async fn node(client: &Client, name: &str) -> Result<NodeObject, KubeError> 
 /// # Errors
 /// When the API does not answer, or does not allow it.
 pub async fn pods_of(client: &Client, node: &str) -> Result<Vec<Pod>, KubeError> {
-    let of_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
-    listed(&Api::<Pod>::all(client.clone()), of_node, "the node's pods").await
+    let of_node = ListQuery {
+        what: "the node's pods",
+        fields: Some(format!("spec.nodeName={node}")),
+        ..ListQuery::default()
+    };
+    pods(client, None, of_node, Some).await
 }

@@ -1,18 +1,19 @@
 //! Calls to the Kubernetes API, and to the kubelet with the same credentials.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use kube::{
-    Api, Client, Config,
-    api::ListParams,
+    Api, Client, Config, Resource as _,
     config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 
 use super::{
-    object::{Job, List, NodeObject, Pod},
+    object::{Host, Job, List, ListedNode, NodeObject, Pod},
+    pages::{ListQuery, list},
     table,
 };
 use crate::{
@@ -23,8 +24,6 @@ use crate::{
     },
 };
 
-/// Objects of one page of a list.
-const PAGE: u32 = 500;
 /// How long a person waits for a connection to the API.
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -36,6 +35,8 @@ pub struct Access {
     pub kubelet: Option<String>,
     /// The kubelet's certificate is not checked.
     pub kubelet_insecure_tls: bool,
+    /// The first lists of all nodes and Services begin at a random time within this: agents of many nodes start at once.
+    pub spread: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +90,14 @@ impl Access {
             credentials,
             kubelet: settings.kubelet.clone(),
             kubelet_insecure_tls: settings.kubelet_insecure_tls,
+            spread: Duration::ZERO,
         })
+    }
+
+    /// How long the first list of what the whole cluster has is put off.
+    pub fn delay(&self) -> Duration {
+        let random = RandomState::new().hash_one(());
+        self.spread.mul_f64(random as f64 / u64::MAX as f64)
     }
 
     /// What is asked, for people.
@@ -214,43 +222,36 @@ pub async fn kubelet_pods(kubelet: &Client) -> Result<Vec<Pod>, KubeError> {
     Ok(list.items.unwrap_or_default())
 }
 
-/// All nodes.
+/// The nodes and their addresses. `unattended`: by an agent, for which a slightly old list will do, see [`ListQuery`].
 ///
 /// # Errors
 /// When the API does not answer, or does not allow it.
-pub async fn nodes(client: &Client) -> Result<Vec<NodeObject>, KubeError> {
-    listed_of_all(client, "the list of nodes").await
+pub async fn hosts(client: &Client, unattended: bool) -> Result<Vec<Host>, KubeError> {
+    let query = ListQuery {
+        path: NodeObject::url_path(&(), None),
+        what: "the list of nodes",
+        may_be_old: unattended,
+        unattended,
+        ..ListQuery::default()
+    };
+    Ok(list(client, &query, |node: ListedNode| node.host()).await?.items)
 }
 
-/// All objects of a kind, which errors call `what`.
+/// The pods that are asked for, of one namespace or all, each reduced.
 ///
 /// # Errors
 /// When the API does not answer, or does not allow it.
-pub async fn listed_of_all<K>(client: &Client, what: &'static str) -> Result<Vec<K>, KubeError>
-where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    listed(&Api::<K>::all(client.clone()), ListParams::default(), what).await
-}
-
-/// Those asked for, page by page.
-///
-/// # Errors
-/// When the API does not answer, or does not allow it.
-pub async fn listed<K>(api: &Api<K>, asked: ListParams, what: &'static str) -> Result<Vec<K>, KubeError>
-where
-    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
-{
-    let mut all = Vec::new();
-    let mut page = asked.limit(PAGE);
-    loop {
-        let list = api.list(&page).await.map_err(KubeError::call(what))?;
-        all.extend(list.items);
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok(all),
-        }
-    }
+pub async fn pods<T: Send + 'static>(
+    client: &Client,
+    namespace: Option<&str>,
+    query: ListQuery,
+    reduce: fn(Pod) -> Option<T>,
+) -> Result<Vec<T>, KubeError> {
+    let query = ListQuery {
+        path: Pod::url_path(&(), namespace),
+        ..query
+    };
+    Ok(list(client, &query, reduce).await?.items)
 }
 
 /// What a Job belongs to.

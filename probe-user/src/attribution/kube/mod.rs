@@ -7,6 +7,7 @@ pub mod as_kubelet;
 mod client;
 mod nodes;
 pub mod object;
+pub mod pages;
 mod services;
 mod table;
 
@@ -33,7 +34,7 @@ use tokio::{
 };
 
 pub use self::{
-    client::{Access, Credentials, KubeError, listed, listed_of_all, login},
+    client::{Access, Credentials, KubeError, hosts, login, pods as listed_pods},
     services::ServiceList,
     table::Pod,
 };
@@ -195,7 +196,15 @@ async fn pods(shared: &Shared) -> Result<(), KubeError> {
         }
     }
     let Some(api) = api else { return Ok(()) };
-    let config = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.node));
+    // From the API server's memory: etcd has no index by node, and would read the pods of all nodes for each agent.
+    let config = watcher::Config {
+        // With a limit kube leaves the version out.
+        page_size: None,
+        ..watcher::Config::default()
+    };
+    let config = config
+        .any_semantic()
+        .fields(&format!("spec.nodeName={}", shared.node));
     let mut events = pin!(watcher(Api::<Object>::all(api.clone()), config).default_backoff());
     let mut listed = Vec::new();
     while let Some(event) = events.next().await {
@@ -256,14 +265,15 @@ impl Jobs {
 
 /// Lists the nodes when an unknown one is looked up.
 async fn keep_nodes(shared: &Shared) {
+    sleep(shared.access.delay()).await;
     loop {
         shared.nodes_wanted.notified().await;
         let Ok(Some(api)) = shared.access.api().await else {
             continue;
         };
         // What may not be read, as with the kubelet's own credentials, stays an address.
-        if let Ok(nodes) = client::nodes(&api).await {
-            shared.state().nodes.list(&nodes);
+        if let Ok(hosts) = hosts(&api, true).await {
+            shared.state().nodes.list(hosts);
         }
     }
 }

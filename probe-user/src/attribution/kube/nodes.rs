@@ -7,8 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::object::NodeObject;
-
+use super::object::Host;
 use crate::model::{Node, Owner, owner::NodeSource};
 
 /// How often nodes are listed at the most: the list of a large cluster is long, and every node asks for it.
@@ -43,22 +42,17 @@ impl Nodes {
     }
 
     /// Takes all that there are, by their internal and external addresses.
-    pub fn list(&mut self, objects: &[NodeObject]) {
+    pub fn list(&mut self, hosts: Vec<Host>) {
         let before = std::mem::take(&mut self.by_address);
-        for object in objects {
-            let Some(name) = &object.metadata.name else {
-                continue;
-            };
+        for host in hosts {
             let owner = Arc::new(Owner {
                 node: Some(Node {
-                    name: name.clone(),
+                    name: host.name,
                     source: NodeSource::KubeApi,
                 }),
                 ..Owner::default()
             });
-            let status = object.status.iter();
-            let addresses = status.flat_map(|status| status.addresses.iter().flatten());
-            for address in addresses.filter_map(|address| address.address.parse().ok()) {
+            for address in host.addresses {
                 self.by_address.insert(address, Arc::clone(&owner));
             }
         }
@@ -76,7 +70,7 @@ impl Nodes {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{super::object::ListedNode, *};
 
     #[test]
     fn by_every_address() {
@@ -86,7 +80,7 @@ mod tests {
         nodes.asked(now);
         assert!(!nodes.is_due(now) && nodes.is_due(now + EVERY));
         // Nothing new: twice as long, up to ten minutes.
-        nodes.list(&[]);
+        nodes.list(Vec::new());
         nodes.asked(now);
         assert!(!nodes.is_due(now + EVERY) && nodes.is_due(now + 2 * EVERY));
         for _ in 0..10 {
@@ -98,7 +92,8 @@ mod tests {
             {"type": "InternalIP", "address": "fd88::12"},
             {"type": "Hostname", "address": "beta"},
         ]}});
-        nodes.list(&[serde_json::from_value(object).unwrap()]);
+        let object: ListedNode = serde_json::from_value(object).unwrap();
+        nodes.list(object.host().into_iter().collect());
         assert!(nodes.is_due(now + EVERY));
         for (address, expected) in [
             ("192.168.88.12", Some("beta")),

@@ -4,14 +4,14 @@
 //! Names, optional fields and JSON names are those of `k8s-openapi`. Kubernetes leaves out what is empty, so each field may be
 //! absent.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::IpAddr};
 
 use jiff::Timestamp;
 use kube::{
     api::ObjectMeta,
     core::{ClusterResourceScope, NamespaceResourceScope},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 /// An object: metadata, a `spec` and a `status`.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -38,6 +38,51 @@ pub type Pod = Object<PodSpec, PodStatus>;
 pub type NodeObject = Object<NodeSpec, NodeStatus>;
 /// `core/v1`.
 pub type Service = Object<ServiceSpec, ServiceStatus>;
+
+/// An object of a long list, of whose metadata only the name is read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(
+    default,
+    bound = "S: Default + Deserialize<'de>, T: Default + Deserialize<'de>"
+)]
+pub struct ListedObject<S, T> {
+    pub metadata: Name,
+    pub spec: Option<S>,
+    pub status: Option<T>,
+}
+
+/// What an object is called.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Name {
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+}
+
+pub type ListedNode = ListedObject<IgnoredAny, NodeStatus>;
+pub type ListedService = ListedObject<ServiceSpec, ServiceStatus>;
+
+/// A node and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+}
+
+impl ListedNode {
+    /// Its name and addresses; `None` for one without a name.
+    pub fn host(self) -> Option<Host> {
+        let addresses = self
+            .status
+            .iter()
+            .flat_map(|status| status.addresses.iter().flatten())
+            .filter_map(|address| address.address.parse().ok());
+        Some(Host {
+            addresses: addresses.collect(),
+            name: self.metadata.name?,
+        })
+    }
+}
 
 /// `batch/v1`, of which the metadata are read.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -219,8 +264,6 @@ resource!(Pod, NamespaceResourceScope, "", "Pod", "pods");
 resource!(NodeObject, ClusterResourceScope, "", "Node", "nodes");
 resource!(Service, NamespaceResourceScope, "", "Service", "services");
 resource!(Job, NamespaceResourceScope, "batch", "Job", "jobs");
-
-impl kube::api::Portforward for Pod {}
 
 #[cfg(test)]
 mod tests {

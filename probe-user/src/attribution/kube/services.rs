@@ -15,32 +15,32 @@ use std::{
 
 use futures_util::StreamExt as _;
 use kube::{
-    Api,
-    runtime::{
-        WatchStreamExt as _,
-        watcher::{self, Event, watcher},
-    },
+    Api, Resource as _,
+    api::{WatchEvent, WatchParams},
 };
 use tokio::time::{sleep, timeout};
 
 use super::{
     client::{Access, KubeError},
-    object::Service as Object,
+    object::{ListedService, Name, Service as Object},
+    pages::{ListQuery, list},
 };
 use crate::{
     attribution::health::{Doing, Health, News},
-    error::chain,
     model::bypass::service::{Mode, Service},
 };
 
 /// How often they are listed where they must not be watched.
 const EVERY: Duration = Duration::from_secs(300);
-/// How long after a failure it is tried again.
+/// How long after a failure it is tried again: twice as long after each, up to the longest.
 const RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// Changes are taken over once there are none for so long.
 const SETTLED: Duration = Duration::from_secs(1);
 /// But after so long at the latest.
 const UNSETTLED: Duration = Duration::from_secs(5);
+/// The API ends a watch after 290 s, and sends bookmarks each minute before: one that sends nothing for so long is broken.
+const SILENT: Duration = Duration::from_secs(400);
 
 /// What the API said last.
 #[derive(Clone, Debug)]
@@ -123,19 +123,33 @@ impl ServiceList {
 }
 
 async fn keep(shared: &Shared) {
+    sleep(shared.access.delay()).await;
+    let mut failures = 0;
     loop {
         let rest = match follow(shared).await {
-            // They were listed all the same.
-            Ok(Ended::NotAllowed) => EVERY,
-            // No API is asked, or the watch has ended.
-            Ok(Ended::Over) => RETRY,
+            Ok(ended) => {
+                failures = 0;
+                match ended {
+                    // They were listed all the same.
+                    Ended::NotAllowed => EVERY,
+                    // No API is asked, or they have to be listed again.
+                    Ended::Over => RETRY,
+                }
+            }
             Err(error) => {
                 shared.doing.is(Health::Failing(error.to_string()));
-                RETRY
+                failures += 1;
+                after(failures)
             }
         };
         sleep(rest).await;
     }
+}
+
+/// When they are listed again after so many failures: what is refused to thousands of agents is not asked for every 5 s.
+fn after(failures: u32) -> Duration {
+    let doubled = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+    RETRY.saturating_mul(doubled).min(LONGEST_RETRY)
 }
 
 /// Why nothing more comes.
@@ -148,74 +162,138 @@ enum Ended {
 /// Services by namespace and name.
 type ServicesByName = BTreeMap<(String, String), Vec<Service>>;
 
-/// Watches them until that fails.
+/// Lists them, and watches them until that fails.
 async fn follow(shared: &Shared) -> Result<Ended, KubeError> {
-    let Some(api) = shared.access.api().await? else {
+    let Some(client) = shared.access.api().await? else {
         shared.doing.is(Health::Well(None));
         return Ok(Ended::Over);
     };
-    let mut events = pin!(watcher(Api::<Object>::all(api), watcher::Config::default()).default_backoff());
-    let (mut known, mut listed) = (ServicesByName::new(), ServicesByName::new());
-    let mut changed: Option<Instant> = None;
+    let query = ListQuery {
+        path: Object::url_path(&(), None),
+        what: "the list of Services",
+        may_be_old: true,
+        unattended: true,
+        ..ListQuery::default()
+    };
+    let reduce = |object: ListedService| Some((key(&object.metadata), of(object)));
+    let listed = list(&client, &query, reduce).await?;
+    let mut watched = Watched {
+        known: listed.items.into_iter().collect(),
+        version: listed.version,
+    };
+    shared.take(&watched.known);
+    let api = Api::<Object>::all(client);
     loop {
-        let settled = match changed {
-            Some(first) => SETTLED.min(UNSETTLED.saturating_sub(first.elapsed())),
-            None => Duration::MAX,
-        };
-        let Ok(event) = timeout(settled, events.next()).await else {
-            shared.take(&known);
-            changed = None;
-            continue;
-        };
-        match event {
-            None => return Ok(Ended::Over),
-            Some(Ok(Event::Init)) => listed.clear(),
-            Some(Ok(Event::InitApply(object))) => {
-                listed.insert(key(&object), of(&object));
-            }
-            Some(Ok(Event::InitDone)) => {
-                known = std::mem::take(&mut listed);
-                shared.take(&known);
-                changed = None;
-            }
-            Some(Ok(Event::Apply(object))) => {
-                known.insert(key(&object), of(&object));
-                changed.get_or_insert_with(Instant::now);
-            }
-            Some(Ok(Event::Delete(object))) => {
-                known.remove(&key(&object));
-                changed.get_or_insert_with(Instant::now);
-            }
-            Some(Err(error)) if is_forbidden(&error) => return Ok(Ended::NotAllowed),
-            Some(Err(error @ watcher::Error::InitialListFailed(_))) => {
-                let reason = format!("the Services can't be read: {}", chain(&error));
-                shared.doing.is(Health::Failing(reason));
-            }
-            // A watch ends now and then, and is started again.
-            Some(Err(_)) => {}
+        let begun = Instant::now();
+        match watched.follow(&api, shared).await {
+            Watch::Over => {}
+            Watch::NotAllowed => return Ok(Ended::NotAllowed),
+            Watch::TooOld => return Ok(Ended::Over),
+        }
+        // It ends now and then, and is begun again where it was; at once only if it had held.
+        sleep(RETRY.saturating_sub(begun.elapsed())).await;
+    }
+}
+
+/// How a watch ended.
+enum Watch {
+    Over,
+    NotAllowed,
+    /// The API has forgotten what changed since.
+    TooOld,
+}
+
+impl Watch {
+    fn of(code: u16) -> Self {
+        match code {
+            403 => Self::NotAllowed,
+            410 => Self::TooOld,
+            _ => Self::Over,
         }
     }
 }
 
-fn key(object: &Object) -> (String, String) {
-    let metadata = &object.metadata;
+/// What is known of them, and the version up to which.
+struct Watched {
+    known: ServicesByName,
+    version: String,
+}
+
+impl Watched {
+    /// Takes changes until the watch ends.
+    async fn follow(&mut self, api: &Api<Object>, shared: &Shared) -> Watch {
+        let events = match api.watch(&WatchParams::default(), &self.version).await {
+            Ok(events) => events,
+            Err(kube::Error::Api(status)) => return Watch::of(status.code),
+            Err(_) => return Watch::Over,
+        };
+        let mut events = pin!(events);
+        let mut changed: Option<Instant> = None;
+        let ended = loop {
+            let settled = match changed {
+                Some(first) => SETTLED.min(UNSETTLED.saturating_sub(first.elapsed())),
+                None => SILENT,
+            };
+            let Ok(event) = timeout(settled, events.next()).await else {
+                if changed.take().is_none() {
+                    break Watch::Over;
+                }
+                shared.take(&self.known);
+                continue;
+            };
+            match event {
+                Some(Ok(WatchEvent::Bookmark(bookmark))) => self.version = bookmark.metadata.resource_version,
+                Some(Ok(WatchEvent::Error(status))) => break Watch::of(status.code),
+                Some(Ok(event)) => {
+                    self.apply(event);
+                    changed.get_or_insert_with(Instant::now);
+                }
+                // A line that is cut off, too: what it said is said again from the version on.
+                Some(Err(_)) | None => break Watch::Over,
+            }
+        };
+        if changed.is_some() {
+            shared.take(&self.known);
+        }
+        ended
+    }
+
+    fn apply(&mut self, event: WatchEvent<Object>) {
+        let (object, is_gone) = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+            WatchEvent::Deleted(object) => (object, true),
+            WatchEvent::Bookmark(_) | WatchEvent::Error(_) => return,
+        };
+        let metadata = object.metadata;
+        if let Some(version) = metadata.resource_version {
+            self.version = version;
+        }
+        let object = ListedService {
+            metadata: Name {
+                namespace: metadata.namespace,
+                name: metadata.name,
+            },
+            spec: object.spec,
+            status: object.status,
+        };
+        let key = key(&object.metadata);
+        if is_gone {
+            self.known.remove(&key);
+        } else {
+            self.known.insert(key, of(object));
+        }
+    }
+}
+
+fn key(metadata: &Name) -> (String, String) {
     (
         metadata.namespace.clone().unwrap_or_default(),
         metadata.name.clone().unwrap_or_default(),
     )
 }
 
-/// Whether these credentials may not watch.
-fn is_forbidden(error: &watcher::Error) -> bool {
-    match error {
-        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 403,
-        watcher::Error::WatchError(status) => status.code == 403,
-        _ => false,
-    }
-}
-
 /// Each port at each address, and each node port at those of the node.
-fn of(object: &Object) -> Vec<Service> {
+fn of(object: ListedService) -> Vec<Service> {
     let (Some(namespace), Some(name), Some(spec)) =
         (&object.metadata.namespace, &object.metadata.name, &object.spec)
     else {
@@ -299,9 +377,9 @@ mod tests {
 
     #[test]
     fn each_port_at_each_address() {
-        let object = |text: &str| serde_json::from_str::<Object>(text).unwrap();
+        let object = |text: &str| serde_json::from_str::<ListedService>(text).unwrap();
         let told = |text: &str| {
-            let services = of(&object(text));
+            let services = of(object(text));
             let one = |service: &Service| {
                 let name = service.name.clone().unwrap_or_default();
                 format!("{name} {} {}", service.address, service.protocol)
@@ -385,6 +463,7 @@ mod tests {
             credentials: Credentials::Kubeconfig(file.path().to_owned()),
             kubelet: None,
             kubelet_insecure_tls: false,
+            spread: Duration::ZERO,
         })
         .unwrap();
         list.wait(Duration::from_secs(20));
@@ -396,6 +475,12 @@ mod tests {
             .into_iter()
             .filter_map(|service| service.name)
             .collect()
+    }
+
+    #[test]
+    fn what_fails_is_tried_less_and_less_often() {
+        let seconds = [1, 2, 3, 4, 5, 40, u32::MAX].map(|failures| after(failures).as_secs());
+        assert_eq!(seconds, [5, 10, 20, 40, 60, 60, 60]);
     }
 
     #[test]

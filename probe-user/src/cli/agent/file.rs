@@ -102,11 +102,15 @@ impl Default for Limits {
 #[serde(default, deny_unknown_fields)]
 pub struct Vxlan {
     pub enabled: bool,
+    pub max_peers: u32,
 }
 
 impl Default for Vxlan {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            max_peers: 4096,
+        }
     }
 }
 

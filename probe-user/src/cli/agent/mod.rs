@@ -213,12 +213,16 @@ impl Agent {
             pod_logs: file.names.pod_logs,
             ..Bypass::faults(source.clone())
         };
+        let vxlan = Vxlan {
+            max_peers: within("vxlan.max_peers", file.vxlan.max_peers, 16, 262_144)?,
+            ..Vxlan::faults(source.clone())
+        };
         let least = Duration::from_millis(100);
         Ok(Self {
             node,
             enter: file.node.namespaces == Namespaces::Auto,
             watch: file.watch.enabled.then_some(watch),
-            vxlan: file.vxlan.enabled.then(|| Vxlan::faults(source.clone())),
+            vxlan: file.vxlan.enabled.then_some(vxlan),
             bypass: file.bypass.enabled.then_some(bypass),
             interval: file.snapshots.interval.unsigned_abs().max(least),
             memory: HistoryBounds {
@@ -360,6 +364,7 @@ mod tests {
                 "watch.max_connections is 1, not from 16",
             ),
             ("[bypass]\nmax_streams = 1\n", "bypass.max_streams is 1"),
+            ("[vxlan]\nmax_peers = 1\n", "vxlan.max_peers is 1"),
             ("[metrics]\nmax_series = 1\n", "metrics.max_series is 1"),
             (
                 &format!("[watch]\nports = [{}]\n", many.join(",")),

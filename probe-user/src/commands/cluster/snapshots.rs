@@ -1,22 +1,19 @@
 //! `probe vxlan --cluster` and `probe bypass --cluster`: the latest snapshot of every agent.
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::{mem, ops::ControlFlow, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 use tokio::{
     select,
     time::{MissedTickBehavior, interval},
 };
 
-use super::{Cluster, local, tell_silent};
+use super::{Cluster, local, progress::NodeProgress, tell_silent};
 use crate::{
     cli::ClusterLooks as Settings,
-    cluster::{Agent, AgentError, ask::AgentSnapshot, question, snapshots::snapshots},
-    commands::{print, quiet_if_closed, until::Until},
+    cluster::{Agent, AgentError, question, snapshots::snapshots},
+    commands::{quiet_if_closed, until::Until, write},
     model::{Exit, Verdict},
     report::{self, node},
 };
@@ -31,7 +28,9 @@ pub async fn run(what: &'static str, settings: Settings) -> Result<Exit> {
     let mut agents = cluster.agents().await?;
     cluster.tell_nodes_without(&agents).await;
     let Some((every, duration)) = settings.again else {
-        return round(what, settings.json, &cluster, &agents).await;
+        return round(what, settings.json, &cluster, &agents)
+            .await
+            .map(|(exit, _)| exit);
     };
     let mut until = until.or_after(duration);
     let mut tick = interval(every.max(LEAST));
@@ -42,17 +41,23 @@ pub async fn run(what: &'static str, settings: Settings) -> Result<Exit> {
             () = until.over() => return Ok(exit),
             _ = tick.tick() => {}
         }
-        if !settings.json {
-            let time = local(Timestamp::now());
-            let written = writeln!(io::stdout(), "{time}").context("can't write");
-            if let Err(error) = written {
-                return quiet_if_closed(error).map(|()| exit);
+        let shown = async {
+            if !settings.json {
+                let time = write(format!("{}\n", local(Timestamp::now())));
+                if let Err(error) = time {
+                    return quiet_if_closed(error).map(|()| (exit, ControlFlow::Break(())));
+                }
             }
-        }
-        exit = select! {
-            () = until.stopped() => return Ok(exit),
-            round = round(what, settings.json, &cluster, &agents) => round?,
+            round(what, settings.json, &cluster, &agents).await
         };
+        let (shown, flow) = select! {
+            () = until.stopped() => return Ok(exit),
+            shown = shown => shown?,
+        };
+        if flow.is_break() {
+            return Ok(shown);
+        }
+        exit = shown;
         // A list that fails once is no reason to end.
         if let Ok(now) = cluster.agents().await {
             agents = now;
@@ -63,16 +68,31 @@ pub async fn run(what: &'static str, settings: Settings) -> Result<Exit> {
 /// More often costs, and shows nothing more.
 const LEAST: Duration = Duration::from_secs(1);
 
-async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agent]) -> Result<Exit> {
+/// Asks all once, and prints each answer when it comes; breaks where nobody reads them any more.
+async fn round(
+    what: &'static str,
+    json: bool,
+    cluster: &Cluster,
+    agents: &[Agent],
+) -> Result<(Exit, ControlFlow<()>)> {
     let path = question::look(what, json);
     let (mut verdict, mut answered) = (Verdict::Ok, true);
-    let mut out = Vec::new();
     let colour = report::colour();
-    for (name, answer) in snapshots(&cluster.ways, agents, &path).await {
+    let mut is_first = true;
+    let mut progress = NodeProgress::new(agents.len());
+    let mut asked = snapshots(&cluster.ways, agents, &path);
+    while let Some((name, answer)) = progress.during(asked.next()).await {
+        progress.clear();
+        let mut out = Vec::new();
         let shown = answer.and_then(|look| {
-            shown(&mut out, what, json, colour, &name, &look)?;
+            if json {
+                node::object(&mut out, what, &name, &look.text).map_err(AgentError::Malformed)?;
+            } else {
+                node::section(&mut out, colour, mem::take(&mut is_first), &name, &look.text);
+            }
             Ok(look.verdict)
         });
+        progress.ended(shown.is_ok());
         match shown {
             Ok(of_node) => verdict = verdict.max(of_node),
             Err(reason) => {
@@ -80,23 +100,10 @@ async fn round(what: &'static str, json: bool, cluster: &Cluster, agents: &[Agen
                 tell_silent(&name, &reason);
             }
         }
+        if let Err(error) = write(&out) {
+            let exit = Exit::of_nodes(verdict, answered);
+            return quiet_if_closed(error).map(|()| (exit, ControlFlow::Break(())));
+        }
     }
-    print(out)?;
-    Ok(Exit::of_nodes(verdict, answered))
-}
-
-fn shown(
-    out: &mut Vec<u8>,
-    what: &'static str,
-    json: bool,
-    colour: bool,
-    name: &str,
-    look: &AgentSnapshot,
-) -> Result<(), AgentError> {
-    if json {
-        node::object(out, what, name, &look.text).map_err(AgentError::Malformed)
-    } else {
-        node::section(out, colour, name, &look.text);
-        Ok(())
-    }
+    Ok((Exit::of_nodes(verdict, answered), ControlFlow::Continue(())))
 }

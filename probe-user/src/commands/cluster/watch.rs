@@ -8,6 +8,7 @@ mod tests;
 
 use std::{
     io::Write,
+    mem,
     ops::ControlFlow,
     sync::Arc,
     time::{Duration, Instant},
@@ -26,7 +27,7 @@ use self::{
     nodes::Nodes,
     reporting::Reporting,
 };
-use super::Cluster;
+use super::{Cluster, files};
 use crate::{
     cli::{Agents, Watch},
     cluster::{
@@ -61,6 +62,8 @@ pub async fn run(settings: Watch, whom: Agents) -> Result<()> {
     let until = Until::signals()?;
     let cluster = Arc::new(Cluster::open(whom).await?);
     let agents = cluster.agents().await?;
+    // One is held to each.
+    files::allow(agents.len())?;
     cluster.tell_nodes_without(&agents).await;
     say(format_args!(
         "watching {} on {} (Ctrl-C ends with a summary)",
@@ -87,11 +90,18 @@ pub async fn run(settings: Watch, whom: Agents) -> Result<()> {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut until = until.or_after(duration);
+    let mut is_short = false;
     loop {
         select! {
             () = until.over() => break,
             _ = tick.tick() => {}
-            Ok(()) = known.changed() => followers.begin(|node| watching.begins(node)),
+            Ok(()) = known.changed() => {
+                let allowed = files::allow(known.borrow_and_update().len());
+                if let Err(error) = allowed && !mem::replace(&mut is_short, true) {
+                    say(format_args!("probe: new nodes may be missing: {error}"));
+                }
+                followers.begin(|node| watching.begins(node));
+            }
             Some(first) = news.recv() => {
                 watching.heard(first);
                 let more = std::iter::from_fn(|| news.try_recv().ok());

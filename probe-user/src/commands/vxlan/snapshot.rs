@@ -63,6 +63,7 @@ impl Poller {
             .context("can't read this process's network namespace in /proc")?;
         let probe = VxlanProbe::load(&Options {
             netns: std::os::unix::fs::MetadataExt::ino(&netns) as u32,
+            peers: settings.max_peers,
             flows: settings.flows.then_some(settings.max_flows),
             source: settings.source.clone(),
         })?;
@@ -191,10 +192,16 @@ impl Poller {
                 .collect(),
             ..Traffic::default()
         };
-        probe.counters(|key, counters| traffic.streams.extend(capture::stream(&key, &counters)))?;
+        probe.counters(traffic.now_ns, |key, counters| {
+            traffic.streams.extend(capture::stream(&key, &counters));
+        })?;
         probe.errors(|key, count| traffic.errors.extend(capture::error(&key, &count)))?;
         let reasons = probe.has_reasons.then_some(&probe.reasons);
         probe.drops(|key, count| traffic.drops.extend(capture::drop(&key, &count, reasons)))?;
+        let forgotten = probe.forgotten_peers();
+        if forgotten > 0 {
+            traffic.losses.push(("forgotten_peers", forgotten));
+        }
         let mut idle: Vec<FlowKey> = Vec::new();
         probe.flows(|key, flow| {
             let quiet = traffic.now_ns.saturating_sub(flow.last_ns);

@@ -51,7 +51,8 @@ pub(in crate::report) struct VxlanEvent<'a> {
     /// `faulty` if there is a finding; `ok` if packets of every peer arrived; else `unknown`.
     verdict: Verdict,
     /// Not counted for lack of room: `packets`, `errors`, `drop_destinations` (counted without their addresses), `drops`,
-    /// `flow_packets`; `skipped`: drops that an interrupt hid from the program.
+    /// `flow_packets`; `skipped`: drops that an interrupt hid from the program; `forgotten_peers`: peers that were gone, and whose
+    /// counters made room for those of others.
     lost: BTreeMap<&'static str, u64>,
     /// Why the packet filter's rules could not be read.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
