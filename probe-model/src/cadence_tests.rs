@@ -242,7 +242,7 @@ fn connection(pid: u32, name: &str, container: Option<&str>, second: f64) -> Con
             process: Some(Process {
                 pid,
                 name: name.to_owned(),
-                command: vec![],
+                command: crate::CommandLine::default(),
                 command_cut: false,
                 started: None,
                 executable: None,

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{selector::Labels, workload::Workload};
+use super::{command_line::CommandLine, selector::Labels, workload::Workload};
 
 /// The owner of an endpoint. Every part may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,10 @@ impl Owner {
     }
 }
 
+fn is_empty(command: &CommandLine) -> bool {
+    command.is_empty()
+}
+
 // Its texts are not escaped: a process chooses its own name.
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,9 +73,9 @@ pub struct Process {
     /// The kernel's name of the process (comm), at most 15 bytes.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub name: String,
-    /// The command line; absent if neither the kernel nor /proc has it.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub command: Vec<String>,
+    /// The command line, at most 256 bytes of it, `***` in place of secrets; absent if neither the kernel nor /proc has it.
+    #[serde(skip_serializing_if = "is_empty", default)]
+    pub command: CommandLine,
     /// Real user id in the initial user namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uid: Option<u32>,

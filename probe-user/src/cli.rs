@@ -277,6 +277,10 @@ pub struct WatchArgs {
     #[arg(long, value_name = "FILE")]
     pub netns: Option<PathBuf>,
 
+    /// Show passwords, tokens and keys on command lines, which are `***` otherwise. Recordings have them then, too
+    #[arg(long)]
+    pub show_secrets: bool,
+
     /// Skip the search for causes of failed connections: no hooks for dropped, untracked and VXLAN packets, no rules read
     #[arg(long)]
     pub no_explain: bool,

@@ -247,7 +247,7 @@ mod tests {
             process: Some(Process {
                 pid: 4242,
                 name: "python3.11".to_owned(),
-                command: Vec::new(),
+                command: crate::CommandLine::default(),
                 command_cut: false,
                 started: None,
                 executable: None,

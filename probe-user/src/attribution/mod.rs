@@ -33,7 +33,7 @@ use self::{
     names::Names,
     procfs::Proc,
 };
-use crate::model::{Owner, Pod, PodSource, Process, ProcessSource, summary::Tally};
+use crate::model::{CommandLine, Owner, Pod, PodSource, Process, ProcessSource, Secrets, summary::Tally};
 
 /// Processes remembered.
 const KEPT: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
@@ -109,6 +109,7 @@ pub struct Attribution {
     proc: Proc,
     names: Names,
     listeners: Listeners,
+    secrets: Secrets,
     /// By pid, start and control group.
     owners: LruCache<(u32, u64, u64), CachedOwner>,
     misses: Misses,
@@ -126,6 +127,7 @@ impl Attribution {
             proc: Proc::new(paths.proc),
             names: Names::new(paths.pod_logs, runtime, cluster),
             listeners: Listeners::new(),
+            secrets: Secrets::default(),
             owners: LruCache::sparse(KEPT),
             misses: Misses::default(),
         }
@@ -168,6 +170,7 @@ impl Attribution {
             names,
             listeners,
             misses,
+            secrets,
             ..
         } = self;
         let found = listeners.find((netns, server), || {
@@ -178,7 +181,7 @@ impl Attribution {
             let process = Process {
                 pid,
                 name,
-                command,
+                command: CommandLine::new(command, *secrets),
                 command_cut,
                 executable: executable.map(|path| path.to_string_lossy().into_owned()),
                 uid: proc.uid(pid),
@@ -191,6 +194,13 @@ impl Attribution {
         });
         misses.listeners += u64::from(found.is_none());
         found
+    }
+
+    /// What becomes of secrets on command lines from now on; without this they are hidden.
+    #[must_use]
+    pub fn secrets(mut self, secrets: Secrets) -> Self {
+        self.secrets = secrets;
+        self
     }
 
     /// The owner of a live process in the network namespace `netns`, as its control groups say, without the process itself.
@@ -261,7 +271,7 @@ impl Attribution {
         let mut process = Process {
             pid: task.pid,
             name: String::from_utf8_lossy(name).into_owned(),
-            command: Vec::new(),
+            command: CommandLine::default(),
             command_cut: false,
             started: procfs::started(task.start_boot_ns),
             executable: None,
@@ -269,7 +279,7 @@ impl Attribution {
             source: ProcessSource::Kernel,
         };
         if let Some(details) = self.proc.details(task.pid, task.start_boot_ns) {
-            process.command = details.command;
+            process.command = CommandLine::new(details.command, self.secrets);
             process.command_cut = details.command_cut;
             process.executable = details.executable;
         }
@@ -277,7 +287,7 @@ impl Attribution {
         if process.command.is_empty()
             && let Some(command) = kernel.command(task.pid, task.start_boot_ns)
         {
-            process.command = command.arguments;
+            process.command = CommandLine::new(command.arguments, self.secrets);
             process.command_cut = command.cut;
         }
         self.misses.processes += u64::from(process.command.is_empty());

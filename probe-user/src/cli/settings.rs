@@ -11,7 +11,7 @@ use probe_ebpf::contract::connection::StormLimit;
 use super::{Cli, WatchArgs};
 use crate::{
     model::{
-        Connection, Outcome, Role,
+        Connection, Outcome, Role, Secrets,
         outcome::{has_side, unhealthy},
         recording_scope::RecordingScope,
         selector::{PodFilter, PodName, Selection, Selector},
@@ -61,6 +61,8 @@ pub struct Watch {
     pub duration: Option<Duration>,
     pub count: Option<u64>,
     pub pod_logs: PathBuf,
+    /// What becomes of secrets on command lines.
+    pub secrets: Secrets,
     /// Where to record.
     pub record: Option<PathBuf>,
     pub record_bytes: u64,
@@ -124,6 +126,7 @@ impl Watch {
             duration: None,
             count: None,
             pod_logs: PathBuf::from("/var/log/pods"),
+            secrets: Secrets::Hidden,
             record: None,
             record_bytes: 0,
             node: None,
@@ -293,6 +296,7 @@ impl TryFrom<WatchArgs> for Watch {
             duration,
             count: args.count,
             pod_logs: args.names.pod_logs,
+            secrets: Secrets::of(args.show_secrets),
             record: args.record,
             record_bytes: args.record_size.as_u64(),
             node: former_node_name.or(args.node_name),

@@ -18,6 +18,7 @@ use crate::model::{
     flow::{Client, Identity, Objects, Recorded},
     outcome::is_healthy,
     recording_scope::RecordingScope,
+    secret,
     unlisted_time::{UnlistedTime, UnlistedTimes},
 };
 
@@ -176,6 +177,24 @@ struct Named {
     address_since: Option<Timestamp>,
 }
 
+/// A process with the secrets of its command line hidden, as an earlier version did not; `None`: it has none.
+fn hidden(process: &RawValue) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    struct OfProcess {
+        #[serde(default)]
+        command: Vec<String>,
+    }
+    let OfProcess { command } = serde_json::from_str(process.get()).ok()?;
+    let mut hidden = command.clone();
+    secret::hide(&mut hidden);
+    if hidden == command {
+        return None;
+    }
+    let mut process: serde_json::Map<String, serde_json::Value> = serde_json::from_str(process.get()).ok()?;
+    process.insert("command".to_owned(), hidden.into());
+    Some(serde_json::to_string(&process).ok()?.into())
+}
+
 impl Line<'_> {
     /// Without a SYN there is no port: no server saw it, so it is never looked up.
     fn connection(&self) -> Option<Recorded> {
@@ -210,6 +229,7 @@ impl Line<'_> {
                 .unwrap_or_default()
         };
         let text = |object: Option<&RawValue>| object.map(|object| object.get().into());
+        let hidden = self.process.and_then(hidden);
         let (process, container, pod) = (named(self.process), named(self.container), named(self.pod));
         let uid = pod
             .uid
@@ -225,7 +245,7 @@ impl Line<'_> {
             process: process.name,
         };
         let objects = Objects {
-            process: text(self.process),
+            process: hidden.or_else(|| text(self.process)),
             container: text(self.container),
             pod: text(self.pod),
         };
@@ -269,6 +289,25 @@ mod tests {
         let client = line(&out).unwrap().unwrap().client.unwrap();
         assert_eq!((client.process_started, client.address_since), (since(), since()));
         assert_eq!(client.identity.pod.as_deref(), Some("sdp-monitor-z8989"));
+    }
+
+    /// Those that an earlier version recorded, and those that somebody had shown.
+    #[test]
+    fn secrets_are_hidden() {
+        let mut connection = samples::incident();
+        let process = std::sync::Arc::make_mut(&mut connection.owner)
+            .process
+            .as_mut()
+            .unwrap();
+        let arguments = ["mysql", "-pS3cret", "db"].map(str::to_owned).to_vec();
+        process.command = crate::model::CommandLine::new(arguments, crate::model::Secrets::Shown);
+        let mut out = Vec::new();
+        json_line(&mut out, "beta", &connection).unwrap();
+        let client = line(&out).unwrap().unwrap().client.unwrap();
+        let process = client.objects.process.unwrap();
+        let value: serde_json::Value = serde_json::from_str(&process).unwrap();
+        assert_eq!(value["command"], serde_json::json!(["mysql", "-p***", "db"]));
+        assert_eq!(value["pid"], 4242);
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn what_is_not_known_is_absent() {
     records.push(least.clone());
     let mut bare = samples::unnamed_pod("", 1);
     let process = bare.process.as_mut().unwrap();
-    (process.command, process.executable, process.uid) = (vec![], None, None);
+    (process.command, process.executable, process.uid) = (model::CommandLine::default(), None, None);
     records.push(model::Connection {
         owner: bare.into(),
         ..samples::incident()

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 
 use crate::model::{
-    Cadence, Cause, Connection, Container, Node, Outcome, Owner, Pod, PodSource, Process, ProcessSource, Qos,
-    Role, Runtime, Summary,
+    Cadence, Cause, CommandLine, Connection, Container, Node, Outcome, Owner, Pod, PodSource, Process,
+    ProcessSource, Qos, Role, Runtime, Secrets, Summary,
     cause::CauseKind,
     connection::{Payload, Unacknowledged},
     finding::Fix,
@@ -36,7 +36,7 @@ pub fn host(name: &str, pid: u32) -> Owner {
         process: Some(Process {
             pid,
             name: name.to_owned(),
-            command: vec![name.to_owned(), "--verbose".to_owned()],
+            command: CommandLine::new(vec![name.to_owned(), "--verbose".to_owned()], Secrets::Hidden),
             command_cut: false,
             started: None,
             executable: Some(format!("/usr/bin/{name}")),
@@ -108,9 +108,8 @@ pub fn cadence(count: u64, every: f64, spread: f64) -> Option<Cadence> {
 /// The one line that no other tool prints.
 pub fn incident() -> Connection {
     let mut owner = pod("monitoring", "sdp-monitor-z8989", "python3.11", 4242);
-    owner.process.as_mut().unwrap().command = ["python3.11", "/app/monitor.py", "--target", "etcd 1"]
-        .map(str::to_owned)
-        .to_vec();
+    let arguments = ["python3.11", "/app/monitor.py", "--target", "etcd 1"].map(str::to_owned);
+    owner.process.as_mut().unwrap().command = CommandLine::new(arguments.to_vec(), Secrets::Hidden);
     let (source, destination) = ("10.244.2.2:41234", "192.168.88.11:2379");
     Connection {
         duration: Duration::from_micros(412),

@@ -256,8 +256,9 @@ mod tests {
     fn a_command_line_is_bounded_and_escaped() {
         let mut connection = samples::incident();
         let mut owner = (*connection.owner).clone();
+        let arguments = vec!["\x1b[2J".to_owned(), "x y".repeat(10_000), "z".to_owned()];
         owner.process.as_mut().unwrap().command =
-            vec!["\x1b[2J".to_owned(), "x y".repeat(10_000), "z".to_owned()];
+            crate::model::CommandLine::new(arguments, crate::model::Secrets::Hidden);
         connection.owner = owner.into();
         let line = shown(&connection);
         assert!(line.contains("cmd \\x1b[2J 'x yx y"), "{line}");

@@ -235,6 +235,7 @@ pub struct Names {
     #[serde(deserialize_with = "uri")]
     pub kubelet: Option<http::Uri>,
     pub kubelet_insecure_tls: bool,
+    pub show_secrets: bool,
 }
 
 impl Default for Names {
@@ -245,6 +246,7 @@ impl Default for Names {
             kubernetes: "auto".into(),
             kubelet: None,
             kubelet_insecure_tls: false,
+            show_secrets: false,
         }
     }
 }

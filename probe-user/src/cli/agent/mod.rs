@@ -204,6 +204,7 @@ impl Agent {
             outcomes,
             stored,
             pod_logs: file.names.pod_logs.clone(),
+            secrets: crate::model::Secrets::of(file.names.show_secrets),
             node: Some(node.clone()),
             max_cpu: (file.limits.cpu > 0.0).then_some(file.limits.cpu),
             ..Watch::of(Vec::new(), source.clone())

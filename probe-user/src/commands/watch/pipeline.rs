@@ -94,7 +94,7 @@ impl<S: Sink> Pipeline<S> {
             proc: PathBuf::from("/proc"),
             pod_logs: settings.pod_logs.clone(),
         };
-        let attribution = Attribution::new(paths, sources.runtime, sources.cluster);
+        let attribution = Attribution::new(paths, sources.runtime, sources.cluster).secrets(settings.secrets);
         let mut stages = Stages {
             clock: clock::now(),
             started: Timestamp::now(),
