@@ -8,6 +8,7 @@ mod agent;
 mod bare;
 mod kind;
 mod note;
+mod rules;
 mod statistics;
 mod tracer;
 mod tunnel;
@@ -39,6 +40,8 @@ enum What {
     Path(tunnel::Args),
     /// Measure `probe agent` on a node with many pods and connections: memory, CPU
     Agent(agent::Args),
+    /// Measure the rules of many Services: the first failed connection, failures that repeat, the agent while rules change
+    Rules(rules::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -48,6 +51,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Bypass(args) => tunnel::run(args, tunnel::Watcher::Bypass),
         What::Path(args) => tunnel::run(args, tunnel::Watcher::Path),
         What::Agent(args) => agent::run(args),
+        What::Rules(args) => rules::run(args),
     }
 }
 
