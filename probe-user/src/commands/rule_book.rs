@@ -10,6 +10,7 @@ use std::{
 use crate::{
     commands::periodic::now_ns,
     host::cpu::{self, CpuBudget, CpuMeter},
+    kernel::memory,
     model::{
         bypass::service::{Service, ServiceRules},
         rule::{self, Action, CandidateRule},
@@ -23,10 +24,14 @@ use crate::{
 
 /// More than a cluster has.
 const SERVICES: usize = 65_536;
+/// So many leave free heap behind that is worth giving back.
+const MANY: usize = 1000;
 /// CPU time for reading rules at once, and the longest time for which changed rules are not read.
 const READING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// The same for checking whether they changed.
 const CHECKING: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The same for listing all Services.
+const LISTING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long what failed is not tried again; longer where 1 % of a core takes longer to read it.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -38,7 +43,7 @@ pub struct RuleSnapshot {
     /// When that ended, by the same clock.
     pub read_ns: u64,
     pub rules: Rules,
-    /// Services that kube-proxy made rules of.
+    /// Services that kube-proxy made rules of; of nf_tables, those with endpoints may be read late.
     pub services: Arc<Vec<Service>>,
     /// The same by rule set, if more than one has some.
     pub rule_sets: Arc<Vec<ServiceRules>>,
@@ -48,8 +53,11 @@ pub struct RuleSnapshot {
     fingerprint: Option<Fingerprint>,
     /// The counters of rules are older than `begun_ns`: they are read anew where they matter.
     is_checked: bool,
-    /// The CPU time that reading took.
+    /// The CPU time that reading took, and that of listing Services.
     cost: Duration,
+    listing: Duration,
+    /// The Services were listed before the rules were read.
+    is_unlisted: bool,
     /// They changed since, or may have, and were not read again.
     outdated: Option<Outdated>,
 }
@@ -65,31 +73,52 @@ struct Outdated {
 
 impl RuleSnapshot {
     /// Reads the rules of the calling thread's network namespace. What can't be read is in [`RuleSnapshot::unread`].
-    fn read(fingerprint: Option<Fingerprint>, scope: Scope) -> Self {
+    fn read(mut fingerprint: Option<Fingerprint>, lists: bool) -> Self {
         let meter = CpuMeter::start();
         let begun_ns = now_ns();
-        let (rules, rule_sets) = match scope {
-            Scope::All => Rules::read_with_services(),
-            Scope::Packets => Rules::read_for_packets(),
+        let (rules, rule_sets) = match lists {
+            true => Rules::read_with_services(),
+            false => Rules::read(),
         };
+        if let Some(fingerprint) = &mut fingerprint {
+            fingerprint.settle(&rules);
+        }
+        let listing = rules.listing();
         let services = rule_sets.iter().flat_map(|set| set.services.iter().cloned());
-        let services = services.take(SERVICES).collect();
+        let services: Vec<Service> = services.take(SERVICES).collect();
+        // Of one alone there is nothing to compare.
+        let rule_sets = if rule_sets.len() > 1 {
+            rule_sets
+        } else {
+            Vec::new()
+        };
+        if services.len() >= MANY {
+            memory::trim_heap();
+        }
         Self {
             begun_ns,
             read_ns: now_ns(),
             rules,
             services: Arc::new(services),
-            // Of one alone there is nothing to compare.
-            rule_sets: Arc::new(if rule_sets.len() > 1 {
-                rule_sets
-            } else {
-                Vec::new()
-            }),
+            rule_sets: Arc::new(rule_sets),
             netns: NetnsIdentity::own(),
             fingerprint,
             is_checked: false,
-            cost: meter.spent(),
+            cost: meter.spent().saturating_sub(listing),
+            listing,
+            is_unlisted: false,
             outdated: None,
+        }
+    }
+
+    /// The same rules with the Services of an earlier snapshot.
+    fn with_services_of(self, before: &Self) -> Self {
+        Self {
+            services: Arc::clone(&before.services),
+            rule_sets: Arc::clone(&before.rule_sets),
+            listing: before.listing,
+            is_unlisted: true,
+            ..self
         }
     }
 
@@ -100,6 +129,7 @@ impl RuleSnapshot {
             begun_ns,
             read_ns: now_ns(),
             rules,
+            fingerprint: Some(checked.fingerprint.clone()),
             is_checked: true,
             outdated: None,
             ..self.same()
@@ -158,7 +188,14 @@ impl RuleSnapshot {
             .cloned()
             .chain(self.rules.unread_late());
         let outdated = self.outdated.iter().map(|outdated| outdated.sentence.clone());
-        unread.chain(outdated).collect()
+        let unlisted = self.is_unlisted.then(|| {
+            format!(
+                "Services may have changed and are not listed again yet: listing them takes {:.1} s of CPU time, and probe limits itself to 1 % of a core",
+                self.listing.as_secs_f64()
+            )
+        });
+        let unseen = self.fingerprint.iter().flat_map(Fingerprint::unread);
+        unread.chain(outdated).chain(unlisted).chain(unseen).collect()
     }
 
     fn is_suspected(&self) -> bool {
@@ -239,18 +276,19 @@ struct Latest {
     skipped: u64,
 }
 
-/// What is read of the rules.
-#[derive(Debug, Clone, Copy)]
+/// Which Services are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// All rules, and all Services with their endpoints.
+    /// All, with their endpoints.
     All,
-    /// What packets meet: see [`Rules::read_for_packets`].
+    /// Those that packets meet: see [`Rules::read`].
     Packets,
 }
 
 struct Budgets {
     reading: CpuBudget,
     checking: CpuBudget,
+    listing: CpuBudget,
 }
 
 impl Default for Budgets {
@@ -258,6 +296,7 @@ impl Default for Budgets {
         Self {
             reading: CpuBudget::new(READING.0, READING.1),
             checking: CpuBudget::new(CHECKING.0, CHECKING.1),
+            listing: CpuBudget::new(LISTING.0, LISTING.1),
         }
     }
 }
@@ -287,7 +326,7 @@ impl RuleBook {
         }
     }
 
-    /// For who asks about single packets, and for Services at single addresses: see [`Rules::read_for_packets`].
+    /// For who asks about single packets, and for Services at single addresses: see [`Rules::read`].
     pub fn for_packets() -> Self {
         Self::new(Some(Budgets::default()), Scope::Packets)
     }
@@ -313,10 +352,10 @@ impl RuleBook {
                 latest.newer(snapshot)
             }
             None => {
-                let checked = fingerprint::check();
+                let checked = fingerprint::check(None);
                 // Not at the expense of the budget: the first change is read at once, whatever that takes.
-                let snapshot =
-                    RuleSnapshot::read(checked.ok().map(|checked| checked.fingerprint), latest.scope);
+                let fingerprint = checked.ok().map(|checked| checked.fingerprint);
+                let snapshot = RuleSnapshot::read(fingerprint, latest.scope == Scope::All);
                 latest.keep(snapshot)
             }
         }
@@ -342,12 +381,13 @@ impl Latest {
             budgets.is_none_or(|budgets| budget(budgets).allows(begun_ns))
         };
         let (may_check, may_read) = (may(|budgets| &budgets.checking), may(|budgets| &budgets.reading));
+        let may_list = may(|budgets| &budgets.listing);
         if !may_check {
             self.skipped += 1;
             return Arc::new(snapshot.unchecked());
         }
         let meter = CpuMeter::start();
-        let checked = fingerprint::check();
+        let checked = fingerprint::check(snapshot.fingerprint.as_ref());
         let unchanged = checked
             .as_ref()
             .ok()
@@ -355,12 +395,13 @@ impl Latest {
         if let Some(budgets) = &mut self.budgets {
             budgets.checking.spend(now_ns(), meter.spent());
         }
-        if let Some(unchanged) = unchanged {
+        let is_listing_due = snapshot.is_unlisted && may_list;
+        if let Some(unchanged) = unchanged.filter(|_| !is_listing_due) {
             return self.keep(unchanged);
         }
         // What failed costs its time each time.
         let is_retry = match (&checked, &snapshot.fingerprint) {
-            (Ok(checked), Some(then)) => *then == checked.fingerprint,
+            (Ok(checked), Some(then)) => *then == checked.fingerprint && !is_listing_due,
             (Ok(_) | Err(_), Some(_) | None) => false,
         };
         let rest = match &self.budgets {
@@ -375,15 +416,17 @@ impl Latest {
             }
             return self.keep(snapshot.outdated(checked.is_ok()));
         }
-        self.read(checked.ok())
-    }
-
-    fn read(&mut self, checked: Option<Checked>) -> Arc<RuleSnapshot> {
-        let snapshot = RuleSnapshot::read(checked.map(|checked| checked.fingerprint), self.scope);
+        let fingerprint = checked.ok().map(|checked| checked.fingerprint);
+        let lists = self.scope == Scope::All;
+        let read = RuleSnapshot::read(fingerprint, lists && may_list);
         if let Some(budgets) = &mut self.budgets {
-            budgets.reading.spend(now_ns(), snapshot.cost);
+            budgets.reading.spend(now_ns(), read.cost);
+            budgets.listing.spend(now_ns(), read.listing);
         }
-        self.keep(snapshot)
+        self.keep(match lists && !may_list {
+            true => read.with_services_of(&snapshot),
+            false => read,
+        })
     }
 
     fn keep(&mut self, snapshot: RuleSnapshot) -> Arc<RuleSnapshot> {

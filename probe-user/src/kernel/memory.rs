@@ -24,14 +24,19 @@ pub fn without_files<T>(make: impl FnOnce() -> T) -> T {
 /// some 10 MB, and the pages of this program's code and constants, of which the start touches nearly all. Those that are used
 /// again are still in the page cache.
 pub fn give_back() {
+    trim_heap();
+    // SAFETY: the callback keeps nothing that it is lent, and does not unwind.
+    unsafe {
+        libc::dl_iterate_phdr(Some(unmap_program), std::ptr::null_mut());
+    }
+}
+
+/// Gives freed heap back to the system.
+pub fn trim_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no arguments that matter, and it touches nothing but the allocator's own free lists.
     unsafe {
         libc::malloc_trim(0);
-    }
-    // SAFETY: the callback keeps nothing that it is lent, and does not unwind.
-    unsafe {
-        libc::dl_iterate_phdr(Some(unmap_program), std::ptr::null_mut());
     }
 }
 

@@ -117,8 +117,8 @@ fn run(mut batch: Vec<(u64, RuleSet)>, scores: &mut HashMap<(&str, &str), Score>
         let packets: Vec<TestPacket> = batch.iter_mut().map(|(_, set)| set.packet()).collect();
         router.send(&packets).unwrap();
         let after = Truth::read(&router).unwrap();
-        let by_tools = read(&router, Rules::read);
-        let by_kernel = read(&router, || Rules::read_for_packets().0);
+        let by_tools = read(&router, Rules::read_by_tools);
+        let by_kernel = read(&router, || Rules::read().0);
         let moved = after.since(&before);
         before = after;
         for ((number, set), packet) in batch.iter_mut().zip(&packets) {

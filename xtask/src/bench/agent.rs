@@ -287,25 +287,30 @@ fn tell(agent: &Agent<'_>, when: &str) -> Result<()> {
     Ok(())
 }
 
-fn megabytes(bytes: u64) -> f64 {
+pub(super) fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
 fn resident(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the agent has ended")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    Ok(kilobytes.context("no VmRSS")? * 1024)
+    status(pid, "VmRSS:")
 }
 
-/// CPU time of a process, seconds.
-fn cpu(pid: u32) -> Result<f64> {
+/// Bytes of a process' memory, of a line of its status.
+pub(super) fn status(pid: u32, line: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the process has ended")?;
+    let found = status.lines().find_map(|found| found.strip_prefix(line));
+    let kilobytes = found.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kilobytes.with_context(|| format!("no {line}"))? * 1024)
+}
+
+/// CPU time of a process and of its children that ended, seconds.
+pub(super) fn cpu(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).context("the agent has ended")?;
     let (_, after) = stat.rsplit_once(") ").context("no stat")?;
     let ticks: u64 = after
         .split(' ')
         .skip(11)
-        .take(2)
+        .take(4)
         .filter_map(|ticks| ticks.parse::<u64>().ok())
         .sum();
     let a_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100);

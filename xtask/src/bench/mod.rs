@@ -9,6 +9,7 @@ mod bare;
 mod kind;
 mod limit;
 mod note;
+mod rules;
 mod sample;
 mod statistics;
 mod tracer;
@@ -49,6 +50,8 @@ enum What {
     Limit(limit::Args),
     /// Measure `probe agent` on a node with many pods and connections: memory, CPU
     Agent(agent::Args),
+    /// Measure the rules of many Services: the first failed connection, failures that repeat, the agent while rules change
+    Rules(rules::Args),
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -59,6 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
         What::Path(args) => tunnel::run(args, tunnel::Watcher::Path),
         What::Limit(args) => limit::run(args),
         What::Agent(args) => agent::run(args),
+        What::Rules(args) => rules::run(args),
     }
 }
 

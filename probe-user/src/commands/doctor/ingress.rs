@@ -17,13 +17,14 @@ use super::{
 use crate::{
     model::{
         Owner, Role,
+        bypass::service::Service,
         doctor::{
             Answer, Check,
             ingress::{Clients, Served, judge},
             server::Stop,
         },
     },
-    netfilter::rules::https_node_ports,
+    netfilter::services::https_node_ports,
     rtnetlink::Routing,
     tls::{self, Ask},
 };
@@ -52,7 +53,7 @@ pub fn run(node: &CheckContext) -> Answer {
         }
     };
     let mut unknown = Vec::new();
-    let targets = targets(&addresses, &mut unknown);
+    let targets = targets(&addresses, &node.rules().services, &mut unknown);
     let (clients, mut served) = thread::scope(|scope| {
         // What is dialled below is none of the clients.
         let dialled = scope.spawn(|| dial(&targets));
@@ -144,13 +145,17 @@ fn addresses() -> Result<Vec<IpAddr>, String> {
 }
 
 /// What is dialled, and why.
-fn targets(addresses: &[IpAddr], unknown: &mut Vec<String>) -> BTreeMap<SocketAddr, String> {
+fn targets(
+    addresses: &[IpAddr],
+    services: &[Service],
+    unknown: &mut Vec<String>,
+) -> BTreeMap<SocketAddr, String> {
     let mut targets: BTreeMap<SocketAddr, String> = addresses
         .iter()
         .map(|address| (SocketAddr::new(*address, HTTPS), "port 443".to_owned()))
         .collect();
     // Not of listeners alone: a rule may lead a port on where nothing listens.
-    for (name, port) in https_node_ports() {
+    for (name, port) in https_node_ports(services) {
         targets.extend(
             addresses
                 .iter()

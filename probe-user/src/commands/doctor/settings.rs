@@ -10,7 +10,7 @@ use self::routing::{ReversePathDrops, far_pods, policies};
 use super::{CheckContext, kubelet::Kubelet};
 use crate::{
     attribution::procfs::Proc,
-    commands::vxlan::checksums,
+    commands::{rule_book::RuleSnapshot, vxlan::checksums},
     host::{cni, proc_net::setting, subnet_env},
     kernel::clock_sync,
     model::{
@@ -29,7 +29,7 @@ use crate::{
     },
     netfilter::{
         conntrack::{self, Conntrack},
-        rules::{Packet, PathPosition, Rules},
+        rules::{Packet, PathPosition},
     },
     rtnetlink::{RouteError, Routing, offload},
 };
@@ -122,13 +122,12 @@ pub fn run(node: &CheckContext) -> Answer {
     let (errors, strays) = (checksums::udp(), checksums::reverse_path());
     let drops = ReversePathDrops::begin(node);
     let snapshot = node.rules();
-    let rules = &snapshot.rules;
     seen.services = snapshot.services.len();
     seen.rule_sets = snapshot.rule_sets.as_ref().clone();
     seen.cluster_ips = cluster_ips(&snapshot.services, &nets, &tables, &overlays);
     seen.unknown.extend(snapshot.unread());
     if let (Some(pods), Some(bridge)) = (seen.pods, bridge) {
-        seen.droppers = droppers(rules, pods, &bridge.name, &overlays);
+        seen.droppers = droppers(&snapshot, pods, &bridge.name, &overlays);
         seen.policies = policies(pods, bridge.index, &nets);
         let far = far_pods(pods, (bridge.index, &bridge.name), &overlays);
         seen.policies.extend(far.0);
@@ -202,7 +201,7 @@ fn table(before: Option<conntrack::Counts>, after: Option<conntrack::Counts>) ->
 }
 
 /// The rules that catch packets from a pod to one of another node, and back; or to somewhere else.
-fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> Vec<Dropper> {
+fn droppers(snapshot: &RuleSnapshot, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> Vec<Dropper> {
     let far = overlays.iter().find_map(|overlay| {
         let net = overlay
             .peers
@@ -256,8 +255,11 @@ fn droppers(rules: &Rules, pods: IpNet, bridge: &str, overlays: &[Overlay]) -> V
             source_port: None,
             destination_port: None,
         };
-        let candidates = rules.candidates(&packet, &[Action::Drop, Action::Reject]);
-        for rule in candidates.into_iter().filter(|candidate| candidate.certain) {
+        let mut candidates = snapshot
+            .rules
+            .candidates(&packet, &[Action::Drop, Action::Reject]);
+        candidates.retain(|candidate| candidate.certain);
+        for rule in snapshot.whole(candidates) {
             match found.iter_mut().find(|known| known.rule == rule) {
                 Some(known) => known.way = format!("traffic between pods and {who}"),
                 None => found.push(Dropper {

@@ -351,6 +351,16 @@ impl Host {
         counted.unwrap_or_else(|| self.snapshot.counted(before))
     }
 
+    /// The same rule as its tool writes it.
+    fn whole(&self, rule: CandidateRule) -> CandidateRule {
+        let written = || {
+            enter(self.netns.as_ref()?).ok()?;
+            self.snapshot.whole(vec![rule.clone()]).pop()
+        };
+        let written = thread::scope(|scope| scope.spawn(written).join().ok().flatten());
+        written.unwrap_or(rule)
+    }
+
     /// The Service at the packet's destination, and whether it has no endpoints.
     fn refusing_service(&self, hop: &Hop) -> Option<(String, bool)> {
         let service = self.service_at(&hop.event.packet)?;
@@ -405,7 +415,7 @@ impl Host {
         let mut candidates = self.candidates(&packet, actions);
         // What conntrack knows is not INVALID.
         candidates.retain(|candidate| !hop.is_known_to_conntrack() || !asks_for_invalid(&candidate.text));
-        let rule = rule::first(candidates)?;
+        let rule = self.whole(rule::first(candidates)?);
         let flow = RuleFlow::between(packet.path, protocol, packet.source, packet.destination);
         // The client's port is another with the next connection.
         let flow = match (direction, event.packet.tunnel) {

@@ -23,7 +23,10 @@ use crate::{
         routing::RouteQuery,
         rule::CandidateRule,
     },
-    netfilter::conntrack::{Conntrack, Counts},
+    netfilter::{
+        conntrack::{Conntrack, Counts},
+        rules::complete,
+    },
     rtnetlink::Routing,
 };
 
@@ -179,6 +182,9 @@ impl Lookups {
             let mut conntrack = Conntrack::open(None).ok()?;
             let mut has = |zone| matches!(conntrack.lookup_in_zone(source, destination, zone), Ok(Some(_)));
             let (rule, zone) = zones.into_iter().find(|(_, zone)| has(*zone))?;
+            let mut rules = vec![rule];
+            complete(&mut rules);
+            let rule = rules.pop()?;
             Some(ConntrackZone {
                 netns,
                 zone,

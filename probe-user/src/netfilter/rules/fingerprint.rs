@@ -1,8 +1,14 @@
 //! Whether the rules are still those that were read: what changes with them, and costs little to read.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+#[cfg(test)]
+use std::time::Duration;
 
-use super::{Rules, netlink, read, stage::Bridges, xtables};
+use super::{
+    Rules, netlink, read,
+    stage::Bridges,
+    xtables::{self, TableFingerprint},
+};
 use crate::host::proc_net::ProcNet;
 
 /// What distinguishes the rules and Services of a network namespace from those it had before, counters aside.
@@ -10,11 +16,33 @@ use crate::host::proc_net::ProcNet;
 pub struct Fingerprint {
     /// Of nf_tables: each change makes it another.
     generation: Option<u32>,
-    legacy: Vec<xtables::TableFingerprint>,
+    legacy: Vec<TableFingerprint>,
     /// Of the virtual servers and their destinations.
     ipvs: u64,
     /// The names of all devices and their numbers.
     devices: u64,
+}
+
+impl Fingerprint {
+    /// Takes what is known of tables from reading them.
+    pub fn settle(&mut self, read: &Rules) {
+        for table in &mut self.legacy {
+            table.settle(read.legacy());
+        }
+    }
+
+    /// Has the tables of iptables-legacy be compared so long ago.
+    #[cfg(test)]
+    pub(super) fn age(&mut self, by: Duration) {
+        for table in &mut self.legacy {
+            table.age(by);
+        }
+    }
+
+    /// What may have changed unseen, in sentences.
+    pub fn unread(&self) -> impl Iterator<Item = String> {
+        self.legacy.iter().filter_map(TableFingerprint::unread)
+    }
 }
 
 /// What was found without reading the rules.
@@ -26,9 +54,11 @@ pub struct Checked {
 
 /// Reads what changes with the rules of the calling thread's network namespace.
 ///
+/// `before`: the same, some time ago.
+///
 /// # Errors
 /// A sentence, when something can't be read, or doesn't tell whether it changed.
-pub fn check() -> Result<Checked, String> {
+pub fn check(before: Option<&Fingerprint>) -> Result<Checked, String> {
     let (bridges, devices) = read::bridges()?;
     if !bridges.is_empty() && !read::ebtables_legacy_tables().is_empty() {
         return Err("the kernel doesn't tell whether rules of ebtables-legacy changed".to_owned());
@@ -40,7 +70,7 @@ pub fn check() -> Result<Checked, String> {
     Ok(Checked {
         fingerprint: Fingerprint {
             generation: netlink::generation()?,
-            legacy: xtables::fingerprint()?,
+            legacy: xtables::fingerprint(before.map_or(&[], |before| &before.legacy))?,
             ipvs: ProcNet::own().text("ip_vs").map_or(0, |table| servers(&table)),
             devices: hasher.finish(),
         },
@@ -84,6 +114,8 @@ impl Rules {
             bridges: now.bridges.clone(),
             tables: self.tables.clone(),
             nat: self.nat.clone(),
+            nat_hooks: self.nat_hooks.clone(),
+            legacy: self.legacy.clone(),
             unread: self.unread.clone(),
             ..*self
         })

@@ -369,10 +369,22 @@ fn addresses(text: &str) -> Value {
     range().unwrap_or(Value::Unknown)
 }
 
+/// Whether a target may do to a packet what is asked about.
+pub(super) fn may_act(target: &str) -> bool {
+    let done = built_in(target, &["--notrack".to_owned()]);
+    matches!(done, Some(Statement::Act(_) | Statement::May(_)))
+}
+
 /// What a target does. Those that only write something down, or change the packet, do nothing that matters
 /// here.
 fn statement(table: &Table, target: String, options: &[String]) -> Option<Statement> {
-    Some(match target.as_str() {
+    let is_chain = || table.chain(&target).is_some();
+    built_in(&target, options).or_else(|| is_chain().then(|| Statement::Jump(target.clone())))
+}
+
+/// The same of targets that are no chains.
+fn built_in(target: &str, options: &[String]) -> Option<Statement> {
+    Some(match target {
         "ACCEPT" => Statement::Accept,
         "DROP" => Statement::Act(Action::Drop),
         "REJECT" => Statement::Act(Action::Reject),
@@ -383,7 +395,6 @@ fn statement(table: &Table, target: String, options: &[String]) -> Option<Statem
         "SNAT" | "DNAT" | "MASQUERADE" | "REDIRECT" | "NETMAP" => Statement::Accept,
         // A program, a missing socket or a bad handshake decides.
         "NFQUEUE" | "QUEUE" | "TPROXY" | "SYNPROXY" | "CLUSTERIP" | "TARPIT" => Statement::May(Action::Drop),
-        _ if table.chain(&target).is_some() => Statement::Jump(target),
         _ => return None,
     })
 }

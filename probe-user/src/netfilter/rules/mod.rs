@@ -1,8 +1,7 @@
 //! Which rule dropped a packet, or left it untracked: iptables (both kinds) and nftables.
 //!
-//! The kernel says that netfilter dropped a packet, not by which rule. So the rules of the network namespace are read, and the
-//! packet is walked through them: all rules with the node's own tools, or from the kernel where these are missing; those that a
-//! packet can meet from the kernel, chain by chain. What a rule asks that can't be known from here (conntrack states, marks,
+//! The kernel says that netfilter dropped a packet, not by which rule. So the rules of the network namespace are read from the kernel,
+//! chain by chain, and the packet is walked through them. What a rule asks that can't be known from here (conntrack states, marks,
 //! limits, ipsets) may match or not: such a rule is named as possible, and ends nothing.
 
 mod by_action;
@@ -27,19 +26,24 @@ mod walk;
 mod whole;
 mod xtables;
 
-use std::{collections::HashSet, mem, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, mem, net::IpAddr, sync::Arc, time::Duration};
 
 use self::{
     model::Table,
     nat::NatReader,
-    netlink::Aim,
+    netlink::{Aim, ChainReader, DumpError, ListedServices},
     read::{Outputs, Reading},
     stage::Bridges,
+    xtables::TableFingerprint,
 };
 pub use self::{stage::PathPosition, whole::complete};
-use crate::model::{
-    bypass::service::{Service, ServiceRules},
-    rule::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean},
+use crate::{
+    host::cpu::CpuMeter,
+    model::{
+        bypass::service::{Service, ServiceRules},
+        rule::{Action, CandidateRule, Family, PacketPath, RulePosition, Tool, clean},
+    },
+    netfilter::services::RuleSets,
 };
 
 /// What is known of the packet. Unknown is not the same as absent: a rule that asks for it then may match.
@@ -65,12 +69,6 @@ pub struct Packet {
     pub is_new: bool,
     /// Where something happened to it.
     pub position: PathPosition,
-}
-
-/// Node ports of Services whose own port is 443, as kube-proxy's rules of the calling thread's network namespace have them,
-/// each with its Service's name. In mode iptables only.
-pub fn https_node_ports() -> Vec<(String, u16)> {
-    super::services::https_node_ports(&read::outputs())
 }
 
 /// Tables told of one hook.
@@ -99,6 +97,12 @@ pub struct Rules {
     tables: Arc<Vec<Table>>,
     /// Chains of type nat, where they are read for the packets that meet them.
     nat: Option<Arc<NatReader>>,
+    /// Those of these chains that are at hooks, without their rules.
+    nat_hooks: Arc<Vec<Table>>,
+    has_services_late: bool,
+    /// The CPU time that listing all Services took.
+    listing: Duration,
+    legacy: Arc<Vec<TableFingerprint>>,
     bridges: Bridges,
     unread: Vec<String>,
     /// Something could not be read that may be the next time.
@@ -108,41 +112,101 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Reads the rules of the calling thread's network namespace with the tools found on this machine, and from the
-    /// kernel what they leave out.
+    /// Reads the rules of the calling thread's network namespace: from the kernel, and by the tools what it doesn't tell. Rules in
+    /// nf_tables' chains of type nat are read when a packet meets them. And the Services that kube-proxy made rules of, by rule set;
+    /// those of nf_tables with endpoints are read by [`Rules::services_at`].
     ///
-    /// Nothing here fails: what can't be read is told by [`Rules::unread`]. Each tool has three seconds, and so has
-    /// the kernel.
-    pub fn read() -> Self {
-        Self::of(read::outputs())
+    /// Nothing here fails: what can't be read is told by [`Rules::unread`]. Each tool has three seconds, and so has the kernel.
+    pub fn read() -> (Self, Vec<ServiceRules>) {
+        Self::read_with(|_| None)
     }
 
-    /// The same, with the Services that kube-proxy made rules of, by rule set.
+    /// The same, with all Services.
     pub fn read_with_services() -> (Self, Vec<ServiceRules>) {
-        let outputs = read::outputs();
-        let services = super::services::rule_sets(&outputs);
-        (Self::of(outputs), services)
+        Self::read_with(|reader| Some(reader.services()))
     }
 
-    /// The rules that packets can meet: from the kernel, chain by chain, where it answers and all is understood from there, else as
-    /// [`Rules::read_with_services`] reads them. From the kernel, rules in chains of type nat are read when a packet meets them, and
-    /// Services with endpoints by [`Rules::services_at`].
-    pub fn read_for_packets() -> (Self, Vec<ServiceRules>) {
-        let Reading { outputs, nat } = read::for_packets();
-        let services = super::services::rule_sets(&outputs);
-        let nat = nat.map(|reader| Arc::new(NatReader::new(reader)));
+    /// The rules as their tools print them, all at once, and from the kernel where these are missing: what [`Rules::read`] falls back
+    /// on.
+    pub fn read_by_tools() -> Self {
+        Self::of(read::all_by_tools())
+    }
+
+    fn read_with(
+        list: impl FnOnce(&mut ChainReader) -> Option<Result<ListedServices, DumpError>>,
+    ) -> (Self, Vec<ServiceRules>) {
+        let Reading {
+            outputs,
+            bridge,
+            legacy,
+            mut reader,
+        } = read::rules();
+        let meter = CpuMeter::start();
+        let listed = reader.as_mut().and_then(list).transpose();
+        let nat = reader.filter(ChainReader::has_nat);
+        let listing = meter.spent();
+        let mut sets = RuleSets::default();
+        let (mut tables, mut fingerprints) = (Vec::new(), Vec::new());
+        // In this order, which a finding has.
+        for legacy in legacy {
+            tables.extend(legacy.tables);
+            fingerprints.extend(legacy.fingerprints);
+            sets.add(Tool::IptablesLegacy, legacy.services);
+        }
+        let is_listed = matches!(listed, Ok(Some(_)));
+        let has_services_late = nat.is_some() && !is_listed;
+        let unlisted = match listed {
+            Ok(listed) => {
+                let listed = listed.unwrap_or_default();
+                sets.add(Tool::IptablesNft, listed.iptables);
+                sets.add(Tool::Nft, listed.nft);
+                None
+            }
+            Err(error) => Some(format!("Services were not listed: {error}")),
+        };
+        // A list has all of those that are in maps, and those with endpoints of chains.
+        sets.add_all(&outputs, |tool| !is_listed || tool != Tool::Nft);
+        let hooks = nat
+            .as_ref()
+            .map(|reader| rule_tables(&reader.nat_hooks().into()).0);
+        let mut rules = Self::of(outputs);
+        rules.failed |= unlisted.is_some();
+        rules.unread.extend(unlisted);
+        tables.extend(Arc::into_inner(rules.tables).unwrap_or_default());
+        if let Some(bridge) = bridge.map(Self::of) {
+            tables.extend(Arc::into_inner(bridge.tables).unwrap_or_default());
+            rules.unread.extend(bridge.unread);
+            rules.failed |= bridge.failed;
+            rules.names_devices |= bridge.names_devices;
+        }
+        whole::complete_exempting(&mut tables);
         (
             Self {
-                nat,
-                ..Self::of(outputs)
+                tables: Arc::new(tables),
+                nat: nat.map(|reader| Arc::new(NatReader::new(reader))),
+                nat_hooks: Arc::new(hooks.unwrap_or_default()),
+                has_services_late,
+                listing,
+                legacy: Arc::new(fingerprints),
+                ..rules
             },
-            services,
+            sets.with_ipvs(),
         )
     }
 
     /// Whether Services with endpoints were not read with the rules.
     pub fn has_services_late(&self) -> bool {
-        self.nat.is_some()
+        self.has_services_late
+    }
+
+    /// The tables of iptables-legacy, as they were when they were read.
+    fn legacy(&self) -> &[TableFingerprint] {
+        &self.legacy
+    }
+
+    /// The CPU time of reading them that it took to list all Services.
+    pub fn listing(&self) -> Duration {
+        self.listing
     }
 
     /// Services at an address that were not read with the rules.
@@ -215,6 +279,7 @@ impl Rules {
         let mut passed: Vec<(i64, String)> = self
             .tables
             .iter()
+            .chain(self.nat_hooks.iter())
             .filter(|table| meets(table.family) && !table.dormant)
             .flat_map(|table| table.chains().iter().map(move |chain| (table, chain)))
             .filter_map(|(table, chain)| {
@@ -267,6 +332,10 @@ impl Rules {
         Self {
             tables: Arc::new(tables),
             nat: None,
+            nat_hooks: Arc::default(),
+            has_services_late: false,
+            listing: Duration::ZERO,
+            legacy: Arc::default(),
             bridges: outputs.bridges,
             unread,
             failed: outputs.failed,

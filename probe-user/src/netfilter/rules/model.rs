@@ -82,6 +82,28 @@ impl Table {
         });
     }
 
+    /// Gives a rule the text that its tool has for it.
+    pub(super) fn rewrite(&mut self, chain: &str, place: RulePosition, text: &str) {
+        // Of one that is cut, the words are not known.
+        if text.ends_with('…') {
+            return;
+        }
+        let chain = self
+            .places
+            .get(chain)
+            .and_then(|&place| self.chains.get_mut(place));
+        let mut rules = chain.into_iter().flat_map(|chain| &mut chain.rules);
+        if let Some(rule) = rules.find(|rule| rule.place == place) {
+            text.clone_into(&mut rule.text);
+            rule.whole = None;
+        }
+    }
+
+    /// Says of a chain whose rules are left out that they may accept a packet, or let it go on.
+    pub(super) fn leave_open(&mut self, chain: &str) {
+        self.append(chain, "", None, vec![Step::Do(Statement::Unknown)]);
+    }
+
     pub(super) fn chains(&self) -> &[Chain] {
         &self.chains
     }

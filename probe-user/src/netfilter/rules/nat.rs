@@ -14,11 +14,7 @@ use super::{
     read::Outputs,
     rule_tables,
 };
-use crate::{
-    model::bypass::service::{Service, ServiceRules},
-    namespace::NetnsIdentity,
-    netfilter::services,
-};
+use crate::{model::bypass::service::Service, namespace::NetnsIdentity, netfilter::services};
 
 /// Servers whose rules are kept.
 const KEPT: usize = 128;
@@ -172,10 +168,9 @@ impl State {
         for table in &mut tables {
             table.renumber(&positions);
         }
-        let sets: Vec<ServiceRules> = services::rule_sets_of(&outputs);
         Ok(NatRules {
             tables,
-            services: sets.into_iter().flat_map(|set| set.services).collect(),
+            services: services::of(&outputs),
         })
     }
 }

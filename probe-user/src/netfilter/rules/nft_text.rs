@@ -148,7 +148,8 @@ fn known(json: &Json) -> Option<String> {
     let text = |key: &str| value.get(key)?.as_str();
     Some(match key.as_str() {
         "match" => {
-            let (left, right) = (expression(value.get("left")?), expression(value.get("right")?));
+            let (left, right) = (value.get("left")?, value.get("right")?);
+            let (left, right) = (expression(left), compared(left, right)?);
             match text("op").unwrap_or("==") {
                 "==" | "in" => format!("{left} {right}"),
                 op => format!("{left} {op} {right}"),
@@ -156,10 +157,18 @@ fn known(json: &Json) -> Option<String> {
         }
         "payload" => format!("{} {}", text("protocol")?, text("field")?),
         "meta" => match text("key")? {
-            key @ ("iif" | "iifname" | "oif" | "oifname" | "mark") => key.to_owned(),
+            key @ ("iif" | "iifname" | "oif" | "oifname") => key.to_owned(),
             key => format!("meta {key}"),
         },
-        "ct" => format!("ct {}", text("key")?),
+        "ct" => match text("dir") {
+            Some(direction) => format!("ct {direction} {}", text("key")?),
+            None => format!("ct {}", text("key")?),
+        },
+        "mangle" if value.get("key").is_some() => format!(
+            "{} set {}",
+            expression(value.get("key")?),
+            expression(value.get("value")?)
+        ),
         "elem" => expression(value.get("val")?),
         "prefix" => format!("{}/{}", text("addr")?, value.get("len")?.as_u64()?),
         "range" => value
@@ -202,12 +211,36 @@ fn known(json: &Json) -> Option<String> {
         "counter" | "quota" | "limit" if value.is_string() => format!("{key} name {value}"),
         "ct helper" | "ct timeout" | "ct expectation" if value.is_string() => format!("{key} set {value}"),
         "secmark" if value.is_string() => format!("meta secmark set {value}"),
+        "log" if value.get("prefix").is_some() => format!("log prefix \"{}\"", text("prefix")?),
+        "reject" if value.get("type").is_some() => format!("reject with {}", text("type")?),
         "jump" | "goto" => format!("{key} {}", text("target")?),
         "counter" | "accept" | "drop" | "return" | "continue" | "notrack" | "masquerade" | "reject"
         | "log" => key.clone(),
         // Of whatever is read from the kernel and not understood, there is only the name.
         _ if value.is_null() => format!("[nft {key}]"),
         _ => return None,
+    })
+}
+
+/// What a field is compared with.
+fn compared(field: &Json, value: &Json) -> Option<String> {
+    let key = |of: &str| field.get(of).and_then(|field| field.get("key")?.as_str());
+    Some(match (key("meta"), value) {
+        (Some("iif" | "iifname" | "oif" | "oifname"), Json::String(name)) => format!("\"{name}\""),
+        (Some("mark"), Json::Number(mark)) => format!("0x{:08x}", mark.as_u64()?),
+        // Of a map or a set, each of the same kind.
+        (Some("iif" | "iifname" | "oif" | "oifname"), Json::Object(set)) => match set.get("set") {
+            Some(Json::Array(names)) => {
+                let names = names.iter().map(|name| compared(field, name));
+                format!("{{ {} }}", names.collect::<Option<Vec<_>>>()?.join(", "))
+            }
+            Some(_) | None => expression(value),
+        },
+        // Bits.
+        (None, Json::Array(bits)) if key("ct").is_some() => {
+            bits.iter().map(expression).collect::<Vec<_>>().join(",")
+        }
+        _ => expression(value),
     })
 }
 

@@ -1,4 +1,4 @@
-//! Asks the tools, and the kernel for what they leave out.
+//! Reads the rules from the kernel, and by the tools what it doesn't tell.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use super::{
     model::shown,
     netlink::{self, ATTEMPTS, ChainReader, DumpError, Printed},
     stage::Bridges,
-    xtables,
+    xtables::{self, LegacyRules},
 };
 use crate::{
     host::{
@@ -96,77 +96,52 @@ fn place() -> Tools {
     node.unwrap_or(here)
 }
 
-/// What the tools print, and what of the rules they don't show, from the kernel.
-pub(super) fn outputs() -> Outputs {
-    let place = place();
-    let programs = saves(&place);
-    let mut outputs = read(&place, &programs);
-    if outputs.nft.is_none() {
-        complete(&mut outputs);
-    }
-    outputs.fail_nf_tables();
-    let legacy = |family| {
-        programs
-            .iter()
-            .any(|p| (p.tool, p.family) == (Tool::IptablesLegacy, family))
-    };
-    for family in [Family::Ip, Family::Ip6] {
-        if !legacy(family) {
-            legacy_tables(family, &mut outputs);
-        }
-    }
-    bridge_rules(&place, &mut outputs);
-    outputs
-}
-
-/// The rules that packets can meet.
+/// The rules, as they are read.
+#[derive(Default)]
 pub(super) struct Reading {
+    /// All but those below.
     pub(super) outputs: Outputs,
-    /// Reads the rules in chains of type nat; `None`: there are none that are not in `outputs`.
-    pub(super) nat: Option<ChainReader>,
+    /// The rules of bridges, where nf_tables has some.
+    pub(super) bridge: Option<Outputs>,
+    pub(super) legacy: Vec<LegacyRules>,
+    /// Reads nf_tables' rules in chains of type nat; `None`: none is read late.
+    pub(super) reader: Option<ChainReader>,
 }
 
-/// The rules of nf_tables from the kernel, chain by chain, but for those of type nat. No tool runs unless one of another kind is in
-/// use (iptables-legacy, ebtables), or the kernel doesn't answer.
-pub(super) fn for_packets() -> Reading {
-    let Some((mut outputs, nat)) = filters() else {
-        return Reading {
-            outputs: outputs(),
-            nat: None,
-        };
-    };
-    let place = place();
+/// The rules of the calling thread's network namespace, from the kernel: those of nf_tables chain by chain, but for those of type nat,
+/// and the tables of iptables-legacy. No tool runs unless there are rules of bridges, or the kernel doesn't answer.
+pub(super) fn rules() -> Reading {
+    let mut reading = filters().unwrap_or_else(|| Reading {
+        outputs: by_tools(&place(), &[Tool::IptablesNft]),
+        ..Reading::default()
+    });
     for family in [Family::Ip, Family::Ip6] {
-        if xtables::names(family).is_empty() {
-            continue;
-        }
-        let programs = saves_of(&place, family_name(family)).into_iter();
-        let legacy = programs.filter(|(tool, _)| *tool == Tool::IptablesLegacy);
-        let paths: Vec<PathBuf> = legacy.map(|(_, path)| path).collect();
-        if paths.is_empty() {
-            legacy_tables(family, &mut outputs);
-        }
-        for path in paths {
-            save(&place, Tool::IptablesLegacy, family, &path, &mut outputs);
+        match xtables::read(family) {
+            Ok(legacy) => reading.legacy.push(legacy),
+            Err(error) => legacy_by_tool(family, error, &mut reading.outputs),
         }
     }
-    bridge_rules(&place, &mut outputs);
-    Reading { outputs, nat }
+    bridge_rules(&mut reading.outputs);
+    reading
 }
 
 /// The rules of nf_tables but for those of type nat, and what reads these; `None`: they can't be read so.
-fn filters() -> Option<(Outputs, Option<ChainReader>)> {
+fn filters() -> Option<Reading> {
     for _ in 0..ATTEMPTS {
         let Some(mut reader) = ChainReader::open().ok()? else {
-            return Some((Outputs::default(), None));
+            return Some(Reading::default());
         };
-        // Bridges' matches are known to ebtables alone.
-        if reader.has(Family::Bridge) {
-            return None;
-        }
         match reader.filters() {
             Ok(printed) => {
-                return Some((printed.into(), reader.has_nat().then_some(reader)));
+                let bridge = reader
+                    .has(Family::Bridge)
+                    .then(|| nft_bridges(&place(), &mut reader));
+                return Some(Reading {
+                    outputs: printed.into(),
+                    bridge,
+                    legacy: Vec::new(),
+                    reader: Some(reader),
+                });
             }
             Err(DumpError::Changed) => {}
             Err(_) => return None,
@@ -175,12 +150,74 @@ fn filters() -> Option<(Outputs, Option<ChainReader>)> {
     None
 }
 
+/// The rules of bridges in nf_tables: their matches are known to their tools.
+fn nft_bridges(place: &Tools, reader: &mut ChainReader) -> Outputs {
+    let mut outputs = Outputs::default();
+    let nft = place.find("nft");
+    let listed = nft.map(|nft| {
+        run(place, &nft, &["--json", "--handle", "list", "ruleset", "bridge"]).map(|json| (nft, json))
+    });
+    match listed {
+        Some(Ok((nft, json))) => {
+            outputs.nft = Some(json);
+            ebtables_nft(place, &mut outputs);
+            outputs.nft_text = run(
+                place,
+                &nft,
+                &["--stateless", "--handle", "list", "ruleset", "bridge"],
+            )
+            .ok();
+        }
+        Some(Err(_)) | None => match reader.bridges() {
+            Ok(printed) => {
+                outputs = printed.into();
+                // Its tool may understand more the next time.
+                outputs.failed = listed.is_some();
+            }
+            Err(error) => outputs.fail(format!("rules of bridges were not read: {error}")),
+        },
+    }
+    outputs
+}
+
+/// Adds what ebtables-nft made. What its tool can't show is left to nft.
+fn ebtables_nft(place: &Tools, outputs: &mut Outputs) {
+    if let Some(save) = place.find("ebtables-nft-save")
+        && let Ok(text) = run(place, &save, &["-c"])
+    {
+        outputs.saves.push(Save {
+            tool: Tool::EbtablesNft,
+            family: Family::Bridge,
+            text,
+        });
+    }
+}
+
+/// All rules as the tools print them.
+pub(super) fn all_by_tools() -> Outputs {
+    let mut outputs = by_tools(&place(), &[Tool::IptablesLegacy, Tool::IptablesNft]);
+    bridge_rules(&mut outputs);
+    outputs
+}
+
+/// The rules as the tools print them, of iptables' kinds that are wanted, or all at once from the kernel where these are missing.
+fn by_tools(place: &Tools, wanted: &[Tool]) -> Outputs {
+    let mut programs = saves(place);
+    programs.retain(|program| wanted.contains(&program.tool));
+    let mut outputs = read(place, &programs);
+    if outputs.nft.is_none() {
+        complete(&mut outputs);
+    }
+    outputs.fail_nf_tables();
+    outputs
+}
+
 /// Adds the bridges, and the rules that only ebtables-legacy shows.
-fn bridge_rules(place: &Tools, outputs: &mut Outputs) {
+fn bridge_rules(outputs: &mut Outputs) {
     match bridges() {
         Ok((bridges, _)) => {
             if !bridges.is_empty() {
-                ebtables_legacy(place, outputs);
+                ebtables_legacy(outputs);
             }
             outputs.bridges = bridges;
         }
@@ -208,13 +245,14 @@ pub(super) fn ebtables_legacy_tables() -> Vec<&'static str> {
 }
 
 /// Adds the tables of ebtables-legacy that are in use: to list another would put it in use.
-fn ebtables_legacy(place: &Tools, outputs: &mut Outputs) {
+fn ebtables_legacy(outputs: &mut Outputs) {
     let tables = ebtables_legacy_tables();
     if tables.is_empty() {
         return;
     }
+    let place = place();
     let is_legacy = |program: &PathBuf| {
-        let version = run(place, program, &["--version"]).unwrap_or_default();
+        let version = run(&place, program, &["--version"]).unwrap_or_default();
         kind(&version) == Tool::IptablesLegacy
     };
     let program = place
@@ -228,7 +266,7 @@ fn ebtables_legacy(place: &Tools, outputs: &mut Outputs) {
         return;
     };
     for table in tables {
-        match run(place, &program, &["-t", table, "-L", "--Lc"]) {
+        match run(&place, &program, &["-t", table, "-L", "--Lc"]) {
             Ok(text) => outputs.saves.push(Save {
                 tool: Tool::EbtablesLegacy,
                 family: Family::Bridge,
@@ -262,19 +300,19 @@ fn complete(outputs: &mut Outputs) {
     }
 }
 
-/// Adds the tables of iptables-legacy where its tool is missing, from the kernel.
-fn legacy_tables(family: Family, outputs: &mut Outputs) {
-    if xtables::names(family).is_empty() {
-        return;
-    }
+/// Adds the tables of iptables-legacy as its tool prints them, where the kernel doesn't tell them.
+fn legacy_by_tool(family: Family, error: String, outputs: &mut Outputs) {
+    let place = place();
     let tool = Tool::IptablesLegacy;
-    match xtables::save(family) {
-        Ok(text) => outputs.saves.push(Save { tool, family, text }),
-        Err(error) => outputs.fail(format!(
+    let programs = saves_of(&place, family_name(family)).into_iter();
+    let Some((_, path)) = programs.into_iter().find(|(kind, _)| *kind == tool) else {
+        outputs.fail(format!(
             "{error}, and {}-save isn't on this machine",
             tool.name(family)
-        )),
-    }
+        ));
+        return;
+    };
+    save(&place, tool, family, &path, outputs);
 }
 
 fn read(place: &Tools, programs: &[Program]) -> Outputs {
@@ -287,19 +325,13 @@ fn read(place: &Tools, programs: &[Program]) -> Outputs {
             Ok(text) => outputs.nft = Some(text),
             Err(error) => outputs.nf_tables.push(error),
         }
-        // It shows its matches by name alone. What ebtables' own tool can't show either is left to nft.
+        // nft shows its matches by name alone.
         let has_bridge = outputs
             .nft
             .as_deref()
             .is_some_and(|json| json.contains("\"bridge\""));
-        if let Some(save) = place.find("ebtables-nft-save").filter(|_| has_bridge)
-            && let Ok(text) = run(place, &save, &["-c"])
-        {
-            outputs.saves.push(Save {
-                tool: Tool::EbtablesNft,
-                family: Family::Bridge,
-                text,
-            });
+        if has_bridge {
+            ebtables_nft(place, &mut outputs);
         }
         // Only for the rules' texts, which can be written without.
         if outputs
@@ -328,9 +360,17 @@ pub(super) fn list_chain(rule: &CandidateRule) -> Option<String> {
     let place = place();
     let (table, chain) = (rule.table.as_str(), rule.chain.as_str());
     match rule.tool {
-        Tool::IptablesNft => {
-            let ip = family_name(rule.family);
-            let named = place.find(&format!("{ip}-nft")).or_else(|| place.find(ip))?;
+        Tool::IptablesNft | Tool::IptablesLegacy => {
+            let (ip, kind) = (family_name(rule.family), rule.tool);
+            let is_it = |program: &PathBuf| {
+                let version = run(&place, program, &["--version"]).unwrap_or_default();
+                self::kind(&version) == kind
+            };
+            let named = match kind {
+                Tool::IptablesLegacy => place.find(&format!("{ip}-legacy")),
+                _ => place.find(&format!("{ip}-nft")),
+            };
+            let named = named.or_else(|| place.find(ip).filter(is_it))?;
             run(&place, &named, &["-t", table, "-S", chain]).ok()
         }
         Tool::Nft => {
@@ -345,7 +385,7 @@ pub(super) fn list_chain(rule: &CandidateRule) -> Option<String> {
             ];
             run(&place, &place.find("nft")?, &list).ok()
         }
-        Tool::IptablesLegacy | Tool::EbtablesLegacy | Tool::EbtablesNft => None,
+        Tool::EbtablesLegacy | Tool::EbtablesNft => None,
     }
 }
 

@@ -10,6 +10,7 @@ use super::*;
 mod bridge;
 mod changes;
 mod ebtables;
+mod legacy;
 mod reached;
 
 const ALL: [Action; 3] = [Action::Drop, Action::Reject, Action::NoTrack];
@@ -1262,7 +1263,7 @@ fn real_tools_and_packets() {
         }
     };
     let check = |packet: &Packet, actions: &[Action], expected: &str| {
-        let rules = Rules::read();
+        let (rules, _) = Rules::read();
         assert_eq!(rules.unread(), [""; 0]);
         let candidates = rules.candidates(packet, actions);
         assert_eq!(
@@ -1358,7 +1359,9 @@ END");
     );
     // Without iptables-nft-save, its rules are nft's.
     assert_eq!(
-        Rules::read().candidates(&send("127.0.0.2", 1004), &[Action::Drop, Action::Reject]),
+        Rules::read()
+            .0
+            .candidates(&send("127.0.0.2", 1004), &[Action::Drop, Action::Reject]),
         []
     );
 }

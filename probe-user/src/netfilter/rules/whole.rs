@@ -1,8 +1,8 @@
 //! Rules that were read from the kernel and not understood in all their parts, as their tool writes them.
 
 use super::{
-    CandidateRule, RulePosition, Tool, iptables,
-    model::shown,
+    Action, CandidateRule, RulePosition, Tool, by_action, iptables,
+    model::{Table, shown},
     netlink,
     nft_text::{self, Key},
     read,
@@ -35,6 +35,24 @@ pub fn complete(rules: &mut [CandidateRule]) {
                 }
             }
             RulePosition::Policy => {}
+        }
+    }
+}
+
+/// The same of rules that exempt packets from conntrack: a list has all of them.
+pub(super) fn complete_exempting(tables: &mut [Table]) {
+    let mut rules = by_action::rules(tables, Action::NoTrack);
+    rules.retain(|rule| netlink::is_partly_read(&rule.text));
+    if rules.is_empty() {
+        return;
+    }
+    complete(&mut rules);
+    for rule in rules.iter().filter(|rule| !netlink::is_partly_read(&rule.text)) {
+        let is_its = |table: &&mut Table| {
+            (table.tool, table.family, &table.name) == (rule.tool, rule.family, &rule.table)
+        };
+        for table in tables.iter_mut().filter(is_its) {
+            table.rewrite(&rule.chain, rule.place, &rule.text);
         }
     }
 }

@@ -6,84 +6,127 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::protocol;
+use super::{MOST, protocol};
 use crate::model::bypass::service::{Mode, Service};
 
 /// How deep chains lead to endpoints: KUBE-EXT, KUBE-SVC, KUBE-SEP.
 const DEPTH: usize = 4;
 
 /// What is asked for of a rule.
-#[derive(Default)]
-struct Rule<'a> {
-    chain: &'a str,
-    destination: Option<IpAddr>,
-    protocol: Option<u8>,
-    port: Option<u16>,
-    comment: String,
-    target: &'a str,
-    to: Option<SocketAddr>,
+#[derive(Debug, Default)]
+pub(in crate::netfilter) struct Rule<'a> {
+    pub(in crate::netfilter) chain: &'a str,
+    /// A whole address, not a network.
+    pub(in crate::netfilter) destination: Option<IpAddr>,
+    pub(in crate::netfilter) protocol: Option<u8>,
+    pub(in crate::netfilter) port: Option<u16>,
+    pub(in crate::netfilter) comment: String,
+    pub(in crate::netfilter) target: &'a str,
+    pub(in crate::netfilter) to: Option<SocketAddr>,
 }
 
-/// `any`: the unspecified address of the rules' family, for node ports.
-pub(super) fn services(save: &str, any: IpAddr) -> Vec<Service> {
-    let rules: Vec<Rule<'_>> = save.lines().filter_map(rule).collect();
-    let (mut jumps, mut ends) = (
-        HashMap::<&str, Vec<&str>>::new(),
-        HashMap::<&str, SocketAddr>::new(),
-    );
-    for rule in &rules {
-        if rule.target.starts_with("KUBE-S") {
-            jumps.entry(rule.chain).or_default().push(rule.target);
+/// Services of one family, out of kube-proxy's rules, which are added one by one and not kept.
+#[derive(Debug, Default)]
+pub(in crate::netfilter) struct Collector {
+    /// With the chain that a rule leads to, where it does.
+    services: Vec<(Service, Option<String>)>,
+    /// Where the chains of Services lead.
+    jumps: HashMap<String, Vec<String>>,
+    /// By the chains of endpoints.
+    ends: HashMap<String, SocketAddr>,
+}
+
+impl Collector {
+    /// Whether rules of that chain say anything of Services.
+    pub(in crate::netfilter) fn knows(chain: &str) -> bool {
+        chain.starts_with("KUBE-")
+    }
+
+    /// `any`: the unspecified address of the rules' family, for node ports.
+    pub(in crate::netfilter) fn add(&mut self, rule: &Rule<'_>, any: IpAddr) {
+        if rule.target.starts_with("KUBE-S") && rule.chain != "KUBE-SERVICES" {
+            let jumps = self.jumps.entry(rule.chain.to_owned()).or_default();
+            jumps.push(rule.target.to_owned());
         }
         if rule.chain.starts_with("KUBE-SEP-")
             && let Some(to) = rule.to
         {
-            ends.insert(rule.chain, to);
+            self.ends.insert(rule.chain.to_owned(), to);
         }
         // The comment has it too, if iptables can't show what the rule translates to.
         if rule.target.starts_with("KUBE-SEP-")
             && let Some(to) = rule.comment.rsplit("-> ").next().and_then(|to| to.parse().ok())
         {
-            ends.entry(rule.target).or_insert(to);
+            self.ends.entry(rule.target.to_owned()).or_insert(to);
+        }
+        if let Some(service) = service(rule, any).filter(|_| self.services.len() < MOST) {
+            let chain = (!service.refused).then(|| rule.target.to_owned());
+            self.services.push((service, chain));
         }
     }
-    rules
-        .iter()
-        .filter(|rule| matches!(rule.chain, "KUBE-SERVICES" | "KUBE-NODEPORTS"))
-        .filter(|rule| {
-            rule.target.starts_with("KUBE-SVC-")
-                || rule.target.starts_with("KUBE-EXT-")
-                || rule.target.starts_with("KUBE-XLB-")
-                || rule.target == "REJECT"
-        })
-        .filter_map(|rule| {
-            let mut endpoints = Vec::new();
-            follow(rule.target, &jumps, &ends, &mut endpoints, DEPTH);
-            Some(Service {
-                name: rule
-                    .comment
-                    .split_whitespace()
-                    .next()
-                    .filter(|name| name.contains('/'))
-                    .map(str::to_owned),
-                address: match rule.chain {
-                    "KUBE-NODEPORTS" => SocketAddr::new(any, rule.port?),
-                    _ => SocketAddr::new(rule.destination?, rule.port?),
-                },
-                is_cluster_ip: rule.comment.ends_with(" cluster IP"),
-                protocol: rule.protocol?,
-                endpoints,
-                refused: rule.target == "REJECT",
-                mode: Mode::Iptables,
+
+    /// The Services, each with its endpoints.
+    pub(in crate::netfilter) fn finish(self) -> Vec<Service> {
+        let Self {
+            services,
+            jumps,
+            ends,
+        } = self;
+        services
+            .into_iter()
+            .map(|(mut service, chain)| {
+                if let Some(chain) = chain {
+                    follow(&chain, &jumps, &ends, &mut service.endpoints, DEPTH);
+                }
+                service
             })
-        })
-        .collect()
+            .collect()
+    }
+}
+
+/// What `iptables-save` prints of one family.
+pub(super) fn services(save: &str, any: IpAddr) -> Vec<Service> {
+    let mut collector = Collector::default();
+    for rule in save.lines().filter_map(rule) {
+        collector.add(&rule, any);
+    }
+    collector.finish()
+}
+
+/// The Service that a rule is for, without its endpoints.
+fn service(rule: &Rule<'_>, any: IpAddr) -> Option<Service> {
+    let leads_on = ["KUBE-SVC-", "KUBE-EXT-", "KUBE-XLB-"]
+        .iter()
+        .any(|prefix| rule.target.starts_with(prefix));
+    let address = match rule.chain {
+        "KUBE-SERVICES" => rule.destination?,
+        "KUBE-NODEPORTS" => any,
+        _ => return None,
+    };
+    let refused = rule.target == "REJECT";
+    if !leads_on && !refused {
+        return None;
+    }
+    Some(Service {
+        name: rule
+            .comment
+            .split_whitespace()
+            .next()
+            .filter(|name| name.contains('/'))
+            .map(str::to_owned),
+        address: SocketAddr::new(address, rule.port?),
+        is_cluster_ip: rule.comment.ends_with(" cluster IP"),
+        protocol: rule.protocol?,
+        endpoints: Vec::new(),
+        refused,
+        mode: Mode::Iptables,
+    })
 }
 
 fn follow(
     chain: &str,
-    jumps: &HashMap<&str, Vec<&str>>,
-    ends: &HashMap<&str, SocketAddr>,
+    jumps: &HashMap<String, Vec<String>>,
+    ends: &HashMap<String, SocketAddr>,
     found: &mut Vec<SocketAddr>,
     depth: usize,
 ) {
@@ -101,11 +144,14 @@ fn rule(line: &str) -> Option<Rule<'_>> {
     let at = line.find("-A KUBE-")?;
     let line = line.get(at..)?;
     let mut rule = Rule::default();
-    let mut rest = line;
+    let (mut rest, mut not) = (line, false);
     while let Some((word, after)) = word(rest) {
         rest = after;
         let value = || self::word(rest).map(|(value, _)| value);
+        // All but something is no Service.
+        let is_not = std::mem::replace(&mut not, word == "!");
         match word {
+            "-d" | "-p" | "--dport" if is_not => {}
             "-A" => rule.chain = value()?,
             "-d" => rule.destination = value().and_then(address),
             "-p" => rule.protocol = value().and_then(protocol),

@@ -1,8 +1,8 @@
 //! Services, out of the rules that kube-proxy made of them, in each of its modes.
 
-mod iptables;
+pub(super) mod iptables;
 pub mod ipvs;
-mod nft;
+pub(super) mod nft;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -11,7 +11,7 @@ use crate::{
     host::proc_net::ProcNet,
     model::{
         bypass::service::{Service, ServiceRules},
-        rule::Family,
+        rule::{Family, Tool},
     },
 };
 
@@ -20,55 +20,69 @@ const MOST: usize = 65_536;
 /// Node ports that anybody asks about.
 const MOST_NODE_PORTS: usize = 32;
 
-/// What is in the rules that were read, and in IPVS' table of this thread's network namespace.
+/// Services by the rule set that they are in, which kube-proxy made in one of its modes.
+#[derive(Debug, Default)]
+pub(super) struct RuleSets(Vec<ServiceRules>);
+
+impl RuleSets {
+    /// Adds Services to the rule set of a tool, of whatever family.
+    pub(super) fn add(&mut self, tool: Tool, mut services: Vec<Service>) {
+        let name = tool.name(Family::Ip);
+        match self.0.iter_mut().find(|set| set.name == name) {
+            Some(set) => set.services.append(&mut services),
+            None => self.0.push(ServiceRules {
+                name: name.to_owned(),
+                services,
+            }),
+        }
+    }
+
+    /// Adds those in what tools print, of the tools that are wanted.
+    pub(super) fn add_all(&mut self, outputs: &Outputs, is_wanted: impl Fn(Tool) -> bool) {
+        for save in outputs.saves.iter().filter(|save| is_wanted(save.tool)) {
+            if let Some(any) = any(save.family) {
+                self.add(save.tool, iptables::services(&save.text, any));
+            }
+        }
+        if let Some(json) = outputs.nft.as_ref().filter(|_| is_wanted(Tool::Nft)) {
+            self.add(Tool::Nft, nft::services(json));
+        }
+    }
+
+    /// All of them, and the virtual servers of IPVS in this thread's network namespace; none without Services.
+    pub(super) fn with_ipvs(mut self) -> Vec<ServiceRules> {
+        if let Some(table) = ProcNet::own().text("ip_vs") {
+            self.0.push(ServiceRules {
+                name: "IPVS".to_owned(),
+                services: ipvs::services(&table),
+            });
+        }
+        self.0.retain(|set| !set.services.is_empty());
+        self.0
+    }
+}
+
+/// The Services in what tools print.
 pub(super) fn of(outputs: &Outputs) -> Vec<Service> {
-    let sets = rule_sets(outputs).into_iter();
-    sets.flat_map(|set| set.services).take(MOST).collect()
+    let mut sets = RuleSets::default();
+    sets.add_all(outputs, |_| true);
+    sets.0.into_iter().flat_map(|set| set.services).collect()
 }
 
-/// The same, each rule set apart that kube-proxy made, in whichever of its modes.
-pub(super) fn rule_sets(outputs: &Outputs) -> Vec<ServiceRules> {
-    let mut sets = rule_sets_of(outputs);
-    if let Some(table) = ProcNet::own().text("ip_vs") {
-        sets.push(ServiceRules {
-            name: "IPVS".to_owned(),
-            services: ipvs::services(&table),
-        });
+/// The unspecified address of a family, which stands for all of the node's own: node ports are there. `None`: no Service is.
+pub(super) fn any(family: Family) -> Option<IpAddr> {
+    match family {
+        Family::Ip6 => Some(Ipv6Addr::UNSPECIFIED.into()),
+        Family::Ip | Family::Inet | Family::Netdev => Some(Ipv4Addr::UNSPECIFIED.into()),
+        // ebtables translates no address.
+        Family::Bridge => None,
     }
-    sets.retain(|set| !set.services.is_empty());
-    sets
-}
-
-/// Those of rules alone.
-pub(super) fn rule_sets_of(outputs: &Outputs) -> Vec<ServiceRules> {
-    let mut sets: Vec<ServiceRules> = Vec::new();
-    let mut add = |name: &str, services: Vec<Service>| match sets.iter_mut().find(|set| set.name == name) {
-        Some(set) => set.services.extend(services),
-        None => sets.push(ServiceRules {
-            name: name.to_owned(),
-            services,
-        }),
-    };
-    for save in &outputs.saves {
-        let any: IpAddr = match save.family {
-            Family::Ip6 => Ipv6Addr::UNSPECIFIED.into(),
-            Family::Ip | Family::Inet | Family::Netdev => Ipv4Addr::UNSPECIFIED.into(),
-            // ebtables translates no address.
-            Family::Bridge => continue,
-        };
-        add(save.tool.name(Family::Ip), iptables::services(&save.text, any));
-    }
-    if let Some(json) = &outputs.nft {
-        add("nft", nft::services(json));
-    }
-    sets
 }
 
 /// Node ports of Services whose own port is 443, with their names.
-pub(super) fn https_node_ports(outputs: &Outputs) -> Vec<(String, u16)> {
+pub fn https_node_ports(services: &[Service]) -> Vec<(String, u16)> {
     const HTTPS: u16 = 443;
     const TCP: u8 = 6;
-    let services = of(outputs);
     let is_https = |name: &str| {
         let own = |service: &&Service| service.name.as_deref() == Some(name) && !service.is_node_port();
         services

@@ -1,20 +1,115 @@
 //! kube-proxy in nftables mode: tables `kube-proxy`, maps of addresses to chains, which have the Services' names.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
 use serde::Deserialize;
 use serde_json::{Value as Json, value::RawValue};
 
-use super::protocol;
+use super::{MOST, protocol};
 use crate::model::bypass::service::{Mode, Service};
 
 #[derive(Deserialize)]
 struct Document<'a> {
     #[serde(borrow)]
     nftables: Vec<&'a RawValue>,
+}
+
+/// Maps of kube-proxy's that have Services: with endpoints by address and by node port, then those without.
+pub(in crate::netfilter) const MAPS: [&str; 4] = [
+    "service-ips",
+    "service-nodeports",
+    "no-endpoint-services",
+    "no-endpoint-nodeports",
+];
+
+/// An element of one of them.
+#[derive(Debug)]
+pub(in crate::netfilter) struct Element<'a> {
+    /// `None`: a node port.
+    pub(in crate::netfilter) address: Option<IpAddr>,
+    pub(in crate::netfilter) protocol: u8,
+    pub(in crate::netfilter) port: u16,
+    /// The chain that it leads to; none where it drops.
+    pub(in crate::netfilter) target: Option<&'a str>,
+    pub(in crate::netfilter) comment: Option<&'a str>,
+}
+
+/// Services, out of chains and elements, which are added one by one and not kept.
+#[derive(Debug, Default)]
+pub(in crate::netfilter) struct Collector {
+    services: Vec<Service>,
+    /// With endpoints on other nodes alone, as their traffic policy demands.
+    restricted: Vec<Service>,
+    endpoints: HashMap<String, Vec<SocketAddr>>,
+}
+
+impl Collector {
+    /// Takes a chain's name, which may be that of an endpoint.
+    pub(in crate::netfilter) fn chain(&mut self, name: &str) {
+        if let Some((service, endpoint)) = endpoint(name) {
+            self.endpoints.entry(service).or_default().push(endpoint);
+        }
+    }
+
+    /// Takes an element of one of [`MAPS`]; `any`: the unspecified address of the table's family.
+    pub(in crate::netfilter) fn element(&mut self, map: &str, element: &Element<'_>, any: IpAddr) {
+        if self.services.len() + self.restricted.len() >= MOST {
+            return;
+        }
+        let at = Service {
+            name: None,
+            address: SocketAddr::new(element.address.unwrap_or(any), element.port),
+            is_cluster_ip: false,
+            protocol: element.protocol,
+            endpoints: Vec::new(),
+            refused: false,
+            mode: Mode::Nftables,
+        };
+        match (map, element.target) {
+            ("service-ips" | "service-nodeports", Some(target)) => self.services.push(Service {
+                name: named(target, &["service-", "external-"]).map(|(name, _)| name),
+                is_cluster_ip: target.starts_with("service-") && !at.is_node_port(),
+                ..at
+            }),
+            // With the verdict `drop` it has endpoints, but none on this node.
+            ("no-endpoint-services" | "no-endpoint-nodeports", target) => {
+                let name = element.comment.filter(|name| name.contains('/'));
+                let service = Service {
+                    name: name.map(str::to_owned),
+                    refused: target.is_some(),
+                    ..at
+                };
+                match service.refused {
+                    true => self.services.push(service),
+                    false => self.restricted.push(service),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The Services, each with its endpoints.
+    pub(in crate::netfilter) fn finish(self) -> Vec<Service> {
+        let Self {
+            mut services,
+            restricted,
+            endpoints,
+        } = self;
+        let known: HashSet<(u8, SocketAddr)> = services
+            .iter()
+            .map(|service| (service.protocol, service.address))
+            .collect();
+        let is_unknown = |service: &Service| !known.contains(&(service.protocol, service.address));
+        services.extend(restricted.into_iter().filter(is_unknown));
+        for service in services.iter_mut().filter(|service| !service.refused) {
+            let key = key(service.name.as_deref().unwrap_or_default(), service.protocol);
+            service.endpoints = endpoints.get(&key).cloned().unwrap_or_default();
+        }
+        services
+    }
 }
 
 /// Reads `nft --json list ruleset`.
@@ -25,8 +120,7 @@ pub(super) fn services(json: &str) -> Vec<Service> {
     let Ok(document) = serde_json::from_str::<Document<'_>>(json) else {
         return Vec::new();
     };
-    let (mut services, mut restricted) = (Vec::new(), Vec::new());
-    let mut endpoints: HashMap<String, Vec<SocketAddr>> = HashMap::new();
+    let mut collector = Collector::default();
     for item in document.nftables {
         let text = item.get();
         if !text.contains("\"kube-proxy\"") {
@@ -36,43 +130,22 @@ pub(super) fn services(json: &str) -> Vec<Service> {
             continue;
         };
         if let Some(map) = item.get("map") {
-            let elements = map.get("elem").and_then(Json::as_array).into_iter().flatten();
             let any: IpAddr = match map.get("family").and_then(Json::as_str) {
                 Some("ip6") => Ipv6Addr::UNSPECIFIED.into(),
                 Some(_) | None => Ipv4Addr::UNSPECIFIED.into(),
             };
-            match map.get("name").and_then(Json::as_str) {
-                Some("service-ips" | "service-nodeports") => {
-                    services.extend(elements.filter_map(|element| service(element, any)));
-                }
-                Some("no-endpoint-services" | "no-endpoint-nodeports") => {
-                    let (refused, dropped): (Vec<_>, Vec<_>) = elements
-                        .filter_map(|element| without_endpoints(element, any))
-                        .partition(|service| service.refused);
-                    services.extend(refused);
-                    restricted.extend(dropped);
-                }
-                _ => {}
+            let name = map.get("name").and_then(Json::as_str).unwrap_or_default();
+            let elements = map.get("elem").and_then(Json::as_array).into_iter().flatten();
+            for element in elements.filter_map(element) {
+                collector.element(name, &element, any);
             }
         }
         let chain = item.get("chain").and_then(|chain| chain.get("name"));
-        if let Some((service, endpoint)) = chain.and_then(Json::as_str).and_then(endpoint) {
-            endpoints.entry(service).or_default().push(endpoint);
+        if let Some(name) = chain.and_then(Json::as_str) {
+            collector.chain(name);
         }
     }
-    let has = |services: &[Service], one: &Service| {
-        let key = (one.protocol, one.address);
-        services
-            .iter()
-            .any(|other| (other.protocol, other.address) == key)
-    };
-    restricted.retain(|one| !has(&services, one));
-    services.extend(restricted);
-    for service in services.iter_mut().filter(|service| !service.refused) {
-        let key = key(service.name.as_deref().unwrap_or_default(), service.protocol);
-        service.endpoints = endpoints.get(&key).cloned().unwrap_or_default();
-    }
-    services
+    collector.finish()
 }
 
 fn key(name: &str, protocol: u8) -> String {
@@ -80,27 +153,25 @@ fn key(name: &str, protocol: u8) -> String {
 }
 
 /// `[{"concat": ["10.96.0.10", "tcp", 53]}, {"goto": {"target": "service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp"}}]`, or
-/// `[{"concat": ["tcp", 30080]}, {"goto": {"target": "external-ULMVA6XW-shop/web/tcp/http"}}]`, which is at `any`.
-fn service(element: &Json, any: IpAddr) -> Option<Service> {
-    let target = target(element)?;
-    let at = at(element.get(0)?, any)?;
-    Some(Service {
-        name: named(target, &["service-", "external-"]).map(|(name, _)| name),
-        is_cluster_ip: target.starts_with("service-") && !at.is_node_port(),
-        ..at
-    })
-}
-
+/// `[{"concat": ["tcp", 30080]}, {"goto": {"target": "external-ULMVA6XW-shop/web/tcp/http"}}]`; with a comment,
 /// `[{"elem": {"val": {"concat": ["10.96.0.9", "tcp", 80]}, "comment": "shop/web:http"}}, {"goto": {"target": "reject-chain"}}]`.
-/// With the verdict `drop` it has endpoints, but none on this node, as its traffic policy demands.
-fn without_endpoints(element: &Json, any: IpAddr) -> Option<Service> {
+fn element(element: &Json) -> Option<Element<'_>> {
     let key = element.get(0)?;
     let with_comment = key.get("elem");
-    let name = with_comment.and_then(|elem| elem.get("comment")?.as_str());
-    Some(Service {
-        name: name.filter(|name| name.contains('/')).map(str::to_owned),
-        refused: target(element).is_some(),
-        ..at(with_comment.and_then(|elem| elem.get("val")).unwrap_or(key), any)?
+    let comment = with_comment.and_then(|elem| elem.get("comment")?.as_str());
+    let key = with_comment.and_then(|elem| elem.get("val")).unwrap_or(key);
+    let parts = key.get("concat")?.as_array()?;
+    let (address, protocol_name, number) = match parts.as_slice() {
+        [address, protocol, port] => (Some(address.as_str()?.parse().ok()?), protocol, port),
+        [protocol, port] => (None, protocol, port),
+        _ => return None,
+    };
+    Some(Element {
+        address,
+        protocol: protocol(protocol_name.as_str()?)?,
+        port: port(number)?,
+        target: target(element),
+        comment,
     })
 }
 
@@ -116,25 +187,6 @@ fn port(port: &Json) -> Option<u16> {
         Json::String(port) => port.parse().ok(),
         Json::Null | Json::Bool(_) | Json::Array(_) | Json::Object(_) => None,
     }
-}
-
-/// A Service by address, protocol and port, or by protocol and port, which is at `any`.
-fn at(key: &Json, any: IpAddr) -> Option<Service> {
-    let parts = key.get("concat")?.as_array()?;
-    let (address, protocol_name, number) = match parts.as_slice() {
-        [address, protocol, port] => (address.as_str()?.parse().ok()?, protocol, port),
-        [protocol, port] => (any, protocol, port),
-        _ => return None,
-    };
-    Some(Service {
-        name: None,
-        address: SocketAddr::new(address, port(number)?),
-        is_cluster_ip: false,
-        protocol: protocol(protocol_name.as_str()?)?,
-        endpoints: Vec::new(),
-        refused: false,
-        mode: Mode::Nftables,
-    })
 }
 
 /// `service-NWBZK7IH-kube-system/kube-dns/tcp/dns-tcp` into `kube-system/kube-dns:dns-tcp`, and what stands for the rest.

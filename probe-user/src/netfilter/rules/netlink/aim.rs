@@ -30,10 +30,10 @@ pub(in crate::netfilter::rules) struct Aim {
 /// What a packet must be for a rule to do anything, as far as that shows without decoding the rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct RuleTests {
-    protocol: Option<u8>,
-    destination: Option<IpAddr>,
+    pub(super) protocol: Option<u8>,
+    pub(super) destination: Option<IpAddr>,
     /// The first and the last one.
-    ports: Option<(u16, u16)>,
+    pub(super) ports: Option<(u16, u16)>,
 }
 
 /// What a register holds.
@@ -128,18 +128,27 @@ fn payload(family: Family, options: Attributes<'_>) -> Option<(Loaded, u32)> {
     Some((loaded, into))
 }
 
-/// Destination ports of the matches `tcp` and `udp` (`struct xt_tcp`, `struct xt_udp`), if they are not inverted: the third and
-/// the fourth number.
 fn extension_ports(extension: Attributes<'_>) -> Option<(u16, u16)> {
-    const DESTINATION: u8 = 2;
     let options = extension.get(3).filter(|_| extension.number(2) == Some(0))?;
-    let inverted = match extension.get(1)? {
-        b"tcp\0" => options.get(11)?,
-        b"udp\0" => options.get(8)?,
+    destination_ports(extension.get(1)?.strip_suffix(b"\0")?, options)
+}
+
+/// Destination ports of the matches `tcp` and `udp` (`struct xt_tcp`, `struct xt_udp`: the third and the fourth number) and `sctp`
+/// (`struct xt_sctp_info`: the first two), if they are asked for and not inverted.
+pub(in crate::netfilter::rules) fn destination_ports(name: &[u8], options: &[u8]) -> Option<(u16, u16)> {
+    const DESTINATION: u8 = 2;
+    let number = |at: usize| Some(u16::from_ne_bytes(options.get(at..at + 2)?.try_into().ok()?));
+    let flags = |at: usize| {
+        let flags = options.get(at..at + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(flags) & u32::from(DESTINATION) != 0)
+    };
+    let (is_inverted, first) = match name {
+        b"tcp" => (options.get(11)? & DESTINATION != 0, 4),
+        b"udp" => (options.get(8)? & DESTINATION != 0, 4),
+        b"sctp" if flags(284)? => (flags(288)?, 0),
         _ => return None,
     };
-    let number = |at: usize| Some(u16::from_ne_bytes(options.get(at..at + 2)?.try_into().ok()?));
-    (inverted & DESTINATION == 0).then_some((number(4)?, number(6)?))
+    (!is_inverted).then_some((number(first)?, number(first + 2)?))
 }
 
 /// Whether an element may be for such packets, where a set is asked for these fields.

@@ -31,6 +31,8 @@ use crate::netfilter::link::Link;
 
 /// How long it may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// The same for a list of Services.
+const SLOW: Duration = Duration::from_secs(10);
 /// How much the kernel may tell.
 pub(super) const BYTES: usize = 16 << 20;
 /// How often it's begun anew when the rules change meanwhile.
@@ -219,6 +221,12 @@ impl Asked {
     pub(super) fn restart(&mut self) {
         self.deadline = Instant::now() + TIMEOUT;
         self.changed = false;
+    }
+
+    /// The same, for what takes many requests.
+    pub(super) fn restart_slow(&mut self) {
+        self.restart();
+        self.deadline = Instant::now() + SLOW;
     }
 
     fn ruleset(&mut self) -> Result<(), DumpError> {

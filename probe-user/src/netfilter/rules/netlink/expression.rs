@@ -8,6 +8,8 @@ use crate::netfilter::link::Attributes;
 const MOST: usize = 256;
 /// Registers are counted in units of four bytes.
 const UNIT: usize = 4;
+/// `NFT_CT_ZONE`.
+const CT_ZONE: u32 = 17;
 
 #[derive(Debug, PartialEq)]
 pub(super) enum Expression {
@@ -22,6 +24,16 @@ pub(super) enum Expression {
         into: usize,
         mask: Vec<u8>,
         xor: Vec<u8>,
+    },
+    /// A register gets a value of the rule itself.
+    Constant {
+        into: usize,
+        value: Vec<u8>,
+    },
+    /// The packet's connection gets the conntrack zone that a register holds.
+    SetZone {
+        from: usize,
+        direction: Option<ZoneDirection>,
     },
     /// A register gets something that can't be followed.
     Overwrite {
@@ -55,7 +67,10 @@ pub(super) enum Expression {
     /// An object of the table is used: its kind in nft's words, and its name.
     Object(&'static str, String),
     NoTrack,
-    Reject,
+    /// In nft's words; `None`: by an ICMP error.
+    Reject(Option<&'static str>),
+    /// The packet is written down, with this before it.
+    Log(String),
     /// Elements are put in a set, or taken from it.
     Change(String),
     /// An extension of iptables.
@@ -63,6 +78,23 @@ pub(super) enum Expression {
     Target(Extension),
     /// The expression's name; for those that translate, nft's word for what they do.
     Other(String),
+}
+
+/// The direction of a connection that a conntrack zone is for, where it is not for both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ZoneDirection {
+    Original,
+    Reply,
+}
+
+impl ZoneDirection {
+    /// nft's word.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Original => "original",
+            Self::Reply => "reply",
+        }
+    }
 }
 
 /// What is loaded.
@@ -176,6 +208,15 @@ fn known(name: &str, expression: Attributes<'_>) -> Option<Expression> {
         "ct" => match slot(1) {
             Some(into) if expression.get(3).is_none() => load(into, Source::Conntrack(number(2)?)),
             Some(_) => return None,
+            None if number(2) == Some(CT_ZONE) => Expression::SetZone {
+                from: slot(4)?,
+                direction: match expression.get(3) {
+                    None => None,
+                    Some([0]) => Some(ZoneDirection::Original),
+                    Some([1]) => Some(ZoneDirection::Reply),
+                    Some(_) => return None,
+                },
+            },
             None => Expression::Other("mangle".to_owned()),
         },
         // RESULT is the type, FLAGS are the destination address alone.
@@ -205,16 +246,21 @@ fn known(name: &str, expression: Attributes<'_>) -> Option<Expression> {
         "lookup" => lookup(expression)?,
         "immediate" => match (number(1)?, slot(1)) {
             (0, _) => Expression::Do(RuleVerdict::of(expression.within(2))?),
-            (_, Some(into)) => Expression::Overwrite {
+            (_, Some(into)) => Expression::Constant {
                 into,
-                by: "a constant".to_owned(),
+                value: data(2)?,
             },
             (_, None) => return None,
         },
         "counter" => Expression::Counter(expression.long(2)?, expression.long(1)?),
         "objref" => Expression::Object(object(number(1)?)?, expression.text(2)?),
         "notrack" => Expression::NoTrack,
-        "reject" => Expression::Reject,
+        // TYPE 1 is a TCP RST.
+        "reject" => Expression::Reject((number(1) == Some(1)).then_some("tcp reset")),
+        // With a prefix alone: LEVEL 4 is the one that it has if none is said.
+        "log" if expression.get(2).is_some() && number(5).is_none_or(|level| level == 4) => {
+            Expression::Log(expression.text(2)?)
+        }
         "dynset" => Expression::Change(expression.text(1)?),
         "match" => Expression::Match(extension(expression)?),
         "target" => Expression::Target(extension(expression)?),

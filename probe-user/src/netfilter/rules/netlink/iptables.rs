@@ -83,7 +83,7 @@ fn line(family: Family, chain: &Chain, rule: &Rule, parts: &Parts<'_>) -> Option
     for part in &parts.parts {
         match part {
             Part::Test(test) => words.test(test)?,
-            Part::Choose { .. } => return None,
+            Part::Choose { .. } | Part::Zone(..) => return None,
             Part::Plain(expression) => words.expression(family, expression)?,
         }
     }
@@ -225,13 +225,16 @@ impl Words {
                     .or_else(|| Some(format!("{0} [xt target {0}]", word(&extension.name)?)))?;
                 self.target = format!("-j {words}");
             }
+            Expression::Log(_) => self.target = "-j LOG [nft log]".to_owned(),
             Expression::Other(name) if name == "log" => self.target = "-j LOG [nft log]".to_owned(),
             Expression::Other(name) => self.matches.push(format!("[nft {}]", word(name)?)),
             // These iptables-nft never writes.
             Expression::Object(..)
             | Expression::NoTrack
-            | Expression::Reject
+            | Expression::Reject(_)
             | Expression::Change(_)
+            | Expression::Constant { .. }
+            | Expression::SetZone { .. }
             | Expression::Load { .. }
             | Expression::Mask { .. }
             | Expression::Overwrite { .. }

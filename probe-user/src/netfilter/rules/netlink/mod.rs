@@ -15,6 +15,7 @@ mod nft;
 mod reached;
 mod registers;
 mod ruleset;
+mod services;
 #[cfg(test)]
 mod tests;
 pub(super) mod xt;
@@ -24,12 +25,13 @@ use std::collections::HashMap;
 use serde_json::json;
 
 pub(super) use self::{
-    aim::Aim,
+    aim::{Aim, destination_ports},
     dump::{ATTEMPTS, DumpError},
     exempting::may_exempt,
     expression::Extension,
     iptables::word as plain_word,
     reached::{ChainReader, Positions},
+    services::ListedServices,
     xt::is_notrack,
 };
 use self::{

@@ -98,6 +98,13 @@ fn expressions(parts: &Parts<'_>) -> Vec<Json> {
                 let data = values(map);
                 found.push(json!({"vmap": {"key": concatenated(fields, &protocol), "data": data}}));
             }
+            Part::Zone(zone, direction) => {
+                let mut key = json!({"key": "zone"});
+                if let (Some(direction), Some(key)) = (direction, key.as_object_mut()) {
+                    key.insert("dir".to_owned(), json!(direction.name()));
+                }
+                found.push(json!({"mangle": {"key": {"ct": key}, "value": zone}}));
+            }
             Part::Plain(expression) => found.extend(statement(expression)),
         }
     }
@@ -237,13 +244,17 @@ fn statement(expression: &Expression) -> Option<Json> {
         Expression::Counter(packets, bytes) => json!({"counter": {"packets": packets, "bytes": bytes}}),
         Expression::Object(kind, name) => json!({*kind: name}),
         Expression::NoTrack => json!({"notrack": null}),
-        Expression::Reject => json!({"reject": null}),
+        Expression::Reject(None) => json!({"reject": null}),
+        Expression::Reject(Some(with)) => json!({"reject": {"type": with}}),
+        Expression::Log(prefix) => json!({"log": {"prefix": prefix}}),
         Expression::Change(set) => json!({"set": {"op": "update", "set": format!("@{set}")}}),
         Expression::Match(extension) => xt("match", extension),
         Expression::Target(target) if xt::is_notrack(target) => json!({"notrack": null}),
         Expression::Target(target) => xt("target", target),
         Expression::Other(name) => json!({name: null}),
-        Expression::Load { .. }
+        Expression::SetZone { .. } => json!({"mangle": null}),
+        Expression::Constant { .. }
+        | Expression::Load { .. }
         | Expression::Mask { .. }
         | Expression::Overwrite { .. }
         | Expression::Compare { .. }

@@ -59,8 +59,31 @@ pub(in crate::netfilter::rules) struct ChainReader {
 pub(super) struct BaseChains {
     pub(super) family: Family,
     pub(super) name: String,
-    dormant: bool,
+    pub(super) dormant: bool,
     pub(super) chains: Vec<(String, Base)>,
+}
+
+impl BaseChains {
+    /// The table with those chains that are wanted; `None`: there are none.
+    fn table(&self, is_wanted: impl Fn(&Base) -> bool) -> Option<Table> {
+        let wanted = self.chains.iter().filter(|(_, base)| is_wanted(base));
+        let chains: Vec<Chain> = wanted
+            .map(|(name, base)| Chain {
+                name: name.clone(),
+                base: Some(base.clone()),
+                rules: Vec::new(),
+            })
+            .collect();
+        let mut own = self.chains.iter();
+        (!chains.is_empty()).then(|| Table {
+            family: self.family,
+            name: self.name.clone(),
+            dormant: self.dormant,
+            is_foreign: own.any(|(name, base)| !is_its_own(&self.name, base, name)),
+            chains,
+            sets: HashMap::new(),
+        })
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -103,6 +126,11 @@ impl ChainReader {
         Ok(self.asked.generation()? == self.generation && !self.asked.changed)
     }
 
+    /// What it reads by, and the tables.
+    pub(super) fn parts(&mut self) -> (&mut Asked, &[BaseChains]) {
+        (&mut self.asked, &self.tables)
+    }
+
     /// The number of the rules that it reads: each change makes it another.
     pub(in crate::netfilter::rules) fn generation(&self) -> Option<u32> {
         self.generation
@@ -125,14 +153,30 @@ impl ChainReader {
         chains.any(|(_, base)| is_nat(base))
     }
 
-    /// All rules, but for those that only chains of type nat lead to.
+    /// All rules, but for those that only chains of type nat lead to, and those of bridges.
     ///
     /// # Errors
     /// When they can't be read, or changed.
     pub(in crate::netfilter::rules) fn filters(&mut self) -> Result<Printed, DumpError> {
         self.asked.restart();
-        let tables = self.collect(None)?;
+        let tables = self.collect(None, |family| family != Family::Bridge)?;
         Ok(print(&tables, &self.devices))
+    }
+
+    /// The rules of bridges.
+    ///
+    /// # Errors
+    /// When they can't be read, or changed.
+    pub(in crate::netfilter::rules) fn bridges(&mut self) -> Result<Printed, DumpError> {
+        self.asked.restart();
+        let tables = self.collect(None, |family| family == Family::Bridge)?;
+        Ok(print(&tables, &self.devices))
+    }
+
+    /// The chains of type nat that are at hooks, without their rules.
+    pub(in crate::netfilter::rules) fn nat_hooks(&self) -> Printed {
+        let tables: Vec<Table> = self.tables.iter().filter_map(|head| head.table(is_nat)).collect();
+        print(&tables, &self.devices)
     }
 
     /// The rules in chains of type nat that may match packets to one server, and those that these lead to.
@@ -141,7 +185,7 @@ impl ChainReader {
     /// When they can't be read, or changed.
     pub(in crate::netfilter::rules) fn nat(&mut self, aim: &Aim) -> Result<(Printed, Positions), DumpError> {
         self.asked.restart();
-        let tables = self.collect(Some(aim))?;
+        let tables = self.collect(Some(aim), |_| true)?;
         let mut positions = Positions::new();
         for table in &tables {
             for chain in &table.chains {
@@ -153,10 +197,21 @@ impl ChainReader {
     }
 
     /// With `aim`, of chains of type nat; else of all others.
-    fn collect(&mut self, aim: Option<&Aim>) -> Result<Vec<Table>, DumpError> {
+    fn collect(
+        &mut self,
+        aim: Option<&Aim>,
+        is_wanted: impl Fn(Family) -> bool,
+    ) -> Result<Vec<Table>, DumpError> {
         let mut collected = Vec::new();
         let mut bounds = Bounds::default();
         for place in 0..self.tables.len() {
+            if self
+                .tables
+                .get(place)
+                .is_some_and(|table| !is_wanted(table.family))
+            {
+                continue;
+            }
             if let Some(table) = self.table(place, aim, &mut bounds)? {
                 collected.push(table);
             }
@@ -180,34 +235,15 @@ impl ChainReader {
         if aim.is_some_and(|aim| head.dormant || !head.family.covers(aim.destination)) {
             return Ok(None);
         }
-        let wanted = head
-            .chains
-            .iter()
-            .filter(|(_, base)| is_nat(base) == aim.is_some());
-        let chains: Vec<Chain> = wanted
-            .map(|(name, base)| Chain {
-                name: name.clone(),
-                base: Some(base.clone()),
-                rules: Vec::new(),
-            })
-            .collect();
-        if chains.is_empty() {
+        let Some(table) = head.table(|base| is_nat(base) == aim.is_some()) else {
             return Ok(None);
-        }
-        let mut own = head.chains.iter();
+        };
         let mut reading = Reading {
             place,
             aim,
-            known: chains.iter().map(|chain| chain.name.clone()).collect(),
+            known: table.chains.iter().map(|chain| chain.name.clone()).collect(),
             aimed: HashMap::new(),
-            table: Table {
-                family: head.family,
-                name: head.name.clone(),
-                dormant: head.dormant,
-                is_foreign: own.any(|(name, base)| !is_its_own(&head.name, base, name)),
-                chains,
-                sets: HashMap::new(),
-            },
+            table,
         };
         let mut next = 0;
         while let Some(chain) = reading.table.chains.get(next) {

@@ -7,7 +7,7 @@ use netlink_packet_netfilter::nftables::Operator;
 
 use super::{
     elements::{Row, rows},
-    expression::{Expression, Source},
+    expression::{Expression, Source, ZoneDirection},
     field::{Datum, Field, Piece, Version, datum, pieces, prefix_length},
     ruleset::Table,
 };
@@ -24,6 +24,8 @@ pub(super) enum Part<'a> {
         fields: Vec<Field>,
         values: Values,
     },
+    /// The connection gets this conntrack zone, in one direction or in both.
+    Zone(u16, Option<ZoneDirection>),
     /// What needs no register.
     Plain(&'a Expression),
 }
@@ -57,6 +59,7 @@ struct Passed<T> {
 #[derive(Debug, Clone)]
 enum Held {
     Loaded { source: Source, mask: Option<Vec<u8>> },
+    Constant(Vec<u8>),
     Unknown(String),
 }
 
@@ -131,6 +134,18 @@ impl<'e> Rule<'_, 'e> {
                 };
                 self.hold(*into, held);
             }
+            Expression::Constant { into, value } => self.hold(*into, Held::Constant(value.clone())),
+            Expression::SetZone { from, direction } => {
+                // In this machine's order.
+                let zone = match self.registers.get(*from) {
+                    Some(Some(Held::Constant(value))) => value.as_slice().try_into().ok(),
+                    Some(_) | None => None,
+                };
+                self.parts.push(match zone.map(u16::from_ne_bytes) {
+                    Some(zone) => Part::Zone(zone, *direction),
+                    None => Part::Plain(expression),
+                });
+            }
             Expression::Overwrite { into, by } => self.hold(*into, Held::Unknown(by.clone())),
             Expression::Compare {
                 from,
@@ -157,7 +172,8 @@ impl<'e> Rule<'_, 'e> {
             | Expression::Counter(..)
             | Expression::Object(..)
             | Expression::NoTrack
-            | Expression::Reject
+            | Expression::Reject(_)
+            | Expression::Log(_)
             | Expression::Change(_)
             | Expression::Match(_)
             | Expression::Target(_)
@@ -178,6 +194,7 @@ impl<'e> Rule<'_, 'e> {
                 let version = self.version.map(|passed| passed.value);
                 (pieces(source, version), mask.clone())
             }
+            Some(Held::Constant(_)) => (vec![(Field::Other("a constant".to_owned()), 0..0)], None),
             Some(Held::Unknown(name)) => (vec![(Field::Other(name.clone()), 0..0)], None),
             None => (vec![(Field::Other("nothing".to_owned()), 0..0)], None),
         }

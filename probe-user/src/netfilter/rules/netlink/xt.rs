@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::expression::Extension;
+use super::{expression::Extension, plain_word};
 use crate::netfilter::{link::text, rules::Family};
 
 /// A structure, read from the beginning on. Numbers are in this machine's order if not said otherwise.
@@ -44,6 +44,7 @@ pub(in crate::netfilter::rules) fn matching(family: Family, extension: &Extensio
         ("mark", 1) => mark(&mut fields),
         ("multiport", 1) => multiport(&mut fields),
         (name @ ("tcp" | "udp"), 0) => transport(name, &mut fields),
+        ("sctp", 0) => sctp(&mut fields),
         ("addrtype", 1) => addrtype(&mut fields),
         ("comment", 0) => Some(comment(&text(&extension.options))),
         _ => None,
@@ -102,6 +103,35 @@ fn transport(name: &str, fields: &mut Fields<'_>) -> Option<String> {
             (0, u16::MAX) if not.is_empty() => {}
             _ if first == last => words.push_str(&format!("{not} {option} {first}")),
             _ => words.push_str(&format!("{not} {option} {first}:{last}")),
+        }
+    }
+    Some(words)
+}
+
+/// `struct xt_sctp_info`: first and last destination port, the same of the source; what isn't understood here; what is asked for, and
+/// what of it is inverted.
+fn sctp(fields: &mut Fields<'_>) -> Option<String> {
+    const SOURCE: u32 = 1;
+    const DESTINATION: u32 = 2;
+    let mut ports = || Some((fields.short()?, fields.short()?));
+    let (destinations, sources) = (ports()?, ports()?);
+    fields.take::<{ 64 * 4 + 4 + 4 * 3 + 4 }>()?;
+    let (asked, inverted) = (fields.long()?, fields.long()?);
+    if asked & !(SOURCE | DESTINATION) != 0 {
+        return None;
+    }
+    let mut words = "-m sctp".to_owned();
+    for (bit, option, (first, last)) in [
+        (SOURCE, "--sport", sources),
+        (DESTINATION, "--dport", destinations),
+    ] {
+        if asked & bit == 0 {
+            continue;
+        }
+        let not = if inverted & bit == 0 { "" } else { " !" };
+        match first == last {
+            true => words.push_str(&format!("{not} {option} {first}")),
+            false => words.push_str(&format!("{not} {option} {first}:{last}")),
         }
     }
     Some(words)
@@ -254,10 +284,45 @@ pub(in crate::netfilter::rules) fn target(family: Family, extension: &Extension)
             let alias = fields.short()? & 2 != 0;
             Some(if alias { "NOTRACK" } else { "CT --notrack" }.to_owned())
         }
+        ("CT", 0..=2) => conntrack_target(extension.revision, &mut fields),
         ("REJECT", 0) => reject(family, fields.long()?),
         ("DNAT", 0..=2) => dnat(family, extension.revision, &mut fields),
         _ => None,
     }
+}
+
+/// `struct xt_ct_target_info` (revision 0) and `struct xt_ct_target_info_v1` (1 and 2): flags, zone, two masks of events, the names of a
+/// helper and of a timeout policy. Events are not understood.
+fn conntrack_target(revision: u32, fields: &mut Fields<'_>) -> Option<String> {
+    const ORIGINAL: u16 = 1 << 2;
+    const REPLY: u16 = 1 << 3;
+    const MARK: u16 = 1 << 4;
+    let (flags, zone) = (fields.short()?, fields.short()?);
+    if fields.long()? != 0 || fields.long()? != 0 {
+        return None;
+    }
+    let helper = text(&fields.take::<16>()?);
+    let timeout = match revision {
+        0 => String::new(),
+        _ => text(&fields.take::<32>()?),
+    };
+    let mut words = "CT".to_owned();
+    for (option, name) in [("--helper", &helper), ("--timeout", &timeout)] {
+        if !name.is_empty() {
+            words.push_str(&format!(" {option} {}", plain_word(name)?));
+        }
+    }
+    let option = match flags & (ORIGINAL | REPLY) {
+        ORIGINAL => "--zone-orig",
+        REPLY => "--zone-reply",
+        _ => "--zone",
+    };
+    if flags & MARK != 0 {
+        words.push_str(&format!(" {option} mark"));
+    } else if zone != 0 {
+        words.push_str(&format!(" {option} {zone}"));
+    }
+    Some(words)
 }
 
 /// The flags are first in each revision of `struct xt_ct_target_info`.

@@ -68,17 +68,19 @@ impl Info {
 pub(super) struct Blob {
     pub(super) family: Family,
     pub(super) info: Info,
+    /// With the header before the entries: to leave it out, a large table would be copied.
     bytes: Vec<u8>,
 }
 
-/// A chain, with its entries.
+/// A chain.
 #[derive(Debug)]
 pub(super) struct Chain {
     pub(super) name: String,
-    pub(super) rules: Vec<Entry>,
     /// Where its first entry is: jumps to it lead there.
     pub(super) begin: usize,
-    /// Of a chain at a hook.
+    /// Where its rules end.
+    end: usize,
+    /// Of a chain at a hook, the entry that is its policy.
     pub(super) policy: Option<Entry>,
 }
 
@@ -100,9 +102,13 @@ impl Entry {
 }
 
 impl Blob {
-    pub(super) fn new(family: Family, info: Info, mut bytes: Vec<u8>) -> Self {
-        bytes.drain(..HEADER.min(bytes.len()));
+    pub(super) fn new(family: Family, info: Info, bytes: Vec<u8>) -> Self {
         Self { family, info, bytes }
+    }
+
+    /// The entries' bytes, of which places are counted.
+    fn content(&self) -> &[u8] {
+        self.bytes.get(HEADER..).unwrap_or_default()
     }
 
     /// Where in an entry the fields are that all entries have: the place of the target, that of the next entry, and the counters.
@@ -115,10 +121,18 @@ impl Blob {
 
     /// The entries, up to one that is malformed.
     fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.entries_in(0..self.content().len())
+    }
+
+    /// Those that begin in a place where one begins.
+    fn entries_in(&self, place: Range<usize>) -> impl Iterator<Item = Entry> {
         let (target_at, next_at, counters_at) = self.layout();
-        let mut begin = 0;
+        let mut begin = place.start;
         std::iter::from_fn(move || {
-            let rest = self.bytes.get(begin..)?;
+            if begin >= place.end {
+                return None;
+            }
+            let rest = self.content().get(begin..)?;
             let target = usize::from(short(rest, target_at)?);
             let length = usize::from(short(rest, next_at)?);
             let counter = |at: usize| Some(u64::from_ne_bytes(*rest.get(at..)?.first_chunk()?));
@@ -139,16 +153,25 @@ impl Blob {
     /// All but the counters.
     pub(super) fn without_counters(&self, mut each: impl FnMut(&[u8])) {
         let (.., counters_at) = self.layout();
+        let mut begin = 0;
         for entry in self.entries() {
-            let bytes = self.bytes.get(entry.place).unwrap_or_default();
-            each(bytes.get(..counters_at).unwrap_or_default());
-            each(bytes.get(counters_at + COUNTERS..).unwrap_or_default());
+            let counters = entry.place.start + counters_at;
+            each(self.content().get(begin..counters).unwrap_or_default());
+            begin = counters + COUNTERS;
         }
+        each(self.content().get(begin..).unwrap_or_default());
+    }
+
+    /// The rules of a chain, in their order.
+    pub(super) fn rules(&self, chain: &Chain) -> impl Iterator<Item = Entry> {
+        self.entries_in(chain.begin..chain.end)
     }
 
     /// The chains; `None` if the table isn't made as iptables makes it.
     pub(super) fn chains(&self) -> Option<Vec<Chain>> {
         let mut chains: Vec<Chain> = Vec::new();
+        // Of the last chain, the entry before: one that was added ends with a rule of the kernel's, to return.
+        let mut before: Option<Entry> = None;
         let at_hook = |offsets: &[u32; HOOKS], begin: usize| {
             let hook = offsets.iter().enumerate().find(|(hook, offset)| {
                 self.info.hooks >> hook & 1 == 1 && usize::try_from(**offset) == Ok(begin)
@@ -156,51 +179,87 @@ impl Blob {
             hook.map(|(hook, _)| hook)
         };
         for entry in self.entries() {
-            if let Some(hook) = at_hook(&self.info.begins, entry.place.start) {
+            let (target, _) = self.target_name(&entry)?;
+            let hook = at_hook(&self.info.begins, entry.place.start);
+            let is_head = target == HEAD.as_bytes();
+            if hook.is_some() || is_head {
+                self.close(chains.last_mut(), before.take())?;
+                let begin = if is_head { entry.end() } else { entry.place.start };
                 chains.push(Chain {
-                    name: HOOK_NAMES.get(hook)?.name().to_ascii_uppercase(),
-                    rules: Vec::new(),
-                    begin: entry.place.start,
+                    name: match hook {
+                        Some(hook) => HOOK_NAMES.get(hook)?.name().to_ascii_uppercase(),
+                        None => text(&self.target(&entry)?.options),
+                    },
+                    begin,
+                    end: begin,
                     policy: None,
                 });
+                if is_head {
+                    continue;
+                }
             }
-            let target = self.target(&entry)?;
-            if target.name == HEAD {
-                chains.push(Chain {
-                    name: text(&target.options),
-                    rules: Vec::new(),
-                    begin: entry.end(),
-                    policy: None,
-                });
-                continue;
-            }
-            let chain = chains.last_mut()?;
+            let chain = chains.last_mut().filter(|chain| chain.policy.is_none())?;
             if at_hook(&self.info.policies, entry.place.start).is_some() {
+                chain.end = entry.place.start;
                 chain.policy = Some(entry);
             } else {
-                chain.rules.push(entry);
+                before = Some(entry);
             }
         }
-        // The last one heads nothing. A chain that was added ends with a rule of the kernel's: to return.
+        // The last one heads nothing.
         let last = chains.pop()?;
-        if last.name != HEAD || !last.rules.is_empty() {
-            return None;
-        }
-        for chain in chains.iter_mut().filter(|chain| chain.policy.is_none()) {
-            let end = chain.rules.pop()?;
-            if self.target(&end)?.name != STANDARD {
+        (last.name == HEAD && before.is_none()).then_some(chains)
+    }
+
+    /// Ends a chain before the entry that was its last; `None` if that is not one as the kernel makes it.
+    fn close(&self, chain: Option<&mut Chain>, last: Option<Entry>) -> Option<()> {
+        if let Some(chain) = chain.filter(|chain| chain.policy.is_none()) {
+            let last = last?;
+            if self.target_name(&last)?.0 != STANDARD.as_bytes() {
                 return None;
             }
+            chain.end = last.place.start;
         }
-        Some(chains)
+        Some(())
     }
 
     pub(super) fn bytes(&self, entry: &Entry) -> Option<&[u8]> {
-        self.bytes.get(entry.place.clone())
+        self.content().get(entry.place.clone())
     }
 
     pub(super) fn target(&self, entry: &Entry) -> Option<Extension> {
-        extension(self.bytes(entry)?.get(entry.target..)?)
+        extension(self.target_bytes(entry)?)
+    }
+
+    fn target_bytes(&self, entry: &Entry) -> Option<&[u8]> {
+        self.bytes(entry)?.get(entry.target..)
+    }
+
+    /// The target's name, which is in the table as it is, and its verdict if it is [`STANDARD`].
+    pub(super) fn target_name(&self, entry: &Entry) -> Option<(&[u8], Option<i32>)> {
+        let target = self.target_bytes(entry)?;
+        let name = target.get(EXTENSION_NAME)?;
+        let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+        let name = name.get(..end)?;
+        let verdict = name.is_empty().then(|| long(target, EXTENSION)).flatten();
+        Some((name, verdict.map(u32::cast_signed)))
+    }
+
+    /// The matches' names and options, which are in the table as they are, up to one that is malformed.
+    pub(super) fn match_parts(&self, entry: &Entry) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (.., counters_at) = self.layout();
+        let all = self
+            .bytes(entry)
+            .and_then(|bytes| bytes.get(counters_at + COUNTERS..entry.target));
+        let mut rest = all.unwrap_or_default();
+        std::iter::from_fn(move || {
+            let length = usize::from(short(rest, 0)?);
+            let (one, behind) = rest.split_at_checked(length)?;
+            rest = behind;
+            let name = one.get(EXTENSION_NAME)?;
+            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            Some((name.get(..end)?, one.get(EXTENSION..)?))
+        })
     }
 
     /// The matches of an entry; `None` if one is malformed.

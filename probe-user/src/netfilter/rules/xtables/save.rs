@@ -1,4 +1,4 @@
-//! A table as `iptables-legacy-save -c` writes it.
+//! Chains of a table as `iptables-legacy-save -c` writes them.
 
 use std::{
     collections::HashMap,
@@ -10,7 +10,8 @@ use super::{
         Family,
         netlink::{plain_word, xt},
     },
-    entries::{Blob, Entry, STANDARD, long, short},
+    entries::{Blob, Chain, Entry, STANDARD, long, short},
+    kept::Kept,
 };
 use crate::netfilter::link::text;
 
@@ -20,17 +21,23 @@ const FRAGMENT: u8 = 1;
 const NOT_INPUT: u8 = 1;
 const NOT_OUTPUT: u8 = 2;
 const NOT_SOURCE: u8 = 8;
-const NOT_DESTINATION: u8 = 0x10;
+pub(super) const NOT_DESTINATION: u8 = 0x10;
 const NOT_FRAGMENT: u8 = 0x20;
-const NOT_PROTOCOL: u8 = 0x40;
+pub(super) const NOT_PROTOCOL: u8 = 0x40;
 /// The length of a device's name.
-const DEVICE: usize = 16;
+pub(super) const DEVICE: usize = 16;
 
-/// The table; `None` if a part of it isn't as iptables writes it.
-pub(super) fn save(blob: &Blob, table: &str) -> Option<String> {
-    let chains = blob.chains()?;
+/// The chains of the table that `kept` has, and those that these jump to, without their rules; `None` if a part of it isn't as
+/// iptables writes it.
+pub(super) fn save(
+    blob: &Blob,
+    table: &str,
+    chains: &[Chain],
+    names: &HashMap<usize, &str>,
+    kept: &Kept,
+) -> Option<String> {
     let mut text = format!("*{}\n", plain_word(table)?);
-    for chain in &chains {
+    for chain in kept.heads(chains) {
         let name = plain_word(&chain.name)?;
         match &chain.policy {
             Some(policy) => {
@@ -47,13 +54,10 @@ pub(super) fn save(blob: &Blob, table: &str) -> Option<String> {
             None => text.push_str(&format!(":{name} - [0:0]\n")),
         }
     }
-    let names: HashMap<usize, &str> = chains
-        .iter()
-        .map(|chain| (chain.begin, chain.name.as_str()))
-        .collect();
     let name_at = |begin: i32| names.get(&usize::try_from(begin).ok()?).copied();
-    for chain in &chains {
-        for rule in &chain.rules {
+    for chain in kept.whole(chains) {
+        for rule in blob.rules(chain) {
+            let rule = &rule;
             let mut words = vec![
                 format!("[{}:{}]", rule.packets, rule.bytes),
                 format!("-A {}", chain.name),
@@ -101,14 +105,18 @@ fn verdict(options: &[u8]) -> Option<i32> {
     Some(long(options, 0)?.cast_signed())
 }
 
+/// How long an address is, where flags and inverted flags are, and the flag for `-g`.
+pub(super) const fn layout(family: Family) -> (usize, usize, u8) {
+    match family {
+        Family::Ip6 => (16, 131, 4),
+        Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => (4, 82, 2),
+    }
+}
+
 /// Adds what an entry asks without a match (`struct ipt_ip` or `struct ip6t_ip6`); whether its target is one to go to.
 fn header(blob: &Blob, rule: &Entry, words: &mut Vec<String>) -> Option<bool> {
     let bytes = blob.bytes(rule)?;
-    // How long an address is, where flags and inverted flags are, and the flag for `-g`.
-    let (address, flags_at, goto) = match blob.family {
-        Family::Ip6 => (16, 131, 4),
-        Family::Ip | Family::Inet | Family::Netdev | Family::Bridge => (4, 82, 2),
-    };
+    let (address, flags_at, goto) = layout(blob.family);
     let part = |at: usize, length: usize| bytes.get(at..)?.get(..length);
     let (flags, inverted) = (*bytes.get(flags_at)?, *bytes.get(flags_at + 1)?);
     // The class of traffic, which iptables can't ask for so.
@@ -150,18 +158,20 @@ fn header(blob: &Blob, rule: &Entry, words: &mut Vec<String>) -> Option<bool> {
     Some(flags & goto != 0)
 }
 
+/// An address of either family, by its length.
+pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
+    Some(match bytes.len() {
+        4 => Ipv4Addr::from(*bytes.first_chunk()?).into(),
+        _ => Ipv6Addr::from(*bytes.first_chunk()?).into(),
+    })
+}
+
 /// `10.0.0.0/8`; nothing where any address will do; `None` if it isn't an address.
 fn network(address: &[u8], mask: &[u8], not: &str) -> Option<Option<String>> {
     if not.is_empty() && mask.iter().all(|byte| *byte == 0) {
         return Some(None);
     }
-    let whole = |bytes: &[u8]| -> Option<IpAddr> {
-        Some(match bytes.len() {
-            4 => Ipv4Addr::from(*bytes.first_chunk()?).into(),
-            _ => Ipv6Addr::from(*bytes.first_chunk()?).into(),
-        })
-    };
-    let (address, mask) = (whole(address)?, whole(mask)?);
+    let (address, mask) = (self::address(address)?, self::address(mask)?);
     Some(Some(match ipnet::IpNet::with_netmask(address, mask) {
         Ok(network) => network.to_string(),
         Err(_) => format!("{address}/{mask}"),

@@ -43,14 +43,19 @@ impl Socket {
         })
     }
 
+    /// What the kernel says of a table that is in use, without its entries.
+    pub(super) fn info(&self, name: &str) -> io::Result<Info> {
+        let mut info = vec![0; INFO];
+        put_name(&mut info, name)?;
+        self.get(GET_INFO, &mut info)?;
+        Info::of(&info).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    }
+
     /// A table that is in use, with its entries.
     pub(super) fn table(&self, name: &str) -> io::Result<Blob> {
         let mut last = io::Error::from_raw_os_error(libc::EAGAIN);
         for _ in 0..ATTEMPTS {
-            let mut info = vec![0; INFO];
-            put_name(&mut info, name)?;
-            self.get(GET_INFO, &mut info)?;
-            let info = Info::of(&info).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+            let info = self.info(name)?;
             let size = usize::try_from(info.size).unwrap_or(usize::MAX);
             if size > BYTES {
                 let message = format!("it is larger than {} MB", BYTES >> 20);
