@@ -12,8 +12,8 @@ mod words;
 mod tests;
 
 use self::{
-    names::{Name, is_harmless},
-    programs::{Program, Value},
+    names::{NameKind, is_harmless},
+    programs::{ProgramOptions, Value},
     words::Word,
 };
 
@@ -34,7 +34,7 @@ pub fn hide(arguments: &mut [String]) {
 #[derive(Default)]
 struct Hider {
     /// The latest word that names a program with rules of its own.
-    program: Option<&'static Program>,
+    program: Option<&'static ProgramOptions>,
     /// Its subcommand was there, where it has its rules only then.
     is_subcommand: bool,
     /// The next word is the value of the one before.
@@ -84,7 +84,7 @@ impl Hider {
 
     /// A word that is nobody's value.
     fn word(&mut self, word: &str) -> Option<String> {
-        if let Some(program) = Program::of(word) {
+        if let Some(program) = ProgramOptions::of(word) {
             (self.program, self.is_subcommand, self.positional) = (Some(program), false, 0);
             return None;
         }
@@ -96,20 +96,20 @@ impl Hider {
                 }
                 if let Some(found) = program.option(word, self.positional) {
                     return match found {
-                        programs::Found::Next(value) => {
+                        programs::OptionFound::Next(value) => {
                             self.next = Some(value);
                             None
                         }
-                        programs::Found::Here(hidden) => hidden,
+                        programs::OptionFound::Here(hidden) => hidden,
                     };
                 }
             }
         }
         if let Some(option) = word.strip_prefix('-').filter(|option| !option.contains('=')) {
-            match Name::of(option.trim_start_matches('-')) {
-                Name::Secret => self.next = Some(Value::Whole),
-                Name::UserAndPassword => self.next = Some(Value::UserAndPassword),
-                Name::Other => {}
+            match NameKind::of(option.trim_start_matches('-')) {
+                NameKind::Secret => self.next = Some(Value::Whole),
+                NameKind::UserAndPassword => self.next = Some(Value::UserAndPassword),
+                NameKind::Other => {}
             }
             return None;
         }
@@ -130,14 +130,14 @@ fn assigned(word: &str) -> Option<String> {
         let Some((name, value)) = words::assignment(word, sign) else {
             continue;
         };
-        let kind = Name::of(word.get(name.clone())?);
+        let kind = NameKind::of(word.get(name.clone())?);
         let text = word.get(value.clone())?;
-        if kind == Name::Other || is_harmless(text) {
+        if kind == NameKind::Other || is_harmless(text) {
             continue;
         }
         let replaced = match kind {
-            Name::UserAndPassword => Value::UserAndPassword.hide(text),
-            Name::Secret | Name::Other => Some(HIDDEN.to_owned()),
+            NameKind::UserAndPassword => Value::UserAndPassword.hide(text),
+            NameKind::Secret | NameKind::Other => Some(HIDDEN.to_owned()),
         };
         let Some(replaced) = replaced else { continue };
         hidden.push_str(word.get(done..value.start)?);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use probe_lab::{Agent, Close, Netns, Probe, Storm, unique_port, wait_until};
+use probe_lab::{Agent, Close, Netns, Probe, Storm, finish, unique_port, wait_until};
 
 /// Each has the machine for itself.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -123,12 +123,8 @@ fn an_agent_counts_untracked_packets_while_there_may_be_some() {
     netns.run("ip link set lo up").unwrap();
     let send = || {
         let mut bash = netns.command("bash");
-        assert!(
-            bash.args(["-c", "echo x > /dev/udp/127.0.0.1/9"])
-                .status()
-                .unwrap()
-                .success()
-        );
+        let sent = finish(bash.args(["-c", "echo x > /dev/udp/127.0.0.1/9"])).unwrap();
+        assert!(sent.status.success());
     };
     wait_until("the packets are counted", Duration::from_secs(20), || {
         send();

@@ -4,7 +4,7 @@ use super::HIDDEN;
 
 /// What a value of that name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Name {
+pub enum NameKind {
     Secret,
     /// `user:password`
     UserAndPassword,
@@ -112,7 +112,7 @@ const HEADERS: [&str; 9] = [
     "cookie",
 ];
 
-impl Name {
+impl NameKind {
     /// Of an option without its dashes, a variable, a property, or a parameter.
     pub fn of(name: &str) -> Self {
         let name = name.trim_start_matches('-');

@@ -47,7 +47,7 @@ enum How {
 
 /// What a program has.
 #[derive(Debug)]
-pub struct Program {
+pub struct ProgramOptions {
     names: &'static [&'static str],
     /// Its rules hold only behind this word.
     pub subcommand: Option<&'static str>,
@@ -57,15 +57,18 @@ pub struct Program {
 }
 
 /// Where the secret is.
-pub enum Found {
+pub enum OptionFound {
     /// The next word.
     Next(Value),
     /// This one, with what is hidden.
     Here(Option<String>),
 }
 
-const fn program(names: &'static [&'static str], options: &'static [(&'static str, How, Value)]) -> Program {
-    Program {
+const fn program(
+    names: &'static [&'static str],
+    options: &'static [(&'static str, How, Value)],
+) -> ProgramOptions {
+    ProgramOptions {
         names,
         subcommand: None,
         options,
@@ -73,7 +76,7 @@ const fn program(names: &'static [&'static str], options: &'static [(&'static st
     }
 }
 
-const PROGRAMS: &[Program] = &[
+const PROGRAMS: &[ProgramOptions] = &[
     program(
         &[
             "mysql",
@@ -140,7 +143,7 @@ const PROGRAMS: &[Program] = &[
             ("-pw", How::Separate, Value::Whole),
         ],
     ),
-    Program {
+    ProgramOptions {
         names: &[
             "docker", "podman", "nerdctl", "buildah", "skopeo", "helm", "crane", "oras", "az", "oc", "argocd",
         ],
@@ -200,14 +203,14 @@ const PROGRAMS: &[Program] = &[
     ),
     program(&["sqlplus", "expdp", "impdp", "rman", "sqlldr"], &[]).with(1),
     program(&["htpasswd"], &[]).with(3),
-    Program {
+    ProgramOptions {
         subcommand: Some("add_user"),
         ..program(&["rabbitmqctl"], &[]).with(3)
     },
     program(&["chpasswd", "vncviewer"], &[]),
 ];
 
-impl Program {
+impl ProgramOptions {
     const fn with(self, place: usize) -> Self {
         Self {
             positional: Some(place),
@@ -222,7 +225,7 @@ impl Program {
     }
 
     /// What a word is of it; `positional`: how many without a dash there were, with this one.
-    pub fn option(&self, word: &str, positional: usize) -> Option<Found> {
+    pub fn option(&self, word: &str, positional: usize) -> Option<OptionFound> {
         if !word.starts_with('-') && self.positional == Some(positional) {
             let value = if word.contains('/') {
                 Value::UserAndPassword
@@ -231,15 +234,15 @@ impl Program {
             };
             // `sqlplus user@host` has none.
             let has_one = positional > 1 || word.contains('/');
-            return has_one.then(|| Found::Here(value.hide(word)));
+            return has_one.then(|| OptionFound::Here(value.hide(word)));
         }
         self.options.iter().find_map(|(name, how, value)| {
             let rest = word.strip_prefix(name)?;
             match (how, rest.is_empty()) {
-                (How::Separate | How::Either, true) => Some(Found::Next(*value)),
+                (How::Separate | How::Either, true) => Some(OptionFound::Next(*value)),
                 (How::Attached | How::Either, false) if !rest.starts_with('=') => {
                     let hidden = value.hide(rest)?;
-                    Some(Found::Here(Some(format!("{name}{hidden}"))))
+                    Some(OptionFound::Here(Some(format!("{name}{hidden}"))))
                 }
                 (How::Attached, true) | (How::Separate | How::Attached | How::Either, false) => None,
             }

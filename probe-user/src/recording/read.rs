@@ -192,7 +192,8 @@ fn hidden(process: &RawValue) -> Option<Box<str>> {
     }
     let mut process: serde_json::Map<String, serde_json::Value> = serde_json::from_str(process.get()).ok()?;
     process.insert("command".to_owned(), hidden.into());
-    Some(serde_json::to_string(&process).ok()?.into())
+    // Who prints it escapes it, as what is read.
+    Some(serde_json::Value::Object(process).to_string().into())
 }
 
 impl Line<'_> {

@@ -196,7 +196,9 @@ struct Measured {
 }
 
 fn agent(netns: &Netns, writer: Option<Writer>) -> Result<Measured> {
-    let agent = Agent::start(netns, "", &[])?;
+    // The machine's other connections are no part of it.
+    let config = format!("[watch]\nports = [{}]\n", CLOSED.port());
+    let agent = Agent::start(netns, &config, &[])?;
     let children = Children::of(agent.pid());
     // A failed connection has it read the rules for causes, too.
     dial(netns)?;
