@@ -11,7 +11,7 @@ crate::names! {
         Who = "who" => "a connection of a queried address",
         WhoUnmatched = "who-unmatched" => "a queried address without a recorded connection",
         Recording = "recording" => "the first line of a recording: its filters",
-        Unlisted = "unlisted" => "a time without a report of each connection: watch, recordings",
+        Unlisted = "unlisted" => "a time of a recording without a record of each connection",
         Vxlan = "vxlan" => "a snapshot of vxlan; the last one too",
         Bypass = "bypass" => "a snapshot of bypass; the last one too",
         Path = "path" => "a request, its answer and their hops",

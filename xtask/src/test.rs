@@ -187,6 +187,8 @@ fn alerts() -> Result<()> {
 fn lab() -> Result<()> {
     apt::install("the lab", &probe_lab::PACKAGES)?;
     apt::install("the lab's rule sets of network plugins", &["ipset"])?;
+    // A client of etcd that it rejects.
+    apt::install("the lab's etcdctl", &["etcd-client"])?;
     apt::install("the lab's container runtime", &probe_lab::RUNTIME_PACKAGES)?;
     let probe = run::build_probe()?;
     let scenarios = scenarios::build()?;

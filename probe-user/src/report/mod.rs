@@ -206,13 +206,12 @@ impl<W: Write> Reporter<W> {
         }
     }
 
-    /// A time in which connections were not reported one by one, in JSON.
+    /// A time in which connections were not reported one by one, in a recording.
     ///
     /// # Errors
     /// When it can't be written.
     pub fn unlisted(&mut self, time: &UnlistedTime) -> io::Result<()> {
         match self.format {
-            // Standard error has it while it happens, and the summary at the end.
             Format::Table | Format::Wide => Ok(()),
             Format::Json => json::unlisted(&mut self.buffer, self.node.as_deref(), time),
         }

@@ -366,7 +366,10 @@ impl<S: Sink> Stages<S> {
             aggregated: tables.lost(Loss::Aggregated),
             lost: tables.lost(Loss::Record),
         };
-        if let Some(time) = self.storms.unlisted(missing, Timestamp::now(), end) {
+        let now = Timestamp::now();
+        // As precise as all other times.
+        let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
+        if let Some(time) = self.storms.unlisted(missing, now, end) {
             self.reporting.unlisted(&time);
         }
     }

@@ -83,7 +83,8 @@ impl<W: Write> Sink for Output<W> {
         {
             self.unrecorded.get_or_insert(error);
         }
-        self.reporter.unlisted(time)
+        // Standard error has it while it happens, and the summary at the end.
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<()> {
