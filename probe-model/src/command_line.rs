@@ -33,9 +33,8 @@ pub struct CommandLine(Vec<String>);
 
 impl CommandLine {
     pub fn new(mut arguments: Vec<String>, secrets: Secrets) -> Self {
-        match secrets {
-            Secrets::Hidden => secret::hide(&mut arguments),
-            Secrets::Shown => {}
+        if secrets == Secrets::Hidden {
+            secret::hide(&mut arguments);
         }
         Self(arguments)
     }

@@ -20,14 +20,17 @@ use self::{
 /// What is there in place of a secret.
 pub const HIDDEN: &str = "***";
 
-/// Hides the secrets of a command line, program first.
-pub fn hide(arguments: &mut [String]) {
+/// Hides the secrets of a command line, program first; whether there were any.
+pub fn hide(arguments: &mut [String]) -> bool {
     let mut hider = Hider::default();
+    let mut is_changed = false;
     for argument in arguments {
         if let Some(hidden) = hider.argument(argument) {
             *argument = hidden;
+            is_changed = true;
         }
     }
+    is_changed
 }
 
 /// What the words so far say of the next.
@@ -74,9 +77,6 @@ impl Hider {
             };
             is_changed |= replaced.is_some();
             hidden.push_str(replaced.as_deref().unwrap_or(word));
-            if names::is_scheme(word) {
-                self.next = Some(Value::Whole);
-            }
         }
         hidden.push_str(argument.get(end..)?);
         is_changed.then_some(hidden)
@@ -105,17 +105,20 @@ impl Hider {
                 }
             }
         }
-        if let Some(option) = word.strip_prefix('-').filter(|option| !option.contains('=')) {
-            match NameKind::of(option.trim_start_matches('-')) {
-                NameKind::Secret => self.next = Some(Value::Whole),
-                NameKind::UserAndPassword => self.next = Some(Value::UserAndPassword),
-                NameKind::Other => {}
-            }
+        let is_option = word.starts_with('-') && !word.contains('=');
+        self.next = match NameKind::of(word) {
+            NameKind::Secret if is_option => Some(Value::Whole),
+            NameKind::UserAndPassword if is_option => Some(Value::UserAndPassword),
+            _ => names::is_scheme(word).then_some(Value::Whole),
+        };
+        if self.next.is_some() {
             return None;
         }
-        names::hide_header(word)
-            .or_else(|| assigned(word))
-            .or_else(|| shapes::hide(word))
+        names::hide_header(word).or_else(|| {
+            // What stands before a value, or behind it, may be one too.
+            let assigned = assigned(word);
+            shapes::hide(assigned.as_deref().unwrap_or(word)).or(assigned)
+        })
     }
 }
 
@@ -144,10 +147,6 @@ fn assigned(word: &str) -> Option<String> {
         hidden.push_str(&replaced);
         (done, at) = (value.end, value.end);
     }
-    if done == 0 {
-        return None;
-    }
-    let rest = word.get(done..)?;
-    hidden.push_str(shapes::hide(rest).as_deref().unwrap_or(rest));
-    Some(hidden)
+    hidden.push_str(word.get(done..)?);
+    (done > 0).then_some(hidden)
 }

@@ -1,4 +1,4 @@
-//! Times in which connections were not recorded one by one: who looks for one of then may not find it.
+//! Times in which connections were not recorded one by one: a search for one of such a time may find nothing.
 
 use std::time::Duration;
 

@@ -167,12 +167,18 @@ fn parts(name: &str) -> Vec<String> {
     parts
 }
 
-/// A value that is no secret whatever its name: a switch, or a variable that has the secret.
+/// A value that is no secret whatever its name: a switch, or a variable that has the secret. A password may begin like one.
 pub fn is_harmless(value: &str) -> bool {
+    let variable = value.strip_prefix('$').map(|name| {
+        let inner = |open, close| name.strip_prefix(open)?.strip_suffix(close);
+        inner('(', ')').or_else(|| inner('{', '}')).unwrap_or(name)
+    });
+    let is_of_variable =
+        |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
     matches!(
         value.to_ascii_lowercase().as_str(),
         "" | "true" | "false" | "yes" | "no" | "on" | "off" | "none" | "null" | "nil" | "0" | "1"
-    ) || value.starts_with('$')
+    ) || variable.is_some_and(|name| !name.is_empty() && name.chars().all(is_of_variable))
 }
 
 /// `Authorization: Bearer secret`, quoted or not, with all behind the colon hidden; `None`: it is no such header.

@@ -207,7 +207,6 @@ const PROGRAMS: &[ProgramOptions] = &[
         subcommand: Some("add_user"),
         ..program(&["rabbitmqctl"], &[]).with(3)
     },
-    program(&["chpasswd", "vncviewer"], &[]),
 ];
 
 impl ProgramOptions {

@@ -1,4 +1,4 @@
-//! Secrets that are known by what they look like, whatever their name.
+//! Secrets that are known by their shape, whatever their name.
 
 use super::HIDDEN;
 

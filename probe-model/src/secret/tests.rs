@@ -281,6 +281,32 @@ fn secrets_of_real_programs() {
     }
 }
 
+#[test]
+fn what_stands_before_a_secret_may_be_one_too() {
+    for (arguments, expected) in [
+        (
+            &["app", "postgres://u:S3cret@h/d?password=S3cret&x=1"][..],
+            &["app", "postgres://u:***@h/d?password=***&x=1"][..],
+        ),
+        (
+            &["app", "--url=https://u:S3cret@h/,token=S3cret"],
+            &["app", "--url=https://u:***@h/,token=***"],
+        ),
+        (&["app", "-https://u:S3cret@h/"], &["app", "-https://u:***@h/"]),
+        // A variable is one as a whole; a password may begin like it.
+        (
+            &["app", "--password=$ecret!", "--pass=$2y$10$S3cret"],
+            &["app", "--password=***", "--pass=***"],
+        ),
+        (
+            &["app", "--password=$PASS", "--pass=${PASS}", "--token=$(TOKEN)"],
+            &["app", "--password=$PASS", "--pass=${PASS}", "--token=$(TOKEN)"],
+        ),
+    ] {
+        assert_eq!(hidden(arguments), expected);
+    }
+}
+
 /// What an operator has to see.
 #[test]
 fn what_is_no_secret_stays() {

@@ -88,13 +88,10 @@ pub async fn run(settings: Settings) -> Result<Exit> {
     if let (true, Some(address)) = (is_one, asked.first()) {
         match &agents {
             None => say(format_args!("probe: {}", report.not_recorded(*address))),
-            Some(_) => {
-                let missing = report.missing().map(|missing| format!("; {missing}"));
-                say(format_args!(
-                    "probe: no agent's history has a client with address {address}{}",
-                    missing.unwrap_or_default()
-                ));
-            }
+            Some(_) => say(format_args!(
+                "probe: no agent's history has a client with address {address}{}",
+                report.missing()
+            )),
         }
     }
     if let Some(agents) = agents {

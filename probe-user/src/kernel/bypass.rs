@@ -17,7 +17,7 @@ use super::{
     KernelError,
     btf::Absent,
     hooks::{Degraded, take_away},
-    maps::{PerCpuTable, Table, take},
+    maps::{PerCpuTable, Table, sum, take},
     messages::Reader,
     netfilter::Filter,
     object::{Attached, Checked, Object, Types},
@@ -140,7 +140,7 @@ impl BypassProbe {
     /// When the kernel's map can't be read.
     pub fn streams(&self, mut each: impl FnMut(Key, Counters)) -> Result<(), KernelError> {
         self.streams.each(|key, values| {
-            if let Some(sum) = sum(values) {
+            if let Some(sum) = sum(values, add) {
                 each(bytemuck::pod_read_unaligned(key), sum);
             }
         })
@@ -158,7 +158,7 @@ impl BypassProbe {
         let values = self.rest.get(&0, 0);
         values
             .ok()
-            .and_then(|values| sum(&values))
+            .and_then(|values| sum(&values, add))
             .map_or(0, |sum| sum.packets)
     }
 
@@ -174,13 +174,6 @@ impl BypassProbe {
         self.filters.clear();
         take_away(&mut self.ebpf);
     }
-}
-
-fn sum(per_cpu: &[[u8; size_of::<Counters>()]]) -> Option<Counters> {
-    per_cpu
-        .iter()
-        .map(|value| bytemuck::pod_read_unaligned::<Counters>(value))
-        .reduce(add)
 }
 
 fn add(one: Counters, other: Counters) -> Counters {

@@ -6,6 +6,7 @@ use aya::{
     Ebpf,
     maps::{HashMap, Map, MapData, MapError, PerCpuHashMap, PerCpuValues},
 };
+use bytemuck::AnyBitPattern;
 
 use super::KernelError;
 use crate::error::chain;
@@ -31,6 +32,14 @@ pub fn take<T: TryFrom<Map, Error = MapError>>(
 pub struct PerCpuTable<const K: usize, const V: usize> {
     map: PerCpuHashMap<MapData, [u8; K], [u8; V]>,
     name: &'static str,
+}
+
+/// The values of all CPUs as one; `None` without a CPU.
+pub fn sum<T: AnyBitPattern, const N: usize>(per_cpu: &[[u8; N]], add: fn(T, T) -> T) -> Option<T> {
+    per_cpu
+        .iter()
+        .map(|value| bytemuck::pod_read_unaligned(value))
+        .reduce(add)
 }
 
 impl<const K: usize, const V: usize> PerCpuTable<K, V> {

@@ -24,7 +24,7 @@ use super::{
     gone_peers::{GonePeers, add},
     hooks::{Degraded, take_away},
     losses,
-    maps::{PerCpuTable, Table, take},
+    maps::{PerCpuTable, Table, sum, take},
     messages::Reader,
     object::{self, Checked, Object, Types},
     ports::PortSet,
@@ -265,7 +265,7 @@ impl VxlanProbe {
         let mut idle = Vec::new();
         let mut present = HashSet::new();
         counters.each(|raw, values| {
-            let Some(sum) = sum(values) else { return };
+            let Some(sum) = sum(values, add) else { return };
             let key = bytemuck::pod_read_unaligned(raw);
             if GonePeers::is_idle(&sum, now_ns) {
                 idle.push(*raw);
@@ -278,7 +278,7 @@ impl VxlanProbe {
         })?;
         for raw in idle {
             // Read again at the last moment: what comes after it, and before the place is free, is not counted.
-            if let Some(sum) = counters.get(&raw).and_then(|values| sum(&values)) {
+            if let Some(sum) = counters.get(&raw).and_then(|values| sum(&values, add)) {
                 counters.remove(&raw);
                 gone.take(bytemuck::pod_read_unaligned(&raw), sum);
             }
@@ -323,10 +323,7 @@ impl VxlanProbe {
     /// When the kernel's map can't be read.
     pub fn flows(&self, mut each: impl FnMut(FlowKey, Flow)) -> Result<(), KernelError> {
         self.flows.each(|key, values| {
-            let per_cpu = values
-                .iter()
-                .map(|value| bytemuck::pod_read_unaligned::<Flow>(value));
-            if let Some(sum) = per_cpu.reduce(add_flow) {
+            if let Some(sum) = sum(values, add_flow) {
                 each(bytemuck::pod_read_unaligned(key), sum);
             }
         })
@@ -364,13 +361,6 @@ pub const MADE_QUEUE: u32 = 1 << 31;
 
 fn is_kernel(error: &KernelError) -> bool {
     matches!(error, KernelError::Attach { .. })
-}
-
-fn sum(values: &[[u8; size_of::<Counters>()]]) -> Option<Counters> {
-    let per_cpu = values
-        .iter()
-        .map(|value| bytemuck::pod_read_unaligned::<Counters>(value));
-    per_cpu.reduce(add)
 }
 
 fn add_flow(one: Flow, other: Flow) -> Flow {

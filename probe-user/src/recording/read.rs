@@ -175,23 +175,17 @@ struct Named {
     id: Option<String>,
     started: Option<Timestamp>,
     address_since: Option<Timestamp>,
+    #[serde(default)]
+    command: Vec<String>,
 }
 
 /// A process with the secrets of its command line hidden, as an earlier version did not; `None`: it has none.
-fn hidden(process: &RawValue) -> Option<Box<str>> {
-    #[derive(Deserialize)]
-    struct OfProcess {
-        #[serde(default)]
-        command: Vec<String>,
-    }
-    let OfProcess { command } = serde_json::from_str(process.get()).ok()?;
-    let mut hidden = command.clone();
-    secret::hide(&mut hidden);
-    if hidden == command {
+fn hidden(process: &RawValue, mut command: Vec<String>) -> Option<Box<str>> {
+    if !secret::hide(&mut command) {
         return None;
     }
     let mut process: serde_json::Map<String, serde_json::Value> = serde_json::from_str(process.get()).ok()?;
-    process.insert("command".to_owned(), hidden.into());
+    process.insert("command".to_owned(), command.into());
     // Who prints it escapes it, as what is read.
     Some(serde_json::Value::Object(process).to_string().into())
 }
@@ -230,8 +224,8 @@ impl Line<'_> {
                 .unwrap_or_default()
         };
         let text = |object: Option<&RawValue>| object.map(|object| object.get().into());
-        let hidden = self.process.and_then(hidden);
         let (process, container, pod) = (named(self.process), named(self.container), named(self.pod));
+        let hidden = self.process.and_then(|object| hidden(object, process.command));
         let uid = pod
             .uid
             .as_ref()

@@ -336,31 +336,30 @@ impl Report {
     /// That no recording has an address, and what to do.
     pub fn not_recorded(&mut self, address: SocketAddr) -> String {
         let partial = self.lacks.partial.as_ref();
-        let why = format!(
-            "no recording has a client with address {address}{}: run probe watch --record on the node that has it, or that \
-             runs the pod",
-            partial.map(|partial| format!(" ({partial})")).unwrap_or_default()
-        );
-        match self.missing() {
-            Some(missing) => format!("{why}; {missing}"),
-            None => why,
-        }
+        let partial = partial.map(|partial| format!(" ({partial})")).unwrap_or_default();
+        let missing = self.missing();
+        format!(
+            "no recording has a client with address {address}{partial}: run probe watch --record on the node that has it, or \
+             that runs the pod{missing}"
+        )
     }
 
-    /// When connections are missing in the recordings, and how many; `None`: none is.
-    pub fn missing(&mut self) -> Option<String> {
-        let missing = self.lacks.unlisted.whole()?;
+    /// When connections are missing in the recordings, and how many, to end a sentence with; empty if none is.
+    pub fn missing(&mut self) -> String {
+        let Some(missing) = self.lacks.unlisted.whole() else {
+            return String::new();
+        };
         let mut local = |time| {
             let mut out = Vec::new();
             self.clock.local(&mut out, time, true);
             String::from_utf8(out).unwrap_or_default()
         };
-        Some(format!(
-            "from {} to {} {}",
+        format!(
+            "; from {} to {} {}",
             local(missing.since),
             local(missing.until),
             missing.describe()
-        ))
+        )
     }
 
     /// The end.

@@ -15,7 +15,7 @@ use nix::{
 use probe_lab::{Child, wait_until};
 use tempfile::TempDir;
 
-use super::statistics::Runs;
+use super::{agent::status, statistics::Runs};
 
 /// A tracer that watches.
 pub struct Tracer {
@@ -142,13 +142,7 @@ impl Tracer {
 
     /// The most that it had in memory so far.
     fn peak_bytes(&self) -> Result<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.pid()))?;
-        let peak = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .context("no VmHWM")?;
-        let peak: u64 = peak.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(peak * 1024)
+        status(self.child.pid(), "VmHWM:")
     }
 
     /// CPU time so far, of all threads.
